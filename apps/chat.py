@@ -1,0 +1,50 @@
+"""The chat as a Ray Serve app of its own: a Gradio page that talks to the model over the OpenAI API, as any client does.
+
+The page lives in `chat_ui`, the talking in `chat_api`; here are the arguments and the deployment.
+"""
+
+from typing import Any
+
+from pydantic import AnyHttpUrl, BaseModel, ConfigDict, Field
+from ray import serve
+from ray.serve import Application
+
+from apps.loopback import keep_replica_on_loopback
+
+
+class ChatArgs(BaseModel):
+    """Arguments of the app in a Serve config."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    api_url: AnyHttpUrl = Field(description="Base URL of the OpenAI API, ending in /v1, as seen from the chat's host.")
+    title: str = "Gemma chat"
+    concurrency: int = Field(default=8, ge=1, le=256, description="Answers streamed at the same time; more wait in a queue.")
+    queue_length: int = Field(default=64, ge=1, le=4096, description="Waiting questions; more are refused.")
+    first_token_timeout_s: float = Field(default=120, gt=0, description="Longest wait for the server to begin an answer.")
+    max_tokens_limit: int = Field(default=2048, ge=1, description="Upper end of the max_tokens slider.")
+
+
+class Chat:
+    """One replica serves every browser: Gradio keeps a conversation's queue in the process."""
+
+    def __init__(self, args: ChatArgs) -> None:
+        self._args = args
+
+    async def __serve_build_asgi_app__(self) -> Any:
+        from apps.chat_ui import build_asgi_app
+
+        keep_replica_on_loopback()
+        return build_asgi_app(self._args)
+
+
+def build_app(args: ChatArgs) -> Application:
+    """Build the app; nothing is contacted before the first visitor comes."""
+    deployment = serve.deployment(
+        serve.ingress()(Chat),
+        name="Chat",
+        num_replicas=1,
+        max_ongoing_requests=4 * (args.concurrency + args.queue_length),  # page files and queue polls beside the answers
+        ray_actor_options={"num_cpus": 0.1},
+    )
+    return deployment.bind(args)

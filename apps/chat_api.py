@@ -1,0 +1,185 @@
+"""Talk to an OpenAI-compatible server: which models it has, what they can do, and one streamed answer with its timing.
+
+Knows nothing of Gradio or Ray. Prompts and answers are never logged.
+"""
+
+import time
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import httpx
+import openai
+
+from apps.errors import OperationError
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """A served model: takes_images and thinks say which controls the page shows."""
+
+    id: str
+    takes_images: bool = False
+    thinks: bool = False
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """What the visitor set. `thinking` is None for a model that does not think."""
+
+    temperature: float
+    top_p: float
+    max_tokens: int
+    thinking: bool | None = None
+
+
+@dataclass
+class Answer:
+    """The answer so far. Times in seconds from the request; None means not measured (yet)."""
+
+    text: str = ""
+    reasoning: str = ""
+    ttft_s: float | None = None
+    elapsed_s: float | None = None
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+    finish_reason: str | None = None
+
+    @property
+    def tok_per_s(self) -> float | None:
+        """Decode rate: tokens after the first, over the time after the first."""
+        if not self.completion_tokens or self.completion_tokens < 2 or self.ttft_s is None or self.elapsed_s is None:
+            return None
+        decode_s = self.elapsed_s - self.ttft_s
+        return (self.completion_tokens - 1) / decode_s if decode_s > 0 else None
+
+    def summary(self) -> str:
+        """The line under an answer, e.g. `TTFT 65 ms · 120 tokens · 19.4 tok/s`; leaves out what was not measured."""
+        parts = []
+        if self.ttft_s is not None:
+            parts.append(f"TTFT {self.ttft_s * 1000:.0f} ms")
+        if self.completion_tokens is not None:
+            parts.append(f"{self.completion_tokens} tokens")
+        if self.tok_per_s is not None:
+            parts.append(f"{self.tok_per_s:.1f} tok/s")
+        if self.finish_reason == "length":
+            parts.append("cut at max_tokens")
+        return " · ".join(parts)
+
+
+@dataclass
+class ChatApi:
+    """One server. `first_token_timeout_s` bounds each wait for the next bytes, the first included."""
+
+    api_url: str
+    first_token_timeout_s: float
+    _client: openai.AsyncOpenAI = field(init=False)
+
+    def __post_init__(self) -> None:
+        timeout = httpx.Timeout(self.first_token_timeout_s, connect=5)
+        self._client = openai.AsyncOpenAI(base_url=self.api_url, api_key="none", timeout=timeout, max_retries=0)
+
+    async def models(self) -> list[ModelInfo]:
+        """The served models with what they can do.
+
+        Raises:
+            OperationError: the server cannot be reached or refuses; the message is fit for the page.
+        """
+        try:
+            listed = await self._client.models.list(timeout=10)
+            return [await self._describe(model.id) for model in listed.data]
+        except openai.OpenAIError as error:
+            raise OperationError(explain(error)) from error
+
+    async def answer(self, model: str, messages: list[dict[str, Any]], sampling: Sampling) -> AsyncIterator[Answer]:
+        """Stream one answer: the same `Answer`, grown, after each chunk; closing the iterator stops the server's work.
+
+        Raises:
+            OperationError: the server refused or failed; the message is fit for the page.
+        """
+        answer, start = Answer(), time.perf_counter()
+        try:
+            stream = await self._client.chat.completions.create(**_request(model, messages, sampling))
+            async with stream:
+                async for chunk in stream:
+                    _absorb(answer, chunk, time.perf_counter() - start)
+                    yield answer
+        except openai.OpenAIError as error:
+            raise OperationError(explain(error)) from error
+
+    async def _describe(self, model_id: str) -> ModelInfo:
+        card = await self._client.models.retrieve(model_id, timeout=10)
+        metadata = (card.model_extra or {}).get("metadata") or {}
+        return ModelInfo(model_id, metadata.get("input_modality") == "image", await self._thinks(model_id))
+
+    async def _thinks(self, model_id: str) -> bool:
+        """True when the chat template reacts to `enable_thinking`: then the prompt's tokens differ."""
+        on, off = [await self._template_tokens(model_id, thinking) for thinking in (True, False)]
+        return on is not None and on != off
+
+    async def _template_tokens(self, model_id: str, thinking: bool) -> list[int] | None:
+        body = {
+            "model": model_id,
+            "messages": [{"role": "user", "content": "hi"}],
+            "chat_template_kwargs": {"enable_thinking": thinking},
+        }
+        url = str(httpx.URL(self.api_url).join("/tokenize"))
+        try:
+            return (await self._client.post(url, body=body, cast_to=httpx.Response)).json().get("tokens")
+        except openai.OpenAIError:
+            return None  # the route is closed: then the switch is not offered
+
+
+def explain(error: openai.OpenAIError) -> str:
+    """A short sentence for the visitor, without the server's internals."""
+    if isinstance(error, openai.APITimeoutError):
+        return "The model server did not answer in time. Try again in a moment."
+    if isinstance(error, openai.APIConnectionError):
+        return "The model server cannot be reached. It may still be starting."
+    if isinstance(error, openai.APIStatusError):
+        if error.status_code in (429, 503):
+            return "The model server is busy. Try again in a moment."
+        if error.status_code < 500:
+            return f"The model server refused the request: {_server_message(error)[:300]}"
+    return "The model server failed. The log of the llm app has the reason."
+
+
+def _server_message(error: openai.APIStatusError) -> str:
+    body = error.body
+    if isinstance(body, dict):
+        inner = body.get("error")
+        message = inner.get("message") if isinstance(inner, dict) else body.get("message")
+        if message:
+            return str(message)
+    return f"HTTP {error.status_code}"
+
+
+def _request(model: str, messages: list[dict[str, Any]], sampling: Sampling) -> dict[str, Any]:
+    request: dict[str, Any] = {
+        "model": model,
+        "messages": messages,
+        "temperature": sampling.temperature,
+        "top_p": sampling.top_p,
+        "max_tokens": sampling.max_tokens,
+        "stream": True,
+        "stream_options": {"include_usage": True},
+    }
+    if sampling.thinking is not None:
+        request["extra_body"] = {"chat_template_kwargs": {"enable_thinking": sampling.thinking}}
+    return request
+
+
+def _absorb(answer: Answer, chunk: Any, now_s: float) -> None:
+    if chunk.usage is not None:
+        answer.prompt_tokens = chunk.usage.prompt_tokens
+        answer.completion_tokens = chunk.usage.completion_tokens
+    for choice in chunk.choices:
+        extra = choice.delta.model_extra or {}
+        reasoning = extra.get("reasoning_content") or extra.get("reasoning") or ""
+        text = choice.delta.content or ""
+        if text or reasoning:
+            answer.ttft_s = now_s if answer.ttft_s is None else answer.ttft_s
+            answer.elapsed_s = now_s  # the usage chunk at the end does not count
+        answer.text += text
+        answer.reasoning += reasoning
+        answer.finish_reason = choice.finish_reason or answer.finish_reason

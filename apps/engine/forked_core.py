@@ -1,0 +1,54 @@
+"""Start vLLM's engine core from a fork server that imports vLLM while the replica still loads its tokenizer.
+
+vLLM would start the core by "spawn", and only after the tokenizer: one more import of vLLM, in sequence. The fork server is
+a fresh interpreter without Ray's threads, so forking from it is safe where forking from the replica is not. Touches vLLM's
+private `vllm.v1.engine.utils.get_mp_context` (pinned: 0.29.0); if that name goes, start-up is slower, not broken.
+"""
+
+import logging
+import multiprocessing
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from multiprocessing import forkserver
+
+logger = logging.getLogger("ray.serve")
+_PRELOAD = ["apps.engine.preload"]
+
+
+@contextmanager
+def forked_engine_core() -> Iterator[None]:
+    """Inside the block, vLLM's engine-core processes come from a fork server with vLLM imported.
+
+    Call it when vLLM's configuration is made: that sets LD_PRELOAD, which the server must inherit.
+    """
+    from vllm.v1.engine import utils
+
+    original = getattr(utils, "get_mp_context", None)
+    if original is None:
+        logger.warning("vLLM has no engine.utils.get_mp_context: the engine core is spawned, which takes longer")
+        yield
+        return
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(_PRELOAD)
+    with _thread_count():
+        forkserver.ensure_running()
+    utils.get_mp_context = lambda: context
+    try:
+        yield
+    finally:
+        utils.get_mp_context = original
+
+
+@contextmanager
+def _thread_count() -> Iterator[None]:
+    """Ray sets OMP_NUM_THREADS to the replica's CPU count (1); the engine core gets every core it may run on."""
+    before = os.environ.get("OMP_NUM_THREADS")
+    os.environ["OMP_NUM_THREADS"] = str(len(os.sched_getaffinity(0)))
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["OMP_NUM_THREADS"]
+        else:
+            os.environ["OMP_NUM_THREADS"] = before

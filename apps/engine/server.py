@@ -1,0 +1,118 @@
+"""Ray Serve LLM's server and vLLM engine, with the repairs and laptop settings of this project.
+
+The only module that imports Ray's private `ray.llm._internal` (pinned: Ray 2.60.0). What each override needs, and what
+breaks if Ray changes it, is said at the override. Heavy: imports torch and vLLM.
+"""
+
+import contextlib
+import logging
+from collections.abc import AsyncGenerator
+from pathlib import Path
+from typing import Any
+
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+
+from apps.imports import without_gc
+
+with without_gc():
+    from ray.llm._internal.common.callbacks.base import CallbackBase
+    from ray.llm._internal.serve.core.ingress.ingress import OpenAiIngress
+    from ray.llm._internal.serve.core.server.llm_server import LLMServer
+    from ray.llm._internal.serve.engines.vllm.vllm_engine import VLLMEngine
+
+from apps.engine.forked_core import forked_engine_core
+from apps.limits import BodyLimit
+from apps.loopback import keep_replica_on_loopback
+from apps.weights.cache import resolve_source
+
+logger = logging.getLogger("ray.serve")
+
+
+class LocalWeights(CallbackBase):
+    """For weights in a local directory: check them, and skip Ray's download step.
+
+    Without it Ray starts one more worker that imports vLLM only to find that there is nothing to download.
+    """
+
+    async def on_before_node_init(self) -> None:
+        source = self.llm_config.model_loading_config.model_source
+        if Path(source).is_dir():
+            resolve_source(source)
+            self.ctx.run_init_node = False
+
+
+class Engine(VLLMEngine):
+    """vLLM engine of one replica."""
+
+    async def start(self) -> None:
+        await super().start()
+        # Ray 2.60 looks for `openai_serving_tokenization`, vLLM 0.29 calls it `serving_tokenization`: without this line
+        # /tokenize and /detokenize answer 400 in the classic ingress.
+        self._oai_serving_tokenization = getattr(self._app_state, "serving_tokenization", None)
+
+    async def chat(self, *args: Any, **kwargs: Any) -> AsyncGenerator[Any, None]:
+        async for item in self._refusing_wrong_types(super().chat(*args, **kwargs)):
+            yield item
+
+    async def completions(self, *args: Any, **kwargs: Any) -> AsyncGenerator[Any, None]:
+        async for item in self._refusing_wrong_types(super().completions(*args, **kwargs)):
+            yield item
+
+    async def _refusing_wrong_types(self, answer: AsyncGenerator[Any, None]) -> AsyncGenerator[Any, None]:
+        # A body such as {"messages": 5} raises TypeError in vLLM, whose own server answers 400; Ray would answer 500.
+        async with contextlib.aclosing(answer):
+            try:
+                async for item in answer:
+                    yield item
+            except TypeError as error:
+                yield self._make_error_response(self._oai_serving_chat, error)
+
+    def _prepare_engine_config(self, callback_ctx: Any) -> tuple[Any, Any, Any]:
+        engine_args, frontend_args, vllm_config = super()._prepare_engine_config(callback_ctx)
+        if _is_single_cpu_worker(vllm_config):
+            # One worker needs no process of its own: the engine core runs it, which saves 0.7 GB, one import of vLLM and
+            # a shared-memory hop per token. Ray and vLLM both insist on "mp" before this point.
+            vllm_config.parallel_config.distributed_executor_backend = "uni"
+        return engine_args, frontend_args, vllm_config
+
+    def _start_async_llm_engine(self, engine_args: Any, vllm_config: Any, placement_group: Any) -> Any:
+        if not _is_single_cpu_worker(vllm_config):
+            return super()._start_async_llm_engine(engine_args, vllm_config, placement_group)
+        with forked_engine_core():
+            return super()._start_async_llm_engine(engine_args, vllm_config, placement_group)
+
+
+class Server(LLMServer):
+    """The Serve deployment of one model."""
+
+    _default_engine_cls = Engine
+
+    async def _start_engine(self) -> None:
+        # Ray's own version also starts a telemetry actor, which imports vLLM once more (0.7 GB, 10 s of a core) even
+        # where usage statistics are off.
+        keep_replica_on_loopback()
+        await self.engine.start()
+
+
+class Ingress(OpenAiIngress):
+    """The classic path's HTTP front, with the bound on bodies and the OpenAI form of errors that vLLM's own server has."""
+
+    def _set_asgi_app(self, app: Any) -> None:
+        # Serve mixes this class into its own replica wrapper, whose `_set_asgi_app` comes after it.
+        keep_replica_on_loopback()
+        app.add_middleware(BodyLimit)
+        app.add_exception_handler(HTTPException, _openai_error)
+        super()._set_asgi_app(app)
+
+
+async def _openai_error(request: Request, error: HTTPException) -> JSONResponse:  # noqa: ARG001 - the signature is Starlette's
+    """Ray's ingress answers some refusals (an unknown model, an unknown route) with FastAPI's {"detail": ...}."""
+    kind = "NotFoundError" if error.status_code == 404 else "invalid_request_error"
+    content = {"error": {"message": str(error.detail), "type": kind, "param": None, "code": error.status_code}}
+    return JSONResponse(content, error.status_code, headers=error.headers)
+
+
+def _is_single_cpu_worker(vllm_config: Any) -> bool:
+    return vllm_config.device_config.device_type == "cpu" and vllm_config.parallel_config.world_size == 1

@@ -1,0 +1,31 @@
+"""The only module that reads the environment: where caches live and which HTTP path Ray was started with."""
+
+import os
+from pathlib import Path
+
+PROJECT = "ray-tpu-serve"
+
+
+def cache_root() -> Path:
+    """Directory for downloaded or converted files, by the XDG base directory specification."""
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(base) / PROJECT
+
+
+def state_root() -> Path:
+    """Directory for what a running local stack has to remember (ports, process ids), by the XDG specification."""
+    base = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
+    return Path(base) / PROJECT
+
+
+def inherited_environment() -> dict[str, str]:
+    """A copy of the environment, for the child processes of a command."""
+    return dict(os.environ)
+
+
+def direct_streaming() -> bool:
+    """True when Ray was started with direct streaming: the engine's own HTTP server answers, behind HAProxy.
+
+    The same variable as Ray Serve LLM reads (`RAY_SERVE_LLM_ENABLE_DIRECT_STREAMING`), set before Ray starts.
+    """
+    return os.environ.get("RAY_SERVE_LLM_ENABLE_DIRECT_STREAMING", "0") == "1"

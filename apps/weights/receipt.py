@@ -1,0 +1,107 @@
+"""A receipt: the file in a weights directory that says which files belong there and what they contain.
+
+It is written last, so a directory without one is not whole. It knows nothing of models, buckets or Ray.
+"""
+
+import hashlib
+import json
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from apps.errors import ContentError
+
+RECEIPT_NAME = "receipt.json"
+_CHUNK_BYTES = 8 * 1024 * 1024
+
+
+@dataclass(frozen=True)
+class FileEntry:
+    """One file: name relative to the directory, size in bytes, modification time in ns, SHA-256 in hex."""
+
+    name: str
+    size_bytes: int
+    mtime_ns: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Receipt:
+    """What a weights directory holds. `source` says where it came from, `created` is UTC in ISO 8601."""
+
+    source: str
+    created: str
+    tool: str
+    files: tuple[FileEntry, ...]
+
+
+def sha256_of(path: Path) -> str:
+    """SHA-256 of a file's content, in hex."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(_CHUNK_BYTES):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def describe_files(directory: Path) -> tuple[FileEntry, ...]:
+    """An entry for every regular file in the directory (hashing each), the receipt itself excepted."""
+    paths = sorted(p for p in directory.rglob("*") if p.is_file() and p.name != RECEIPT_NAME)
+    return tuple(_entry(directory, path) for path in paths)
+
+
+def write_receipt(directory: Path, receipt: Receipt) -> None:
+    """Write the receipt so that it is either whole or absent after a crash."""
+    temporary = directory / f".{RECEIPT_NAME}.{os.getpid()}"
+    with temporary.open("w") as file:
+        json.dump(asdict(receipt), file, indent=2)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(directory / RECEIPT_NAME)
+
+
+def read_receipt(directory: Path) -> Receipt | None:
+    """The directory's receipt, or None where there is none.
+
+    Raises:
+        ContentError: the file is there and is not a receipt.
+    """
+    path = directory / RECEIPT_NAME
+    try:
+        data = json.loads(path.read_text())
+        return Receipt(**{**data, "files": tuple(FileEntry(**entry) for entry in data["files"])})
+    except FileNotFoundError:
+        return None
+    except (ValueError, TypeError, KeyError) as error:
+        raise ContentError(f"{path} is not a receipt ({error}); remove {directory} and start again") from error
+
+
+def verify(directory: Path, *, deep: bool = False) -> Receipt:
+    """Check every file against the receipt: size and time, or with `deep` the content too.
+
+    Raises:
+        ContentError: no receipt, or a file that is missing or is not what the receipt says; the file is named.
+    """
+    receipt = read_receipt(directory)
+    if receipt is None:
+        raise ContentError(f"{directory} has no {RECEIPT_NAME}: it was never completed")
+    for entry in receipt.files:
+        _verify_file(directory / entry.name, entry, deep=deep)
+    return receipt
+
+
+def _verify_file(path: Path, entry: FileEntry, *, deep: bool) -> None:
+    try:
+        status = path.stat()
+    except FileNotFoundError:
+        raise ContentError(f"{path} is missing, its receipt lists it") from None
+    if status.st_size != entry.size_bytes:
+        raise ContentError(f"{path} has {status.st_size} bytes, its receipt says {entry.size_bytes}")
+    changed = status.st_mtime_ns != entry.mtime_ns
+    if (deep or changed) and sha256_of(path) != entry.sha256:
+        raise ContentError(f"{path} differs from its receipt (SHA-256); remove the directory to make it anew")
+
+
+def _entry(directory: Path, path: Path) -> FileEntry:
+    status = path.stat()
+    return FileEntry(str(path.relative_to(directory)), status.st_size, status.st_mtime_ns, sha256_of(path))

@@ -1,0 +1,184 @@
+"""`up` and `down`: the order of things, and what a person reads on the terminal."""
+
+import shutil
+import signal
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import yaml
+
+from apps.errors import BundleError, OperationError, UserError
+from runtime_env.local import config, cpu, head, model, preflight, processes, record, watch
+from runtime_env.local.options import DownOptions, UpOptions
+from runtime_env.local.progress import Progress
+from runtime_env.local.record import StackRecord
+
+_START_DEADLINE_S = 600
+_SHORT_TEMP_ROOT = Path("/tmp")  # noqa: S108 - Ray's socket paths must stay under 107 bytes; the directory made in it is private
+
+
+def run(options: UpOptions | DownOptions) -> int:
+    """Run one command; the exit code says how it went (0, 1 failed, 2 the input or the machine does not allow it)."""
+    try:
+        return _up(options) if isinstance(options, UpOptions) else _down(options)
+    except BundleError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        return 130
+
+
+def _up(options: UpOptions) -> int:
+    signal.signal(signal.SIGTERM, _interrupt)
+    with record.exclusive(options.port):
+        running = _running_record(options.port)
+        if running:
+            return _already_up(running, options)
+        started = time.monotonic()
+        with Progress() as progress:
+            stack, ray_head = _start(options, progress)
+        print(_summary(stack, time.monotonic() - started), flush=True)
+    if options.detach:
+        return 0
+    return _stay(stack, ray_head)
+
+
+def _start(options: UpOptions, progress: Progress) -> tuple[StackRecord, head.Head]:
+    preflight.check_machine(_SHORT_TEMP_ROOT)
+    preflight.check_port(options.port, "--port")
+    preflight.check_port(options.dashboard_port, "--dashboard-port")
+    temp_dir = Path(tempfile.mkdtemp(prefix="rts-", dir=_SHORT_TEMP_ROOT))
+    try:
+        serve_config = _config(options, progress, temp_dir)
+        ray_head = head.start_head(temp_dir, options.port, options.dashboard_port, classic=options.classic)
+    except BaseException:
+        shutil.rmtree(temp_dir, ignore_errors=True)
+        raise
+    model_id, source = config.served_model(serve_config)
+    stack = StackRecord(
+        ray_head.process.pid, options.port, options.dashboard_port, model_id, source, options.classic, str(temp_dir)
+    )
+    try:
+        record.write_record(stack)
+        _deploy(stack, serve_config, ray_head, progress)
+    except OperationError as error:
+        _end(stack)
+        raise OperationError(f"{error}\nNothing is left running; the logs are in {temp_dir}") from error
+    except BaseException:
+        _end(stack)
+        shutil.rmtree(temp_dir, ignore_errors=True)
+        raise
+    return stack, ray_head
+
+
+def _config(options: UpOptions, progress: Progress, temp_dir: Path) -> dict[str, object]:
+    serve_config = config.with_dtype(config.with_port(config.load_local_config(), options.port), cpu.best_dtype(cpu.flags()))
+    if options.model is None:
+        progress.say("weights: converting Gemma 3 270M (once)")
+        model.make_laptop_weights(temp_dir / "weights.log")
+        return serve_config
+    progress.say(f"weights: {options.model}")
+    chosen = model.chosen_model(options.model)
+    own_template = config.has_chat_template(chosen.directory)
+    return config.with_model(serve_config, chosen.id, str(chosen.directory), own_template=own_template)
+
+
+def _deploy(stack: StackRecord, serve_config: dict[str, object], ray_head: head.Head, progress: Progress) -> None:
+    path = config.LOCAL_CONFIG
+    if serve_config != config.load_local_config():
+        path = Path(stack.temp_dir) / "local.yaml"
+        path.write_text(yaml.safe_dump(serve_config, sort_keys=False))
+    deadline = time.time() + _START_DEADLINE_S
+
+    def say(text: str) -> None:
+        if time.time() > deadline:
+            raise OperationError(f"not ready after {_START_DEADLINE_S} s, last seen: {text}")
+        progress.say(text)
+
+    with watch.deploying(ray_head, stack.dashboard_url, path, deadline) as deploy:
+        watch.wait_until_serving(ray_head, deploy, stack.dashboard_url, say)
+    progress.say("asking for a first answer")
+    watch.ask(stack.api_url, stack.model_id)
+
+
+def _already_up(running: StackRecord, options: UpOptions) -> int:
+    if options.classic != running.classic or (options.model and not _same_model(options.model, running)):
+        raise UserError(
+            f"port {running.port} already serves {running.model_id} ({'classic' if running.classic else 'direct'} path): "
+            f"stop it first with scripts/stop_local.sh --port {running.port}, or choose another --port"
+        )
+    watch.ask(running.api_url, running.model_id)
+    print(f"It is up already.\n{_summary(running, None)}")
+    return 0
+
+
+def _same_model(wanted: str, running: StackRecord) -> bool:
+    return wanted == running.model_id or str(Path(wanted).expanduser().resolve()) == running.model_source
+
+
+def _running_record(port: int) -> StackRecord | None:
+    """The record on that port if its processes live; what a dead stack left is cleared away."""
+    found = record.read_record(port)
+    if found and not processes.find(found.session_id, Path(found.temp_dir)):
+        record.remove_record(port)
+        shutil.rmtree(found.temp_dir, ignore_errors=True)
+        return None
+    return found
+
+
+def _stay(stack: StackRecord, ray_head: head.Head) -> int:
+    print("Ctrl-C stops it.", flush=True)
+    try:
+        code = ray_head.process.wait()
+        print(f"error: Ray's head ended by itself with {code}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 0
+    finally:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second Ctrl-C must not leave half of it running
+        print("\nStopping ...", flush=True)
+        with record.exclusive(stack.port):
+            _end(stack)
+            shutil.rmtree(stack.temp_dir, ignore_errors=True)
+
+
+def _down(options: DownOptions) -> int:
+    stacks = [r for r in record.all_records() if options.port in (None, r.port)]
+    if not stacks:
+        print(f"nothing is running{f' on port {options.port}' if options.port else ''}")
+        return 0
+    if len(stacks) > 1 and not options.all:
+        ports = ", ".join(str(r.port) for r in stacks)
+        raise UserError(f"several stacks run (ports {ports}): give one with --port, or --all")
+    for stack in stacks:
+        with record.exclusive(stack.port):
+            _end(stack)
+            shutil.rmtree(stack.temp_dir, ignore_errors=True)
+        print(f"stopped the stack on port {stack.port}")
+    return 0
+
+
+def _end(stack: StackRecord) -> None:
+    try:
+        processes.end_all(stack.session_id, Path(stack.temp_dir))
+    except TimeoutError as error:
+        raise OperationError(str(error)) from error
+    record.remove_record(stack.port)
+
+
+def _interrupt(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
+def _summary(stack: StackRecord, seconds: float | None) -> str:
+    ready = f"Ready after {seconds:.0f} s.\n" if seconds is not None else ""
+    return (
+        f"{ready}  API        {stack.api_url}   (model {stack.model_id})\n"
+        f"  Chat       {stack.chat_url}\n"
+        f"  Dashboard  {stack.dashboard_url}\n"
+        f"  Try        curl {stack.api_url}/chat/completions -H 'content-type: application/json' \\\n"
+        f'               -d \'{{"model": "{stack.model_id}", "messages": '
+        f'[{{"role": "user", "content": "Water boils at"}}], "max_tokens": 32}}\''
+    )

@@ -1,0 +1,63 @@
+"""The Serve config that is deployed: serve_configs/local.yaml, with this stack's port and model put in."""
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from runtime_env.local.head import PROJECT_ROOT
+
+LOCAL_CONFIG = PROJECT_ROOT / "serve_configs" / "local.yaml"
+
+
+def load_local_config() -> dict[str, Any]:
+    """serve_configs/local.yaml as it stands."""
+    return yaml.safe_load(LOCAL_CONFIG.read_text())
+
+
+def served_model(config: dict[str, Any]) -> tuple[str, str]:
+    """(model id, model source) of a config's one model."""
+    loading = _llm_config(config)["model_loading_config"]
+    return loading["model_id"], loading["model_source"]
+
+
+def with_port(config: dict[str, Any], port: int) -> dict[str, Any]:
+    """The config served at another port; the chat follows."""
+    apps = [
+        {**app, "args": {**app["args"], "api_url": f"http://127.0.0.1:{port}/v1"}} if "api_url" in app["args"] else app
+        for app in config["applications"]
+    ]
+    return {**config, "http_options": {**config["http_options"], "port": port}, "applications": apps}
+
+
+def with_dtype(config: dict[str, Any], dtype: str) -> dict[str, Any]:
+    """The config with the model computed in another type."""
+    llm_config = _llm_config(config)
+    return _with_llm_config(config, {**llm_config, "engine_kwargs": {**llm_config["engine_kwargs"], "dtype": dtype}})
+
+
+def with_model(config: dict[str, Any], model_id: str, source: str, *, own_template: bool) -> dict[str, Any]:
+    """The config with another model. A model with a chat template of its own keeps it."""
+    llm_config = {**_llm_config(config), "model_loading_config": {"model_id": model_id, "model_source": source}}
+    if own_template:
+        llm_config["engine_kwargs"] = {k: v for k, v in llm_config["engine_kwargs"].items() if k != "chat_template"}
+    return _with_llm_config(config, llm_config)
+
+
+def has_chat_template(model: Path) -> bool:
+    """True when a model directory brings a chat template."""
+    tokenizer = model / "tokenizer_config.json"
+    in_config = tokenizer.is_file() and '"chat_template"' in tokenizer.read_text()
+    return in_config or any((model / name).is_file() for name in ("chat_template.jinja", "chat_template.json"))
+
+
+def _llm_config(config: dict[str, Any]) -> dict[str, Any]:
+    return next(app["args"]["llm_configs"][0] for app in config["applications"] if "llm_configs" in app["args"])
+
+
+def _with_llm_config(config: dict[str, Any], llm_config: dict[str, Any]) -> dict[str, Any]:
+    apps = [
+        {**app, "args": {**app["args"], "llm_configs": [llm_config]}} if "llm_configs" in app["args"] else app
+        for app in config["applications"]
+    ]
+    return {**config, "applications": apps}

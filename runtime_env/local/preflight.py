@@ -1,0 +1,93 @@
+"""Is this machine fit to serve, and are the ports free? Answers before anything is started, one clear line each."""
+
+import ctypes
+import platform
+import shutil
+import socket
+from collections.abc import Iterable
+from pathlib import Path
+
+import psutil
+
+from apps.errors import UserError
+from runtime_env.local import cpu
+
+LOOPBACK = "127.0.0.1"
+_NEEDED_MEMORY_BYTES = 7 * 1024**3
+_NEEDED_DISK_BYTES = 1 * 1024**3  # Ray's logs and object store
+
+
+def check_machine(temp_root: Path) -> None:
+    """Raise `UserError` for what would fail much later with a message that does not say so."""
+    _check_memory(psutil.virtual_memory().available)
+    _check_disk(temp_root, shutil.disk_usage(temp_root).free)
+    if platform.system() == "Linux":
+        _check_cpu(platform.machine(), cpu.flags())
+        _check_numa()
+
+
+def check_port(port: int, option: str) -> None:
+    """Raise `UserError` naming who has the port, if somebody has."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((LOOPBACK, port))
+        except OSError as error:
+            owner = _owner_of(port)
+            raise UserError(
+                f"port {port} is taken{owner} ({error.strerror}): stop that, or choose another with {option}"
+            ) from error
+
+
+def free_ports(count: int, *, avoid: Iterable[int] = ()) -> list[int]:
+    """Ports that are free now, all different and none of `avoid`."""
+    found: list[int] = []
+    sockets: list[socket.socket] = []
+    taken = set(avoid)
+    try:
+        while len(found) < count:
+            probe = socket.socket()
+            probe.bind((LOOPBACK, 0))
+            sockets.append(probe)
+            if (port := probe.getsockname()[1]) not in taken:
+                found.append(port)
+    finally:
+        for probe in sockets:
+            probe.close()
+    return found
+
+
+def _check_memory(available: int) -> None:
+    if available < _NEEDED_MEMORY_BYTES:
+        raise UserError(
+            f"{available / 1024**3:.1f} GiB of memory are available, the stack needs {_NEEDED_MEMORY_BYTES / 1024**3:.0f} GiB: "
+            "close other programs, or use a larger machine"
+        )
+
+
+def _check_disk(directory: Path, free: int) -> None:
+    if free < _NEEDED_DISK_BYTES:
+        raise UserError(
+            f"{directory}: {free / 1024**3:.1f} GiB of disk free, Ray's logs need {_NEEDED_DISK_BYTES / 1024**3:.0f} GiB: "
+            "free some, or set TMPDIR to another disk"
+        )
+
+
+def _check_cpu(machine: str, flags: set[str]) -> None:
+    if machine == "x86_64" and not flags & {"avx2", "avx512f"}:
+        raise UserError("this CPU has neither AVX2 nor AVX-512, which vLLM's CPU build needs: use another machine")
+
+
+def _check_numa() -> None:
+    try:
+        ctypes.CDLL("libnuma.so.1")
+    except OSError:
+        raise UserError("libnuma.so.1 is missing, which vLLM's CPU build loads: on Debian, apt-get install libnuma1") from None
+
+
+def _owner_of(port: int) -> str:
+    try:
+        pid = next(c.pid for c in psutil.net_connections("tcp") if c.status == "LISTEN" and c.laddr.port == port and c.pid)
+        return f" by {psutil.Process(pid).name()} (process {pid})"
+    except (psutil.Error, StopIteration):
+        return ""

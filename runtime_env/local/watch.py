@@ -1,0 +1,122 @@
+"""Deploy the config with `serve deploy`, then follow Serve's own status until every app runs and a real answer comes."""
+
+import json
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from apps.errors import OperationError
+from runtime_env.local.head import Head
+
+_POLL_S = 0.25
+_DEPLOY_WHEN_UP = """
+import sys, time, urllib.request
+from ray.serve.scripts import cli
+url, deadline, *arguments = sys.argv[1:]
+while time.time() < float(deadline):
+    try:
+        urllib.request.urlopen(url, timeout=5).read()
+        break
+    except OSError:
+        time.sleep(0.1)
+cli(arguments, prog_name="serve")
+"""
+
+
+@contextmanager
+def deploying(head: Head, dashboard_url: str, config: Path, deadline: float) -> Iterator[subprocess.Popen[bytes]]:
+    """`serve deploy CONFIG`, started at once and ended with the block. Its imports happen while the dashboard comes up."""
+    serve_deploy = ["deploy", "--address", dashboard_url, str(config)]
+    process = subprocess.Popen(
+        [sys.executable, "-c", _DEPLOY_WHEN_UP, f"{dashboard_url}/api/version", str(deadline), *serve_deploy],
+        env=head.environment,
+        stdin=subprocess.DEVNULL,
+        stdout=(head.log.parent / "serve-deploy.log").open("wb"),
+        stderr=subprocess.STDOUT,
+        cwd=head.log.parent,
+    )
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+
+
+def wait_until_serving(head: Head, deploy: subprocess.Popen[bytes], dashboard_url: str, say: Callable[[str], None]) -> None:
+    """Block until Serve says that all apps run.
+
+    Raises:
+        OperationError: Ray or `serve deploy` ended, an app failed (with Serve's message), or the deadline of the caller's
+            `serve deploy` passed without the dashboard coming up.
+    """
+    while True:
+        if head.process.poll() is not None:
+            raise OperationError(f"Ray's head ended with {head.process.returncode}: {_last_lines(head.log)}")
+        if deploy.poll() is None:
+            say("starting Ray and Serve")
+        elif deploy.returncode:
+            raise OperationError(f"serve deploy failed: {_last_lines(head.log.parent / 'serve-deploy.log')}")
+        elif _all_running(_get_json(f"{dashboard_url}/api/serve/applications/"), say):
+            return
+        time.sleep(_POLL_S)
+
+
+def ask(api_url: str, model_id: str, timeout_s: float = 60) -> None:
+    """One real completion of one token. Raises `OperationError` if it does not come."""
+    body = json.dumps({"model": model_id, "prompt": "Water boils at", "max_tokens": 1}).encode()
+    request = urllib.request.Request(f"{api_url}/completions", body, {"content-type": "application/json"})
+    try:
+        with urllib.request.urlopen(request, timeout=timeout_s) as response:
+            json.load(response)["choices"][0]["text"]
+    except (OSError, ValueError, KeyError, IndexError) as error:
+        raise OperationError(f"{api_url} gave no answer: {error}") from error
+
+
+def describe(applications: dict[str, Any]) -> str:
+    """One line that says what is being waited for, from Serve's status."""
+    waiting = []
+    for name, app in applications.items():
+        if app["status"] == "RUNNING":
+            continue
+        deployments = app.get("deployments") or {}
+        starting = [d["name"] for d in deployments.values() if d["status"] != "HEALTHY"]
+        waiting.append(f"{name}: starting {', '.join(starting)}" if starting else f"{name}: importing and building")
+    return "; ".join(waiting) or "apps: waiting for Serve to list them"
+
+
+def _all_running(details: dict[str, Any] | None, say: Callable[[str], None]) -> bool:
+    applications = (details or {}).get("applications") or {}
+    for name, app in applications.items():
+        if app["status"] in ("DEPLOY_FAILED", "UNHEALTHY"):
+            raise OperationError(f"app {name} is {app['status']}: {_reason(app)}")
+    if applications and all(app["status"] == "RUNNING" for app in applications.values()):
+        return True
+    say(describe(applications))
+    return False
+
+
+def _reason(app: dict[str, Any]) -> str:
+    """The last telling line of Serve's message, which is a traceback."""
+    messages = [app.get("message") or "", *((d.get("message") or "") for d in (app.get("deployments") or {}).values())]
+    lines = [line.strip() for message in messages for line in message.splitlines() if line.strip()]
+    telling = [line for line in lines if "Error" in line.split(":")[0]]
+    return (telling or lines or ["no message"])[-1]
+
+
+def _get_json(url: str) -> dict[str, Any] | None:
+    try:
+        with urllib.request.urlopen(url, timeout=10) as response:
+            return json.load(response)
+    except (urllib.error.URLError, OSError, ValueError):
+        return None
+
+
+def _last_lines(log: Path, count: int = 3) -> str:
+    lines = [line.strip() for line in log.read_text(errors="replace").splitlines() if line.strip()]
+    return " / ".join(lines[-count:]) or "no output"
