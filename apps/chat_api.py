@@ -7,8 +7,8 @@ import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from typing import Any
+from urllib.parse import urljoin
 
-import httpx
 import openai
 
 from apps.errors import OperationError
@@ -76,7 +76,7 @@ class ChatApi:
     _client: openai.AsyncOpenAI = field(init=False)
 
     def __post_init__(self) -> None:
-        timeout = httpx.Timeout(self.first_token_timeout_s, connect=5)
+        timeout = openai.Timeout(self.first_token_timeout_s, connect=5)
         self._client = openai.AsyncOpenAI(base_url=self.api_url, api_key="none", timeout=timeout, max_retries=0)
 
     async def models(self) -> list[ModelInfo]:
@@ -123,9 +123,9 @@ class ChatApi:
             "messages": [{"role": "user", "content": "hi"}],
             "chat_template_kwargs": {"enable_thinking": thinking},
         }
-        url = str(httpx.URL(self.api_url).join("/tokenize"))
         try:
-            return (await self._client.post(url, body=body, cast_to=httpx.Response)).json().get("tokens")
+            found = await self._client.post(urljoin(self.api_url, "/tokenize"), body=body, cast_to=object)
+            return found.get("tokens") if isinstance(found, dict) else None
         except openai.OpenAIError:
             return None  # the route is closed: then the switch is not offered
 

@@ -4,9 +4,7 @@ The only module that imports Ray's private `ray.llm._internal` (pinned: Ray 2.60
 breaks if Ray changes it, is said at the override. Heavy: imports torch and vLLM.
 """
 
-import contextlib
 import logging
-from collections.abc import AsyncGenerator
 from pathlib import Path
 from typing import Any
 
@@ -52,23 +50,6 @@ class Engine(VLLMEngine):
         # /tokenize and /detokenize answer 400 in the classic ingress.
         self._oai_serving_tokenization = getattr(self._app_state, "serving_tokenization", None)
 
-    async def chat(self, *args: Any, **kwargs: Any) -> AsyncGenerator[Any, None]:
-        async for item in self._refusing_wrong_types(super().chat(*args, **kwargs)):
-            yield item
-
-    async def completions(self, *args: Any, **kwargs: Any) -> AsyncGenerator[Any, None]:
-        async for item in self._refusing_wrong_types(super().completions(*args, **kwargs)):
-            yield item
-
-    async def _refusing_wrong_types(self, answer: AsyncGenerator[Any, None]) -> AsyncGenerator[Any, None]:
-        # A body such as {"messages": 5} raises TypeError in vLLM, whose own server answers 400; Ray would answer 500.
-        async with contextlib.aclosing(answer):
-            try:
-                async for item in answer:
-                    yield item
-            except TypeError as error:
-                yield self._make_error_response(self._oai_serving_chat, error)
-
     def _prepare_engine_config(self, callback_ctx: Any) -> tuple[Any, Any, Any]:
         engine_args, frontend_args, vllm_config = super()._prepare_engine_config(callback_ctx)
         if _is_single_cpu_worker(vllm_config):
@@ -104,6 +85,7 @@ class Ingress(OpenAiIngress):
         keep_replica_on_loopback()
         app.add_middleware(BodyLimit)
         app.add_exception_handler(HTTPException, _openai_error)
+        app.add_exception_handler(TypeError, _wrong_type)
         super()._set_asgi_app(app)
 
 
@@ -112,6 +94,11 @@ async def _openai_error(request: Request, error: HTTPException) -> JSONResponse:
     kind = "NotFoundError" if error.status_code == 404 else "invalid_request_error"
     content = {"error": {"message": str(error.detail), "type": kind, "param": None, "code": error.status_code}}
     return JSONResponse(content, error.status_code, headers=error.headers)
+
+
+async def _wrong_type(request: Request, error: TypeError) -> JSONResponse:
+    """vLLM's checks of a body raise TypeError for one such as {"messages": 5}; its own server answers 400, Ray would 500."""
+    return await _openai_error(request, HTTPException(400, f"A value in the request has the wrong type: {error}"))
 
 
 def _is_single_cpu_worker(vllm_config: Any) -> bool:

@@ -12,6 +12,8 @@ from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+import psutil
+
 from apps.errors import BundleError, UserError
 from apps.weights import cache, receipt
 
@@ -107,7 +109,7 @@ def _remove_leftovers(directory: Path) -> None:
     """Remove the work directories of conversions whose process is gone."""
     for path in directory.glob(f".{LAPTOP_MODEL}.*"):
         pid = path.name.removeprefix(f".{LAPTOP_MODEL}.").split(".")[0]
-        if pid.isdigit() and not Path(f"/proc/{pid}").exists():
+        if pid.isdigit() and not psutil.pid_exists(int(pid)):
             shutil.rmtree(path, ignore_errors=True)
 
 

@@ -1,0 +1,49 @@
+"""Options of the local commands, and what bad ones get: exit 2 and one clear line, quickly."""
+
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from runtime_env.local import options
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def test_defaults() -> None:
+    assert options.parse(["up"]) == options.UpOptions(8000, 8265, None, detach=False, classic=False)
+    assert options.parse(["down"]) == options.DownOptions(None, all=False)
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--port", "x"], ["--port", "80"], ["--port", "8265"], ["--nonsense"], ["--port", "70000"]]
+)
+def test_bad_options_exit_2_with_a_message(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        options.parse(["up", *arguments])
+    assert caught.value.code == 2
+    assert "error" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("script", ["serve_local.sh", "stop_local.sh"])
+def test_help_is_quick(script: str) -> None:
+    def once() -> float:
+        start = time.perf_counter()
+        done = subprocess.run([ROOT / "scripts" / script, "--help"], capture_output=True, text=True, check=True)
+        assert "--port" in done.stdout
+        return time.perf_counter() - start
+
+    assert min(once() for _ in range(3)) < 0.5
+
+
+def test_too_old_a_python_is_named(tmp_path: Path) -> None:
+    for name in ("python3", "python3.13", "python3.12", "python3.11", "python"):
+        fake = tmp_path / name
+        fake.write_text('#!/bin/sh\n[ "$1" = --version ] && echo "Python 3.9.2" && exit 0\nexit 1\n')
+        fake.chmod(0o755)
+    done = subprocess.run(
+        [ROOT / "scripts" / "serve_local.sh"], env={"PATH": f"{tmp_path}:/usr/bin:/bin"}, capture_output=True, text=True
+    )
+    assert done.returncode == 2
+    assert "Python 3.11, 3.12 or 3.13 is needed, and python3 is Python 3.9.2" in done.stderr

@@ -1,0 +1,112 @@
+"""The chat's client against a server that keeps what it was asked: settings arrive, timing is right, failures are short."""
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from apps.chat_api import Answer, ChatApi, ModelInfo, Sampling
+from apps.chat_ui import to_messages
+from apps.errors import OperationError
+from tests.fake_openai import FakeServer, running
+
+
+async def ask(url: str, sampling: Sampling, timeout_s: float = 5) -> list[Answer]:
+    api = ChatApi(url, timeout_s)
+    messages = [{"role": "user", "content": "hi"}]
+    return [Answer(**vars(a)) async for a in api.answer("fake", messages, sampling)]
+
+
+def test_settings_reach_the_server() -> None:
+    with running(FakeServer()) as fake:
+        asyncio.run(ask(fake.url, Sampling(temperature=0.3, top_p=0.8, max_tokens=17, thinking=True)))
+    request = fake.requests[0]
+    assert {k: request[k] for k in ("temperature", "top_p", "max_tokens", "stream")} == {
+        "temperature": 0.3,
+        "top_p": 0.8,
+        "max_tokens": 17,
+        "stream": True,
+    }
+    assert request["chat_template_kwargs"] == {"enable_thinking": True}
+    assert request["messages"] == [{"role": "user", "content": "hi"}]
+
+
+def test_thinking_is_not_sent_to_a_model_that_does_not_think() -> None:
+    with running(FakeServer()) as fake:
+        asyncio.run(ask(fake.url, Sampling(0, 1, 5)))
+    assert "chat_template_kwargs" not in fake.requests[0]
+
+
+def test_answer_grows_and_its_timing_is_measured() -> None:
+    with running(FakeServer(tokens=5, ttft_s=0.2, itl_s=0.1)) as fake:
+        answers = asyncio.run(ask(fake.url, Sampling(0, 1, 5)))
+    assert [a.text for a in answers[:3]] == ["w0 ", "w0 w1 ", "w0 w1 w2 "]
+    last = answers[-1]
+    assert last.completion_tokens == 5
+    assert last.ttft_s == pytest.approx(0.2, abs=0.08)
+    assert last.tok_per_s == pytest.approx(10, rel=0.2)
+    assert last.summary().startswith("TTFT 2")
+    assert "5 tokens" in last.summary()
+
+
+def test_what_was_not_measured_is_not_shown() -> None:
+    assert Answer().summary() == ""
+    assert Answer(ttft_s=0.065, completion_tokens=1, elapsed_s=0.065).summary() == "TTFT 65 ms · 1 tokens"
+
+
+def test_closing_the_answer_stops_the_server() -> None:
+    async def stop_early(url: str) -> None:
+        stream = ChatApi(url, 5).answer("fake", [{"role": "user", "content": "hi"}], Sampling(0, 1, 5))
+        await anext(stream)
+        await stream.aclose()  # type: ignore[attr-defined]
+
+    with running(FakeServer(tokens=200, itl_s=0.02)) as fake:
+        asyncio.run(stop_early(fake.url))
+        assert fake.disconnected.wait(10)
+
+
+@pytest.mark.parametrize(
+    ("status", "message", "shown"),
+    [
+        (400, "This model's maximum context length is 2048 tokens", "maximum context length is 2048"),
+        (429, "slow down", "busy"),
+        (503, "x", "busy"),
+        (500, "Traceback: secret /path/of/server", "failed"),
+    ],
+)
+def test_refusals_are_short_and_keep_internals_in(status: int, message: str, shown: str) -> None:
+    with running(FakeServer(refusal=(status, message))) as fake, pytest.raises(OperationError) as caught:
+        asyncio.run(ask(fake.url, Sampling(0, 1, 5)))
+    assert shown in str(caught.value)
+    assert "secret" not in str(caught.value)
+
+
+def test_no_server_and_slow_server_are_told_apart() -> None:
+    with pytest.raises(OperationError, match="cannot be reached"):
+        asyncio.run(ask("http://127.0.0.1:9/v1", Sampling(0, 1, 5)))
+    with running(FakeServer(ttft_s=3)) as fake, pytest.raises(OperationError, match="did not answer in time"):
+        asyncio.run(ask(fake.url, Sampling(0, 1, 5), timeout_s=0.3))
+
+
+@pytest.mark.parametrize(("images", "thinks"), [(False, False), (True, False), (False, True)])
+def test_abilities_come_from_the_server(images: bool, thinks: bool) -> None:
+    with running(FakeServer(takes_images=images, thinks=thinks)) as fake:
+        assert asyncio.run(ChatApi(fake.url, 5).models()) == [ModelInfo("fake", images, thinks)]
+
+
+def test_history_becomes_messages(tmp_path: Any) -> None:
+    picture = tmp_path / "a.png"
+    picture.write_bytes(b"png")
+    history = [
+        {"role": "user", "content": [{"type": "file", "file": {"path": str(picture)}}]},
+        {"role": "user", "content": [{"type": "text", "text": "What is it?"}]},
+        {"role": "assistant", "content": "hmm", "metadata": {"title": "Thinking"}},
+        {"role": "assistant", "content": 'A cat.\n\n<span class="timing">TTFT 5 ms</span>'},
+        {"role": "user", "content": "Sure?"},
+    ]
+    messages = to_messages("Be brief.", history)
+    assert [m["role"] for m in messages] == ["system", "user", "assistant", "user"]
+    assert messages[1]["content"][0]["image_url"]["url"] == "data:image/png;base64,cG5n"
+    assert messages[1]["content"][1] == {"type": "text", "text": "What is it?"}
+    assert messages[2]["content"] == "A cat."
+    assert messages[3]["content"] == "Sure?"

@@ -1,0 +1,93 @@
+"""The direction of imports, and the places that private or heavy things may be imported from, read from the source by `ast`."""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+ALLOWED = {
+    "apps": set(),
+    "kuberay": {"apps.slice"},
+    "runtime_env": {"apps"},
+    "benchmarks": {"apps", "runtime_env"},
+}
+PURE = ["apps/errors.py", "apps/imports.py", "apps/settings.py", "apps/weights/receipt.py"]
+PRIVATE = {
+    "ray.llm._internal": "apps/engine/server.py",
+    "ray.serve._private": "apps/loopback.py",
+    "vllm": {"apps/engine/forked_core.py", "apps/engine/preload.py"},
+    "gradio": "apps/chat_ui.py",
+}
+
+
+def modules() -> Iterator[tuple[str, ast.Module]]:
+    for folder in ALLOWED:
+        for path in sorted((ROOT / folder).rglob("*.py")):
+            yield str(path.relative_to(ROOT)), ast.parse(path.read_text())
+
+
+def imports(tree: ast.Module) -> Iterator[str]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            yield node.module
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def within(name: str, package: str) -> bool:
+    return name == package or name.startswith(package + ".")
+
+
+def test_imports_go_one_way() -> None:
+    ours = {*ALLOWED, "scripts", "tests"}
+    offenders = [
+        f"{path} imports {name}"
+        for path, tree in modules()
+        for name in imports(tree)
+        if (top := name.split(".")[0]) in ours and top != path.split("/")[0]
+        if not any(within(name, allowed) for allowed in ALLOWED[path.split("/")[0]])
+    ]
+    assert offenders == []
+
+
+def test_private_and_heavy_packages_have_one_door() -> None:
+    offenders = [
+        f"{path} imports {name}"
+        for path, tree in modules()
+        for name in imports(tree)
+        for package, doors in PRIVATE.items()
+        if within(name, package) and path not in ({doors} if isinstance(doors, str) else doors)
+    ]
+    assert offenders == []
+
+
+def test_the_environment_is_read_in_one_module() -> None:
+    reads = [
+        f"{path}:{node.lineno}"
+        for path, tree in modules()
+        if path not in ("apps/settings.py", "apps/engine/forked_core.py")  # the latter sets a variable for a child process
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Attribute) and node.attr in ("environ", "getenv")
+        if isinstance(node.value, ast.Name) and node.value.id == "os"
+    ]
+    assert reads == []
+
+
+def test_the_pure_core_imports_neither_ray_nor_yaml_nor_the_network() -> None:
+    banned = ("ray", "yaml", "httpx", "openai", "urllib", "requests", "socket", "fsspec")
+    trees = dict(modules())
+    offenders = [f"{path} imports {name}" for path in PURE for name in imports(trees[path]) if name.split(".")[0] in banned]
+    assert offenders == []
+
+
+def test_entry_modules_leave_annotations_alone() -> None:
+    """Ray converts a builder's args by its annotation, which `from __future__ import annotations` turns into a string."""
+    entries = [(path, tree) for path, tree in modules() if any(getattr(n, "name", "") == "build_app" for n in tree.body)]
+    assert len(entries) >= 2
+    assert [path for path, tree in entries if "__future__" in set(imports(tree))] == []
+
+
+def test_modules_stay_small() -> None:
+    long = {p: n for p, _ in modules() if (n := len((ROOT / p).read_text().splitlines())) > 250}
+    assert long == {}
