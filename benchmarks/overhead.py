@@ -73,7 +73,7 @@ def bare_command(llm_config: dict[str, Any], port: int) -> list[str]:
         flag = "--" + key.replace("_", "-")
         if key == "chat_template":
             value = ROOT / "apps" / "templates" / value
-        command += [flag] if value is True else [flag, str(value)]
+        command += [flag] if value is True else [flag, json.dumps(value) if isinstance(value, dict) else str(value)]
     return command
 
 
@@ -96,10 +96,10 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.overhead", description="Our stack against bare vLLM, in one run."
     )
-    parser.add_argument("--rounds", type=_positive, default=5, help="turns of each server (default: %(default)s)")
-    parser.add_argument("--requests", type=_positive, default=10, help="per round, one client (default: %(default)s)")
+    parser.add_argument("--rounds", type=_positive, default=3, help="turns of each server (default: %(default)s)")
+    parser.add_argument("--requests", type=_positive, default=8, help="per round, one client (default: %(default)s)")
     parser.add_argument(
-        "--requests-per-client", type=_positive, default=4, help="per round, eight clients (default: %(default)s)"
+        "--requests-per-client", type=_positive, default=2, help="per round, eight clients (default: %(default)s)"
     )
     parser.add_argument(
         "--classic", action="store_true", help="measure Ray Serve's default ingress instead of direct streaming"

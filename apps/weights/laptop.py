@@ -66,6 +66,7 @@ def _finish(model: Path, package_version: str) -> None:
     # tokenizer.json is complete, so the plain fast tokenizer reads it. The Gemma class keeps a second copy of vocabulary
     # and merges as Python objects, which vLLM deep-copies for every pool: seconds of start-up and 1 GB of memory.
     _edit_json(model / "tokenizer_config.json", tokenizer_class="PreTrainedTokenizerFast", is_local=None)
+    _shrink_tokenizer(model / "tokenizer.json")
     # A base model seldom ends a turn, but where it does, generation must stop.
     _edit_json(model / "generation_config.json", eos_token_id=[1, END_OF_TURN_ID])
     for path in model.iterdir():
@@ -79,6 +80,15 @@ def _finish(model: Path, package_version: str) -> None:
             files=receipt.describe_files(model),
         ),
     )
+
+
+def _shrink_tokenizer(path: Path) -> None:
+    """Write BPE merges as "a b" instead of ["a", "b"] and no spaces: 12 MB instead of 33, read twice as fast at every start."""
+    data = json.loads(path.read_text())
+    merges = data["model"]["merges"]
+    if not any(" " in part for pair in merges for part in pair):
+        data["model"]["merges"] = [" ".join(pair) for pair in merges]
+        path.write_text(json.dumps(data, ensure_ascii=False, separators=(",", ":")))
 
 
 def _edit_json(path: Path, **changes: object) -> None:

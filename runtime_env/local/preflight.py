@@ -88,7 +88,7 @@ def _check_numa() -> None:
 def _owner_of(port: int) -> str:
     try:
         listening = (c for c in psutil.net_connections("tcp") if c.status == "LISTEN" and c.laddr and c.pid)
-        pid = next(c.pid for c in listening if c.laddr.port == port)
+        pid = next(c.pid for c in listening if c.laddr[1:2] == (port,))
         return f" by {psutil.Process(pid).name()} (process {pid})"
     except (psutil.Error, StopIteration):
         return ""

@@ -102,11 +102,11 @@ def _all_running(details: dict[str, Any] | None, say: Callable[[str], None]) -> 
 
 
 def _reason(app: dict[str, Any]) -> str:
-    """The last telling line of Serve's message, which is a traceback."""
+    """The telling end of Serve's message, which is a traceback: its last error and the lines that belong to it."""
     messages = [app.get("message") or "", *((d.get("message") or "") for d in (app.get("deployments") or {}).values())]
     lines = [line.strip() for message in messages for line in message.splitlines() if line.strip()]
-    telling = [line for line in lines if "Error" in line.split(":")[0]]
-    return (telling or lines or ["no message"])[-1]
+    errors = [number for number, line in enumerate(lines) if "Error" in line.split(":")[0]]
+    return " ".join(lines[errors[-1] : errors[-1] + 4]) if errors else (lines or ["no message"])[-1]
 
 
 def _get_json(url: str) -> dict[str, Any] | None:
