@@ -10,18 +10,13 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 from ray import serve
 from ray.serve import Application
 
-from apps.imports import without_gc
-
-with without_gc():
-    from ray.serve.llm import LLMConfig, build_llm_deployment, build_openai_app
-
-from apps.engine.server import Ingress, LocalWeights, Server
+from apps.engine.direct import DirectServer
 from apps.errors import UserError
 from apps.settings import direct_streaming
 from apps.weights.cache import resolve_source
 
 TEMPLATES = Path(__file__).parent / "templates"
-_ACCELERATOR_KEYS = {"cpu": {"kind"}, "gpu": {"kind"}, "tpu": {"kind", "topology"}}
+_ACCELERATOR_KEYS = {"cpu": {"kind"}, "tpu": {"kind", "topology"}}
 
 
 class LLMArgs(BaseModel):
@@ -33,49 +28,80 @@ class LLMArgs(BaseModel):
 
     @field_validator("llm_configs")
     @classmethod
-    def _known_accelerator_keys(cls, configs: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        # Ray ignores unknown keys here: `topolgy: 4x4` would mean sixteen separate chips instead of a slice.
+    def _accelerator_is_known(cls, configs: list[dict[str, Any]]) -> list[dict[str, Any]]:
         for config in configs:
-            accelerator = config.get("accelerator_config") or {}
-            allowed = _ACCELERATOR_KEYS.get(accelerator.get("kind", ""), set(accelerator))
-            if unknown := sorted(set(accelerator) - allowed):
-                raise ValueError(f"accelerator_config: unknown key {unknown[0]!r}, allowed: {', '.join(sorted(allowed))}")
+            check_accelerator(config.get("accelerator_config"))
         return configs
+
+
+def check_accelerator(accelerator: Any) -> None:
+    """Raise ValueError unless it is `{kind: cpu}` or `{kind: tpu, topology: AxB}`, the two that the apps serve on.
+
+    Ray ignores unknown keys here: `topolgy: 4x4` would mean sixteen separate chips instead of a slice, and without any
+    accelerator_config it would wait for a GPU.
+    """
+    wanted = "give {kind: cpu} or {kind: tpu, topology: 4x4}"
+    if not isinstance(accelerator, dict) or accelerator.get("kind") not in _ACCELERATOR_KEYS:
+        raise ValueError(f"accelerator_config is {accelerator!r}: {wanted}")
+    needed = _ACCELERATOR_KEYS[accelerator["kind"]]
+    if unknown := sorted(set(accelerator) - needed):
+        raise ValueError(f"accelerator_config: unknown key {unknown[0]!r}: {wanted}")
+    if missing := sorted(needed - set(accelerator)):
+        raise ValueError(f"accelerator_config: {missing[0]!r} is missing: {wanted}")
 
 
 def build_app(args: LLMArgs) -> Application:
     """Build the app. Raises `UserError` or a pydantic error, which `serve status` shows as the app's message."""
     configs = [_prepare(config) for config in args.llm_configs]
     if not direct_streaming():
-        return build_openai_app(
-            {"llm_configs": [_classic(config) for config in configs], "ingress_cls_config": {"ingress_cls": Ingress}}
-        )
+        return _classic_app(configs)
     if len(configs) != 1:
         raise UserError(
             f"llm_configs has {len(configs)} models: direct streaming serves exactly one per app; "
             "give one, or start Ray without RAY_SERVE_LLM_ENABLE_DIRECT_STREAMING"
         )
-    # HAProxy balances over the replicas by itself, so Ray's separate router (one more hop per request, one more process
-    # that imports vLLM) is left out; Serve's late-bound ingress makes vLLM's own server the app.
-    middleware = configs[0].engine_kwargs.get("middleware") or []
-    configs[0].engine_kwargs["middleware"] = [*middleware, "apps.limits.BodyLimit"]
-    return build_llm_deployment(configs[0], deployment_cls=serve.ingress()(Server))
+    return _direct_app(configs[0])
 
 
-def _prepare(config: dict[str, Any]) -> LLMConfig:
-    config = {**config, "engine_kwargs": dict(config.get("engine_kwargs") or {})}
-    template = config["engine_kwargs"].get("chat_template")
+def _direct_app(config: dict[str, Any]) -> Application:
+    # HAProxy balances over the replicas by itself, so Ray's separate router (one more hop per request, one more process that
+    # imports vLLM) is left out; Serve's late-bound ingress makes vLLM's own server the app.
+    engine = config["engine_kwargs"]
+    engine["middleware"] = [*(engine.get("middleware") or []), "apps.limits.BodyLimit"]
+    options = dict(config.get("deployment_config") or {})
+    actor_options = dict(options.pop("ray_actor_options", None) or {})
+    actor_options["runtime_env"] = {**(actor_options.get("runtime_env") or {}), **(config.get("runtime_env") or {})}
+    name = "LLMServer:" + config["model_loading_config"]["model_id"].replace("/", "--").replace(".", "_")
+    deployment = serve.deployment(serve.ingress()(DirectServer), name=name, ray_actor_options=actor_options, **options)
+    return deployment.bind(config)
+
+
+def _classic_app(configs: list[dict[str, Any]]) -> Application:
+    from ray.serve.llm import build_openai_app
+
+    from apps.engine.server import Ingress, Server, make_llm_config
+
+    llm_configs = [make_llm_config(config) for config in configs]
+    for llm_config in llm_configs:
+        llm_config.server_cls = Server
+        # Ray batches a stream's chunks for 50 ms, which is all that a reader notices (ray#59681).
+        llm_config.experimental_configs.setdefault("stream_batching_interval_ms", 0)
+    return build_openai_app({"llm_configs": llm_configs, "ingress_cls_config": {"ingress_cls": Ingress}})
+
+
+def _prepare(config: dict[str, Any]) -> dict[str, Any]:
+    """The config with what it names resolved on this machine: the weights' directory, the chat template's file."""
+    engine = dict(config.get("engine_kwargs") or {})
+    template = engine.get("chat_template")
     if template and not Path(template).is_absolute():
-        config["engine_kwargs"]["chat_template"] = str(_template(template))
+        engine["chat_template"] = str(_template(template))
     loading = dict(config.get("model_loading_config") or {})
+    if "model_id" not in loading:
+        raise UserError("model_loading_config.model_id is missing: give the name that clients call the model by")
     source = loading.get("model_source")
     if isinstance(source, str) and "://" not in source:
         loading["model_source"] = resolve_source(source)
-    config["model_loading_config"] = loading
-    llm_config = LLMConfig(**config)
-    if Path(str(llm_config.model_loading_config.model_source)).is_dir():
-        _use_local_directory(llm_config)
-    return llm_config
+    return {**config, "engine_kwargs": engine, "model_loading_config": loading}
 
 
 def _template(name: str) -> Path:
@@ -84,17 +110,3 @@ def _template(name: str) -> Path:
         known = ", ".join(sorted(p.name for p in TEMPLATES.iterdir()))
         raise UserError(f"chat_template {name!r}: not a template of this project ({known}); give one, or an absolute path")
     return path
-
-
-def _use_local_directory(llm_config: LLMConfig) -> None:
-    if llm_config.callback_config.callback_class is type(llm_config.callback_config)().callback_class:
-        llm_config.callback_config.callback_class = LocalWeights
-    # Ray learns what the model can do only when the engine starts; the classic ingress answers /v1/models before that.
-    llm_config.apply_checkpoint_info(str(llm_config.model_loading_config.model_source))
-
-
-def _classic(llm_config: LLMConfig) -> LLMConfig:
-    llm_config.server_cls = Server
-    # Ray batches a stream's chunks for 50 ms, which is all that a reader notices (ray#59681).
-    llm_config.experimental_configs.setdefault("stream_batching_interval_ms", 0)
-    return llm_config

@@ -11,17 +11,24 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from multiprocessing import forkserver
+from typing import Any
 
 logger = logging.getLogger("ray.serve")
 _PRELOAD = ["apps.engine.preload"]
 
 
+def start_fork_server() -> Any:
+    """Start the fork server unless it runs, and return its multiprocessing context at once; it imports vLLM by itself."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(_PRELOAD)
+    with _openmp_settings():
+        forkserver.ensure_running()
+    return context
+
+
 @contextmanager
 def forked_engine_core() -> Iterator[None]:
-    """Inside the block, vLLM's engine-core processes come from a fork server with vLLM imported.
-
-    Call it when vLLM's configuration is made: that sets LD_PRELOAD, which the server must inherit.
-    """
+    """Inside the block, vLLM's engine-core processes come from the fork server."""
     from vllm.v1.engine import utils
 
     original = getattr(utils, "get_mp_context", None)
@@ -29,10 +36,7 @@ def forked_engine_core() -> Iterator[None]:
         logger.warning("vLLM has no engine.utils.get_mp_context: the engine core is spawned, which takes longer")
         yield
         return
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(_PRELOAD)
-    with _openmp_settings():
-        forkserver.ensure_running()
+    context = start_fork_server()
     utils.get_mp_context = lambda: context
     try:
         yield

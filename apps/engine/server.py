@@ -19,6 +19,7 @@ with without_gc():
     from ray.llm._internal.serve.core.ingress.ingress import OpenAiIngress
     from ray.llm._internal.serve.core.server.llm_server import LLMServer
     from ray.llm._internal.serve.engines.vllm.vllm_engine import VLLMEngine
+    from ray.serve.llm import LLMConfig
 
 from apps.engine.forked_core import forked_engine_core
 from apps.limits import BodyLimit
@@ -26,6 +27,22 @@ from apps.loopback import keep_replica_on_loopback
 from apps.weights.cache import resolve_source
 
 logger = logging.getLogger("ray.serve")
+
+
+def make_llm_config(config: dict[str, Any]) -> LLMConfig:
+    """Ray's `LLMConfig` from a prepared dict of the same form, set up for weights that are in a local directory.
+
+    Raises:
+        pydantic.ValidationError: the dict is no LLMConfig.
+    """
+    llm_config = LLMConfig(**config)
+    source = config["model_loading_config"].get("model_source")
+    if isinstance(source, str) and Path(source).is_dir():
+        if "callback_config" not in config:
+            llm_config.callback_config.callback_class = LocalWeights
+        # Ray learns what the model can do only when the engine starts; the classic ingress answers /v1/models before that.
+        llm_config.apply_checkpoint_info(source)
+    return llm_config
 
 
 class LocalWeights(CallbackBase):
@@ -73,7 +90,6 @@ class Server(LLMServer):
     async def _start_engine(self) -> None:
         # Ray's own version also starts a telemetry actor, which imports vLLM once more (0.7 GB, 10 s of a core) even
         # where usage statistics are off.
-        keep_replica_on_loopback()
         await self.engine.start()
 
 

@@ -76,7 +76,7 @@ def _start(options: UpOptions, progress: Progress) -> tuple[StackRecord, head.He
 def _config(options: UpOptions, progress: Progress, temp_dir: Path) -> dict[str, object]:
     serve_config = config.with_dtype(config.with_port(config.load_local_config(), options.port), cpu.best_dtype(cpu.flags()))
     if options.model is None:
-        progress.say("weights: converting Gemma 3 270M (once)")
+        progress.say("weights: Gemma 3 270M (converted once, then only checked)")
         model.make_laptop_weights(temp_dir / "weights.log")
         return serve_config
     progress.say(f"weights: {options.model}")

@@ -94,6 +94,8 @@ def _start_command(temp_dir: Path, port: int, dashboard_port: int) -> list[str]:
         "--head",
         "--block",
         "--disable-usage-stats",
+        "--no-monitor",  # the autoscaler's; there is one node
+        "--include-log-monitor=false",  # copies workers' logs to drivers; nobody reads them here
         f"--node-ip-address={LOOPBACK}",
         f"--port={gcs}",
         f"--ray-client-server-port={client}",

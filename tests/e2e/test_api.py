@@ -13,7 +13,7 @@ import pytest
 from tests.e2e.conftest import Stack
 
 MODEL = "gemma-3-270m"
-QUESTION = [{"role": "user", "content": "Water boils at"}]
+QUESTION: Any = [{"role": "user", "content": "Water boils at"}]
 
 
 @pytest.fixture

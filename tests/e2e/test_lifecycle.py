@@ -2,7 +2,6 @@
 
 import json
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -11,7 +10,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from runtime_env.local import processes, record
+from runtime_env.local import preflight, processes, record
 from runtime_env.local.preflight import free_ports
 from tests.e2e.conftest import ROOT, Stack
 
@@ -82,19 +81,15 @@ def test_missing_model_directory_is_refused(stack: Stack) -> None:
     refused = stack.command("serve_local.sh", "--detach", *ports, "--model=/no/such/model")
     assert refused.returncode == 2
     assert "no such directory" in refused.stderr
-    assert not any(c.laddr[1] in (port, dashboard_port) for c in psutil.net_connections("tcp") if c.status == "LISTEN")
+    preflight.check_port(port, "--port")
+    preflight.check_port(dashboard_port, "--dashboard-port")
 
 
 def test_no_network_is_said_in_one_line(stack: Stack) -> None:
     port, dashboard_port = free_ports(2)
     environment = {**stack.environment, "HF_ENDPOINT": "http://127.0.0.1:9"}  # nobody listens there
-    command = [
-        ROOT / "scripts" / "serve_local.sh",
-        f"--port={port}",
-        f"--dashboard-port={dashboard_port}",
-        "--model=some/model",
-    ]
-    refused = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
+    command = [str(ROOT / "scripts" / "serve_local.sh"), f"--port={port}", f"--dashboard-port={dashboard_port}"]
+    refused = subprocess.run([*command, "--model=some/model"], env=environment, capture_output=True, text=True, timeout=120)
     assert refused.returncode == 2, refused.stderr
     assert "some/model cannot be fetched from the hub" in refused.stderr
     assert "Traceback" not in refused.stderr
@@ -108,9 +103,7 @@ def test_stop_leaves_no_process_and_no_port(stack: Stack, temp_dir: Path, monkey
     assert stopped.returncode == 0, stopped.stderr
     assert [p for p in ours if p.is_running() and p.status() != psutil.STATUS_ZOMBIE] == []
     for port in (stack.port, stack.dashboard_port):
-        with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind(("127.0.0.1", port))
+        preflight.check_port(port, "--port")
     assert not temp_dir.exists()
     assert record.all_records() == []
     assert "nothing is running" in stack.command("stop_local.sh").stdout

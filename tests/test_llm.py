@@ -1,0 +1,96 @@
+"""The LLM app's arguments: strict, and refused with the key named, before anything heavy is imported."""
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from ray.serve import Application
+
+from apps.errors import ContentError, UserError
+from apps.llm import LLMArgs, build_app, check_accelerator
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def llm_args(config: str) -> dict[str, Any]:
+    apps = yaml.safe_load((ROOT / "serve_configs" / config).read_text())["applications"]
+    return next(app["args"] for app in apps if app["name"] == "llm")
+
+
+@pytest.fixture
+def direct(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_SERVE_LLM_ENABLE_DIRECT_STREAMING", "1")
+
+
+@pytest.mark.parametrize("config", ["local.yaml", "gemma.yaml"])
+def test_shipped_configs_are_valid_arguments(config: str) -> None:
+    assert len(LLMArgs(**llm_args(config)).llm_configs) == 1
+
+
+@pytest.mark.usefixtures("direct")
+def test_gemma_builds_without_importing_vllm() -> None:
+    code = (
+        "import sys, yaml; from apps.llm import LLMArgs, build_app;"
+        "apps = yaml.safe_load(open('serve_configs/gemma.yaml'))['applications'];"
+        "build_app(LLMArgs(**apps[0]['args'])); print('vllm' in sys.modules, 'torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["False", "False"]
+
+
+@pytest.mark.usefixtures("direct")
+def test_the_deployment_carries_the_configs_options() -> None:
+    app = build_app(LLMArgs(**llm_args("gemma.yaml")))
+    assert isinstance(app, Application)
+    deployment = app._bound_deployment
+    assert deployment.name == "LLMServer:google--gemma-4-31B-it"
+    assert deployment.ray_actor_options["runtime_env"]["env_vars"]["TPU_MULTIHOST_BACKEND"] == "ray"
+
+
+@pytest.mark.parametrize(
+    ("accelerator", "word"),
+    [
+        ({"kind": "tpu", "topolgy": "4x4"}, "topolgy"),
+        ({"kind": "tpu"}, "topology"),
+        ({"kind": "gpu"}, "gpu"),
+        (None, "None"),
+        ({}, "{}"),
+        ("cpu", "cpu"),
+    ],
+)
+def test_accelerators_that_ray_would_misread_are_refused(accelerator: Any, word: str) -> None:
+    with pytest.raises(ValueError, match=r"give \{kind: cpu\} or") as caught:
+        check_accelerator(accelerator)
+    assert word in str(caught.value)
+
+
+def test_unknown_arguments_are_refused() -> None:
+    with pytest.raises(ValueError, match="llm_config"):
+        LLMArgs(**{"llm_config": []})
+    with pytest.raises(ValueError, match="at least 1"):
+        LLMArgs(llm_configs=[])
+
+
+@pytest.mark.usefixtures("direct")
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        ({"model_loading_config": {}}, UserError, "model_id is missing"),
+        ({"model_loading_config": {"model_id": "x", "model_source": "cache:nothing"}}, ContentError, "never completed"),
+        ({"engine_kwargs": {"chat_template": "nope.jinja"}}, UserError, "gemma_turns"),
+    ],
+)
+def test_what_cannot_be_resolved_is_named(change: dict[str, Any], error: type[Exception], message: str) -> None:
+    config = {**llm_args("gemma.yaml")["llm_configs"][0], **change}
+    with pytest.raises(error, match=message):
+        build_app(LLMArgs(llm_configs=[config]))
+
+
+@pytest.mark.usefixtures("direct")
+def test_two_models_need_the_classic_path() -> None:
+    config = llm_args("gemma.yaml")["llm_configs"][0]
+    with pytest.raises(UserError, match="exactly one per app"):
+        build_app(LLMArgs(llm_configs=[config, config]))
