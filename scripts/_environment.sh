@@ -14,12 +14,14 @@ find_python() {
   fail "Python 3.11, 3.12 or 3.13 is needed, and python3 is $(python3 --version 2>&1 | tail -n 1); install one of them"
 }
 
+# digest FILE: changes when the file does.
+digest() { cksum < "$1"; }
+
 # ensure_environment FLAVOUR: does nothing when .venv already has runtime_env/requirements-FLAVOUR.txt of this checkout.
 ensure_environment() {
-  local requirements="runtime_env/requirements-$1.txt" stamp=".venv/installed-$1" python wanted
+  local requirements="runtime_env/requirements-$1.txt" stamp=".venv/installed-$1" python
   python=$(find_python) || exit 2
-  wanted=$("$python" -c 'import hashlib,sys; print(hashlib.sha256(open(sys.argv[1],"rb").read()).hexdigest())' "$requirements")
-  [ -x .venv/bin/python ] && [ "$(cat "$stamp" 2>/dev/null)" = "$wanted" ] && return
+  [ -x .venv/bin/python ] && [ "$(cat "$stamp" 2>/dev/null)" = "$(digest "$requirements")" ] && return
   check_disk
   printf 'Installing the environment into .venv (once, some minutes)\n' >&2
   [ -x .venv/bin/python ] || "$python" -m venv .venv || fail "$python cannot make virtual environments; on Debian: apt-get install python3-venv"
@@ -31,7 +33,8 @@ ensure_environment() {
   # --no-deps: the file is complete, and some of its packages ask for others that must stay out (runtime_env/overrides-cpu.txt)
   "$uv" pip install --python .venv/bin/python --no-deps --compile-bytecode --requirement "$requirements" ||
     fail "the environment could not be installed; run the command again to go on where it stopped (uv's own message is above)"
-  printf '%s\n' "$wanted" > "$stamp"
+  digest "$requirements" > "$stamp"
+  [ "$1" != dev ] || digest runtime_env/requirements-cpu.txt > .venv/installed-cpu # dev holds all of cpu
 }
 
 check_disk() {

@@ -6,14 +6,11 @@ the other; here only the replica does.
 
 from typing import Any
 
-from apps.loopback import keep_replica_on_loopback
-
 
 class DirectServer:
     """One replica: the model's engine with vLLM's own HTTP server as the replica's app."""
 
     async def __init__(self, config: dict[str, Any]) -> None:  # type: ignore[misc]  # Serve awaits it
-        keep_replica_on_loopback()
         if (config.get("accelerator_config") or {}).get("kind") == "cpu":
             from apps.engine.forked_core import start_fork_server
 

@@ -90,6 +90,7 @@ class Server(LLMServer):
     async def _start_engine(self) -> None:
         # Ray's own version also starts a telemetry actor, which imports vLLM once more (0.7 GB, 10 s of a core) even
         # where usage statistics are off.
+        keep_replica_on_loopback()
         await self.engine.start()
 
 
