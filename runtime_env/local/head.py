@@ -15,6 +15,7 @@ from runtime_env.local.preflight import LOOPBACK, free_ports
 PROJECT_ROOT = Path(__file__).resolve().parents[2]
 _OBJECT_STORE_BYTES = 150 * 1024**2  # nothing large is passed between actors here
 _LOGICAL_CPUS = 4  # the apps ask for 2.1; a logical count, not a claim on cores
+_OWN_PORTS = 8  # of Ray and HAProxy, the rest of a stack's ports are for replicas
 _REPLICA_PORTS = 32
 
 
@@ -29,11 +30,12 @@ class Head:
 
 def start_head(temp_dir: Path, port: int, dashboard_port: int, *, classic: bool) -> Head:
     """Start the head in a session of its own (see processes) and return at once; the dashboard answers some seconds later."""
-    environment = head_environment(temp_dir, avoid=(port, dashboard_port), classic=classic)
+    ports = free_ports(_OWN_PORTS + _REPLICA_PORTS, avoid=(port, dashboard_port))
+    environment = head_environment(temp_dir, ports, classic=classic)
     log = temp_dir / "ray-start.log"
     with log.open("wb") as output:
         process = subprocess.Popen(
-            _start_command(temp_dir, port, dashboard_port),
+            _start_command(temp_dir, ports, dashboard_port),
             env=environment,
             stdin=subprocess.DEVNULL,
             stdout=output,
@@ -44,14 +46,14 @@ def start_head(temp_dir: Path, port: int, dashboard_port: int, *, classic: bool)
     return Head(process, environment, log)
 
 
-def head_environment(temp_dir: Path, *, avoid: tuple[int, ...], classic: bool) -> dict[str, str]:
+def head_environment(temp_dir: Path, ports: list[int], *, classic: bool) -> dict[str, str]:
     """The environment of every process of the stack. Variables that the user set win only where they cannot cross stacks."""
-    metrics, stats, fallback, *_ = free_ports(3, avoid=avoid)
+    metrics, stats, fallback, dashboard_metrics = ports[4:_OWN_PORTS]
     haproxy = temp_dir / "haproxy"
     haproxy.mkdir(exist_ok=True)
     temporary = temp_dir / "tmp"
     temporary.mkdir(exist_ok=True)
-    first_replica_port = _free_range(_REPLICA_PORTS)
+    replica_ports = ports[_OWN_PORTS:]
     inherited = {k: v for k, v in inherited_environment().items() if not k.startswith(("RAY_ADDRESS", "RAY_SERVE_"))}
     return {
         "RAY_AUTH_MODE": "disabled",  # everything is on loopback
@@ -71,9 +73,10 @@ def head_environment(temp_dir: Path, *, avoid: tuple[int, ...], classic: bool) -
         "RAY_enable_worker_prestart": "0",
         "RAY_SERVE_ENABLE_HA_PROXY": "0" if classic else "1",
         "RAY_SERVE_LLM_ENABLE_DIRECT_STREAMING": "0" if classic else "1",
+        "DASHBOARD_METRIC_PORT": str(dashboard_metrics),
         "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(fallback),
-        "RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT": str(first_replica_port),
-        "RAY_SERVE_DIRECT_INGRESS_MAX_HTTP_PORT": str(first_replica_port + _REPLICA_PORTS - 1),
+        "RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT": str(replica_ports[0]),
+        "RAY_SERVE_DIRECT_INGRESS_MAX_HTTP_PORT": str(replica_ports[-1]),
         "RAY_SERVE_HAPROXY_BINARY_PATH": str(_loopback_haproxy(haproxy)),
         "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(haproxy / "haproxy.cfg"),
         "RAY_SERVE_HAPROXY_SOCKET_PATH": str(haproxy / "admin.sock"),
@@ -86,8 +89,8 @@ def head_environment(temp_dir: Path, *, avoid: tuple[int, ...], classic: bool) -
     }
 
 
-def _start_command(temp_dir: Path, port: int, dashboard_port: int) -> list[str]:
-    gcs, client, agent_http, agent_grpc = free_ports(4, avoid=(port, dashboard_port))
+def _start_command(temp_dir: Path, ports: list[int], dashboard_port: int) -> list[str]:
+    gcs, client, agent_http, agent_grpc = ports[:4]
     return [
         str(Path(sys.executable).parent / "ray"),
         "start",
@@ -135,14 +138,3 @@ for argument in "$@"; do
 done
 exec {haproxy} "$@"
 """
-
-
-def _free_range(count: int) -> int:
-    """First of `count` consecutive ports that are free now, below the range that systems hand out by themselves."""
-    import psutil
-
-    used = {c.laddr.port for c in psutil.net_connections("tcp") if c.laddr}
-    for first in range(20_000, 32_000, count):
-        if not used & set(range(first, first + count)):
-            return first
-    raise OSError(f"no {count} consecutive free ports between 20000 and 32000")

@@ -2,6 +2,7 @@
 
 import ctypes
 import platform
+import random
 import shutil
 import socket
 from collections.abc import Iterable
@@ -9,10 +10,11 @@ from pathlib import Path
 
 import psutil
 
-from apps.errors import UserError
+from apps.errors import OperationError, UserError
 from runtime_env.local import cpu
 
 LOOPBACK = "127.0.0.1"
+_PORTS = range(20_000, 32_000)
 _NEEDED_MEMORY_BYTES = 7 * 1024**3
 _NEEDED_DISK_BYTES = 1 * 1024**3  # Ray's logs and object store
 
@@ -40,21 +42,19 @@ def check_port(port: int, option: str) -> None:
 
 
 def free_ports(count: int, *, avoid: Iterable[int] = ()) -> list[int]:
-    """Ports that are free now, all different and none of `avoid`."""
-    found: list[int] = []
-    sockets: list[socket.socket] = []
-    taken = set(avoid)
-    try:
-        while len(found) < count:
-            probe = socket.socket()
-            probe.bind((LOOPBACK, 0))
-            sockets.append(probe)
-            if (port := probe.getsockname()[1]) not in taken:
-                found.append(port)
-    finally:
-        for probe in sockets:
-            probe.close()
-    return found
+    """`count` consecutive ports that are free now, none of `avoid`.
+
+    They are below the range that systems hand out by themselves: Ray and every client take ports from that one at any moment,
+    so a port of it that is free now need not be when its server starts.
+    """
+    taken = {*avoid, *(c.laddr[1] for c in psutil.net_connections("tcp") if c.laddr)}
+    blocks = list(range(_PORTS.start, _PORTS.stop - count, count))
+    random.shuffle(blocks)
+    for first in blocks:
+        ports = range(first, first + count)
+        if not taken & set(ports):
+            return list(ports)
+    raise OperationError(f"no {count} consecutive free ports between {_PORTS.start} and {_PORTS.stop}")
 
 
 def _check_memory(available: int) -> None:

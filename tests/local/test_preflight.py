@@ -49,9 +49,13 @@ def test_bfloat16_only_where_it_is_not_emulated() -> None:
     assert cpu.best_dtype(set(), "aarch64") == "bfloat16"
 
 
-def test_free_ports_are_different_and_avoid() -> None:
+def test_free_ports_are_free_and_below_the_systems_own_range() -> None:
     ports = preflight.free_ports(20)
-    assert len(set(ports)) == 20
+    assert ports == list(range(ports[0], ports[0] + 20))
+    assert ports[-1] < 32_000
+    for port in ports:
+        preflight.check_port(port, "--port")
+    assert not set(ports) & set(preflight.free_ports(20, avoid=ports))
 
 
 def test_config_follows_port_and_model() -> None:

@@ -1,0 +1,51 @@
+"""What is left when a start or a conversion is cut off: nothing that runs, nothing that is taken for whole."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from apps.weights.cache import is_whole
+from apps.weights.laptop import LAPTOP_MODEL
+from runtime_env.local import preflight, processes
+from tests.e2e.conftest import ROOT
+
+
+def wait_for(condition: Callable[[], object], seconds: float, what: str) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, f"not within {seconds} s: {what}"
+        time.sleep(0.1)
+
+
+def test_ctrl_c_while_starting_stops_all(tmp_path: Path) -> None:
+    port, dashboard_port = preflight.free_ports(2)
+    record = tmp_path / "ray-tpu-serve" / "local" / f"{port}.json"
+    command = [str(ROOT / "scripts" / "serve_local.sh"), f"--port={port}", f"--dashboard-port={dashboard_port}"]
+    starting = subprocess.Popen(command, env={**os.environ, "XDG_STATE_HOME": str(tmp_path)}, start_new_session=True)
+    wait_for(record.exists, 400, "Ray is being started")
+    stack = json.loads(record.read_text())
+    session, temp_dir = stack["session_id"], Path(stack["temp_dir"])
+    wait_for(lambda: len(processes.find(session, temp_dir)) > 5, 60, "Ray's processes")
+    os.killpg(starting.pid, signal.SIGINT)
+    assert starting.wait(90) == 130
+    assert processes.find(session, temp_dir) == []
+    assert not temp_dir.exists()
+    assert not record.exists()
+    preflight.check_port(port, "--port")
+    preflight.check_port(dashboard_port, "--dashboard-port")
+
+
+def test_a_killed_conversion_is_not_taken_for_whole(tmp_path: Path) -> None:
+    weights = tmp_path / "ray-tpu-serve" / "weights"
+    environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path)}
+    converting = subprocess.Popen([sys.executable, "-m", "apps.weights.laptop"], cwd=ROOT, env=environment)
+    wait_for(lambda: list(weights.glob(".*/gguf/*")), 120, "the conversion has begun")
+    converting.kill()
+    converting.wait()
+    assert not (weights / LAPTOP_MODEL).exists()
+    assert not is_whole(weights / LAPTOP_MODEL)
