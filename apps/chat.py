@@ -3,12 +3,14 @@
 The page lives in `chat_ui`, the talking in `chat_api`; here are the arguments and the deployment.
 """
 
+import asyncio
 from typing import Any
 
 from pydantic import AnyHttpUrl, BaseModel, ConfigDict, Field
 from ray import serve
 from ray.serve import Application
 
+from apps.imports import import_in_background
 from apps.loopback import keep_replica_on_loopback
 
 
@@ -32,6 +34,8 @@ class Chat:
         self._args = args
 
     async def __serve_build_asgi_app__(self) -> Any:
+        # The page waits for the model anyway: its imports must not slow the model's start.
+        await asyncio.to_thread(import_in_background, "apps.chat_ui")
         from apps.chat_ui import build_asgi_app
 
         keep_replica_on_loopback()

@@ -1,6 +1,10 @@
-"""Faster imports of very large packages, for processes whose start-up time is mostly imports."""
+"""Imports of very large packages, for processes whose start-up time is mostly imports."""
 
+import contextlib
 import gc
+import importlib
+import os
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -20,3 +24,20 @@ def without_gc() -> Iterator[None]:
         gc.freeze()
         if was_enabled:
             gc.enable()
+
+
+def import_in_background(module: str) -> None:
+    """Import a module in a thread of low priority, and wait for it: on few cores it takes the time that others leave.
+
+    An import that fails is left for the caller's own import statement to report.
+    """
+    thread = threading.Thread(target=_import_quietly, args=(module,), name=f"import {module}")
+    thread.start()
+    thread.join()
+
+
+def _import_quietly(module: str) -> None:
+    with contextlib.suppress(Exception), without_gc():
+        if hasattr(os, "setpriority"):
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 19)  # Linux: of this thread alone
+        importlib.import_module(module)
