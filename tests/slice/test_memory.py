@@ -1,5 +1,7 @@
 """Memory per chip, against what libtpu's compiler said for Gemma 4 31B on v6e (ahead of time, no TPU)."""
 
+from typing import Any
+
 import pytest
 
 from apps.errors import UserError
@@ -26,49 +28,50 @@ COMPILED = [
 
 
 @pytest.mark.parametrize(("chips", "sequences", "context", "layout", "gib"), COMPILED)
-def test_totals_agree_with_the_compiler(chips, sequences, context, layout, gib):
+def test_totals_agree_with_the_compiler(chips: int, sequences: int, context: int, layout: KvLayout, gib: float) -> None:
     memory = chip_memory(Layout(GEMMA_4_31B, chips, kv_layout=layout), sequences, context)
     assert memory.total / GIB == pytest.approx(gib, rel=0.05)
 
 
 @pytest.mark.parametrize(("chips", "sequences", "context", "layout", "gib"), COMPILED)
-def test_what_the_compiler_refused_does_not_fit(chips, sequences, context, layout, gib):
+def test_what_the_compiler_refused_does_not_fit(chips: int, sequences: int, context: int, layout: KvLayout, gib: float) -> None:
     memory = chip_memory(Layout(GEMMA_4_31B, chips, kv_layout=layout), sequences, context)
+    assert V6E.usable_hbm_bytes is not None
     assert (memory.total <= V6E.usable_hbm_bytes) == (gib <= 31.24)
 
 
-def test_narrow_types_agree_with_the_compiler():
+def test_narrow_types_agree_with_the_compiler() -> None:
     """Arguments only: the compiled program was naive about int8 and took 7.5 GiB of temporaries."""
     memory = chip_memory(Layout(GEMMA_4_31B, 16, dtype="int8", kv_dtype="fp8", kv_layout=KvLayout.WINDOW), 64, 8192)
     assert (memory.weights + memory.kv_cache) / GIB == pytest.approx(8.434, rel=0.05)
 
 
-def test_parameters_add_up_to_the_model_card():
+def test_parameters_add_up_to_the_model_card() -> None:
     assert GEMMA_4_31B.text_parameters == pytest.approx(30.7e9, rel=0.001)
     assert weight_bytes_per_chip(Layout(GEMMA_4_31B, 16)) / GIB == pytest.approx(3.57, rel=0.01)
 
 
-def test_a_token_costs_what_vllm_on_tpu_allocates():
+def test_a_token_costs_what_vllm_on_tpu_allocates() -> None:
     layout = Layout(GEMMA_4_31B, 16)
     assert kv_bytes_per_chip(layout, 1) == 71_680
     assert kv_bytes_per_chip(layout, 1) * 16 == 1_146_880
 
 
-def test_tokens_are_between_what_the_compiler_took_and_refused():
+def test_tokens_are_between_what_the_compiler_took_and_refused() -> None:
     assert 327_680 < kv_tokens(Layout(GEMMA_4_31B, 16), V6E, utilization=0.9) < 524_288
 
 
-def test_data_parallel_groups_share_the_sequences():
+def test_data_parallel_groups_share_the_sequences() -> None:
     one = chip_memory(Layout(GEMMA_4_31B, 8, data_parallel=2), 64, 8192)
     assert one.kv_cache == chip_memory(Layout(GEMMA_4_31B, 8), 32, 8192).kv_cache
 
 
-def test_an_unknown_type_is_refused():
+def test_an_unknown_type_is_refused() -> None:
     with pytest.raises(UserError, match="kv_dtype is 'fp4'"):
         Layout(GEMMA_4_31B, 16, kv_dtype="fp4")
 
 
-def gemma_config() -> dict:
+def gemma_config() -> dict[str, Any]:
     """What transformers would write for the recorded model."""
     kinds = ["sliding_attention"] * 5 + ["full_attention"]
     return {
@@ -89,20 +92,22 @@ def gemma_config() -> dict:
     }
 
 
-def test_a_config_gives_the_recorded_shape():
+def test_a_config_gives_the_recorded_shape() -> None:
     shape = shape_from_config(gemma_config())
-    assert shape.text_parameters == recorded_shape("google/gemma-4-31B-it").text_parameters
+    recorded = recorded_shape("google/gemma-4-31B-it")
+    assert recorded is not None
+    assert shape.text_parameters == recorded.text_parameters
     assert kv_bytes_per_chip(Layout(shape, 16), 1) == 71_680
 
 
-def test_a_config_with_a_part_unknown_here_is_refused():
+def test_a_config_with_a_part_unknown_here_is_refused() -> None:
     config = gemma_config()
     config["text_config"]["enable_moe_block"] = True
     with pytest.raises(UserError, match="enable_moe_block"):
         shape_from_config(config)
 
 
-def test_a_config_without_a_field_names_it():
+def test_a_config_without_a_field_names_it() -> None:
     config = gemma_config()
     del config["text_config"]["sliding_window"]
     with pytest.raises(UserError, match="'sliding_window' is missing"):
