@@ -13,6 +13,7 @@ from ray.serve import Application
 from apps.engine.direct import DirectServer
 from apps.errors import UserError
 from apps.settings import direct_streaming
+from apps.slice.replica import on_slice
 from apps.weights.cache import resolve_source
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -101,7 +102,7 @@ def _prepare(config: dict[str, Any]) -> dict[str, Any]:
     source = loading.get("model_source")
     if isinstance(source, str) and "://" not in source:
         loading["model_source"] = resolve_source(source)
-    return {**config, "engine_kwargs": engine, "model_loading_config": loading}
+    return on_slice({**config, "engine_kwargs": engine, "model_loading_config": loading})
 
 
 def _template(name: str) -> Path:

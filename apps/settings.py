@@ -29,3 +29,8 @@ def direct_streaming() -> bool:
     The same variable as Ray Serve LLM reads (`RAY_SERVE_LLM_ENABLE_DIRECT_STREAMING`), set before Ray starts.
     """
     return os.environ.get("RAY_SERVE_LLM_ENABLE_DIRECT_STREAMING", "0") == "1"
+
+
+def engine_class() -> str | None:
+    """Import path of an engine that replaces vLLM's, in Ray Serve LLM's own variable for it (`RAYLLM_VLLM_ENGINE_CLS`)."""
+    return os.environ.get("RAYLLM_VLLM_ENGINE_CLS")

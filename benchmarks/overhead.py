@@ -141,7 +141,7 @@ def _served_llm_config() -> dict[str, Any]:
     """The model's part of serve_configs/local.yaml, as scripts/serve_local.sh deploys it on this CPU."""
     from runtime_env.local import config, cpu
 
-    served = config.with_dtype(config.load_local_config(), cpu.best_dtype(cpu.flags()))
+    served = config.with_dtype(config.load(config.LOCAL_CONFIG), cpu.best_dtype(cpu.flags()))
     return next(app["args"]["llm_configs"][0] for app in served["applications"] if "llm_configs" in app["args"])
 
 

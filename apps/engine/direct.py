@@ -6,25 +6,41 @@ the other; here only the replica does.
 
 from typing import Any
 
+from apps.settings import engine_class
+from apps.slice.gate import SliceGate
+
+SIMULATED = "apps.engine.sim.hook.SimulatedEngine"
+
 
 class DirectServer:
-    """One replica: the model's engine with vLLM's own HTTP server as the replica's app."""
+    """One replica: the model's engine with its own HTTP server as the replica's app."""
 
     async def __init__(self, config: dict[str, Any]) -> None:  # type: ignore[misc]  # Serve awaits it
-        if (config.get("accelerator_config") or {}).get("kind") == "cpu":
-            from apps.engine.forked_core import start_fork_server
-
-            start_fork_server()  # imports vLLM in parallel to what follows
-        from apps.engine.server import Server, make_llm_config
-
-        self._server = Server.sync_init(make_llm_config(config))
+        self._server = _make_server(config)
         await self._server.start()
 
     async def __serve_build_asgi_app__(self) -> Any:
-        return await self._server.__serve_build_asgi_app__()
+        app = await self._server.__serve_build_asgi_app__()
+        if self._server.watchdog:
+            app.add_middleware(SliceGate, broken=self._server.watchdog.broken)
+        return app
 
     async def check_health(self) -> None:
         await self._server.check_health()
 
     async def record_routing_stats(self) -> dict[str, Any]:
         return await self._server.record_routing_stats()
+
+
+def _make_server(config: dict[str, Any]) -> Any:
+    if engine_class() == SIMULATED:
+        from apps.engine.sim.replica import SimulatedServer
+
+        return SimulatedServer(config)
+    if (config.get("accelerator_config") or {}).get("kind") == "cpu":
+        from apps.engine.forked_core import start_fork_server
+
+        start_fork_server()  # imports vLLM in parallel to what follows
+    from apps.engine.server import Server, make_llm_config
+
+    return Server.sync_init(make_llm_config(config))

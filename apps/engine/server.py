@@ -24,6 +24,7 @@ with without_gc():
 from apps.engine.forked_core import forked_engine_core
 from apps.limits import BodyLimit
 from apps.loopback import keep_replica_on_loopback
+from apps.slice.replica import take_slice
 from apps.weights.cache import resolve_source
 
 logger = logging.getLogger("ray.serve")
@@ -86,12 +87,28 @@ class Server(LLMServer):
     """The Serve deployment of one model."""
 
     _default_engine_cls = Engine
+    watchdog: Any = None
+    """Of the replica's slice, where it has one."""
 
     async def _start_engine(self) -> None:
         # Ray's own version also starts a telemetry actor, which imports vLLM once more (0.7 GB, 10 s of a core) even
         # where usage statistics are off.
         keep_replica_on_loopback()
+        self.watchdog = await take_slice(self._llm_config.model_dump())
+        if self.watchdog:
+            _use_placement_group(self._llm_config, self.watchdog.placement_group)
         await self.engine.start()
+
+    async def check_health(self) -> None:
+        if self.watchdog:
+            self.watchdog.check()
+        await super().check_health()
+
+
+def _use_placement_group(llm_config: LLMConfig, group: Any) -> None:
+    """Let the engine run in a group that is there already: Ray's backend would reserve a slice by itself, for 100 s at most."""
+    backend = llm_config.get_engine_config().accelerator
+    backend.create_placement_group = lambda **_: group
 
 
 class Ingress(OpenAiIngress):

@@ -73,11 +73,13 @@ def weight_bytes_per_chip(layout: Layout) -> float:
 
 def kv_bytes_per_chip(layout: Layout, context: int) -> float:
     """Bytes of KV cache that one sequence of `context` tokens takes on each chip of its data-parallel group."""
-    shape = layout.shape
-    sliding_tokens = context if layout.kv_layout is KvLayout.VLLM_TPU else min(context, shape.window)
-    sliding = shape.sliding_layers * _heads_per_chip(layout, shape.sliding_kv_heads) * shape.sliding_head_dim
-    wide = shape.global_layers * _heads_per_chip(layout, shape.global_kv_heads) * shape.global_head_dim
-    return 2 * DTYPE_BYTES[layout.kv_dtype] * (sliding * sliding_tokens + wide * context)
+    kept = context if layout.kv_layout is KvLayout.VLLM_TPU else min(context, layout.shape.window)
+    return _kv_bytes(layout, sliding_tokens=kept, global_tokens=context)
+
+
+def kv_read_bytes_per_chip(layout: Layout, context: int) -> float:
+    """Bytes of KV cache that attention reads on each chip for a sequence: of sliding layers the window, whatever is kept."""
+    return _kv_bytes(layout, sliding_tokens=min(context, layout.shape.window), global_tokens=context)
 
 
 def program_bytes_per_chip(layout: Layout) -> float:
@@ -101,6 +103,13 @@ def kv_budget_per_chip(layout: Layout, generation: Generation, utilization: floa
 def kv_tokens(layout: Layout, generation: Generation, utilization: float) -> int:
     """Tokens that the cache of one data-parallel group holds, under a layout that takes the same for each token; at least 0."""
     return max(0, int(kv_budget_per_chip(layout, generation, utilization) / kv_bytes_per_chip(layout, 1)))
+
+
+def _kv_bytes(layout: Layout, *, sliding_tokens: int, global_tokens: int) -> float:
+    shape = layout.shape
+    sliding = shape.sliding_layers * _heads_per_chip(layout, shape.sliding_kv_heads) * shape.sliding_head_dim
+    wide = shape.global_layers * _heads_per_chip(layout, shape.global_kv_heads) * shape.global_head_dim
+    return 2 * DTYPE_BYTES[layout.kv_dtype] * (sliding * sliding_tokens + wide * global_tokens)
 
 
 def _heads_per_chip(layout: Layout, heads: int) -> float:

@@ -10,8 +10,8 @@ from pathlib import Path
 import yaml
 
 from apps.errors import BundleError, OperationError, UserError
-from runtime_env.local import config, cpu, head, model, preflight, processes, record, watch
-from runtime_env.local.options import DownOptions, UpOptions
+from runtime_env.local import config, cpu, head, hosts, model, preflight, processes, record, watch
+from runtime_env.local.options import DownOptions, HostOptions, UpOptions
 from runtime_env.local.progress import Progress
 from runtime_env.local.record import StackRecord
 
@@ -19,9 +19,11 @@ _START_DEADLINE_S = 600
 _SHORT_TEMP_ROOT = Path("/tmp")  # noqa: S108 - Ray's socket paths must stay under 107 bytes; the directory made in it is private
 
 
-def run(options: UpOptions | DownOptions) -> int:
+def run(options: UpOptions | DownOptions | HostOptions) -> int:
     """Run one command; the exit code says how it went (0, 1 failed, 2 the input or the machine does not allow it)."""
     try:
+        if isinstance(options, HostOptions):
+            return hosts.change(options.port, options.host, start=options.start)
         return _up(options) if isinstance(options, UpOptions) else _down(options)
     except BundleError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -46,7 +48,7 @@ def _up(options: UpOptions) -> int:
 
 
 def _start(options: UpOptions, progress: Progress) -> tuple[StackRecord, head.Head]:
-    preflight.check_machine(_SHORT_TEMP_ROOT)
+    preflight.check_machine(_SHORT_TEMP_ROOT, vllm=options.engine != "sim")
     preflight.check_port(options.port, "--port")
     preflight.check_port(options.dashboard_port, "--dashboard-port")
     temp_dir = Path(tempfile.mkdtemp(prefix="rts-", dir=_SHORT_TEMP_ROOT))
@@ -57,11 +59,12 @@ def _start(options: UpOptions, progress: Progress) -> tuple[StackRecord, head.He
         shutil.rmtree(temp_dir, ignore_errors=True)
         raise
     model_id, source = config.served_model(serve_config)
-    stack = StackRecord(
-        ray_head.process.pid, options.port, options.dashboard_port, model_id, source, options.classic, str(temp_dir)
-    )
+    ports = (options.port, options.dashboard_port)
+    stack = StackRecord(ray_head.process.pid, *ports, model_id, source, options.classic, str(temp_dir), ray_head.first_port)
     try:
         record.write_record(stack)
+        if options.slices:
+            hosts.start_slices(stack, options.slices, options.absent)
         _deploy(stack, serve_config, ray_head, progress)
     except OperationError as error:
         _end(stack)
@@ -74,7 +77,12 @@ def _start(options: UpOptions, progress: Progress) -> tuple[StackRecord, head.He
 
 
 def _config(options: UpOptions, progress: Progress, temp_dir: Path) -> dict[str, object]:
-    serve_config = config.with_dtype(config.with_port(config.load_local_config(), options.port), cpu.best_dtype(cpu.flags()))
+    if options.engine == "sim":
+        return config.with_port(config.load(config.EMULATED_CONFIG), options.port)
+    local = config.with_port(config.load(config.LOCAL_CONFIG), options.port)
+    serve_config = config.with_dtype(local, cpu.best_dtype(cpu.flags()))
+    if options.engine == "cpu":
+        serve_config = config.with_slice(serve_config, hosts.EMULATED)
     if options.model is None:
         progress.say("weights: Gemma 3 270M (converted once, then only checked)")
         model.make_laptop_weights(temp_dir / "weights.log")
@@ -86,15 +94,14 @@ def _config(options: UpOptions, progress: Progress, temp_dir: Path) -> dict[str,
 
 
 def _deploy(stack: StackRecord, serve_config: dict[str, object], ray_head: head.Head, progress: Progress) -> None:
-    path = config.LOCAL_CONFIG
-    if serve_config != config.load_local_config():
-        path = Path(stack.temp_dir) / "local.yaml"
-        path.write_text(yaml.safe_dump(serve_config, sort_keys=False))
+    path = Path(stack.temp_dir) / "serve.yaml"
+    path.write_text(yaml.safe_dump(serve_config, sort_keys=False))
     deadline = time.time() + _START_DEADLINE_S
 
     def say(text: str) -> None:
         if time.time() > deadline:
             raise OperationError(f"not ready after {_START_DEADLINE_S} s, last seen: {text}")
+        hosts.check(stack.port)
         progress.say(text)
 
     with watch.deploying(ray_head, stack.dashboard_url, path, deadline) as deploy:
@@ -121,7 +128,7 @@ def _same_model(wanted: str, running: StackRecord) -> bool:
 def _running_record(port: int) -> StackRecord | None:
     """The record on that port if its processes live; what a dead stack left is cleared away."""
     found = record.read_record(port)
-    if found and not processes.find(found.session_id, Path(found.temp_dir)):
+    if found and not processes.find(found.session_ids, Path(found.temp_dir)):
         record.remove_record(port)
         shutil.rmtree(found.temp_dir, ignore_errors=True)
         return None
@@ -161,8 +168,9 @@ def _down(options: DownOptions) -> int:
 
 
 def _end(stack: StackRecord) -> None:
+    stack = record.read_record(stack.port) or stack  # hosts may have come since
     try:
-        processes.end_all(stack.session_id, Path(stack.temp_dir))
+        processes.end_all(stack.session_ids, Path(stack.temp_dir))
     except TimeoutError as error:
         raise OperationError(str(error)) from error
     record.remove_record(stack.port)

@@ -1,24 +1,32 @@
-"""The Serve config that is deployed: serve_configs/local.yaml, with this stack's port and model put in."""
+"""The Serve config that is deployed: one of serve_configs/, with this stack's port and model put in."""
 
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from apps.slice.topology import Slice
 from runtime_env.local.head import PROJECT_ROOT
 
 LOCAL_CONFIG = PROJECT_ROOT / "serve_configs" / "local.yaml"
+EMULATED_CONFIG = PROJECT_ROOT / "serve_configs" / "emulated.yaml"
 
 
-def load_local_config() -> dict[str, Any]:
-    """serve_configs/local.yaml as it stands."""
-    return yaml.safe_load(LOCAL_CONFIG.read_text())
+def load(path: Path) -> dict[str, Any]:
+    """A Serve config as it stands."""
+    return yaml.safe_load(path.read_text())
 
 
 def served_model(config: dict[str, Any]) -> tuple[str, str]:
-    """(model id, model source) of a config's one model."""
+    """(model id, model source) of a config's one model; the source is the id where none is given."""
     loading = _llm_config(config)["model_loading_config"]
-    return loading["model_id"], loading["model_source"]
+    return loading["model_id"], loading.get("model_source", loading["model_id"])
+
+
+def with_slice(config: dict[str, Any], shape: Slice) -> dict[str, Any]:
+    """The config with its replica placed on an emulated slice, whatever its engine computes on."""
+    asked = {"accelerator_type": shape.generation.accelerator_type, "topology": shape.topology}
+    return _with_llm_config(config, {**_llm_config(config), "experimental_configs": {"emulated_slice": asked}})
 
 
 def with_port(config: dict[str, Any], port: int) -> dict[str, Any]:

@@ -26,12 +26,13 @@ class Head:
     process: subprocess.Popen[bytes]
     environment: dict[str, str]
     log: Path
+    first_port: int
 
 
 def start_head(temp_dir: Path, port: int, dashboard_port: int, *, classic: bool) -> Head:
     """Start the head in a session of its own (see processes) and return at once; the dashboard answers some seconds later."""
     ports = free_ports(_OWN_PORTS + _REPLICA_PORTS, avoid=(port, dashboard_port))
-    environment = head_environment(temp_dir, ports, classic=classic)
+    environment = stack_environment(temp_dir, ports[0], classic=classic)
     log = temp_dir / "ray-start.log"
     with log.open("wb") as output:
         process = subprocess.Popen(
@@ -43,11 +44,12 @@ def start_head(temp_dir: Path, port: int, dashboard_port: int, *, classic: bool)
             start_new_session=True,
             cwd=temp_dir,
         )
-    return Head(process, environment, log)
+    return Head(process, environment, log, ports[0])
 
 
-def head_environment(temp_dir: Path, ports: list[int], *, classic: bool) -> dict[str, str]:
+def stack_environment(temp_dir: Path, first_port: int, *, classic: bool) -> dict[str, str]:
     """The environment of every process of the stack. Variables that the user set win only where they cannot cross stacks."""
+    ports = list(range(first_port, first_port + _OWN_PORTS + _REPLICA_PORTS))
     metrics, stats, fallback, dashboard_metrics = ports[4:_OWN_PORTS]
     haproxy = temp_dir / "haproxy"
     haproxy.mkdir(exist_ok=True)

@@ -15,15 +15,16 @@ from runtime_env.local import cpu
 
 LOOPBACK = "127.0.0.1"
 _PORTS = range(20_000, 32_000)
-_NEEDED_MEMORY_BYTES = 7 * 1024**3
+_VLLM_MEMORY_BYTES = 7 * 1024**3
+_RAY_MEMORY_BYTES = 4 * 1024**3  # five nodes and their workers, without a model
 _NEEDED_DISK_BYTES = 1 * 1024**3  # Ray's logs and object store
 
 
-def check_machine(temp_root: Path) -> None:
-    """Raise `UserError` for what would fail much later with a message that does not say so."""
-    _check_memory(psutil.virtual_memory().available)
+def check_machine(temp_root: Path, *, vllm: bool) -> None:
+    """Raise `UserError` for what would fail much later with a message that does not say so. `vllm`: whether it will compute."""
+    _check_memory(psutil.virtual_memory().available, _VLLM_MEMORY_BYTES if vllm else _RAY_MEMORY_BYTES)
     _check_disk(temp_root, shutil.disk_usage(temp_root).free)
-    if platform.system() == "Linux":
+    if vllm and platform.system() == "Linux":
         _check_cpu(platform.machine(), cpu.flags())
         _check_numa()
 
@@ -57,10 +58,10 @@ def free_ports(count: int, *, avoid: Iterable[int] = ()) -> list[int]:
     raise OperationError(f"no {count} consecutive free ports between {_PORTS.start} and {_PORTS.stop}")
 
 
-def _check_memory(available: int) -> None:
-    if available < _NEEDED_MEMORY_BYTES:
+def _check_memory(available: int, needed: int) -> None:
+    if available < needed:
         raise UserError(
-            f"{available / 1024**3:.1f} GiB of memory are available, the stack needs {_NEEDED_MEMORY_BYTES / 1024**3:.0f} GiB: "
+            f"{available / 1024**3:.1f} GiB of memory are available, the stack needs {needed / 1024**3:.0f} GiB: "
             "close other programs, or use a larger machine"
         )
 

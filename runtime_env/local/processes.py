@@ -1,14 +1,14 @@
 """Find and end the processes of one stack: never another Ray's, never by name.
 
-A stack is one session of the operating system, led by `ray start`. Ray's workers overwrite their environment with their titles,
-so a mark there is not enough; a session id alone could be reused. A process belongs to the stack if it is in its session and
-still works in its temp directory.
+Each node of a stack is one session of the operating system, led by `ray start`. Ray's workers overwrite their environment with
+their titles, so a mark there is not enough; a session id alone could be reused. A process belongs to the stack if it is in one
+of its sessions and still works in its temp directory.
 """
 
 import contextlib
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 import psutil
@@ -16,31 +16,31 @@ import psutil
 _GRACE_S = 5.0
 
 
-def find(session_id: int, temp_dir: Path) -> list[psutil.Process]:
+def find(session_ids: Collection[int], temp_dir: Path) -> list[psutil.Process]:
     """Every living process of the stack."""
-    return [process for process in psutil.process_iter() if _belongs(process, session_id, temp_dir)]
+    return [process for process in psutil.process_iter() if _belongs(process, session_ids, temp_dir)]
 
 
-def end_all(session_id: int, temp_dir: Path, *, deadline_s: float = 60) -> None:
+def end_all(session_ids: Collection[int], temp_dir: Path, *, deadline_s: float = 60) -> None:
     """End the stack's processes: politely first, then by force, until none is left.
 
     Raises:
         TimeoutError: some are left at the deadline; they are named.
     """
     end = time.monotonic() + deadline_s
-    _signal(found := find(session_id, temp_dir), psutil.Process.terminate)
+    _signal(found := find(session_ids, temp_dir), psutil.Process.terminate)
     psutil.wait_procs(found, timeout=_GRACE_S)
-    while left := find(session_id, temp_dir):
+    while left := find(session_ids, temp_dir):
         if time.monotonic() > end:
             raise TimeoutError(f"still running after {deadline_s:.0f} s: {', '.join(str(p.pid) for p in left)}")
         _signal(left, psutil.Process.kill)
         psutil.wait_procs(left, timeout=_GRACE_S)
 
 
-def _belongs(process: psutil.Process, session_id: int, temp_dir: Path) -> bool:
+def _belongs(process: psutil.Process, session_ids: Collection[int], temp_dir: Path) -> bool:
     try:
         return (
-            os.getsid(process.pid) == session_id
+            os.getsid(process.pid) in session_ids
             and process.status() != psutil.STATUS_ZOMBIE
             and Path(process.cwd()).is_relative_to(temp_dir)
         )

@@ -7,7 +7,7 @@ import fcntl
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 from apps.errors import UserError
@@ -16,7 +16,7 @@ from apps.settings import state_root
 
 @dataclass(frozen=True)
 class StackRecord:
-    """`session_id` is the operating system's session that holds the stack's processes."""
+    """`session_id` is the operating system's session of the head, `hosts` holds that of each emulated host by its name."""
 
     session_id: int
     port: int
@@ -25,6 +25,13 @@ class StackRecord:
     model_source: str
     classic: bool
     temp_dir: str
+    first_port: int
+    """Of the head's own block; the first one is that of Ray's control store."""
+    hosts: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def session_ids(self) -> list[int]:
+        return [self.session_id, *self.hosts.values()]
 
     @property
     def api_url(self) -> str:
@@ -57,6 +64,16 @@ def write_record(record: StackRecord) -> None:
     temporary = _path(record.port).with_suffix(".tmp")
     temporary.write_text(json.dumps(asdict(record), indent=2))
     temporary.replace(_path(record.port))
+
+
+def add_host(port: int, name: str, session_id: int) -> None:
+    """Note the session of an emulated host that was just started."""
+    with (_directory() / f"{port}.hosts.lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        stack = read_record(port)
+        if stack is None:
+            raise UserError(f"the stack on port {port} is gone")
+        write_record(replace(stack, hosts={**stack.hosts, name: session_id}))
 
 
 def remove_record(port: int) -> None:

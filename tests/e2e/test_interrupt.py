@@ -30,10 +30,10 @@ def test_ctrl_c_while_starting_stops_all(tmp_path: Path) -> None:
     wait_for(record.exists, 400, "Ray is being started")
     stack = json.loads(record.read_text())
     session, temp_dir = stack["session_id"], Path(stack["temp_dir"])
-    wait_for(lambda: len(processes.find(session, temp_dir)) > 5, 60, "Ray's processes")
+    wait_for(lambda: len(processes.find([session], temp_dir)) > 5, 60, "Ray's processes")
     os.killpg(starting.pid, signal.SIGINT)
     assert starting.wait(90) == 130
-    assert processes.find(session, temp_dir) == []
+    assert processes.find([session], temp_dir) == []
     assert not temp_dir.exists()
     assert not record.exists()
     preflight.check_port(port, "--port")

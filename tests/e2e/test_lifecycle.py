@@ -23,7 +23,7 @@ def temp_dir(stack: Stack) -> Path:
 
 def own_processes(temp_dir: Path) -> list[psutil.Process]:
     session = next(p for p in psutil.process_iter(["cmdline"]) if f"--temp-dir={temp_dir}/ray" in (p.info["cmdline"] or []))
-    return processes.find(session.pid, temp_dir)
+    return processes.find([session.pid], temp_dir)
 
 
 def test_serve_status_shows_both_apps_running(stack: Stack) -> None:

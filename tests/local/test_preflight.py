@@ -31,7 +31,7 @@ def test_taken_port_names_its_owner() -> None:
 
 def test_too_little_memory_and_disk_are_said(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"2\.0 GiB of memory are available, the stack needs 7 GiB"):
-        preflight._check_memory(2 * 1024**3)
+        preflight._check_memory(2 * 1024**3, needed=7 * 1024**3)
     with pytest.raises(UserError, match=r"0\.5 GiB of disk free"):
         preflight._check_disk(tmp_path, 512 * 1024**2)
 
@@ -59,17 +59,17 @@ def test_free_ports_are_free_and_below_the_systems_own_range() -> None:
 
 
 def test_config_follows_port_and_model() -> None:
-    changed = config.with_model(config.with_port(config.load_local_config(), 9123), "my", "/models/my", own_template=True)
+    changed = config.with_model(config.with_port(config.load(config.LOCAL_CONFIG), 9123), "my", "/models/my", own_template=True)
     llm, chat = changed["applications"]
     assert changed["http_options"] == {"host": "127.0.0.1", "port": 9123}
     assert chat["args"]["api_url"] == "http://127.0.0.1:9123/v1"
     assert config.served_model(changed) == ("my", "/models/my")
     assert "chat_template" not in llm["args"]["llm_configs"][0]["engine_kwargs"]
-    assert config.served_model(config.load_local_config()) == ("gemma-3-270m", "cache:gemma-3-270m")
+    assert config.served_model(config.load(config.LOCAL_CONFIG)) == ("gemma-3-270m", "cache:gemma-3-270m")
 
 
 def test_records_are_found_and_removed() -> None:
-    stack = StackRecord(1, 9000, 9001, "m", "s", False, "/tmp/x")
+    stack = StackRecord(1, 9000, 9001, "m", "s", False, "/tmp/x", 20000, {"slice-a/0": 7})
     record.write_record(stack)
     assert record.all_records() == [stack]
     record.remove_record(9000)
@@ -92,7 +92,7 @@ def test_only_the_stacks_own_processes_end(tmp_path: Path) -> None:
     same_place = sleeper(tmp_path / "stack", new_session=True)  # a person who looks at the logs
     elsewhere = sleeper(tmp_path, new_session=False)
     try:
-        processes.end_all(ours.pid, tmp_path / "stack")
+        processes.end_all([ours.pid], tmp_path / "stack")
         assert not psutil.pid_exists(ours.pid)
         assert psutil.pid_exists(same_place.pid)
         assert same_place.poll() is None

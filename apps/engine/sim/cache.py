@@ -1,0 +1,59 @@
+"""KV cache of the simulated engine: which tokens are held for whom, and which full blocks later prompts may reuse."""
+
+from collections import OrderedDict
+from collections.abc import Sequence
+
+BLOCK = 256  # tokens; the page that vLLM on TPU takes for long contexts
+
+
+class KvCache:
+    """Counts tokens, not bytes. Blocks of finished sequences stay until their space is needed (least recently used first)."""
+
+    def __init__(self, capacity: int, *, prefix_caching: bool) -> None:
+        self.capacity = capacity
+        self.held = 0
+        """Tokens of running sequences."""
+        self.queried = 0
+        self.hits = 0
+        self._prefix_caching = prefix_caching
+        self._blocks: OrderedDict[int, None] = OrderedDict()
+
+    def cached_prefix(self, tokens: Sequence[str]) -> int:
+        """Tokens at the start of a prompt whose blocks are here. One is always left to compute."""
+        found = 0
+        for key in self._keys(tokens):
+            if key not in self._blocks:
+                break
+            self._blocks.move_to_end(key)
+            found += BLOCK
+        found = min(found, len(tokens) - 1)
+        self.queried += len(tokens)
+        self.hits += found
+        return found
+
+    def take(self, tokens: int) -> bool:
+        """Hold `tokens` more for a running sequence; False if that many are not free."""
+        if self.held + tokens > self.capacity:
+            return False
+        self.held += tokens
+        while self._blocks and self.held + len(self._blocks) * BLOCK > self.capacity:
+            self._blocks.popitem(last=False)
+        return True
+
+    def release(self, tokens: int, prompt: Sequence[str] = ()) -> None:
+        """A sequence ended: its tokens are free, the blocks of its prompt may serve others while there is space."""
+        self.held -= tokens
+        for key in self._keys(prompt):
+            self._blocks[key] = None
+            self._blocks.move_to_end(key)
+        while self._blocks and self.held + len(self._blocks) * BLOCK > self.capacity:
+            self._blocks.popitem(last=False)
+
+    def _keys(self, tokens: Sequence[str]) -> list[int]:
+        if not self._prefix_caching:
+            return []
+        keys, key = [], 0
+        for start in range(0, len(tokens) - BLOCK + 1, BLOCK):
+            key = hash((key, *tokens[start : start + BLOCK]))
+            keys.append(key)
+        return keys

@@ -1,0 +1,77 @@
+"""The simulated engine behind Ray Serve LLM's own hook, `RAYLLM_VLLM_ENGINE_CLS`: for the classic path, where Ray drives it.
+
+It has the methods of Ray's `LLMEngine` protocol that its server calls; importing the protocol would import vLLM.
+"""
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+from pydantic import ValidationError
+
+from apps.engine.sim.engine import Simulation
+from apps.engine.sim.protocol import ChatRequest, CompletionRequest, Shape, Usage
+from apps.engine.sim.server import build_server, events
+from apps.errors import UserError
+
+
+class SimulatedEngine:
+    """One replica's engine."""
+
+    def __init__(self, llm_config: Any) -> None:
+        self._config: dict[str, Any] = llm_config.model_dump()
+        self._simulation: Simulation | None = None
+
+    async def start(self) -> None:
+        self._simulation = Simulation(self._config)
+
+    async def build_asgi_app(self) -> Any:
+        return build_server(self._started)
+
+    async def check_health(self) -> None:
+        """Nothing of its own can fail; the slice is the server's to watch."""
+
+    def routing_stats(self) -> dict[str, Any]:
+        return {}
+
+    async def resolve_lora(self, disk_lora_model: Any) -> None:
+        raise UserError(f"the simulated engine has no LoRA adapters, and {disk_lora_model} was asked for")
+
+    async def chat(self, request: Any, raw_request_info: Any = None) -> AsyncIterator[Any]:  # noqa: ARG002
+        from ray.serve.llm.openai_api_models import ChatCompletionResponse
+
+        async for chunk in self._answer(ChatRequest, request, ChatCompletionResponse):
+            yield chunk
+
+    async def completions(self, request: Any, raw_request_info: Any = None) -> AsyncIterator[Any]:  # noqa: ARG002
+        from ray.serve.llm.openai_api_models import CompletionResponse
+
+        async for chunk in self._answer(CompletionRequest, request, CompletionResponse):
+            yield chunk
+
+    @property
+    def _started(self) -> Simulation:
+        assert self._simulation is not None, "start() comes first"
+        return self._simulation
+
+    async def _answer(self, kind: type[ChatRequest | CompletionRequest], request: Any, whole: Any) -> AsyncIterator[Any]:
+        try:
+            asked = kind.model_validate(request.model_dump(exclude_unset=True))
+            ready = self._started.admit(asked)
+        except (UserError, ValidationError) as error:
+            yield _refusal(error)
+            return
+        usage, shape = Usage(len(ready.prompt)), Shape(asked.model, chat=kind is ChatRequest)
+        pieces = self._started.answer(ready, asked.stops, usage)
+        if asked.stream:
+            async for event in events(pieces, shape, usage if asked.stream_options.include_usage else None):
+                yield event
+        else:
+            found = [piece async for piece in pieces]
+            yield whole(**shape.whole("".join(text for text, _ in found), found[-1][1] or "stop", usage))
+
+
+def _refusal(error: Exception) -> Any:
+    from ray.serve.llm.openai_api_models import ErrorResponse
+
+    message = error.errors()[0]["msg"] if isinstance(error, ValidationError) else str(error)
+    return ErrorResponse(error={"message": message, "type": "invalid_request_error", "code": 400})

@@ -1,0 +1,34 @@
+"""The simulated engine as a replica of the direct path: what `Server` is for vLLM, without importing Ray Serve LLM or vLLM."""
+
+from typing import Any
+
+from apps.engine.sim.engine import Simulation
+from apps.engine.sim.server import build_server
+from apps.loopback import keep_replica_on_loopback
+from apps.slice.replica import take_slice
+
+
+class SimulatedServer:
+    """Same methods as Ray's LLM server, as far as `DirectServer` calls them."""
+
+    def __init__(self, config: dict[str, Any]) -> None:
+        self._config = config
+        self._simulation: Simulation | None = None
+        self.watchdog: Any = None
+
+    async def start(self) -> None:
+        """Take the slice, then answer."""
+        keep_replica_on_loopback()
+        self.watchdog = await take_slice(self._config)
+        self._simulation = Simulation(self._config)
+
+    async def __serve_build_asgi_app__(self) -> Any:
+        assert self._simulation is not None
+        return build_server(self._simulation)
+
+    async def check_health(self) -> None:
+        if self.watchdog:
+            self.watchdog.check()
+
+    async def record_routing_stats(self) -> dict[str, Any]:
+        return {}

@@ -1,0 +1,45 @@
+"""Which hosts of which slice are there now, from Ray's own node labels."""
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+SLICE_NAME = "ray.io/tpu-slice-name"
+WORKER_ID = "ray.io/tpu-worker-id"
+POD_TYPE = "ray.io/tpu-pod-type"
+
+
+@dataclass(frozen=True)
+class Host:
+    """One living host of a slice."""
+
+    slice_name: str
+    worker_id: int
+    node_id: str
+    address: str
+
+
+def living_hosts(nodes: Iterable[Mapping[str, Any]], pod_type: str) -> dict[str, dict[int, Host]]:
+    """Hosts by slice name and worker id, of all slices of a pod type (`v6e-16`), from `ray.nodes()`."""
+    found: dict[str, dict[int, Host]] = defaultdict(dict)
+    for node in nodes:
+        labels = node["Labels"]
+        if not node["Alive"] or labels.get(POD_TYPE) != pod_type or not labels.get(WORKER_ID, "").isdigit():
+            continue
+        host = Host(labels[SLICE_NAME], int(labels[WORKER_ID]), node["NodeID"], node["NodeManagerAddress"])
+        found[host.slice_name][host.worker_id] = host
+    return dict(found)
+
+
+def missing(hosts: Mapping[int, Host], expected: int) -> list[int]:
+    """Worker ids of 0 to `expected` - 1 that are not there."""
+    return [worker_id for worker_id in range(expected) if worker_id not in hosts]
+
+
+def describe_missing(slice_name: str, hosts: Mapping[int, Host], expected: int) -> str:
+    """For example: `slice-a: hosts 1, 3 of 4 are missing (there: 0 at 10.0.0.4, 2 at 10.0.0.6)`."""
+    gone = ", ".join(str(worker_id) for worker_id in missing(hosts, expected))
+    there = ", ".join(f"{worker_id} at {host.address}" for worker_id, host in sorted(hosts.items())) or "none"
+    verb = "is" if "," not in gone else "are"
+    return f"{slice_name}: host{'s' if verb == 'are' else ''} {gone} of {expected} {verb} missing (there: {there})"

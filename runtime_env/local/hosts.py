@@ -1,0 +1,156 @@
+"""Emulated hosts of TPU slices: Ray nodes on this machine that say they have chips, so that Ray's own placement works on them.
+
+Ray takes a node's chips from its resources, and its slice, topology and worker id from the environment that GKE sets.
+"""
+
+import contextlib
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Collection
+from pathlib import Path
+
+import psutil
+
+from apps.errors import OperationError, UserError
+from apps.slice.topology import Slice, slice_of
+from runtime_env.local import processes, record
+from runtime_env.local.head import stack_environment
+from runtime_env.local.preflight import LOOPBACK, free_ports
+from runtime_env.local.record import StackRecord
+
+EMULATED = slice_of("v6e", "4x4")
+_LOGICAL_CPUS = 4
+_START_S = 60
+_KILL_S = 10
+# The switch that keeps Ray on loopback also makes `ray start` refuse to join a cluster; only that command is told otherwise.
+_RAY_START = """
+from types import SimpleNamespace
+from ray._private import ray_constants
+from ray.scripts import scripts
+scripts.ray_constants = SimpleNamespace(**{**vars(ray_constants), "ENABLE_RAY_CLUSTER": True})
+scripts.main()
+"""
+_OBJECT_STORE_BYTES = 80 * 1024**2  # Ray takes no less
+
+
+def start_slices(stack: StackRecord, slices: int, absent: Collection[str]) -> None:
+    """Start every host of `slice-a`, `slice-b`, ... but those in `absent`; they join some seconds later."""
+    _wait_for(lambda: _sockets(Path(stack.temp_dir)) > 0, "Ray's head has no raylet")
+    for slice_name in [f"slice-{letter}" for letter in "abcd"[:slices]]:
+        for worker_id in range(EMULATED.hosts):
+            if (name := f"{slice_name}/{worker_id}") not in absent:
+                _start(stack, name)
+
+
+def check(port: int) -> None:
+    """Raise `OperationError` with its last words if a host's `ray start` has ended by itself."""
+    stack = record.read_record(port)
+    for name, session in (stack.hosts if stack else {}).items():
+        if stack and not _runs(session):
+            words = _log(Path(stack.temp_dir), name).read_text(errors="replace").strip().splitlines()
+            raise OperationError(f"host {name} ended: {words[-1] if words else 'no output'}")
+
+
+def change(port: int, name: str, *, start: bool) -> int:
+    """Start a host of a running stack, or let it die as a failing machine does: all its processes at once.
+
+    Raises:
+        UserError: there is no such stack, or the host is there already (or not there).
+    """
+    stack = record.read_record(port)
+    if stack is None or not stack.hosts:
+        raise UserError(f"no emulated slice runs on port {port}: start one with scripts/emulated_slice.sh --port {port}")
+    living = processes.find([session], Path(stack.temp_dir)) if (session := stack.hosts.get(name)) else []
+    if start == bool(living):
+        raise UserError(f"host {name} is {'there already' if start else 'not there'}: nothing was done")
+    if start:
+        _start(stack, name)
+    else:
+        _kill(living)
+    print(f"host {name} {'joins' if start else 'is dead'}")
+    return 0
+
+
+def _start(stack: StackRecord, name: str) -> None:
+    """`ray start --block` in a session of its own, which the record keeps."""
+    slice_name, _, worker_id = name.partition("/")
+    temp_dir = Path(stack.temp_dir)
+    environment = stack_environment(temp_dir, stack.first_port, classic=stack.classic)
+    sockets = _sockets(temp_dir)
+    with _log(temp_dir, name).open("ab") as log:
+        process = subprocess.Popen(
+            _start_command(stack.first_port),
+            env={**environment, **_tpu_environment(EMULATED, slice_name, worker_id)},
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            cwd=temp_dir,
+        )
+    record.add_host(stack.port, name, process.pid)
+    _wait_for(lambda: _sockets(temp_dir) > sockets or process.poll() is not None, f"host {name} has no raylet")
+
+
+def _runs(pid: int) -> bool:
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+def _log(temp_dir: Path, name: str) -> Path:
+    return temp_dir / f"{name.replace('/', '-')}.log"
+
+
+def _start_command(gcs_port: int) -> list[str]:
+    http, grpc, metrics = free_ports(3)  # Ray's defaults are the same on every node, which on one machine they cannot be
+    return [
+        sys.executable,
+        "-c",
+        _RAY_START,
+        "start",
+        "--block",
+        f"--address={LOOPBACK}:{gcs_port}",
+        f"--node-ip-address={LOOPBACK}",
+        "--disable-usage-stats",
+        "--include-log-monitor=false",
+        "--min-worker-port=0",
+        "--max-worker-port=0",
+        f"--dashboard-agent-listen-port={http}",
+        f"--dashboard-agent-grpc-port={grpc}",
+        f"--metrics-export-port={metrics}",
+        f"--num-cpus={_LOGICAL_CPUS}",
+        f'--resources={{"TPU": {EMULATED.chips_per_host}}}',
+        f"--object-store-memory={_OBJECT_STORE_BYTES}",
+    ]
+
+
+def _tpu_environment(shape: Slice, slice_name: str, worker_id: str) -> dict[str, str]:
+    """What GKE's webhook sets on a TPU pod; without TPU_NAME Ray would ask Google's metadata server, without a deadline."""
+    return {
+        "TPU_NAME": slice_name,
+        "TPU_WORKER_ID": worker_id,
+        "TPU_ACCELERATOR_TYPE": shape.pod_type,
+        "TPU_TOPOLOGY": shape.topology,
+    }
+
+
+def _kill(living: list[psutil.Process]) -> None:
+    for process in living:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.kill()
+    psutil.wait_procs(living, timeout=_KILL_S)
+
+
+def _sockets(temp_dir: Path) -> int:
+    """Raylets with a bound socket. Ray numbers them by what is there: of two hosts that start at once, one would fail."""
+    return len(list((temp_dir / "ray" / "session_latest" / "sockets").glob("raylet*")))
+
+
+def _wait_for(condition: Callable[[], bool], failure: str) -> None:
+    end = time.monotonic() + _START_S
+    while not condition():
+        if time.monotonic() > end:
+            raise OperationError(f"{failure} after {_START_S} s")
+        time.sleep(0.1)

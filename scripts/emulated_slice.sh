@@ -1,0 +1,11 @@
+#!/usr/bin/env bash
+# Serve on a TPU slice that is emulated on this machine. `scripts/emulated_slice.sh --help` lists the options.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+. scripts/_environment.sh
+python=$(find_python) || exit 2
+# Options are checked before anything is installed.
+"$python" -m runtime_env.local check-options slice "$@" || exit 2
+case " $* " in *" --help "* | *" -h "*) exit 0 ;; esac
+ensure_environment cpu
+exec .venv/bin/python -m runtime_env.local slice "$@"
