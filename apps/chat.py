@@ -6,25 +6,12 @@ The page lives in `chat_ui`, the talking in `chat_api`; here are the arguments a
 import asyncio
 from typing import Any
 
-from pydantic import AnyHttpUrl, BaseModel, ConfigDict, Field
 from ray import serve
 from ray.serve import Application
 
+from apps.chat_args import ChatArgs
 from apps.imports import import_in_background
 from apps.loopback import keep_replica_on_loopback
-
-
-class ChatArgs(BaseModel):
-    """Arguments of the app in a Serve config."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    api_url: AnyHttpUrl = Field(description="Base URL of the OpenAI API, ending in /v1, as seen from the chat's host.")
-    title: str = "Gemma chat"
-    concurrency: int = Field(default=8, ge=1, le=256, description="Answers streamed at the same time; more wait in a queue.")
-    queue_length: int = Field(default=64, ge=1, le=4096, description="Waiting questions; more are refused.")
-    first_token_timeout_s: float = Field(default=120, gt=0, description="Longest wait for the server to begin an answer.")
-    max_tokens_limit: int = Field(default=2048, ge=1, description="Upper end of the max_tokens slider.")
 
 
 class Chat:

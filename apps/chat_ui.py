@@ -14,8 +14,8 @@ import gradio as gr
 from fastapi import FastAPI
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from apps.chat import ChatArgs
 from apps.chat_api import Answer, ChatApi, ModelInfo, Sampling
+from apps.chat_args import ChatArgs
 from apps.errors import OperationError
 
 _THEME = gr.themes.Default(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"])  # nothing from the net

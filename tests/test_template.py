@@ -4,7 +4,7 @@ import jinja2
 import jinja2.sandbox
 import pytest
 
-from apps.llm import TEMPLATES
+from apps.checks.llm_rules import TEMPLATES
 
 
 def render(*messages: dict[str, object], add_generation_prompt: bool = True) -> str:

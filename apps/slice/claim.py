@@ -34,6 +34,7 @@ class HeldSlice:
     name: str
     shape: Slice
     placement_group: PlacementGroup
+    hosts: tuple[Host, ...]
 
 
 async def hold_slice(shape: Slice, bundle: dict[str, float], timeout_s: float) -> HeldSlice:
@@ -49,7 +50,7 @@ async def hold_slice(shape: Slice, bundle: dict[str, float], timeout_s: float) -
             starts the replica anew, and this slice is set aside so that it lands on the other one).
     """
     name = _own_slice(shape)
-    await _wait_for_hosts(name, shape, timeout_s)
+    hosts = await _wait_for_hosts(name, shape, timeout_s)
     group = slice_placement_group(
         topology=shape.topology,
         accelerator_version=shape.pod_type.rpartition("-")[0],
@@ -66,10 +67,10 @@ async def hold_slice(shape: Slice, bundle: dict[str, float], timeout_s: float) -
             "(see `ray list placement-groups`)"
         ) from None
     logger.info(f"slice {name} is reserved: {shape.hosts} hosts, {shape.chips} chips")
-    return HeldSlice(name, shape, group)
+    return HeldSlice(name, shape, group, hosts)
 
 
-async def _wait_for_hosts(name: str, shape: Slice, timeout_s: float) -> None:
+async def _wait_for_hosts(name: str, shape: Slice, timeout_s: float) -> tuple[Host, ...]:
     deadline = time.monotonic() + timeout_s
     said = 0.0
     while missing(hosts := (slices := await _slices(shape)).get(name, {}), shape.hosts):
@@ -83,6 +84,7 @@ async def _wait_for_hosts(name: str, shape: Slice, timeout_s: float) -> None:
             logger.warning(f"{problem}: waiting for {timeout_s:.0f} s at most")
             said = time.monotonic()
         await asyncio.sleep(_POLL_S)
+    return tuple(hosts.values())
 
 
 async def _slices(shape: Slice) -> dict[str, dict[int, Host]]:

@@ -18,6 +18,8 @@ class Host:
     worker_id: int
     node_id: str
     address: str
+    port: int
+    """Of Ray's node manager."""
 
 
 def living_hosts(nodes: Iterable[Mapping[str, Any]], pod_type: str) -> dict[str, dict[int, Host]]:
@@ -27,9 +29,13 @@ def living_hosts(nodes: Iterable[Mapping[str, Any]], pod_type: str) -> dict[str,
         labels = node["Labels"]
         if not node["Alive"] or labels.get(POD_TYPE) != pod_type or not labels.get(WORKER_ID, "").isdigit():
             continue
-        host = Host(labels[SLICE_NAME], int(labels[WORKER_ID]), node["NodeID"], node["NodeManagerAddress"])
+        host = Host(labels[SLICE_NAME], int(labels[WORKER_ID]), node["NodeID"], *_endpoint(node))
         found[host.slice_name][host.worker_id] = host
     return dict(found)
+
+
+def _endpoint(node: Mapping[str, Any]) -> tuple[str, int]:
+    return node["NodeManagerAddress"], node["NodeManagerPort"]
 
 
 def missing(hosts: Mapping[int, Host], expected: int) -> list[int]:

@@ -105,6 +105,11 @@ def kv_tokens(layout: Layout, generation: Generation, utilization: float) -> int
     return max(0, int(kv_budget_per_chip(layout, generation, utilization) / kv_bytes_per_chip(layout, 1)))
 
 
+def global_kv_bytes_per_chip(layout: Layout) -> float:
+    """Bytes of KV cache of the global layers alone, on each chip for each token."""
+    return _kv_bytes(layout, sliding_tokens=0, global_tokens=1)
+
+
 def _kv_bytes(layout: Layout, *, sliding_tokens: int, global_tokens: int) -> float:
     shape = layout.shape
     sliding = shape.sliding_layers * _heads_per_chip(layout, shape.sliding_kv_heads) * shape.sliding_head_dim

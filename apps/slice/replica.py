@@ -57,6 +57,4 @@ async def take_slice(config: Mapping[str, Any]) -> Any:
 
     bundle = (config.get("placement_group_config") or {}).get("bundle_per_worker") or {}
     timeout_s = (config.get("experimental_configs") or {}).get("slice_timeout_s", DEFAULT_TIMEOUT_S)
-    watchdog = Watchdog(await hold_slice(shape, bundle, timeout_s))
-    await watchdog.start()
-    return watchdog
+    return Watchdog(await hold_slice(shape, bundle, timeout_s))

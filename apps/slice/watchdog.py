@@ -1,56 +1,35 @@
 """Notice within seconds that a host of a replica's slice is gone, and say so to clients and to Serve.
 
 Ray declares a dead host dead after about 15 s, and Serve keeps a replica HEALTHY whose other hosts are gone: only its own
-process is checked. Here a small actor on each host answers the replica every two seconds.
+process is checked. Here the replica connects to Ray's node manager on each host every two seconds: a dead one refuses or does
+not answer. What Ray has declared dead, or has replaced by another node, counts as dead too.
 """
 
 import asyncio
 import logging
 import time
-from typing import Any
 
 import ray
-from ray.exceptions import RayError
 from ray.util.placement_group import PlacementGroup
-from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from apps.errors import OperationError
 from apps.slice.claim import HeldSlice
+from apps.slice.hosts import Host, living_hosts
 
 logger = logging.getLogger("ray.serve")
 _BEAT_S = 2.0
-_ANSWER_S = 5.0
+_ANSWER_S = 3.0
 _MISSES = 3  # in a row: a host that is only slow for a moment is not lost
 
 
-@ray.remote(num_cpus=0)
-class Pulse:
-    """On each host; that it answers is all that it says."""
-
-    def beat(self) -> int:
-        return int(ray.get_runtime_context().get_node_labels()["ray.io/tpu-worker-id"])
-
-
 class Watchdog:
-    """Watches the hosts of one held slice from inside the replica."""
+    """Watches the hosts of one held slice from inside the replica. `broken` is set once a host is lost, for good."""
 
     def __init__(self, held: HeldSlice) -> None:
+        self.broken = asyncio.Event()
         self._held = held
         self._lost: str | None = None
-        self._pulses: dict[int, Any] = {}
-        self._tasks: list[asyncio.Task[None]] = []
-        self.broken = asyncio.Event()
-
-    async def start(self) -> None:
-        """Place the actors and begin to watch. Returns when each has answered once."""
-        group = self._held.placement_group
-        pulses = [
-            Pulse.options(scheduling_strategy=PlacementGroupSchedulingStrategy(group, bundle_index)).remote()  # type: ignore[attr-defined]
-            for bundle_index in range(self._held.shape.hosts)
-        ]
-        worker_ids = await asyncio.gather(*(pulse.beat.remote() for pulse in pulses))
-        self._pulses = dict(zip(worker_ids, pulses, strict=True))
-        self._tasks = [asyncio.create_task(self._watch(worker_id, pulse)) for worker_id, pulse in self._pulses.items()]
+        self._task = asyncio.create_task(self._watch())
 
     @property
     def placement_group(self) -> PlacementGroup:
@@ -62,30 +41,38 @@ class Watchdog:
         if self._lost:
             raise OperationError(self._lost)
 
-    async def _watch(self, worker_id: int, pulse: Any) -> None:
-        last_seen = time.monotonic()
-        misses = 0
-        while misses < _MISSES and not self.broken.is_set():
+    async def _watch(self) -> None:
+        misses = dict.fromkeys(self._held.hosts, 0)
+        seen = dict.fromkeys(self._held.hosts, time.monotonic())
+        while not self._lost:
             await asyncio.sleep(_BEAT_S)
-            if await _answers(pulse):
-                last_seen, misses = time.monotonic(), 0
-            else:
-                misses += 1
-        if not self.broken.is_set():
-            self._declare_lost(worker_id, time.monotonic() - last_seen)
+            alive = await self._answering()
+            for host in self._held.hosts:
+                misses[host] = 0 if host in alive else misses[host] + 1
+                seen[host] = time.monotonic() if host in alive else seen[host]
+                if misses[host] >= _MISSES:
+                    self._declare_lost(host, time.monotonic() - seen[host])
 
-    def _declare_lost(self, worker_id: int, silent_s: float) -> None:
+    async def _answering(self) -> set[Host]:
+        nodes = await asyncio.to_thread(ray.nodes)
+        known = set(living_hosts(nodes, self._held.shape.pod_type).get(self._held.name, {}).values())
+        candidates = [host for host in self._held.hosts if host in known]
+        answered = await asyncio.gather(*(_answers(host) for host in candidates))
+        return {host for host, answer in zip(candidates, answered, strict=True) if answer}
+
+    def _declare_lost(self, host: Host, silent_s: float) -> None:
         self._lost = (
-            f"slice {self._held.name}: host {worker_id} is lost, without a sign of life for {silent_s:.1f} s; "
-            "the slice works only as a whole, so the replica must be started anew"
+            f"slice {self._held.name}: host {host.worker_id} at {host.address} is lost, without a sign of life for "
+            f"{silent_s:.1f} s; the slice works only as a whole, so the replica must be started anew"
         )
         logger.error(self._lost)
         self.broken.set()
 
 
-async def _answers(pulse: Any) -> bool:
+async def _answers(host: Host) -> bool:
     try:
-        await asyncio.wait_for(pulse.beat.remote(), _ANSWER_S)
-    except (RayError, TimeoutError):
+        _, writer = await asyncio.wait_for(asyncio.open_connection(host.address, host.port), _ANSWER_S)
+    except (OSError, TimeoutError):
         return False
+    writer.close()
     return True

@@ -16,7 +16,7 @@ PROJECT_ROOT = Path(__file__).resolve().parents[2]
 _OBJECT_STORE_BYTES = 150 * 1024**2  # nothing large is passed between actors here
 _LOGICAL_CPUS = 4  # the apps ask for 2.1; a logical count, not a claim on cores
 _OWN_PORTS = 9  # of Ray and HAProxy, the rest of a stack's ports are for replicas
-_REPLICA_PORTS = 32
+_REPLICA_PORTS = 96  # Ray rests a port for 150 s after its replica
 
 
 @dataclass(frozen=True)
@@ -79,8 +79,8 @@ def stack_environment(temp_dir: Path, first_port: int, *, classic: bool) -> dict
         "RAY_SERVE_LLM_ENABLE_DIRECT_STREAMING": "0" if classic else "1",
         "DASHBOARD_METRIC_PORT": str(dashboard_metrics),
         "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(fallback),
-        # HAProxy is told of a replica's end in a second; Ray keeps a stopping replica, and its slice, 30 s for slower ones.
-        "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "5",
+        # Ray keeps a stopping replica, and its slice, for 30 s, for slow load balancers; HAProxy here is told in a second.
+        "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "2",
         "RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT": str(replica_ports[0]),
         "RAY_SERVE_DIRECT_INGRESS_MAX_HTTP_PORT": str(replica_ports[-1]),
         "RAY_SERVE_HAPROXY_BINARY_PATH": str(PROJECT_ROOT / "runtime_env" / "haproxy.sh"),

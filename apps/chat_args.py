@@ -1,0 +1,16 @@
+"""Arguments of the chat app in a Serve config. Light: the offline checks import them without Ray or Gradio."""
+
+from pydantic import AnyHttpUrl, BaseModel, ConfigDict, Field
+
+
+class ChatArgs(BaseModel):
+    """Arguments of the app in a Serve config."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    api_url: AnyHttpUrl = Field(description="Base URL of the OpenAI API, ending in /v1, as seen from the chat's host.")
+    title: str = "Gemma chat"
+    concurrency: int = Field(default=8, ge=1, le=256, description="Answers streamed at the same time; more wait in a queue.")
+    queue_length: int = Field(default=64, ge=1, le=4096, description="Waiting questions; more are refused.")
+    first_token_timeout_s: float = Field(default=120, gt=0, description="Longest wait for the server to begin an answer.")
+    max_tokens_limit: int = Field(default=2048, ge=1, description="Upper end of the max_tokens slider.")

@@ -1,0 +1,151 @@
+"""One LLM config of an app's `llm_configs`: everything in it that Ray and vLLM would ignore, or refuse much later."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from apps.checks import parallelism, tpu_memory
+from apps.checks.findings import Finding, below, closest, unknown_key
+from apps.checks.known import schema
+from apps.checks.schema import against
+from apps.errors import UserError
+from apps.slice.topology import GENERATIONS, Slice, slice_of
+
+TEMPLATES = Path(__file__).parents[1] / "templates"
+_ACCELERATOR_KEYS = {"cpu": {"kind"}, "tpu": {"kind", "topology"}}
+_EXPERIMENTAL = {"stream_batching_interval_ms", "slice_timeout_s", "emulated_slice"}
+_SERVED_BY_RAY = {"model": "model_loading_config.model_source", "served_model_name": "model_loading_config.model_id"}
+
+
+def check_llm_configs(configs: list[Any], *, direct_streaming: bool, slices: int | None = None) -> list[Finding]:
+    """All findings in an app's `llm_configs`; `slices` is how many the cluster has, if that is known."""
+    found = [one for index, config in enumerate(configs) for one in below((index,), check_llm_config(config))]
+    if direct_streaming and len(configs) != 1:
+        message = (
+            f"has {len(configs)} models: direct streaming serves exactly one per app; give one, or start Ray without "
+            "RAY_SERVE_LLM_ENABLE_DIRECT_STREAMING"
+        )
+        found.append(Finding((), message))
+    if slices is not None:
+        found += _enough_slices([one for one in configs if isinstance(one, Mapping)], slices)
+    return found
+
+
+def check_llm_config(config: Any) -> list[Finding]:
+    """All findings in one LLM config, with paths from its top."""
+    found = against(schema("llm"), config, "Ray refuses it, or ignores it in a nested part")
+    if not isinstance(config, Mapping):
+        return found
+    engine = config.get("engine_kwargs") or {}
+    accelerator, shape = _accelerator(config)
+    found += accelerator
+    if isinstance(engine, Mapping):
+        found += below(("engine_kwargs",), _engine(engine))
+        found += _settings_that_clash(config, engine)
+        if shape and not [one for one in found if one.severity == "error"]:
+            found += parallelism.check(config, engine, shape) + tpu_memory.check(config, engine, shape)
+    found += [unknown_key(("experimental_configs",), k, _EXPERIMENTAL, "nobody reads it") for k in _strange_experiments(config)]
+    return found + _environment(config)
+
+
+def _accelerator(config: Mapping[str, Any]) -> tuple[list[Finding], Slice | None]:
+    accelerator, wanted = config.get("accelerator_config"), "{kind: cpu} or {kind: tpu, topology: 4x4}"
+    path: tuple[str, ...] = ("accelerator_config",)
+    if not isinstance(accelerator, Mapping) or accelerator.get("kind") not in _ACCELERATOR_KEYS:
+        why = "Ray would take it for a GPU, and wait for one" if accelerator is None else "the apps serve on cpu and tpu only"
+        return [Finding(path, f"is {accelerator!r}: {why}", value=accelerator, allowed=wanted)], None
+    needed = _ACCELERATOR_KEYS[accelerator["kind"]]
+    found = [unknown_key(path, str(k), needed, "Ray ignores it") for k in accelerator if k not in needed]
+    found += [Finding((*path, k), f"{k!r} is missing", allowed=wanted) for k in needed if k not in accelerator]
+    kind, accelerator_type = accelerator["kind"], config.get("accelerator_type")
+    if kind == "cpu":
+        if accelerator_type is not None:
+            found.append(Finding(("accelerator_type",), f"is {accelerator_type!r}: a model on the CPU has none; leave it out"))
+        return found, None
+    if accelerator_type not in (known := [one.accelerator_type for one in GENERATIONS.values()]):
+        message = f"is {accelerator_type!r}, which is no TPU that Ray knows"
+        hint = closest(f"TPU-{accelerator_type}", known) or closest(accelerator_type, known)
+        return [*found, Finding(("accelerator_type",), message, allowed=", ".join(known), did_you_mean=hint)], None
+    if found:
+        return found, None
+    try:
+        return [], slice_of(str(accelerator_type), str(accelerator["topology"]))
+    except UserError as error:
+        return [Finding((*path, "topology"), str(error), value=accelerator["topology"])], None
+
+
+def _engine(engine: Mapping[str, Any]) -> list[Finding]:
+    found = [
+        Finding((key,), f"is not for you to set: Ray takes it from {source}", value=engine[key])
+        for key, source in _SERVED_BY_RAY.items()
+        if key in engine
+    ]
+    rest = {key: value for key, value in engine.items() if key not in _SERVED_BY_RAY}
+    found += against(schema("engine"), rest, "vLLM has no such argument")
+    utilization = engine.get("gpu_memory_utilization")
+    if isinstance(utilization, int | float) and not 0 < utilization <= 1:
+        found.append(Finding(("gpu_memory_utilization",), f"is {utilization}", value=utilization, allowed="above 0, at most 1"))
+    for key in ("max_model_len", "max_num_seqs", "max_num_batched_tokens", "tensor_parallel_size", "pipeline_parallel_size"):
+        if isinstance(value := engine.get(key), int) and value < 1:
+            found.append(Finding((key,), f"is {value}", value=value, allowed="1 or more"))
+    if engine.get("enable_auto_tool_choice") and not engine.get("tool_call_parser"):
+        found.append(Finding(("enable_auto_tool_choice",), "needs a tool_call_parser, such as gemma4"))
+    template = engine.get("chat_template")
+    if isinstance(template, str) and not Path(template).is_absolute() and not (TEMPLATES / template).is_file():
+        known = sorted(path.name for path in TEMPLATES.iterdir())
+        message = f"{template!r} is no template of this project, nor an absolute path"
+        found.append(Finding(("chat_template",), message, allowed=", ".join(known), did_you_mean=closest(template, known)))
+    return found
+
+
+def _settings_that_clash(config: Mapping[str, Any], engine: Mapping[str, Any]) -> list[Finding]:
+    found = []
+    if engine.get("disable_log_stats") and config.get("log_engine_metrics", True):
+        message = "contradicts log_engine_metrics, which is true unless set: set that to false, or leave this out"
+        found.append(Finding(("engine_kwargs", "disable_log_stats"), message))
+    images = (engine.get("limit_mm_per_prompt") or {}) if isinstance(engine.get("limit_mm_per_prompt"), Mapping) else {}
+    on_tpu = isinstance(one := config.get("accelerator_config"), Mapping) and one.get("kind") == "tpu"
+    if on_tpu and any(images.values()) and not engine.get("disable_chunked_mm_input"):
+        message = "must be true: vLLM TPU needs all tokens of an image in one step, and fails at the first image otherwise"
+        found.append(Finding(("engine_kwargs", "disable_chunked_mm_input"), message))
+    return found
+
+
+def _environment(config: Mapping[str, Any]) -> list[Finding]:
+    runtime_env = config.get("runtime_env")
+    variables = runtime_env.get("env_vars") if isinstance(runtime_env, Mapping) else None
+    if variables is None:
+        return []
+    path = ("runtime_env", "env_vars")
+    if not isinstance(variables, Mapping):
+        return [Finding(path, f"is {variables!r}, and must be a mapping", value=variables)]
+    return [
+        Finding((*path, str(key)), f"is {value!r}: Ray takes strings only; put it in quotes", value=value)
+        for key, value in variables.items()
+        if not isinstance(value, str)
+    ]
+
+
+def _strange_experiments(config: Mapping[str, Any]) -> list[str]:
+    experiments = config.get("experimental_configs")
+    return [key for key in experiments if key not in _EXPERIMENTAL] if isinstance(experiments, Mapping) else []
+
+
+def _enough_slices(configs: list[Mapping[str, Any]], slices: int) -> list[Finding]:
+    """Each replica on TPU takes a slice of its own."""
+    found, wanted = [], 0
+    for index, config in enumerate(configs):
+        deployment = config.get("deployment_config")
+        accelerator = config.get("accelerator_config")
+        if not isinstance(deployment, Mapping) or not isinstance(accelerator, Mapping) or accelerator.get("kind") != "tpu":
+            continue
+        replicas = deployment.get("num_replicas", 1)
+        wanted += replicas if isinstance(replicas, int) else 1
+        path = (index, "deployment_config")
+        if wanted > slices:
+            message = f"{wanted} replicas need {wanted} slices, and the cluster has {slices}: the others would wait for ever"
+            found.append(Finding((*path, "num_replicas"), message, value=replicas))
+        elif deployment.get("max_surge_percent") and wanted == slices:
+            message = "a new version could not start beside the old one, as no slice is free: set it to 0"
+            found.append(Finding((*path, "max_surge_percent"), message, "warning", deployment["max_surge_percent"]))
+    return found

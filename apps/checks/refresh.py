@@ -1,0 +1,125 @@
+"""Write `known/*.json` from the installed Ray and vLLM: `python -m apps.checks.refresh`, after either was upgraded.
+
+Imports Ray's private `ray.llm._internal` for the classes whose fields are the engine's arguments (pinned: 2.60.0). Takes 15 s.
+"""
+
+import dataclasses
+import json
+import sys
+import typing
+import warnings
+from typing import Any
+
+from apps.checks.known import DIRECTORY
+
+_PROSE = ("title", "description", "default", "examples", "deprecated")
+
+
+def schemas() -> dict[str, dict[str, Any]]:
+    """The schemas by name, without prose, closed to unknown keys wherever keys are listed."""
+    from ray.serve.schema import ServeDeploySchema
+
+    serve = _closed(ServeDeploySchema.model_json_schema())
+    return {"serve": serve, "llm": _llm(serve["$defs"]), "engine": _engine()}
+
+
+def render(schema: dict[str, Any]) -> str:
+    """JSON with one line for each key of the first two levels, so that a change of one is one line of a diff."""
+    parts = []
+    for key, value in sorted(schema.items()):
+        inner = f"{{\n{_lines(value)}\n}}" if isinstance(value, dict) and value else json.dumps(value)
+        parts.append(f"{json.dumps(key)}: {inner}")
+    return "{\n" + ",\n".join(parts) + "\n}\n"
+
+
+def _lines(value: dict[str, Any]) -> str:
+    return ",\n".join(f" {json.dumps(key)}: {json.dumps(inner, sort_keys=True)}" for key, inner in sorted(value.items()))
+
+
+def _llm(serve_definitions: dict[str, Any]) -> dict[str, Any]:
+    from ray.serve.llm import LLMConfig
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # a default that is a class has no JSON form; defaults are dropped anyway
+        found = _closed(LLMConfig.model_json_schema())
+    properties = found["properties"]
+    deployment = dict(serve_definitions["DeploymentSchema"]["properties"])
+    found["$defs"] |= serve_definitions
+    properties["deployment_config"] = {"type": "object", "properties": deployment, "additionalProperties": False}
+    properties["accelerator_config"] = {}  # rules of their own say more
+    properties["engine_kwargs"] = {"type": "object"}
+    return found
+
+
+def _engine() -> dict[str, Any]:
+    from pydantic import TypeAdapter
+    from pydantic.errors import PydanticSchemaGenerationError
+    from ray.llm._internal.serve.engines.vllm.vllm_models import FrontendArgs
+    from vllm import config
+    from vllm.engine.arg_utils import AsyncEngineArgs
+
+    properties: dict[str, Any] = {}
+    for owner in (AsyncEngineArgs, FrontendArgs):
+        names = {**vars(config), **vars(sys.modules[owner.__module__]), "QuantizationConfigArgs": dict}
+        hints = typing.get_type_hints(owner, globalns=names)
+        for field in dataclasses.fields(owner):
+            try:
+                schema = _closed(TypeAdapter(hints[field.name]).json_schema())
+            except PydanticSchemaGenerationError:  # torch.dtype
+                schema = {}
+            nullable = field.default is None and "null" not in json.dumps(schema)
+            properties[field.name] = {"anyOf": [schema, {"type": "null"}]} if nullable and schema else schema
+    _add_parsers(properties)
+    return {"type": "object", "properties": _inlined(properties), "additionalProperties": False}
+
+
+def _add_parsers(properties: dict[str, Any]) -> None:
+    from vllm.reasoning import ReasoningParserManager
+    from vllm.tool_parsers import ToolParserManager
+
+    properties["reasoning_parser"] = {"enum": ReasoningParserManager.list_registered()}
+    properties["tool_call_parser"] = {"enum": ToolParserManager.list_registered()}
+
+
+def _closed(schema: Any) -> Any:
+    if isinstance(schema, list):
+        return [_closed(one) for one in schema]
+    if not isinstance(schema, dict):
+        return schema
+    found = {key: _closed(value) for key, value in schema.items() if key not in _PROSE or not isinstance(value, str | bool)}
+    found = {key: value for key, value in found.items() if key != "default" or (isinstance(value, dict) and "type" in value)}
+    if "properties" in found:
+        found["properties"] = {key: _closed(value) for key, value in schema["properties"].items()}
+        found.setdefault("additionalProperties", False)
+    if found.get("additionalProperties") is True:
+        del found["additionalProperties"]
+    if any("$ref" in one for one in found.get("anyOf", [])):  # "a dict, or a class": Ray makes the class of the dict
+        found["anyOf"] = [one for one in found["anyOf"] if one != {"type": "object"}]
+    return found
+
+
+def _inlined(properties: dict[str, Any]) -> dict[str, Any]:
+    """Each argument's own definitions inside it, as references of different arguments have the same names."""
+
+    def inline(schema: Any, definitions: dict[str, Any]) -> Any:
+        if isinstance(schema, list):
+            return [inline(one, definitions) for one in schema]
+        if not isinstance(schema, dict):
+            return schema
+        if reference := schema.get("$ref"):
+            return inline(definitions[reference.rpartition("/")[2]], definitions)
+        return {key: inline(value, definitions) for key, value in schema.items() if key != "$defs"}
+
+    return {name: inline(schema, schema.get("$defs", {})) for name, schema in properties.items()}
+
+
+def main() -> int:
+    """Write the files."""
+    for name, schema in schemas().items():
+        (DIRECTORY / f"{name}.json").write_text(render(schema))
+        print(f"wrote {name}.json")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

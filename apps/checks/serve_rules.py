@@ -1,0 +1,96 @@
+"""A whole Serve config file: Ray's schema, what the applications share, and the arguments of this project's apps."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+from apps.chat_args import ChatArgs
+from apps.checks.findings import Finding, Path, below, unknown_key
+from apps.checks.known import schema
+from apps.checks.llm_rules import check_llm_configs
+from apps.checks.schema import against
+from apps.llm_args import LLMArgs
+
+_OUR_APPS: dict[str, type[BaseModel]] = {"apps.llm:build_app": LLMArgs, "apps.chat:build_app": ChatArgs}
+_LOOPBACK = ("127.0.0.1", "localhost")
+
+
+def check_serve_config(config: Any, *, direct_streaming: bool = True, slices: int | None = None) -> list[Finding]:
+    """All findings in a Serve config, errors first where one place has several.
+
+    Args:
+        direct_streaming: whether Ray will be started with it, as this project does by default.
+        slices: how many TPU slices the cluster has; None leaves that out.
+    """
+    found = against(schema("serve"), config, "Ray ignores it")
+    applications = config.get("applications") if isinstance(config, Mapping) else None
+    if not isinstance(applications, list):
+        return found
+    for index, application in enumerate(applications):
+        if isinstance(application, Mapping):
+            path = ("applications", index)
+            found += below(path, _application(application, direct_streaming=direct_streaming, slices=slices))
+            found += below(path, _chat_address(application, config.get("http_options")))
+    return found + _duplicates(applications)
+
+
+def _application(application: Mapping[str, Any], *, direct_streaming: bool, slices: int | None) -> list[Finding]:
+    import_path, args = application.get("import_path"), application.get("args", {})
+    if not isinstance(import_path, str) or not import_path.startswith("apps."):
+        return []  # somebody else's app: its arguments are its own
+    if import_path not in _OUR_APPS:
+        return [Finding(("import_path",), f"{import_path!r} is no app of this project", allowed=", ".join(_OUR_APPS))]
+    found = below(("args",), _against_model(_OUR_APPS[import_path], args))
+    configs = args.get("llm_configs") if isinstance(args, Mapping) else None
+    if import_path == "apps.llm:build_app" and isinstance(configs, list):
+        checked = check_llm_configs(configs, direct_streaming=direct_streaming, slices=slices)
+        found += below(("args", "llm_configs"), checked)
+    return found
+
+
+def _against_model(model: type[BaseModel], args: Any) -> list[Finding]:
+    try:
+        model.model_validate(args)
+    except ValidationError as error:
+        return [_from_pydantic(model, problem) for problem in error.errors()]
+    return []
+
+
+def _from_pydantic(model: type[BaseModel], problem: Any) -> Finding:
+    path: Path = tuple(problem["loc"])
+    if problem["type"] == "extra_forbidden":
+        return unknown_key(path[:-1], str(path[-1]), list(model.model_fields), "the app does not take it")
+    if problem["type"] == "missing":
+        return Finding(path, f"{path[-1]!r} is missing")
+    return Finding(path, f"is {problem['input']!r}: {problem['msg'].removeprefix('Value error, ')}", value=problem["input"])
+
+
+def _chat_address(application: Mapping[str, Any], http_options: Any) -> list[Finding]:
+    args = application.get("args")
+    if application.get("import_path") != "apps.chat:build_app" or not isinstance(args, Mapping):
+        return []
+    try:
+        url = ChatArgs.model_validate(args).api_url
+    except ValidationError:
+        return []  # said already
+    port = http_options.get("port", 8000) if isinstance(http_options, Mapping) else 8000
+    if url.host in _LOOPBACK and url.port != port:
+        message = f"is {str(url)!r}, and this config serves on port {port}: the chat would talk to another server"
+        return [Finding(("args", "api_url"), message, value=str(url), allowed=f"http://{url.host}:{port}/v1")]
+    return []
+
+
+def _duplicates(applications: list[Any]) -> list[Finding]:
+    found = []
+    for key in ("name", "route_prefix"):
+        seen: dict[Any, int] = {}
+        for index, application in enumerate(applications):
+            value = application.get(key) if isinstance(application, Mapping) else None
+            if value is None or not isinstance(value, str):
+                continue
+            if value in seen:
+                message = f"is {value!r}, which applications[{seen[value]}] has too"
+                found.append(Finding(("applications", index, key), message, value=value))
+            seen.setdefault(value, index)
+    return found

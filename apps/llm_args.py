@@ -1,0 +1,13 @@
+"""Arguments of the LLM app in a Serve config. Light: the offline checks import them without Ray."""
+
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class LLMArgs(BaseModel):
+    """`llm_configs` are Ray's own `LLMConfig`s; direct streaming takes exactly one. `apps.checks` says what is in them."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    llm_configs: list[dict[str, Any]] = Field(min_length=1)

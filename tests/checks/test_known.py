@@ -1,0 +1,26 @@
+"""The stored schemas are those of the installed Ray and vLLM."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+from apps.checks.known import DIRECTORY
+from apps.checks.tpu_memory import _UTILIZATION
+
+ROOT = Path(__file__).resolve().parents[2]
+CODE = """
+import dataclasses, json
+from apps.checks.refresh import render, schemas
+from vllm.engine.arg_utils import AsyncEngineArgs
+defaults = {f.name: f.default for f in dataclasses.fields(AsyncEngineArgs)}
+print(json.dumps({n: render(s) for n, s in schemas().items()} | {"utilization": defaults["gpu_memory_utilization"]}))
+"""
+
+
+def test_stored_schemas_are_up_to_date() -> None:
+    done = subprocess.run([sys.executable, "-c", CODE], cwd=ROOT, capture_output=True, text=True, check=True)
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert found.pop("utilization") == _UTILIZATION
+    for name, text in found.items():
+        assert (DIRECTORY / f"{name}.json").read_text() == text, f"{name}: run python -m apps.checks.refresh"

@@ -1,0 +1,102 @@
+"""Any small mistake in gemma.yaml leaves a config that Ray takes, or is refused with the key named; never a traceback."""
+
+import copy
+from typing import Any
+
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from apps.checks.findings import Path
+from tests.checks.test_rules import GEMMA, errors
+
+OTHER_TYPES: list[Any] = [None, True, 7, 2.5, "text", [], {}, ["a"], {"a": 1}]
+# Places whose keys are the user's own: any name is right there.
+FREE = ("env_vars", "limit_mm_per_prompt")
+
+
+def paths(node: Any, path: Path = ()) -> list[Path]:
+    items = node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ()
+    return [one for key, value in items for one in ((*path, key), *paths(value, (*path, key)))]
+
+
+PATHS = paths(GEMMA)
+KEYS = [path for path in PATHS if isinstance(path[-1], str)]
+
+
+def parent_of(config: Any, path: Path) -> Any:
+    for part in path[:-1]:
+        config = config[part]
+    return config
+
+
+def touches(found: Path, path: Path) -> bool:
+    """The finding is at the mutated key, above it, or below it; or beside it, where the key is one side of a contradiction."""
+    shorter = min(len(found), len(path))
+    return found[:shorter] == path[:shorter] or found[: len(path) - 1] == path[:-1] or found[:5] == path[:5]
+
+
+def ray_takes(config: dict[str, Any]) -> None:
+    from ray.serve.llm import LLMConfig
+    from ray.serve.schema import ServeDeploySchema
+
+    ServeDeploySchema.model_validate(config)
+    for application in config["applications"]:
+        for llm_config in (application.get("args") or {}).get("llm_configs", []):
+            if application["import_path"] == "apps.llm:build_app":
+                LLMConfig(**copy.deepcopy(llm_config))
+
+
+BOUNDED = settings(max_examples=150, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+
+
+@BOUNDED
+@given(path=st.sampled_from(KEYS), position=st.integers(0, 30), letter=st.sampled_from("aexz_"))
+def test_a_renamed_key_is_reported(path: Path, position: int, letter: str) -> None:
+    config = copy.deepcopy(GEMMA)
+    parent, key = parent_of(config, path), str(path[-1])
+    at = position % (len(key) + 1)
+    new = key[:at] + letter + key[at:]
+    parent[new] = parent.pop(key)
+    found = errors(config, slices=1)
+    if path[-2:-1] and path[-2] in FREE:
+        return
+    assert any(one.path == (*path[:-1], new) for one in found), found
+
+
+@BOUNDED
+@given(path=st.sampled_from(PATHS), value=st.sampled_from(OTHER_TYPES))
+def test_a_retyped_value_is_taken_by_ray_or_refused_by_name(path: Path, value: Any) -> None:
+    config = copy.deepcopy(GEMMA)
+    parent_of(config, path)[path[-1]] = copy.deepcopy(value)
+    found = errors(config, slices=1)
+    if found:
+        assert any(touches(one.path, path) for one in found), found
+    else:
+        ray_takes(config)
+
+
+@BOUNDED
+@given(path=st.sampled_from(KEYS))
+def test_a_dropped_key_is_optional_or_named(path: Path) -> None:
+    config = copy.deepcopy(GEMMA)
+    del parent_of(config, path)[path[-1]]
+    found = errors(config, slices=1)
+    if found:
+        assert any(touches(one.path, path) for one in found), found
+    else:
+        ray_takes(config)
+
+
+@BOUNDED
+@given(path=st.sampled_from(PATHS), factor=st.sampled_from([-1, 0, 0.5, 2, 1000]))
+def test_a_perturbed_number_is_possible_or_refused_by_name(path: Path, factor: float) -> None:
+    config = copy.deepcopy(GEMMA)
+    parent, key = parent_of(config, path), path[-1]
+    if isinstance(parent[key], bool) or not isinstance(parent[key], int | float):
+        return
+    parent[key] = type(parent[key])(parent[key] * factor)
+    found = errors(config, slices=1)
+    if found:
+        assert any(touches(one.path, path) for one in found), found
+    else:
+        ray_takes(config)

@@ -1,0 +1,143 @@
+"""What each rule says, on serve_configs/gemma.yaml with one thing changed."""
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from apps.checks.findings import Finding
+from apps.checks.serve_rules import check_serve_config
+
+ROOT = Path(__file__).resolve().parents[2]
+GEMMA: dict[str, Any] = yaml.safe_load((ROOT / "serve_configs" / "gemma.yaml").read_text())
+LLM = "applications[0].args.llm_configs[0]"
+
+
+def changed(path: str, value: Any) -> dict[str, Any]:
+    """gemma.yaml with `a.0.b` set, or removed for `...`."""
+    config = copy.deepcopy(GEMMA)
+    *parents, last = [int(part) if part.isdigit() else part for part in path.split("/")]
+    node: Any = config
+    for part in parents:
+        node = node[part]
+    if value is ...:
+        del node[last]
+    else:
+        node[last] = value
+    return config
+
+
+def errors(config: Any, **options: Any) -> list[Finding]:
+    return [found for found in check_serve_config(config, **options) if found.severity == "error"]
+
+
+def test_the_shipped_config_has_no_errors() -> None:
+    assert errors(GEMMA, slices=1) == []
+
+
+LLM_PATH = "applications/0/args/llm_configs/0"
+CASES = [
+    ("applicatons", [], "applicatons", "did you mean applications?"),
+    ("http_options/prot", 1, "http_options.prot", "did you mean port?"),
+    ("http_options/port", "8000", "http_options.port", "must be an integer"),
+    ("proxy_location", "Everynode", "proxy_location", "did you mean EveryNode?"),
+    ("applications/0/route_prefx", "/", "applications[0].route_prefx", "did you mean route_prefix?"),
+    ("applications/1/name", "llm", "applications[1].name", "applications[0] has too"),
+    ("applications/0/import_path", "apps.llm:app", "applications[0].import_path", "apps.llm:build_app"),
+    ("applications/0/args/llm_config", [], "applications[0].args.llm_config", "did you mean llm_configs?"),
+    ("applications/1/args/api_url", "no url", "applications[1].args.api_url", "valid URL"),
+    ("applications/1/args/api_url", "http://127.0.0.1:9000/v1", "applications[1].args.api_url", "serves on port 8000"),
+    ("applications/1/args/queue_lenght", 1, "applications[1].args.queue_lenght", "did you mean queue_length?"),
+    (f"{LLM_PATH}/model_loading_config/model_id", ..., f"{LLM}.model_loading_config.model_id", "is missing"),
+    (f"{LLM_PATH}/accelerator_type", "v6e", f"{LLM}.accelerator_type", "did you mean TPU-V6E?"),
+    (
+        f"{LLM_PATH}/accelerator_config",
+        {"kind": "tpu", "topolgy": "4x4"},
+        f"{LLM}.accelerator_config.topolgy",
+        "mean topology?",
+    ),
+    (f"{LLM_PATH}/accelerator_config", ..., f"{LLM}.accelerator_config", "wait for one"),
+    (f"{LLM_PATH}/accelerator_config/topology", "5x5", f"{LLM}.accelerator_config.topology", "give one of 1x1, 2x2"),
+    (f"{LLM_PATH}/accelerator_config/topology", "2x4", f"{LLM}.engine_kwargs.tensor_parallel_size", "v6e 2x4 has 8 chips"),
+    (f"{LLM_PATH}/engine_kwargs/tensor_parallel_size", 8, f"{LLM}.engine_kwargs.tensor_parallel_size", "8 x 1 x 1 = 8"),
+    (f"{LLM_PATH}/engine_kwargs/max_model_length", 1, f"{LLM}.engine_kwargs.max_model_length", "did you mean max_model_len?"),
+    (f"{LLM_PATH}/engine_kwargs/max_model_len", "8k", f"{LLM}.engine_kwargs.max_model_len", "must be an integer"),
+    (f"{LLM_PATH}/engine_kwargs/max_model_len", 300000, f"{LLM}.engine_kwargs.max_model_len", "262,144 tokens at most"),
+    (f"{LLM_PATH}/engine_kwargs/gpu_memory_utilization", 0.3, f"{LLM}.engine_kwargs.max_model_len", "largest context"),
+    (f"{LLM_PATH}/engine_kwargs/gpu_memory_utilization", 0.1, f"{LLM}.engine_kwargs.gpu_memory_utilization", "do not fit"),
+    (f"{LLM_PATH}/engine_kwargs/gpu_memory_utilization", 90, f"{LLM}.engine_kwargs.gpu_memory_utilization", "at most 1"),
+    (f"{LLM_PATH}/engine_kwargs/dtype", "bf16", f"{LLM}.engine_kwargs.dtype", "bfloat16"),
+    (f"{LLM_PATH}/engine_kwargs/tool_call_parser", "gema4", f"{LLM}.engine_kwargs.tool_call_parser", "did you mean gemma4?"),
+    (f"{LLM_PATH}/engine_kwargs/model", "x", f"{LLM}.engine_kwargs.model", "model_source"),
+    (f"{LLM_PATH}/engine_kwargs/disable_log_stats", True, f"{LLM}.engine_kwargs.disable_log_stats", "log_engine_metrics"),
+    (
+        f"{LLM_PATH}/engine_kwargs/disable_chunked_mm_input",
+        ...,
+        f"{LLM}.engine_kwargs.disable_chunked_mm_input",
+        "must be true",
+    ),
+    (
+        f"{LLM_PATH}/engine_kwargs/distributed_executor_backend",
+        "mp",
+        f"{LLM}.engine_kwargs.distributed_executor_backend",
+        "4 hosts",
+    ),
+    (f"{LLM_PATH}/engine_kwargs/chat_template", "nope.jinja", f"{LLM}.engine_kwargs.chat_template", "gemma_turns.jinja"),
+    (
+        f"{LLM_PATH}/engine_kwargs/structured_outputs_config",
+        {"backend": "xgrammer"},
+        f"{LLM}.engine_kwargs.structured_outputs_config.backend",
+        "did you mean xgrammar?",
+    ),
+    (f"{LLM_PATH}/runtime_env/env_vars", {}, f"{LLM}.runtime_env.env_vars.TPU_MULTIHOST_BACKEND", "silently runs on one"),
+    (f"{LLM_PATH}/runtime_env/env_vars/X", 1, f"{LLM}.runtime_env.env_vars.X", "put it in quotes"),
+    (
+        f"{LLM_PATH}/deployment_config/max_ongoing_request",
+        1,
+        f"{LLM}.deployment_config.max_ongoing_request",
+        "mean max_ongoing",
+    ),
+    (f"{LLM_PATH}/deployment_config/num_replicas", 2, f"{LLM}.deployment_config.num_replicas", "2 replicas need 2 slices"),
+    (
+        f"{LLM_PATH}/experimental_configs",
+        {"slice_timeout": 1},
+        f"{LLM}.experimental_configs.slice_timeout",
+        "mean slice_timeout_s?",
+    ),
+]
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "where", "words"), CASES, ids=[f"{path}={value}"[-60:] for path, value, _, _ in CASES]
+)
+def test_a_mistake_is_named(path: str, value: Any, where: str, words: str) -> None:
+    found = errors(changed(path, value), slices=1)
+    assert where in [one.where for one in found], found
+    assert any(words in str(one) for one in found if one.where == where), found
+
+
+def test_two_models_need_the_classic_path() -> None:
+    config = changed("applications/0/args/llm_configs", GEMMA["applications"][0]["args"]["llm_configs"] * 2)
+    assert "exactly one per app" in str(errors(config)[0])
+    assert not any("exactly one" in str(one) for one in errors(config, direct_streaming=False))
+
+
+def test_what_a_parallelism_costs_is_a_warning() -> None:
+    (warning,) = [one for one in check_serve_config(GEMMA) if one.severity == "warning"]
+    assert "20,480 bytes per token and chip where 5,120 would do" in warning.message
+
+
+def test_a_surge_without_a_free_slice_is_a_warning() -> None:
+    found = check_serve_config(changed(f"{LLM_PATH}/deployment_config/max_surge_percent", 100), slices=1)
+    assert "no slice is free" in str([one for one in found if one.severity == "warning"])
+    assert "no slice is free" not in str(
+        check_serve_config(changed(f"{LLM_PATH}/deployment_config/max_surge_percent", 100), slices=2)
+    )
+
+
+def test_somebody_elses_app_is_left_alone() -> None:
+    config = changed("applications/1/import_path", "their.module:app")
+    config["applications"][1]["args"] = {"anything": 1}
+    assert errors(config) == []

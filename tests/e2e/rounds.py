@@ -1,0 +1,37 @@
+"""Deploy and delete the simulated app again and again on a running emulated stack, two at a time, each on a slice of its own.
+
+`python -m tests.e2e.rounds N` prints one JSON line: the seconds of each of the N pairs. Needs the stack's own environment and
+Ray's address in RAY_ADDRESS.
+"""
+
+import json
+import sys
+import time
+
+import ray
+import yaml
+from ray import serve
+
+from apps.llm import build_app
+from apps.llm_args import LLMArgs
+from tests.e2e.conftest import ROOT
+
+NAMES = ("round-1", "round-2")
+
+
+def main(pairs: int) -> None:
+    ray.init(log_to_driver=False, namespace="serve", logging_level="ERROR")
+    config = yaml.safe_load((ROOT / "serve_configs" / "emulated.yaml").read_text())
+    args = LLMArgs(**config["applications"][0]["args"])
+    seconds = []
+    for _ in range(pairs):
+        start = time.monotonic()
+        serve.run_many([serve.RunTarget(build_app(args), name=name, route_prefix=f"/{name}") for name in NAMES])
+        for name in NAMES:
+            serve.delete(name, _blocking=name == NAMES[-1])
+        seconds.append(round(time.monotonic() - start, 2))
+    print(json.dumps(seconds))
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]))

@@ -1,0 +1,112 @@
+"""Ten minutes on three slices: one serves under load without a false alarm, the others see 200 deploys and deletes."""
+
+import asyncio
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from runtime_env.local import head, processes
+from runtime_env.local.record import StackRecord
+from tests.e2e.conftest import ROOT
+from tests.e2e.emulated import EmulatedSlice
+from tests.e2e.test_drills import Load, report
+
+PAIRS = 100  # two deploys and deletes each
+SOAK_S = 600
+
+
+@pytest.fixture
+def emulated(tmp_path: Path) -> Iterator[EmulatedSlice]:
+    stack = EmulatedSlice.on_free_ports(tmp_path)
+    try:
+        stack.run("--detach", "--slices=3")
+        yield stack
+    finally:
+        stack.stop()
+
+
+@dataclass(frozen=True)
+class Footprint:
+    """What could leak: Ray's objects by kind, and the operating system's."""
+
+    placement_groups: int
+    actors: int
+    processes: int
+    descriptors: int
+    listening: int
+
+    @classmethod
+    def of(cls, stack: EmulatedSlice, record: StackRecord) -> "Footprint":
+        ours = processes.find(record.session_ids, Path(record.temp_dir))
+        listening = {c.laddr for p in ours for c in p.net_connections("tcp") if c.status == "LISTEN"}
+        descriptors = sum(p.num_fds() for p in ours)
+        return cls(len(stack.placement_groups()), len(stack.actors()), len(ours), descriptors, len(listening))
+
+
+@pytest.mark.slow
+def test_nothing_leaks_and_no_alarm_is_false(emulated: EmulatedSlice) -> None:
+    record = _record(emulated)
+    load = Load(emulated.url, clients=2)
+
+    async def both() -> tuple[list[float], Footprint, Footprint]:
+        soak = asyncio.create_task(load.run(SOAK_S))
+        first = await asyncio.to_thread(_pairs, record, 5)
+        before = await asyncio.to_thread(Footprint.of, emulated, record)
+        seconds = await asyncio.to_thread(_pairs, record, PAIRS - 5)
+        after = await asyncio.to_thread(_settled, emulated, record, before)
+        await soak
+        return first + seconds, before, after
+
+    seconds, before, after = asyncio.run(both())
+    bad = [ended for ended in load.ended if ended[2] != "done"]
+    report("soak", f"{SOAK_S} s, {len(load.ended)} streams, {len(bad)} not whole")
+    report(f"{2 * PAIRS} deploys and deletes", f"{sum(seconds) / len(seconds):.1f} s a pair; {before} before, {after} after")
+    assert bad == []
+    assert _alarms(record) == []
+    assert len(seconds) == PAIRS
+    assert after.placement_groups == before.placement_groups == 1
+    assert after.actors == before.actors
+    assert after.processes <= before.processes
+    assert after.listening <= before.listening
+    assert after.descriptors <= before.descriptors + 20  # a few connections come and go
+
+
+def _record(stack: EmulatedSlice) -> StackRecord:
+    path = Path(stack.environment["XDG_STATE_HOME"]) / "ray-tpu-serve" / "local" / f"{stack.port}.json"
+    return StackRecord(**json.loads(path.read_text()))
+
+
+def _pairs(record: StackRecord, pairs: int) -> list[float]:
+    environment = {
+        **head.stack_environment(Path(record.temp_dir), record.first_port, classic=False),
+        "RAY_ADDRESS": f"127.0.0.1:{record.first_port}",
+        "PATH": os.environ["PATH"],
+    }
+    command = [sys.executable, "-m", "tests.e2e.rounds", str(pairs)]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=30 + 30 * pairs)
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
+    found: list[float] = json.loads(done.stdout.strip().splitlines()[-1])
+    return found
+
+
+def _settled(stack: EmulatedSlice, record: StackRecord, before: Footprint, seconds: float = 60) -> Footprint:
+    """The footprint once it is no larger than before, or as it is at the deadline."""
+    end = time.monotonic() + seconds
+    while (now := Footprint.of(stack, record)) and time.monotonic() < end:
+        if now.processes <= before.processes and now.actors == before.actors:
+            break
+        time.sleep(1)
+    return now
+
+
+def _alarms(record: StackRecord) -> list[str]:
+    logs = Path(record.temp_dir, "ray", "session_latest", "logs", "serve").glob("replica_*.log")
+    return [line for log in logs for line in log.read_text().splitlines() if re.search(r"host \d is lost", line)]
