@@ -44,16 +44,19 @@ def check_llm_config(config: Any) -> list[Finding]:
         found += _settings_that_clash(config, engine)
         if shape and not [one for one in found if one.severity == "error"]:
             found += parallelism.check(config, engine, shape) + tpu_memory.check(config, engine, shape)
-    found += [unknown_key(("experimental_configs",), k, _EXPERIMENTAL, "nobody reads it") for k in _strange_experiments(config)]
-    return found + _environment(config)
+    return found + _strange_experiments(config)
 
 
 def _accelerator(config: Mapping[str, Any]) -> tuple[list[Finding], Slice | None]:
     accelerator, wanted = config.get("accelerator_config"), "{kind: cpu} or {kind: tpu, topology: 4x4}"
     path: tuple[str, ...] = ("accelerator_config",)
-    if not isinstance(accelerator, Mapping) or accelerator.get("kind") not in _ACCELERATOR_KEYS:
+    if not isinstance(accelerator, Mapping) or accelerator.get("kind") not in list(_ACCELERATOR_KEYS):
         why = "Ray would take it for a GPU, and wait for one" if accelerator is None else "the apps serve on cpu and tpu only"
-        return [Finding(path, f"is {accelerator!r}: {why}", value=accelerator, allowed=wanted)], None
+        found = [Finding(path, f"is {accelerator!r}: {why}", value=accelerator, allowed=wanted)]
+        strange = (
+            [key for key in accelerator if key not in _ACCELERATOR_KEYS["tpu"]] if isinstance(accelerator, Mapping) else []
+        )
+        return found + [unknown_key(path, str(key), _ACCELERATOR_KEYS["tpu"], "Ray ignores it") for key in strange], None
     needed = _ACCELERATOR_KEYS[accelerator["kind"]]
     found = [unknown_key(path, str(k), needed, "Ray ignores it") for k in accelerator if k not in needed]
     found += [Finding((*path, k), f"{k!r} is missing", allowed=wanted) for k in needed if k not in accelerator]
@@ -111,24 +114,10 @@ def _settings_that_clash(config: Mapping[str, Any], engine: Mapping[str, Any]) -
     return found
 
 
-def _environment(config: Mapping[str, Any]) -> list[Finding]:
-    runtime_env = config.get("runtime_env")
-    variables = runtime_env.get("env_vars") if isinstance(runtime_env, Mapping) else None
-    if variables is None:
-        return []
-    path = ("runtime_env", "env_vars")
-    if not isinstance(variables, Mapping):
-        return [Finding(path, f"is {variables!r}, and must be a mapping", value=variables)]
-    return [
-        Finding((*path, str(key)), f"is {value!r}: Ray takes strings only; put it in quotes", value=value)
-        for key, value in variables.items()
-        if not isinstance(value, str)
-    ]
-
-
-def _strange_experiments(config: Mapping[str, Any]) -> list[str]:
-    experiments = config.get("experimental_configs")
-    return [key for key in experiments if key not in _EXPERIMENTAL] if isinstance(experiments, Mapping) else []
+def _strange_experiments(config: Mapping[str, Any]) -> list[Finding]:
+    experiments, path = config.get("experimental_configs"), ("experimental_configs",)
+    strange = [key for key in experiments if key not in _EXPERIMENTAL] if isinstance(experiments, Mapping) else []
+    return [unknown_key(path, str(key), _EXPERIMENTAL, "nobody reads it") for key in strange]
 
 
 def _enough_slices(configs: list[Mapping[str, Any]], slices: int) -> list[Finding]:

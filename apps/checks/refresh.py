@@ -19,8 +19,8 @@ def schemas() -> dict[str, dict[str, Any]]:
     """The schemas by name, without prose, closed to unknown keys wherever keys are listed."""
     from ray.serve.schema import ServeDeploySchema
 
-    serve = _closed(ServeDeploySchema.model_json_schema())
-    return {"serve": serve, "llm": _llm(serve["$defs"]), "engine": _engine()}
+    serve = _sharpened(_closed(ServeDeploySchema.model_json_schema()))
+    return {"serve": serve, "llm": _sharpened(_llm(serve["$defs"])), "engine": _engine()}
 
 
 def render(schema: dict[str, Any]) -> str:
@@ -95,6 +95,32 @@ def _closed(schema: Any) -> Any:
         del found["additionalProperties"]
     if any("$ref" in one for one in found.get("anyOf", [])):  # "a dict, or a class": Ray makes the class of the dict
         found["anyOf"] = [one for one in found["anyOf"] if one != {"type": "object"}]
+    return found
+
+
+def _sharpened(schema: Any) -> Any:
+    """What Ray checks only when it deploys, or when it starts a worker."""
+    from ray.runtime_env import RuntimeEnv
+
+    if isinstance(schema, list):
+        return [_sharpened(one) for one in schema]
+    if not isinstance(schema, dict):
+        return schema
+    found = {key: _sharpened(value) for key, value in schema.items()}
+    properties = found.get("properties", {})
+    if "runtime_env" in properties:
+        known: dict[str, Any] = {key: {} for key in sorted(RuntimeEnv.known_fields)}
+        known["env_vars"] = {"type": "object", "additionalProperties": {"type": "string"}}
+        closed = {"type": "object", "properties": known, "additionalProperties": False}
+        properties["runtime_env"] = {"anyOf": [closed, {"type": "null"}]}
+    if "import_path" in properties:
+        properties["import_path"] |= {"pattern": "^([^:]*[^:.][.][^:.]+|[^:]+:[^:]+)$"}
+    if "num_replicas" in properties:
+        properties["num_replicas"] = {
+            "anyOf": [{"type": "string", "enum": ["auto"]}, {"type": "integer", "minimum": 1}, {"type": "null"}]
+        }
+    if "max_queued_requests" in properties:
+        properties["max_queued_requests"] = {"anyOf": [{"const": -1}, {"type": "integer", "minimum": 1}]}
     return found
 
 

@@ -76,18 +76,18 @@ def _chat_address(application: Mapping[str, Any], http_options: Any) -> list[Fin
         return []  # said already
     port = http_options.get("port", 8000) if isinstance(http_options, Mapping) else 8000
     if url.host in _LOOPBACK and url.port != port:
-        message = f"is {str(url)!r}, and this config serves on port {port}: the chat would talk to another server"
+        message = f"is {str(url)!r}, and http_options.port is {port}: the chat would talk to another server"
         return [Finding(("args", "api_url"), message, value=str(url), allowed=f"http://{url.host}:{port}/v1")]
     return []
 
 
 def _duplicates(applications: list[Any]) -> list[Finding]:
     found = []
-    for key in ("name", "route_prefix"):
+    for key, default in (("name", "default"), ("route_prefix", "/")):
         seen: dict[Any, int] = {}
         for index, application in enumerate(applications):
-            value = application.get(key) if isinstance(application, Mapping) else None
-            if value is None or not isinstance(value, str):
+            value = application.get(key, default) if isinstance(application, Mapping) else None
+            if not isinstance(value, str):
                 continue
             if value in seen:
                 message = f"is {value!r}, which applications[{seen[value]}] has too"

@@ -8,6 +8,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
@@ -68,14 +69,23 @@ def wait_until_serving(head: Head, deploy: subprocess.Popen[bytes], dashboard_ur
 
 
 def ask(api_url: str, model_id: str, timeout_s: float = 60) -> None:
-    """One real completion of one token. Raises `OperationError` if it does not come."""
+    """One real completion of one token; a proxy that has not heard of a new replica yet (503) is asked again.
+
+    Raises `OperationError` if no answer comes within `timeout_s` seconds.
+    """
     body = json.dumps({"model": model_id, "prompt": "Water boils at", "max_tokens": 1}).encode()
     request = urllib.request.Request(f"{api_url}/completions", body, {"content-type": "application/json"})
-    try:
-        with urllib.request.urlopen(request, timeout=timeout_s) as response:
-            json.load(response)["choices"][0]["text"]
-    except (OSError, ValueError, KeyError, IndexError) as error:
-        raise OperationError(f"{api_url} gave no answer: {error}") from error
+    deadline = time.monotonic() + timeout_s
+    while True:
+        try:
+            with urllib.request.urlopen(request, timeout=max(1.0, deadline - time.monotonic())) as response:
+                json.load(response)["choices"][0]["text"]
+            return
+        except (OSError, ValueError, KeyError, IndexError) as error:
+            unavailable = isinstance(error, urllib.error.HTTPError) and error.code == HTTPStatus.SERVICE_UNAVAILABLE
+            if not unavailable or time.monotonic() + _POLL_S > deadline:
+                raise OperationError(f"{api_url} gave no answer: {error}") from error
+        time.sleep(_POLL_S)
 
 
 def describe(applications: dict[str, Any]) -> str:
