@@ -60,7 +60,7 @@ def build_page(api: ChatApi, args: ChatArgs) -> gr.Blocks:
         gr.Markdown(f"## {args.title}")
         models = gr.State([])
         with gr.Row(equal_height=False):
-            with gr.Column(scale=1, min_width=240):
+            with gr.Column(scale=1, min_width=280):
                 model = gr.Dropdown([], label="Model", elem_id="model")
                 system = gr.Textbox("", label="System prompt", lines=3, max_length=20_000, elem_id="system")
                 temperature = gr.Slider(0, 2, 0.7, step=0.05, label="Temperature", elem_id="temperature")

@@ -18,6 +18,7 @@ from apps.llm_args import LLMArgs
 from apps.settings import direct_streaming
 from apps.slice.replica import on_slice
 from apps.weights.cache import resolve_source
+from apps.weights.replica_args import asks_for_prefetch
 
 logger = logging.getLogger("ray.serve")
 
@@ -74,6 +75,6 @@ def _prepare(config: dict[str, Any]) -> dict[str, Any]:
         engine["chat_template"] = str(TEMPLATES / template)
     loading = dict(config.get("model_loading_config") or {})
     source = loading.get("model_source")
-    if isinstance(source, str) and "://" not in source:
+    if isinstance(source, str) and "://" not in source and not asks_for_prefetch(config):
         loading["model_source"] = resolve_source(source)
     return on_slice({**config, "engine_kwargs": engine, "model_loading_config": loading})

@@ -1,9 +1,20 @@
 """The only module that reads the environment: where caches live and which HTTP path Ray was started with."""
 
 import os
+import tomllib
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 PROJECT = "ray-tpu-serve"
+
+
+def project_version() -> str:
+    """Version of this project, installed (as in the image) or run from its source tree."""
+    try:
+        return version(PROJECT)
+    except PackageNotFoundError:
+        pyproject = Path(__file__).parents[1] / "pyproject.toml"
+        return str(tomllib.loads(pyproject.read_text())["project"]["version"])
 
 
 def cache_root() -> Path:
@@ -31,6 +42,17 @@ def direct_streaming() -> bool:
     return os.environ.get("RAY_SERVE_LLM_ENABLE_DIRECT_STREAMING", "0") == "1"
 
 
+def weights_url() -> str | None:
+    """Where the model's weights are staged (`WEIGHTS_URL`, set on the hosts of a cluster)."""
+    return os.environ.get("WEIGHTS_URL")
+
+
 def engine_class() -> str | None:
     """Import path of an engine that replaces vLLM's, in Ray Serve LLM's own variable for it (`RAYLLM_VLLM_ENGINE_CLS`)."""
     return os.environ.get("RAYLLM_VLLM_ENGINE_CLS")
+
+
+def prepare_gcsfs() -> None:
+    """Let gcsfs talk plain JSON to an emulator: its gRPC client, for kinds of buckets that no emulator has, would stall."""
+    if os.environ.get("STORAGE_EMULATOR_HOST"):
+        os.environ.setdefault("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")

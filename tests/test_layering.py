@@ -16,19 +16,22 @@ PURE = [
         "apps/errors.py",
         "apps/imports.py",
         "apps/settings.py",
-        "apps/weights/receipt.py",
         "apps/llm_args.py",
         "apps/chat_args.py",
     ),
     *(f"apps/slice/{name}.py" for name in ("topology", "models", "memory", "roofline", "hosts", "replica")),
-    *(f"apps/checks/{name}.py" for name in ("findings", "schema", "llm_rules", "parallelism", "tpu_memory", "serve_rules")),
+    *(f"apps/weights/{name}.py" for name in ("receipt", "manifest", "crc32c", "retry", "share", "local_copy", "replica_args")),
+    *(f"apps/checks/{name}.py" for name in ("findings", "schema", "arguments", "parallelism", "tpu_memory")),
+    *(f"apps/checks/{name}.py" for name in ("llm_rules", "serve_rules")),
     *(f"apps/engine/sim/{name}.py" for name in ("text", "cache", "scheduler", "protocol", "engine")),
 ]
 PRIVATE = {
-    "ray.llm._internal": {"apps/engine/server.py", "apps/checks/refresh.py"},
+    "ray.llm._internal": {"apps/engine/server.py", "apps/engine/callbacks.py", "apps/checks/refresh.py"},
     "ray.serve._private": "apps/loopback.py",
     "vllm": {"apps/engine/forked_core.py", "apps/engine/preload.py", "apps/checks/refresh.py"},
     "gradio": "apps/chat_ui.py",
+    "fsspec": "apps/weights/store.py",
+    "huggingface_hub": {"apps/weights/sources.py", "runtime_env/local/model.py"},
 }
 
 

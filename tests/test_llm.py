@@ -63,7 +63,11 @@ def test_unknown_arguments_are_refused() -> None:
     ("change", "error", "message"),
     [
         ({"model_loading_config": {}}, UserError, "model_id' is missing"),
-        ({"model_loading_config": {"model_id": "x", "model_source": "cache:nothing"}}, ContentError, "never completed"),
+        (
+            {"callback_config": {}, "model_loading_config": {"model_id": "x", "model_source": "cache:nothing"}},
+            ContentError,
+            "never completed",
+        ),
         ({"engine_kwargs": {"chat_template": "nope.jinja"}}, UserError, "gemma_turns"),
         ({"accelerator_config": {"kind": "tpu", "topolgy": "4x4"}}, UserError, "did you mean topology"),
     ],
@@ -90,4 +94,6 @@ def test_a_replica_on_tpu_asks_for_a_slice_of_its_own() -> None:
 def test_the_emulated_slice_serves_the_same_config() -> None:
     real, emulated = llm_args("gemma.yaml")["llm_configs"][0], llm_args("emulated.yaml")["llm_configs"][0]
     assert emulated["runtime_env"]["env_vars"].pop("RAYLLM_VLLM_ENGINE_CLS")
+    assert "{host}" in emulated["model_loading_config"].pop("model_source")
+    assert real["model_loading_config"].pop("model_source")
     assert emulated == real

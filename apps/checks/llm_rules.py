@@ -5,11 +5,13 @@ from pathlib import Path
 from typing import Any
 
 from apps.checks import parallelism, tpu_memory
+from apps.checks.arguments import against_model
 from apps.checks.findings import Finding, below, closest, unknown_key
 from apps.checks.known import schema
 from apps.checks.schema import against
 from apps.errors import UserError
 from apps.slice.topology import GENERATIONS, Slice, slice_of
+from apps.weights.replica_args import PrefetchArgs, asks_for_prefetch, prefetch_args
 
 TEMPLATES = Path(__file__).parents[1] / "templates"
 _ACCELERATOR_KEYS = {"cpu": {"kind"}, "tpu": {"kind", "topology"}}
@@ -44,7 +46,7 @@ def check_llm_config(config: Any) -> list[Finding]:
         found += _settings_that_clash(config, engine)
         if shape and not [one for one in found if one.severity == "error"]:
             found += parallelism.check(config, engine, shape) + tpu_memory.check(config, engine, shape)
-    return found + _strange_experiments(config)
+    return found + _strange_experiments(config) + _weights(config)
 
 
 def _accelerator(config: Mapping[str, Any]) -> tuple[list[Finding], Slice | None]:
@@ -111,6 +113,21 @@ def _settings_that_clash(config: Mapping[str, Any], engine: Mapping[str, Any]) -
     if on_tpu and any(images.values()) and not engine.get("disable_chunked_mm_input"):
         message = "must be true: vLLM TPU needs all tokens of an image in one step, and fails at the first image otherwise"
         found.append(Finding(("engine_kwargs", "disable_chunked_mm_input"), message))
+    return found
+
+
+def _weights(config: Mapping[str, Any]) -> list[Finding]:
+    """The prefetch's own arguments, and a directory that it can fill."""
+    callback, loading = config.get("callback_config"), config.get("model_loading_config")
+    if not isinstance(callback, Mapping) or not isinstance(loading, Mapping) or not asks_for_prefetch(config):
+        return []
+    found = below(("callback_config", "callback_kwargs"), against_model(PrefetchArgs, callback.get("callback_kwargs") or {}))
+    source = loading.get("model_source")
+    streams = not found and prefetch_args(config).mode == "stream"
+    if not isinstance(source, str) or (not streams and not source.startswith("/")):
+        path = ("model_loading_config", "model_source")
+        message = f"is {source!r}: the prefetch needs a directory on the hosts' disks"
+        found.append(Finding(path, message, value=source, allowed="an absolute path, such as /weights/gemma-4-31b-it"))
     return found
 
 

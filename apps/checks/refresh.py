@@ -115,6 +115,8 @@ def _sharpened(schema: Any) -> Any:
         properties["runtime_env"] = {"anyOf": [closed, {"type": "null"}]}
     if "import_path" in properties:
         properties["import_path"] |= {"pattern": "^([^:]*[^:.][.][^:.]+|[^:]+:[^:]+)$"}
+    if "callback_class" in properties:  # a class has no JSON form; a Serve config names it
+        properties["callback_class"] = {"type": "string"}
     if "num_replicas" in properties:
         properties["num_replicas"] = {
             "anyOf": [{"type": "string", "enum": ["auto"]}, {"type": "integer", "minimum": 1}, {"type": "null"}]

@@ -6,7 +6,8 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from apps.chat_args import ChatArgs
-from apps.checks.findings import Finding, Path, below, unknown_key
+from apps.checks.arguments import against_model
+from apps.checks.findings import Finding, below
 from apps.checks.known import schema
 from apps.checks.llm_rules import check_llm_configs
 from apps.checks.schema import against
@@ -41,29 +42,12 @@ def _application(application: Mapping[str, Any], *, direct_streaming: bool, slic
         return []  # somebody else's app: its arguments are its own
     if import_path not in _OUR_APPS:
         return [Finding(("import_path",), f"{import_path!r} is no app of this project", allowed=", ".join(_OUR_APPS))]
-    found = below(("args",), _against_model(_OUR_APPS[import_path], args))
+    found = below(("args",), against_model(_OUR_APPS[import_path], args))
     configs = args.get("llm_configs") if isinstance(args, Mapping) else None
     if import_path == "apps.llm:build_app" and isinstance(configs, list):
         checked = check_llm_configs(configs, direct_streaming=direct_streaming, slices=slices)
         found += below(("args", "llm_configs"), checked)
     return found
-
-
-def _against_model(model: type[BaseModel], args: Any) -> list[Finding]:
-    try:
-        model.model_validate(args)
-    except ValidationError as error:
-        return [_from_pydantic(model, problem) for problem in error.errors()]
-    return []
-
-
-def _from_pydantic(model: type[BaseModel], problem: Any) -> Finding:
-    path: Path = tuple(problem["loc"])
-    if problem["type"] == "extra_forbidden":
-        return unknown_key(path[:-1], str(path[-1]), list(model.model_fields), "the app does not take it")
-    if problem["type"] == "missing":
-        return Finding(path, f"{path[-1]!r} is missing")
-    return Finding(path, f"is {problem['input']!r}: {problem['msg'].removeprefix('Value error, ')}", value=problem["input"])
 
 
 def _chat_address(application: Mapping[str, Any], http_options: Any) -> list[Finding]:

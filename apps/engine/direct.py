@@ -8,6 +8,7 @@ from typing import Any
 
 from apps.settings import engine_class
 from apps.slice.gate import SliceGate
+from apps.weights.replica_args import asks_for_prefetch
 
 SIMULATED = "apps.engine.sim.hook.SimulatedEngine"
 
@@ -33,6 +34,10 @@ class DirectServer:
 
 
 def _make_server(config: dict[str, Any]) -> Any:
+    if asks_for_prefetch(config):
+        from apps.weights.for_replica import on_this_host
+
+        config = on_this_host(config)
     if engine_class() == SIMULATED:
         from apps.engine.sim.replica import SimulatedServer
 

@@ -1,7 +1,7 @@
 """Ray Serve LLM's server and vLLM engine, with the repairs and laptop settings of this project.
 
-The only module that imports Ray's private `ray.llm._internal` (pinned: Ray 2.60.0). What each override needs, and what
-breaks if Ray changes it, is said at the override. Heavy: imports torch and vLLM.
+Imports Ray's private `ray.llm._internal` for servers, ingress and engine (pinned: Ray 2.60.0). What each override needs, and
+what breaks if Ray changes it, is said at the override. Heavy: imports torch and vLLM.
 """
 
 import logging
@@ -15,17 +15,16 @@ from starlette.responses import JSONResponse
 from apps.imports import without_gc
 
 with without_gc():
-    from ray.llm._internal.common.callbacks.base import CallbackBase
     from ray.llm._internal.serve.core.ingress.ingress import OpenAiIngress
     from ray.llm._internal.serve.core.server.llm_server import LLMServer
     from ray.llm._internal.serve.engines.vllm.vllm_engine import VLLMEngine
     from ray.serve.llm import LLMConfig
 
+from apps.engine.callbacks import LocalWeights
 from apps.engine.forked_core import forked_engine_core
 from apps.limits import BodyLimit
 from apps.loopback import keep_replica_on_loopback
 from apps.slice.replica import take_slice
-from apps.weights.cache import resolve_source
 
 logger = logging.getLogger("ray.serve")
 
@@ -44,19 +43,6 @@ def make_llm_config(config: dict[str, Any]) -> LLMConfig:
         # Ray learns what the model can do only when the engine starts; the classic ingress answers /v1/models before that.
         llm_config.apply_checkpoint_info(source)
     return llm_config
-
-
-class LocalWeights(CallbackBase):
-    """For weights in a local directory: check them, and skip Ray's download step.
-
-    Without it Ray starts one more worker that imports vLLM only to find that there is nothing to download.
-    """
-
-    async def on_before_node_init(self) -> None:
-        source = self.llm_config.model_loading_config.model_source
-        if Path(source).is_dir():
-            resolve_source(source)
-            self.ctx.run_init_node = False
 
 
 class Engine(VLLMEngine):

@@ -38,6 +38,12 @@ def _endpoint(node: Mapping[str, Any]) -> tuple[str, int]:
     return node["NodeManagerAddress"], node["NodeManagerPort"]
 
 
+def host_name(node: Mapping[str, Any]) -> str:
+    """A name for people of a node of `ray.nodes()`: `slice-a/2` for a host of a slice, else a part of Ray's id."""
+    labels = node["Labels"]
+    return f"{labels[SLICE_NAME]}/{labels[WORKER_ID]}" if SLICE_NAME in labels else f"node-{node['NodeID'][:8]}"
+
+
 def missing(hosts: Mapping[int, Host], expected: int) -> list[int]:
     """Worker ids of 0 to `expected` - 1 that are not there."""
     return [worker_id for worker_id in range(expected) if worker_id not in hosts]

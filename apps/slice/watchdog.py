@@ -36,6 +36,11 @@ class Watchdog:
         """The slice's own: one bundle for each host."""
         return self._held.placement_group
 
+    @property
+    def node_ids(self) -> list[str]:
+        """Ray's nodes of the slice, by worker id."""
+        return [host.node_id for host in self._held.hosts]
+
     def check(self) -> None:
         """Raise `OperationError` if a host is lost; for the replica's `check_health`."""
         if self._lost:

@@ -27,12 +27,16 @@ class FileEntry:
 
 @dataclass(frozen=True)
 class Receipt:
-    """What a weights directory holds. `source` says where it came from, `created` is UTC in ISO 8601."""
+    """What a weights directory holds. `source` says where it came from, `created` is UTC in ISO 8601.
+
+    `manifest_digest` is that of the manifest of which this directory is a copy.
+    """
 
     source: str
     created: str
     tool: str
     files: tuple[FileEntry, ...]
+    manifest_digest: str | None = None
 
 
 def sha256_of(path: Path) -> str:
@@ -86,11 +90,12 @@ def verify(directory: Path, *, deep: bool = False) -> Receipt:
     if receipt is None:
         raise ContentError(f"{directory} has no {RECEIPT_NAME}: it was never completed")
     for entry in receipt.files:
-        _verify_file(directory / entry.name, entry, deep=deep)
+        verify_file(directory / entry.name, entry, deep=deep)
     return receipt
 
 
-def _verify_file(path: Path, entry: FileEntry, *, deep: bool) -> None:
+def verify_file(path: Path, entry: FileEntry, *, deep: bool) -> None:
+    """Check one file against its entry; raises as `verify`."""
     try:
         status = path.stat()
     except FileNotFoundError:

@@ -10,7 +10,7 @@ from pathlib import Path
 import yaml
 
 from apps.errors import BundleError, OperationError, UserError
-from runtime_env.local import config, cpu, head, hosts, model, preflight, processes, record, watch
+from runtime_env.local import config, cpu, head, hosts, model, preflight, processes, record, staged, watch
 from runtime_env.local.options import DownOptions, HostOptions, UpOptions
 from runtime_env.local.progress import Progress
 from runtime_env.local.record import StackRecord
@@ -78,14 +78,18 @@ def _start(options: UpOptions, progress: Progress) -> tuple[StackRecord, head.He
 
 def _config(options: UpOptions, progress: Progress, temp_dir: Path) -> dict[str, object]:
     if options.engine == "sim":
-        return config.with_port(config.load(config.EMULATED_CONFIG), options.port)
+        emulated = config.with_port(config.load(config.EMULATED_CONFIG), options.port)
+        return config.with_weights(emulated, *staged.stage_here(staged.stand_in(temp_dir), temp_dir))
     local = config.with_port(config.load(config.LOCAL_CONFIG), options.port)
     serve_config = config.with_dtype(local, cpu.best_dtype(cpu.flags()))
     if options.engine == "cpu":
         serve_config = config.with_slice(serve_config, hosts.EMULATED)
     if options.model is None:
         progress.say("weights: Gemma 3 270M (converted once, then only checked)")
-        model.make_laptop_weights(temp_dir / "weights.log")
+        weights = model.make_laptop_weights(temp_dir / "weights.log")
+        if options.engine == "cpu":
+            progress.say("weights: staging them for the slice's hosts")
+            return config.with_weights(serve_config, *staged.stage_here(weights, temp_dir))
         return serve_config
     progress.say(f"weights: {options.model}")
     chosen = model.chosen_model(options.model)

@@ -6,6 +6,7 @@ from typing import Any
 import yaml
 
 from apps.slice.topology import Slice
+from apps.weights.replica_args import CALLBACK
 from runtime_env.local.head import PROJECT_ROOT
 
 LOCAL_CONFIG = PROJECT_ROOT / "serve_configs" / "local.yaml"
@@ -27,6 +28,14 @@ def with_slice(config: dict[str, Any], shape: Slice) -> dict[str, Any]:
     """The config with its replica placed on an emulated slice, whatever its engine computes on."""
     asked = {"accelerator_type": shape.generation.accelerator_type, "topology": shape.topology}
     return _with_llm_config(config, {**_llm_config(config), "experimental_configs": {"emulated_slice": asked}})
+
+
+def with_weights(config: dict[str, Any], url: str, directory: str) -> dict[str, Any]:
+    """The config with its weights brought from a URL to a directory of each host."""
+    llm_config = _llm_config(config)
+    callback = {"callback_class": CALLBACK, "callback_kwargs": {"url": url}}
+    loading = {**llm_config["model_loading_config"], "model_source": directory}
+    return _with_llm_config(config, {**llm_config, "model_loading_config": loading, "callback_config": callback})
 
 
 def with_port(config: dict[str, Any], port: int) -> dict[str, Any]:

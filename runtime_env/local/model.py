@@ -32,8 +32,8 @@ def chosen_model(wanted: str) -> LocalModel:
     return LocalModel(source, Path(resolve_source(str(_fetch(source)))))
 
 
-def make_laptop_weights(log: Path) -> None:
-    """Convert the laptop's weights unless the cache has them; in a process of its own, as it imports torch.
+def make_laptop_weights(log: Path) -> Path:
+    """The directory of the laptop's weights, converted unless the cache has them; in a process of its own, as it imports torch.
 
     Raises:
         UserError, OperationError: with the converter's own last line.
@@ -43,6 +43,7 @@ def make_laptop_weights(log: Path) -> None:
     if done.returncode:
         message = (done.stderr.strip().splitlines() or ["no message"])[-1].removeprefix("error: ")
         raise (UserError if done.returncode == UserError.exit_code else OperationError)(message)
+    return Path(done.stdout.strip().splitlines()[-1])
 
 
 def _fetch(hub_id: str) -> Path:

@@ -61,7 +61,7 @@ def _parse_up(argv: Sequence[str]) -> UpOptions:
     parser.add_argument(
         "--model", metavar="PATH_OR_HF_ID", help="serve this model instead: a local directory or a Hugging Face id"
     )
-    _add_common(parser)
+    _add_common(parser, stop="scripts/stop_local.sh")
     found = parser.parse_args(argv)
     _check_ports(parser, found)
     return UpOptions(found.port, found.dashboard_port, found.model, found.detach, found.classic)
@@ -80,7 +80,7 @@ def _parse_slice(argv: Sequence[str]) -> UpOptions | DownOptions | HostOptions:
         help="sim: no model, answers in the slice's time; cpu: Gemma 3 270M computed by vLLM (default: %(default)s)",
     )
     parser.add_argument("--slices", type=int, choices=range(1, 5), default=1, help="how many slices (default: %(default)s)")
-    _add_common(parser)
+    _add_common(parser, stop="--stop")
     parser.add_argument("--absent", metavar="SLICE/HOST", action="append", default=[], help="do not start this host")
     act = parser.add_mutually_exclusive_group()
     act.add_argument("--stop", action="store_true", help="stop the stack on --port")
@@ -91,6 +91,9 @@ def _parse_slice(argv: Sequence[str]) -> UpOptions | DownOptions | HostOptions:
     for host in [*found.absent, found.kill_host, found.start_host]:
         if host and not re.fullmatch(r"slice-[a-d]/[0-3]", host):
             parser.error(f"{host!r} is no host: give for example slice-a/2 (slices a to d, hosts 0 to 3)")
+    known = [f"slice-{letter}" for letter in "abcd"[: found.slices]]
+    if unknown := [host for host in found.absent if host.partition("/")[0] not in known]:
+        parser.error(f"--absent: {unknown[0]} is not one of the {found.slices} slices ({', '.join(known)})")
     if found.stop:
         return DownOptions(found.port, all=False)
     if host := found.kill_host or found.start_host:
@@ -99,14 +102,12 @@ def _parse_slice(argv: Sequence[str]) -> UpOptions | DownOptions | HostOptions:
     return UpOptions(*common, engine=found.engine, slices=found.slices, absent=tuple(found.absent))
 
 
-def _add_common(parser: argparse.ArgumentParser) -> None:
+def _add_common(parser: argparse.ArgumentParser, stop: str) -> None:
     parser.add_argument("--port", type=_port, default=DEFAULT_PORT, help="port of API and chat (default: %(default)s)")
     parser.add_argument(
         "--dashboard-port", type=_port, default=DEFAULT_DASHBOARD_PORT, help="port of the Ray dashboard (default: %(default)s)"
     )
-    parser.add_argument(
-        "--detach", action="store_true", help="return once a real answer can be had; stop with scripts/stop_local.sh"
-    )
+    parser.add_argument("--detach", action="store_true", help=f"return once a real answer can be had; stop with {stop}")
     parser.add_argument("--classic", action="store_true", help="use Ray Serve's default ingress instead of direct streaming")
 
 

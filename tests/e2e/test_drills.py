@@ -165,6 +165,9 @@ def test_a_slice_that_stays_incomplete_fails_the_deploy_by_name(emulated: Emulat
     seconds = wait_for(lambda: emulated.app().get("status") == "DEPLOY_FAILED", 180, "the deploy to fail")
     report("host count wrong", f"the deploy fails after {seconds:.0f} s and names the missing host")
     assert "host 1 of 4 is missing" in emulated.message()
+    refused = httpx.post(f"{emulated.url}/v1/completions", json={"model": MODEL, "prompt": "hello"}, timeout=15)
+    assert (refused.status_code, refused.headers["retry-after"]) == (503, "30")
+    assert refused.json()["error"]["type"] == "service_unavailable_error"
 
 
 def _group_ids(emulated: EmulatedSlice) -> set[str]:

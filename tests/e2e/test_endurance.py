@@ -52,6 +52,7 @@ class Footprint:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(2 * SOAK_S + 600)
 def test_nothing_leaks_and_no_alarm_is_false(emulated: EmulatedSlice) -> None:
     record = _record(emulated)
     load = Load(emulated.url, clients=2)
@@ -91,8 +92,12 @@ def _pairs(record: StackRecord, pairs: int) -> list[float]:
         "PATH": os.environ["PATH"],
     }
     command = [sys.executable, "-m", "tests.e2e.rounds", str(pairs)]
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=30 + 30 * pairs)
-    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
+    log = Path(record.temp_dir, "rounds.log")
+    with log.open("w") as said:
+        done = subprocess.run(
+            command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=said, text=True, timeout=30 * pairs
+        )
+    assert done.returncode == 0, log.read_text()[-4000:]
     found: list[float] = json.loads(done.stdout.strip().splitlines()[-1])
     return found
 

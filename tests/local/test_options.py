@@ -26,7 +26,32 @@ def test_bad_options_exit_2_with_a_message(arguments: list[str], capsys: pytest.
     assert "error" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("script", ["serve_local.sh", "stop_local.sh"])
+def test_defaults_of_an_emulated_slice() -> None:
+    up = options.UpOptions(8000, 8265, None, detach=False, classic=False, engine="sim", slices=1)
+    assert options.parse(["slice"]) == up
+    assert options.parse(["slice", "--stop", "--port=8001"]) == options.DownOptions(8001, all=False)
+    assert options.parse(["slice", "--kill-host=slice-a/2"]) == options.HostOptions(8000, "slice-a/2", start=False)
+    assert options.parse(["slice", "--start-host=slice-a/2"]) == options.HostOptions(8000, "slice-a/2", start=True)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--engine=gpu"], "invalid choice"),
+        (["--slices=9"], "invalid choice"),
+        (["--slices=1", "--absent=slice-b/0"], "slice-b/0 is not one of the 1 slices"),
+        (["--kill-host=a/9"], "'a/9' is no host: give for example slice-a/2"),
+        (["--stop", "--kill-host=slice-a/0"], "not allowed with"),
+    ],
+)
+def test_bad_options_of_an_emulated_slice(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        options.parse(["slice", *arguments])
+    assert caught.value.code == 2
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("script", ["serve_local.sh", "stop_local.sh", "emulated_slice.sh"])
 def test_help_is_quick(script: str) -> None:
     def once() -> float:
         start = time.perf_counter()

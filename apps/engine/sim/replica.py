@@ -6,6 +6,7 @@ from apps.engine.sim.engine import Simulation
 from apps.engine.sim.server import build_server
 from apps.loopback import keep_replica_on_loopback
 from apps.slice.replica import take_slice
+from apps.weights.replica_args import asks_for_prefetch, prefetch_args
 
 
 class SimulatedServer:
@@ -17,9 +18,14 @@ class SimulatedServer:
         self.watchdog: Any = None
 
     async def start(self) -> None:
-        """Take the slice, then answer."""
+        """Take the slice, bring the weights to its hosts, then answer."""
         keep_replica_on_loopback()
         self.watchdog = await take_slice(self._config)
+        if self.watchdog and asks_for_prefetch(self._config):
+            from apps.weights.for_replica import bring_weights
+
+            source = self._config["model_loading_config"]["model_source"]
+            await bring_weights(prefetch_args(self._config), source, self.watchdog.node_ids)
         self._simulation = Simulation(self._config)
 
     async def __serve_build_asgi_app__(self) -> Any:

@@ -1,0 +1,7 @@
+"""`python -m apps.weights ...`."""
+
+import sys
+
+from apps.weights.command import main
+
+sys.exit(main())

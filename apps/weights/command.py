@@ -1,0 +1,146 @@
+"""`python -m apps.weights`: stage a model, prefetch it, verify a copy, list what is staged.
+
+Exit codes: 0 done, 1 failed, 2 bad input, 3 content is not what its manifest or receipt says.
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from apps.errors import BundleError, UserError
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; an error that is meant for people is printed as one line."""
+    options = _parser().parse_args(argv)
+    try:
+        return int(options.run(options) or 0)
+    except BundleError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("\nstopped; what was moved stays, and the same command goes on with the rest", file=sys.stderr)
+        return 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m apps.weights", description=__doc__.splitlines()[0] if __doc__ else None)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    stage = commands.add_parser("stage", help="bring a model from the hub, or a directory, to a bucket")
+    stage.add_argument("source", metavar="SOURCE", help="a hub id such as google/gemma-4-31B-it, or a directory")
+    stage.add_argument("--to", required=True, metavar="URL", help="gs://BUCKET/MODEL, file:///DIR, or a directory")
+    stage.add_argument("--revision", help="branch, tag or commit of the hub's model (default: its main branch)")
+    stage.add_argument("--allow", metavar="PATTERN", action="append", default=[], help="only such files (may be repeated)")
+    stage.add_argument(
+        "--ignore", metavar="PATTERN", action="append", help="no such files (default: what no server of safetensors reads)"
+    )
+    stage.add_argument("--parallel", type=_positive, default=8, help="ranges in flight, 64 MiB each (default: %(default)s)")
+    stage.add_argument("--replace", action="store_true", help="give up another model or revision that is staged there")
+    stage.add_argument("--region", help="refuse a bucket that is not in this region, such as us-east5")
+    stage.add_argument("--dry-run", action="store_true", help="list the files and their size, and move nothing")
+    stage.set_defaults(run=_stage)
+
+    fetch = commands.add_parser("prefetch", help="bring a staged model to this host's disk, or to every host of a Ray cluster")
+    fetch.add_argument("url", metavar="URL", help="where it is staged")
+    fetch.add_argument("--to", required=True, metavar="DIR", help="a directory on the host's own disk")
+    fetch.add_argument(
+        "--all-slices", action="store_true", help="on every TPU host of the Ray cluster, each slice sharing its reads"
+    )
+    fetch.add_argument(
+        "--mode", choices=["slice-once", "per-host"], default="slice-once", help="with --all-slices (default: %(default)s)"
+    )
+    fetch.add_argument("--parallel", type=_positive, default=8, help="ranges in flight, 16 MiB each (default: %(default)s)")
+    fetch.add_argument("--stall", type=_positive, default=20, metavar="S", help="ask again after so many silent seconds")
+    fetch.set_defaults(run=_prefetch)
+
+    verify = commands.add_parser("verify", help="compare a copy with its receipt, or a staged model with its manifest")
+    verify.add_argument("place", metavar="DIR_OR_URL")
+    verify.add_argument("--deep", action="store_true", help="read and hash every byte, rather than sizes and times")
+    verify.set_defaults(run=_verify)
+
+    show = commands.add_parser("list", help="what is staged at a URL")
+    show.add_argument("url", metavar="URL")
+    show.add_argument("--json", action="store_true", help="the manifest, for machines")
+    show.set_defaults(run=_list)
+    return parser
+
+
+def _positive(text: str) -> int:
+    if not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of 1 or more")
+    return int(text)
+
+
+def _stage(options: argparse.Namespace) -> None:
+    from apps.weights import progress, sources
+    from apps.weights.stage import stage
+    from apps.weights.store import Store
+
+    ignore = sources.IGNORED if options.ignore is None else options.ignore
+    source = sources.open_source(options.source, options.revision, options.allow, ignore)
+    store = Store(options.to)
+    _check_region(store.location() if options.region else None, options.region, options.to)
+    if options.dry_run:
+        for file in source.files:
+            print(f"{file.size_bytes:>15,}  {file.name}")
+        size = progress.gib(sum(file.size_bytes for file in source.files))
+        print(f"{len(source.files)} files, {size}, of {source.name} at {source.revision} would go to {store.url}")
+        return
+    with progress.for_stream() as shown:
+        done = stage(source, store, shown, parallel=options.parallel, replace=options.replace)
+    read = progress.gib(shown.moved_bytes)
+    print(f"staged {done.source} at {done.revision} in {store.url}: {len(done.files)} files, {progress.gib(done.size_bytes)}")
+    print(f"{read} read from the source by this run; licence: {done.licence or 'not stated'}")
+
+
+def _prefetch(options: argparse.Namespace) -> None:
+    from apps.weights import progress
+    from apps.weights.prefetch import prefetch
+
+    if options.all_slices:
+        from apps.weights.all_slices import prefetch_all_slices
+
+        for name, outcome in prefetch_all_slices(options.url, options.to, options.mode, options.stall).items():
+            print(f"{name}: {outcome}")
+        return
+    with progress.for_stream() as shown:
+        done = prefetch(options.url, Path(options.to), shown, parallel=options.parallel, stall_s=options.stall)
+    print(f"{options.to} is whole: {progress.gib(done.size_bytes)}, of which {progress.gib(done.read_bytes)} were read now")
+
+
+def _verify(options: argparse.Namespace) -> None:
+    from apps.weights import progress
+    from apps.weights.verify import verify_directory, verify_url
+
+    path = Path(options.place).expanduser()
+    with progress.for_stream() as shown:
+        if path.is_dir() and (path / "receipt.json").exists():
+            count = verify_directory(path, shown, deep=options.deep)
+        else:
+            count = verify_url(options.place, shown, deep=options.deep)
+    print(f"{options.place}: {count} files are as they must be ({'content' if options.deep else 'size and time or checksum'})")
+
+
+def _list(options: argparse.Namespace) -> None:
+    from apps.weights import manifest, progress
+    from apps.weights.store import Store, whole_manifest
+
+    found = whole_manifest(Store(options.url))
+    if options.json:
+        print(json.dumps({**asdict(found), "size_bytes": found.size_bytes, "digest": found.digest}))
+        return
+    print(
+        f"{found.source} at {found.revision}, staged {found.created} by {found.tool}, licence {found.licence or 'not stated'}"
+    )
+    for file in found.files:
+        print(f"{file.size_bytes:>15,}  {file.sha256[:16]}  {file.name}")
+    print(f"{len(found.files)} files, {progress.gib(found.size_bytes)}; {options.url}/{manifest.MANIFEST_NAME}")
+
+
+def _check_region(found: str | None, wanted: str | None, url: str) -> None:
+    if wanted and found and found != wanted.lower() and not wanted.lower().startswith(f"{found}-"):
+        raise UserError(f"{url} is in {found}, not in {wanted}: a slice would read its weights from afar; use another bucket")

@@ -1,0 +1,61 @@
+"""The weights of a replica: on every host of its slice before its engine starts."""
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+import ray
+
+from apps.errors import UserError
+from apps.settings import weights_url
+from apps.slice.hosts import host_name
+from apps.weights.replica_args import HOST, PrefetchArgs, directory_on
+from apps.weights.slice_prefetch import Place, prefetch_on_hosts
+
+logger = logging.getLogger("ray.serve")
+
+
+async def bring_weights(args: PrefetchArgs, source: str, node_ids: Sequence[str]) -> None:
+    """Prefetch to `args.to`, or else `source`, on every node; in mode `stream` only compare the bucket with its manifest.
+
+    Raises:
+        UserError: no URL is given, or a disk has no room.
+        ContentError: the model is not what its manifest says.
+        OperationError: a host, the bucket or a disk failed.
+    """
+    url = args.url or weights_url()
+    if url is None:
+        raise UserError(
+            "where are the weights? Give callback_config.callback_kwargs.url (gs://BUCKET/MODEL), or start Ray's hosts with "
+            "WEIGHTS_URL; `python -m apps.weights stage` brings them there"
+        )
+    outcome = await asyncio.to_thread(
+        prefetch_on_hosts, url, places(node_ids, args.to or source), args.mode, logger.info, stall_s=args.stall_s
+    )
+    logger.info(f"weights of {url}: {outcome}")
+
+
+def places(node_ids: Sequence[str], source: str) -> list[Place]:
+    """The directory of each node, in the order of the nodes."""
+    names = _names()
+    return [Place(names[node_id], node_id, directory_on(names[node_id], source)) for node_id in dict.fromkeys(node_ids)]
+
+
+def on_this_host(config: dict[str, Any]) -> dict[str, Any]:
+    """The config with the directory of the weights as it is called here; what it is elsewhere goes to the prefetch."""
+    loading, callback = config["model_loading_config"], config["callback_config"]
+    source = loading.get("model_source")
+    if not isinstance(source, str) or HOST not in source:
+        return config
+    own = directory_on(_names()[ray.get_runtime_context().get_node_id()], source)
+    elsewhere = {"to": source, **(callback.get("callback_kwargs") or {})}
+    return {
+        **config,
+        "model_loading_config": {**loading, "model_source": own},
+        "callback_config": {**callback, "callback_kwargs": elsewhere},
+    }
+
+
+def _names() -> dict[str, str]:
+    return {node["NodeID"]: host_name(node) for node in ray.nodes()}

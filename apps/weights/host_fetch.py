@@ -1,0 +1,144 @@
+"""One host's part in a prefetch of a whole slice: read its share from the bucket, take the rest from the other hosts.
+
+Runs as a Ray actor on the host. Parts travel through Ray's object store, a few at a time, so memory stays bounded however large
+the model is. A host that does not give a part in time is passed over: the bucket has it too.
+"""
+
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import ray
+
+from apps.errors import BundleError, OperationError
+from apps.weights import manifest
+from apps.weights.crc32c import Buffer
+from apps.weights.local_copy import LocalCopy
+from apps.weights.metrics import HostMetrics
+from apps.weights.prefetch import begin, fetch
+from apps.weights.progress import Progress
+from apps.weights.store import Store
+
+GIVERS = 8  # parts that a host gives at once
+
+
+@ray.remote(num_cpus=0, max_restarts=0, concurrency_groups={"give": GIVERS, "tell": 1})
+class HostFetch:
+    """A copy of the model on one host's disk, while it is being made. `window` is how many parts it asks others for at once."""
+
+    def __init__(self, host: str, url: str, directory: str, wanted: str, *, stall_s: float, window: int) -> None:
+        self._store = Store(url)
+        self._copy = LocalCopy(manifest.loads(wanted, url), url, Path(directory))
+        self._parts = self._copy.manifest.parts()
+        self._stall_s, self._window = stall_s, window
+        self._host = host
+        self._metrics = HostMetrics(host)
+        self._progress = Progress()
+        self._there = threading.Condition()
+        self._have: set[int] = set()
+        self._failed: BundleError | None = None
+
+    def __repr__(self) -> str:
+        return f"weights of {self._host}"  # what the Ray dashboard shows
+
+    def open(self) -> list[int]:
+        """Take the directory, and say which parts are missing; none are where the copy is whole."""
+        self._copy.__enter__()
+        if self._copy.is_whole():
+            missing = set[int]()
+        else:
+            index_of = {part: index for index, part in enumerate(self._parts)}
+            missing = {index_of[part] for part in self._copy.missing()}
+        self._have = set(range(len(self._parts))) - missing
+        begin(self._progress, self._copy.manifest, [self._parts[index] for index in sorted(missing)])
+        return sorted(missing)
+
+    def run(self, owners: list[int], me: int, peers: dict[int, Any]) -> dict[str, int]:
+        """Make the copy whole. Returns the bytes that came from the bucket and from other hosts.
+
+        Raises:
+            ContentError: a part is not what the manifest says.
+            OperationError: the bucket could not be read, or the disk not written.
+        """
+        wanted = [index for index in range(len(self._parts)) if index not in self._have]
+        own = [index for index in wanted if owners[index] == me]
+        others = [index for index in wanted if owners[index] != me]
+        taken: list[int] = []
+        taking = threading.Thread(target=self._guarded, args=(lambda: self._take(others, owners, peers, taken),), daemon=True)
+        taking.start()
+        self._guarded(lambda: self._fetch(own))
+        taking.join()
+        if self._failed:
+            raise self._failed
+        if wanted or not self._copy.is_whole():
+            self._copy.finish()
+        from_peers = sum(self._parts[index].length for index in taken)
+        return {"bucket": sum(self._parts[index].length for index in wanted) - from_peers, "hosts": from_peers}
+
+    @ray.method(concurrency_group="give")
+    def give(self, index: int) -> Buffer:
+        """A part for another host, once it is here."""
+        with self._there:
+            in_time = self._there.wait_for(lambda: index in self._have or self._failed, self._stall_s)
+        if not in_time or self._failed:
+            raise OperationError(f"{self._parts[index]} is not here yet")
+        return self._copy.read(self._parts[index])
+
+    @ray.method(concurrency_group="tell")
+    def progress(self) -> tuple[int, int, int]:
+        """Bytes that are here, bytes of all, ranges that were asked for again."""
+        self._metrics.retried(self._progress.retries)
+        return self._progress.done_bytes, self._progress.total_bytes, self._progress.retries
+
+    def close(self) -> None:
+        """Let others use the directory."""
+        self._copy.__exit__(None, None, None)
+
+    def _guarded(self, work: Callable[[], None]) -> None:
+        try:
+            work()
+        except BundleError as error:
+            self._fail(error)
+        except Exception as error:
+            self._fail(OperationError(f"{type(error).__name__}: {error}"))
+
+    def _fail(self, error: BundleError) -> None:
+        with self._there:
+            self._failed = self._failed or error
+            self._there.notify_all()
+
+    def _fetch(self, indices: list[int]) -> None:
+        index_of = {self._parts[index]: index for index in indices}
+        reader = self._store.reader(self._stall_s)
+        fetch(self._copy, list(index_of), reader, self._progress, on_part=lambda part: self._mark(index_of[part], "bucket"))
+
+    def _take(self, indices: list[int], owners: list[int], peers: dict[int, Any], taken: list[int]) -> None:
+        flying: dict[Any, tuple[int, float]] = {}
+        waiting = iter(indices)
+        while not self._failed:
+            while len(flying) < self._window and (index := next(waiting, None)) is not None:
+                flying[peers[owners[index]].give.remote(index)] = (index, time.monotonic() + 2 * self._stall_s)
+            if not flying:
+                return
+            ready, _ = ray.wait(list(flying), timeout=1)
+            late = [reference for reference, (_, deadline) in flying.items() if time.monotonic() > deadline]
+            for reference in {*ready, *late}:
+                self._accept(reference, flying.pop(reference)[0], taken)
+
+    def _accept(self, reference: Any, index: int, taken: list[int]) -> None:
+        try:
+            self._copy.write(self._parts[index], ray.get(reference, timeout=0))
+        except (ray.exceptions.RayError, ray.exceptions.GetTimeoutError):  # its host is late, or gone
+            self._fetch([index])
+            return
+        taken.append(index)
+        self._progress.advance(self._parts[index].file, self._parts[index].length, moved=True)
+        self._mark(index, "hosts")
+
+    def _mark(self, index: int, source: str) -> None:
+        self._metrics.read(self._parts[index].length, source)
+        with self._there:
+            self._have.add(index)
+            self._there.notify_all()

@@ -1,0 +1,129 @@
+"""A manifest: what a staged model consists of, written beside it as the last file. A model without one is not there.
+
+It is independent of where the files are: `receipt.json` is the proof of one copy on one disk, this is what a copy must be.
+"""
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import PurePosixPath
+from typing import Any
+
+from apps.errors import ContentError
+
+MANIFEST_NAME = "manifest.json"
+PART_BYTES = 16 * 1024**2
+"""Size of the parts that are read, checked and exchanged on their own; the last of a file is shorter."""
+_FORMAT = 1
+
+
+@dataclass(frozen=True)
+class ManifestFile:
+    """One file: name relative to the model, size in bytes, SHA-256 and CRC32C of the whole, CRC32C of each part (hex)."""
+
+    name: str
+    size_bytes: int
+    sha256: str
+    crc32c: str
+    part_crc32c: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Part:
+    """A range of a file, from `start` for `length` bytes, with its CRC32C."""
+
+    file: str
+    start: int
+    length: int
+    crc32c: str
+
+    def __str__(self) -> str:
+        return f"{self.file} bytes {self.start:,} to {self.start + self.length - 1:,}"
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """`source` and `revision` say where the files are from, `created` is UTC in ISO 8601, `licence` None where unknown."""
+
+    source: str
+    revision: str
+    licence: str | None
+    created: str
+    tool: str
+    part_bytes: int
+    files: tuple[ManifestFile, ...]
+
+    @property
+    def size_bytes(self) -> int:
+        return sum(file.size_bytes for file in self.files)
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 over what the files must be; equal for equal content, however and whenever it was staged."""
+        content = sorted((file.name, file.size_bytes, file.sha256) for file in self.files)
+        return hashlib.sha256(json.dumps(content).encode()).hexdigest()
+
+    def parts(self, name: str | None = None) -> list[Part]:
+        """The parts of one file, or of all files in their order."""
+        return [part for file in self.files if name in (None, file.name) for part in _parts(file, self.part_bytes)]
+
+
+def part_ranges(size_bytes: int, part_bytes: int) -> list[tuple[int, int]]:
+    """(start, length) of each part of a file; none for an empty one."""
+    return [(start, min(part_bytes, size_bytes - start)) for start in range(0, size_bytes, part_bytes)]
+
+
+def dumps(manifest: Manifest) -> str:
+    """The manifest as JSON text."""
+    return json.dumps({"format": _FORMAT, **asdict(manifest)}, indent=1) + "\n"
+
+
+def loads(text: str | bytes, where: str) -> Manifest:
+    """The manifest in a JSON text that was read from `where`.
+
+    Raises:
+        ContentError: it is no manifest, or lists what no copy may contain.
+    """
+    try:
+        data: dict[str, Any] = json.loads(text)
+        if data.pop("format") != _FORMAT:
+            raise ValueError("written by a newer version of this project")
+        files = tuple(_file(entry) for entry in data.pop("files"))
+        manifest = Manifest(**data, files=files)
+        _check(manifest)
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise ContentError(f"{where} is no manifest of a staged model ({error}): stage the model anew") from error
+    return manifest
+
+
+def _file(entry: dict[str, Any]) -> ManifestFile:
+    return ManifestFile(**{**entry, "part_crc32c": tuple(entry["part_crc32c"])})
+
+
+def _check(manifest: Manifest) -> None:
+    if not isinstance(manifest.part_bytes, int) or manifest.part_bytes < 1:
+        raise ValueError(f"part_bytes is {manifest.part_bytes!r}")
+    if not manifest.files:
+        raise ValueError("it lists no files")
+    names = [file.name for file in manifest.files]
+    if len(set(names)) != len(names):
+        raise ValueError("it lists a file twice")
+    for file in manifest.files:
+        check_name(file.name)
+        if not isinstance(file.size_bytes, int) or len(file.part_crc32c) != len(
+            part_ranges(file.size_bytes, manifest.part_bytes)
+        ):
+            raise ValueError(f"the parts of {file.name} do not fit its size")
+
+
+def check_name(name: str) -> None:
+    """Raise `ValueError` for a name that would not stay below the model's own directory."""
+    path = PurePosixPath(name)
+    if not name or path.is_absolute() or ".." in path.parts or str(path) != name or "\\" in name:
+        raise ValueError(f"{name!r} is no plain relative path")
+
+
+def _parts(file: ManifestFile, part_bytes: int) -> list[Part]:
+    ranges = part_ranges(file.size_bytes, part_bytes)
+    return [Part(file.name, start, length, crc) for (start, length), crc in zip(ranges, file.part_crc32c, strict=True)]

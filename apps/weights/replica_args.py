@@ -1,0 +1,40 @@
+"""What an LLM config says of its weights on the hosts: read by the app, the replica and the offline checks. Light."""
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+CALLBACK = "apps.engine.callbacks.Prefetch"
+HOST = "{host}"
+"""In a `model_source` or `to`: the host's own name, where the hosts of a slice share one disk (an emulated slice)."""
+
+
+class PrefetchArgs(BaseModel):
+    """`callback_kwargs` of the prefetch.
+
+    `url` is where the model is staged (default: WEIGHTS_URL of the hosts), `to` the directory on each host (default: the
+    config's `model_source`), `mode` as in `apps.weights.slice_prefetch`, `stall_s` how long a range may bring nothing.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    url: str | None = None
+    to: str | None = None
+    mode: Literal["slice-once", "per-host", "stream"] = "slice-once"
+    stall_s: float = Field(default=20.0, gt=0)
+
+
+def asks_for_prefetch(config: Mapping[str, Any]) -> bool:
+    """True for an LLM config whose weights come to the hosts before its engine starts."""
+    return (config.get("callback_config") or {}).get("callback_class") == CALLBACK
+
+
+def prefetch_args(config: Mapping[str, Any]) -> PrefetchArgs:
+    """The arguments of such a config. Raises pydantic's error for wrong ones."""
+    return PrefetchArgs(**((config.get("callback_config") or {}).get("callback_kwargs") or {}))
+
+
+def directory_on(host: str, source: str) -> str:
+    """The directory for the weights on a host such as `slice-a/2`."""
+    return source.replace(HOST, host.replace("/", "-"))

@@ -1,0 +1,45 @@
+"""Try a read or a write again while its failure is one that may pass; say for how long, and stop."""
+
+import random
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+from apps.errors import OperationError
+
+Result = TypeVar("Result")
+_LONGEST_PAUSE_S = 30.0
+
+
+class PassingError(Exception):
+    """May be gone at the next try: a stall, a broken connection, a busy server. `after_s` is what the server asked to wait."""
+
+    def __init__(self, message: str, after_s: float | None = None) -> None:
+        super().__init__(message)
+        self.after_s = after_s
+
+
+def with_retries(
+    what: str,
+    attempt: Callable[[], Result],
+    *,
+    tries: int = 5,
+    pause_s: float = 0.5,
+    on_retry: Callable[[], None] = lambda: None,
+) -> Result:
+    """The attempt's result; after a `PassingError` it is made again, with pauses that double.
+
+    Raises:
+        OperationError: the last try failed as well; it names `what` and the failure.
+    """
+    jitter = random.Random(what)  # noqa: S311 - spreads the retries of many parts, no secret
+    for number in range(1, tries + 1):
+        try:
+            return attempt()
+        except PassingError as error:
+            if number == tries:
+                raise OperationError(f"{what}: {error}; {tries} tries, then given up") from error
+            on_retry()
+            pause = min(_LONGEST_PAUSE_S, pause_s * 2 ** (number - 1)) * jitter.uniform(0.5, 1.0)
+            time.sleep(pause if error.after_s is None else error.after_s)
+    raise AssertionError("tries is 1 or more")

@@ -1,0 +1,137 @@
+"""A prefetch of a whole slice: an actor on each host, who reads what, and what came of it.
+
+Modes: `slice-once` reads every byte once from the bucket and shares it between the hosts; `per-host` lets each host read all of
+it; `stream` leaves the reading to vLLM (load_format runai_streamer) and only compares the bucket with its manifest.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from apps.errors import BundleError, OperationError, UserError
+from apps.weights import manifest
+from apps.weights.host_fetch import HostFetch
+from apps.weights.prefetch import without_source
+from apps.weights.progress import Progress, gib
+from apps.weights.readers import STALL_S
+from apps.weights.share import owners
+from apps.weights.store import Store, whole_manifest
+from apps.weights.verify import verify_url
+
+MODES = ("slice-once", "per-host", "stream")
+_POLL_S = 1.0
+_SAY_EVERY_S = 60.0
+_MOST_IN_FLIGHT = 8
+
+
+@dataclass(frozen=True)
+class Place:
+    """A host by its name (`slice-a/2`), its Ray node, and the directory there."""
+
+    host: str
+    node_id: str
+    directory: str
+
+
+@dataclass(frozen=True)
+class SliceOutcome:
+    """Bytes of the model, bytes read from the bucket and bytes exchanged, over all hosts, and the seconds it took."""
+
+    size_bytes: int
+    bucket_bytes: int
+    exchanged_bytes: int
+    seconds: float
+
+    def __str__(self) -> str:
+        read = f"{gib(self.bucket_bytes)} read from the bucket, {gib(self.exchanged_bytes)} exchanged"
+        return f"{gib(self.size_bytes)} on every host after {self.seconds:.1f} s: {read}"
+
+
+def prefetch_on_hosts(
+    url: str, places: Sequence[Place], mode: str, say: Callable[[str], None], *, stall_s: float = STALL_S
+) -> SliceOutcome:
+    """Make every place a whole copy of the model at `url`; `say` gets a line a minute. Needs a Ray connection.
+
+    Raises:
+        UserError: no such mode, or a host's disk has no room.
+        ContentError: the model is not what its manifest says.
+        OperationError: a host, the bucket or a disk failed.
+    """
+    if mode not in MODES:
+        raise UserError(f"mode {mode!r}: give one of {', '.join(MODES)}")
+    started = time.monotonic()
+    if mode == "stream":
+        verify_url(url, Progress(), deep=False)
+        return SliceOutcome(whole_manifest(Store(url)).size_bytes, 0, 0, time.monotonic() - started)
+    try:
+        wanted = whole_manifest(Store(url))
+    except OperationError as error:
+        return _without_source(url, places, error, started)
+    fetchers = [_start(place, url, wanted, stall_s, _window(places, wanted.part_bytes)) for place in places]
+    try:
+        read = _run(fetchers, wanted, mode, say)
+    finally:
+        for fetcher in fetchers:
+            ray.kill(fetcher)
+    totals = [sum(one[key] for one in read) for key in ("bucket", "hosts")]
+    return SliceOutcome(wanted.size_bytes, totals[0], totals[1], time.monotonic() - started)
+
+
+def _run(fetchers: list[Any], wanted: manifest.Manifest, mode: str, say: Callable[[str], None]) -> list[dict[str, int]]:
+    missing = dict(enumerate(set(one) for one in _get([fetcher.open.remote() for fetcher in fetchers])))
+    sizes = [part.length for part in wanted.parts()]
+    shared = owners(sizes, missing) if mode == "slice-once" else []
+    peers = dict(enumerate(fetchers))
+    running = [fetcher.run.remote(shared or [me] * len(sizes), me, peers) for me, fetcher in enumerate(fetchers)]
+    next_line = time.monotonic() + _SAY_EVERY_S
+    while len(ray.wait(running, num_returns=len(running), timeout=_POLL_S)[0]) < len(running):
+        failed = [one for one in ray.wait(running, num_returns=len(running), timeout=0)[0]]
+        _get(failed)  # the first failure ends it; the others' parts stay on their disks
+        if time.monotonic() > next_line:
+            next_line = time.monotonic() + _SAY_EVERY_S
+            here = _get([fetcher.progress.remote() for fetcher in fetchers])
+            say(
+                "weights: "
+                + ", ".join(f"host {number} {gib(done)} of {gib(total)}" for number, (done, total, _) in enumerate(here))
+            )
+    return _get(running)
+
+
+def _start(place: Place, url: str, wanted: manifest.Manifest, stall_s: float, window: int) -> Any:
+    on_host = NodeAffinitySchedulingStrategy(place.node_id, soft=False)
+    actor = HostFetch.options(scheduling_strategy=on_host)  # type: ignore[attr-defined]
+    return actor.remote(place.host, url, place.directory, manifest.dumps(wanted), stall_s=stall_s, window=window)
+
+
+def _window(places: Sequence[Place], part_bytes: int) -> int:
+    """Parts that a host may ask for at once, so that half of the smallest object store holds what all hosts ask of it."""
+    used = {place.node_id for place in places}
+    stores = [node["Resources"].get("object_store_memory", 0) for node in ray.nodes() if node["NodeID"] in used]
+    return max(1, min(_MOST_IN_FLIGHT, int(min(stores, default=0) // (2 * len(places) * part_bytes))))
+
+
+def _get(references: list[Any]) -> Any:
+    """Results of actors; of a failure the error that the actor raised, as it was."""
+    try:
+        return ray.get(references)
+    except ray.exceptions.RayTaskError as error:
+        if isinstance(error.cause, BundleError):
+            raise error.cause from error
+        raise OperationError(f"weights: {error}") from error
+    except ray.exceptions.RayError as error:
+        raise OperationError(f"weights: a host failed while it fetched them ({error})") from error
+
+
+def _without_source(url: str, places: Sequence[Place], error: OperationError, started: float) -> SliceOutcome:
+    check = ray.remote(num_cpus=0)(without_source)
+    strategies = [NodeAffinitySchedulingStrategy(place.node_id, soft=False) for place in places]
+    checks = [
+        check.options(scheduling_strategy=strategy).remote(url, Path(place.directory), error)
+        for place, strategy in zip(places, strategies, strict=True)
+    ]
+    return SliceOutcome(_get(checks)[0].size_bytes, 0, 0, time.monotonic() - started)

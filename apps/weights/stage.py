@@ -1,0 +1,237 @@
+"""Stage a model: from the hub, or a directory, to a bucket, without a copy on this machine's disk.
+
+Units of a file are moved in parallel and hashed in order. A unit that is written lies under `.staging/` until its file is whole
+and has the checksum that the source states; the manifest is written last. So a killed run leaves no model, and the next one
+goes on with the units that are there.
+"""
+
+import hashlib
+import time
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from json import dumps, loads
+
+from apps.errors import ContentError, UserError
+from apps.settings import PROJECT, project_version
+from apps.weights import manifest
+from apps.weights.crc32c import crc32c
+from apps.weights.manifest import MANIFEST_NAME, PART_BYTES, Manifest, ManifestFile, part_ranges
+from apps.weights.progress import Progress
+from apps.weights.sources import Source, SourceFile, git_blob_id
+from apps.weights.store import Store
+
+_UNIT_PARTS = 2  # what is moved at once
+_STAGING = ".staging"
+
+
+@dataclass
+class _Running:
+    """The checksums of a file of which some units have passed."""
+
+    file: SourceFile
+    part_bytes: int
+    sha256: "hashlib._Hash" = field(default_factory=hashlib.sha256)
+    crc32c: str = "00000000"
+    parts: list[str] = field(default_factory=list)
+    units: list[str] = field(default_factory=list)
+    small: bytes | None = None
+
+    def add(self, data: bytes, stored_as: str) -> None:
+        self.sha256.update(data)
+        self.crc32c = crc32c(data, self.crc32c)
+        self.parts += [crc32c(data[start : start + length]) for start, length in part_ranges(len(data), self.part_bytes)]
+        self.units.append(stored_as)
+        self.small = data if len(data) == self.file.size_bytes else None
+
+    def entry(self) -> ManifestFile:
+        return ManifestFile(self.file.name, self.file.size_bytes, self.sha256.hexdigest(), self.crc32c, tuple(self.parts))
+
+
+@dataclass(frozen=True)
+class _Unit:
+    file: SourceFile
+    start: int
+    length: int
+
+
+def stage(
+    source: Source,
+    store: Store,
+    progress: Progress,
+    *,
+    parallel: int = 8,
+    replace: bool = False,
+    part_bytes: int = PART_BYTES,
+) -> Manifest:
+    """Bring the source's files to the store, and write the manifest once all are there and right.
+
+    Args:
+        parallel: units in flight; each takes up to four parts of memory.
+        replace: give up another model or revision that the store holds.
+        part_bytes: size of the parts that copies will be checked by.
+
+    Raises:
+        UserError: the store holds another model.
+        ContentError: a file is not what the source says it is; it is named, and nothing of it is kept.
+        OperationError: the source or the store failed.
+    """
+    there, wrong = store.manifest(), list[str]()
+    if there and _is_of(there, source) and not (wrong := _wrong(there, store)):
+        progress.say(f"{store.url} holds {source.name} at {source.revision} already, whole")
+        store.remove(_STAGING)
+        return there
+    if there and not _is_of(there, source) and not replace:
+        raise UserError(
+            f"{store.url} holds {there.source} at {there.revision}: give --replace to put {source.name} at {source.revision} "
+            "in its place, or another --to"
+        )
+    if there:
+        _keep_right_files(there, wrong if _is_of(there, source) else [file.name for file in there.files], store)
+        store.remove(MANIFEST_NAME)
+    return _Stage(source, store, progress, part_bytes).run(parallel)
+
+
+class _Stage:
+    def __init__(self, source: Source, store: Store, progress: Progress, part_bytes: int) -> None:
+        self._part_bytes = part_bytes
+        self._unit_bytes = _UNIT_PARTS * part_bytes
+        self._source = source
+        self._store = store
+        self._progress = progress
+        self._staging = f"{_STAGING}/{source.revision}"
+        self._there = store.find(self._staging)
+
+    def run(self, parallel: int) -> Manifest:
+        done = {file.name: entry for file in self._source.files if (entry := self._finished(file))}
+        self._progress.begin({file.name: file.size_bytes for file in self._source.files}, "staged")
+        for name, entry in done.items():
+            self._progress.advance(name, entry.size_bytes, moved=False)
+        left = [file for file in self._source.files if file.name not in done]
+        with ThreadPoolExecutor(parallel, thread_name_prefix="stage") as pool:
+            try:
+                for entry in self._stage(left, pool, parallel):
+                    done[entry.name] = entry
+            except BaseException:
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
+        found = self._manifest([done[file.name] for file in self._source.files])
+        self._store.write(MANIFEST_NAME, manifest.dumps(found).encode())
+        self._store.remove(_STAGING)
+        return found
+
+    def _stage(self, files: list[SourceFile], pool: ThreadPoolExecutor, parallel: int) -> Iterator[ManifestFile]:
+        flying: deque[tuple[_Unit, Future[tuple[bytes, str]]]] = deque()
+        waiting = iter([unit for file in files for unit in self._units(file)])
+        running: _Running | None = None
+        while True:
+            while len(flying) < parallel and (unit := next(waiting, None)):
+                flying.append((unit, pool.submit(self._move, unit)))
+            if not flying:
+                return
+            unit, future = flying.popleft()
+            data, stored_as = future.result()
+            running = running if running and running.file is unit.file else _Running(unit.file, self._part_bytes)
+            running.add(data, stored_as)
+            if unit.start + unit.length == unit.file.size_bytes:
+                yield self._finish(running)
+
+    def _move(self, unit: _Unit) -> tuple[bytes, str]:
+        """A unit's bytes, and the name under which the store has them now; from the store where it has them already."""
+        prefix = f"{self._staging}/units/{unit.file.name}/{unit.start:015d}-"
+        for name, stored in self._there.items():
+            if name.startswith(prefix) and stored.size_bytes == unit.length:
+                data = self._store.read(name)
+                if data is not None and name == prefix + crc32c(data):
+                    self._progress.advance(unit.file.name, unit.length, moved=False)
+                    return data, name
+        data = self._source.read(unit.file.name, unit.start, unit.length) if unit.length else b""
+        name = prefix + crc32c(data)
+        if unit.length < unit.file.size_bytes:
+            self._store.write(name, data)
+        self._progress.advance(unit.file.name, unit.length, moved=True)
+        return data, name
+
+    def _finish(self, running: _Running) -> ManifestFile:
+        entry = running.entry()
+        self._check(running, entry)
+        if running.small is None:
+            self._store.join(entry.name, running.units)
+        else:
+            self._store.write(entry.name, running.small)
+        stored = self._store.stat(entry.name)
+        if stored is None or stored.size_bytes != entry.size_bytes or stored.crc32c not in (None, entry.crc32c):
+            self._give_up(running)
+            raise ContentError(f"{self._store.url}/{entry.name} is not what was written to it ({stored}): start again")
+        self._store.write(_record(self._source.revision, entry.name), dumps(asdict(entry)).encode())
+        return entry
+
+    def _check(self, running: _Running, entry: ManifestFile) -> None:
+        file = running.file
+        wrong = file.sha256 is not None and file.sha256 != entry.sha256
+        if file.git_blob is not None and running.small is not None:
+            wrong = git_blob_id(running.small) != file.git_blob
+        if wrong:
+            self._give_up(running)
+            raise ContentError(f"{file.name} is not what {self._source.name} says it is: nothing of it is kept; start again")
+
+    def _give_up(self, running: _Running) -> None:
+        self._store.remove(f"{self._staging}/units/{running.file.name}")
+
+    def _finished(self, file: SourceFile) -> ManifestFile | None:
+        """The entry of a file that an earlier run has brought here whole."""
+        record = _record(self._source.revision, file.name)
+        if record not in self._there or not (text := self._store.read(record)):
+            return None
+        data = loads(text)
+        entry = ManifestFile(**{**data, "part_crc32c": tuple(data["part_crc32c"])})
+        stored = self._store.stat(file.name)
+        whole = stored and stored.size_bytes == entry.size_bytes == file.size_bytes and stored.crc32c in (None, entry.crc32c)
+        return entry if whole and file.sha256 in (None, entry.sha256) else None
+
+    def _units(self, file: SourceFile) -> list[_Unit]:
+        ranges = part_ranges(file.size_bytes, self._unit_bytes) or [(0, 0)]
+        return [_Unit(file, start, length) for start, length in ranges]
+
+    def _manifest(self, files: list[ManifestFile]) -> Manifest:
+        return Manifest(
+            source=self._source.name,
+            revision=self._source.revision,
+            licence=self._source.licence,
+            created=datetime.fromtimestamp(time.time(), UTC).isoformat(timespec="seconds"),
+            tool=f"{PROJECT} {project_version()}",
+            part_bytes=self._part_bytes,
+            files=tuple(files),
+        )
+
+
+def _keep_right_files(there: Manifest, wrong: list[str], store: Store) -> None:
+    """Of a model that lost some files, note the others as if they had just been staged."""
+    for file in there.files:
+        if file.name not in wrong:
+            store.write(_record(there.revision, file.name), dumps(asdict(file)).encode())
+
+
+def _record(revision: str, name: str) -> str:
+    return f"{_STAGING}/{revision}/files/{name}.json"
+
+
+def _is_of(there: Manifest, source: Source) -> bool:
+    listed = {file.name: file.size_bytes for file in there.files}
+    wanted = {file.name: file.size_bytes for file in source.files}
+    return (there.source, there.revision) == (source.name, source.revision) and listed == wanted
+
+
+def _wrong(there: Manifest, store: Store) -> list[str]:
+    """Files that the manifest lists and that are not there, or are something else by size or checksum."""
+    found = store.find()
+    expected = {file.name: file for file in there.files}
+    return [
+        name
+        for name, file in expected.items()
+        if (stored := found.get(name)) is None
+        or stored.size_bytes != file.size_bytes
+        or stored.crc32c not in (None, file.crc32c)
+    ]

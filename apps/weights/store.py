@@ -1,0 +1,215 @@
+"""A place that holds a staged model: a URL of fsspec (`gs://bucket/model`, `file:///data/model`, a plain path), and its files.
+
+The only module that opens buckets. What Cloud Storage refuses comes out as an error that says what to do.
+"""
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from apps.errors import BundleError, ContentError, OperationError, UserError
+from apps.settings import prepare_gcsfs
+from apps.weights import crc32c, manifest
+from apps.weights.readers import STALL_S, FileReader, FsspecReader, HttpReader, RangeReader
+
+_COMPOSE_MAX = 32  # objects that one compose request of Cloud Storage takes
+
+
+@dataclass(frozen=True)
+class Stored:
+    """Size in bytes, and CRC32C in hex where the place keeps it."""
+
+    size_bytes: int
+    crc32c: str | None
+
+
+class Store:
+    """Files below one URL."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url.rstrip("/")
+        self._fs, self._root = _open(self.url)
+        self._local = "file" in _protocols(self._fs)
+
+    def manifest(self) -> manifest.Manifest | None:
+        """What is staged here; None where there is no whole model.
+
+        Raises:
+            ContentError: there is a manifest, and it is not one.
+        """
+        text = self.read(manifest.MANIFEST_NAME)
+        return None if text is None else manifest.loads(text, f"{self.url}/{manifest.MANIFEST_NAME}")
+
+    def read(self, name: str) -> bytes | None:
+        """A small file's content; None where it is not there."""
+        with self._explained():
+            try:
+                return bytes(self._fs.cat_file(self._path(name)))
+            except FileNotFoundError:
+                return None
+
+    def write(self, name: str, data: bytes) -> None:
+        """Write a file whole: another reader sees all of it, or nothing."""
+        with self._explained():
+            path = self._path(name)
+            if not self._local:
+                self._fs.pipe_file(path, data)
+                return
+            self._fs.makedirs(path.rpartition("/")[0], exist_ok=True)
+            self._fs.pipe_file(f"{path}.new", data)
+            Path(f"{path}.new").replace(path)
+
+    def stat(self, name: str) -> Stored | None:
+        """Size and checksum of a file; None where it is not there."""
+        with self._explained():
+            try:
+                return _stored(self._fs.info(self._path(name)))
+            except FileNotFoundError:
+                return None
+
+    def find(self, folder: str = "") -> dict[str, Stored]:
+        """Every file below a folder, by its name from the top."""
+        with self._explained():
+            try:
+                found: dict[str, Any] = self._fs.find(self._path(folder), detail=True)
+            except FileNotFoundError:
+                return {}
+        return {path.removeprefix(self._root).lstrip("/"): _stored(info) for path, info in found.items()}
+
+    def join(self, name: str, parts: list[str]) -> None:
+        """Make one file of the parts, in their order. Cloud Storage does it without moving a byte."""
+        with self._explained():
+            try:
+                if hasattr(self._fs, "merge"):
+                    self._compose(self._path(name), [self._path(part) for part in parts])
+                else:
+                    self._concatenate(name, parts)
+            except FileNotFoundError as error:
+                message = f"{self.url}: parts of {name} went away ({error}): does another process stage it? Start again"
+                raise OperationError(message) from error
+
+    def remove(self, folder: str) -> None:
+        """Remove a folder and all below it; nothing happens where it is not there."""
+        with self._explained(), contextlib.suppress(FileNotFoundError):
+            self._fs.rm(self._path(folder), recursive=True)
+
+    def reader(self, stall_s: float = STALL_S) -> RangeReader:
+        """The fastest way to read ranges of this place's files."""
+        if self._local:
+            return FileReader(Path(self._root))
+        if hasattr(self._fs, "credentials"):
+            return HttpReader(lambda name: str(self._fs.url(self._path(name))), self._authorization, stall_s)
+        return FsspecReader(self._fs, self._root)
+
+    def location(self) -> str | None:
+        """Region of the bucket in small letters; None where the place has none."""
+        if not hasattr(self._fs, "merge"):
+            return None
+        with self._explained():
+            found = self._fs.info(self._root.split("/")[0]).get("location")
+        return str(found).lower() if found else None
+
+    def _authorization(self) -> dict[str, str]:
+        headers: dict[str, str] = {}
+        self._fs.credentials.apply(headers)
+        return headers
+
+    def _compose(self, path: str, parts: list[str]) -> None:
+        level = 0
+        while len(parts) > _COMPOSE_MAX:
+            groups = [parts[at : at + _COMPOSE_MAX] for at in range(0, len(parts), _COMPOSE_MAX)]
+            parts = [f"{group[0]}.joined-{level}" for group in groups]
+            for joined, group in zip(parts, groups, strict=True):
+                self._fs.merge(joined, group)
+            level += 1
+        self._fs.merge(path, parts)
+
+    def _concatenate(self, name: str, parts: list[str]) -> None:
+        path = self._path(name)
+        self._fs.makedirs(path.rpartition("/")[0], exist_ok=True)
+        temporary = f"{path}.new" if self._local else path
+        with self._fs.open(temporary, "wb") as file:
+            for part in parts:
+                file.write(self._fs.cat_file(self._path(part)))
+        if self._local:
+            Path(temporary).replace(path)
+
+    def _path(self, name: str) -> str:
+        return f"{self._root}/{name}" if name else self._root
+
+    @contextlib.contextmanager
+    def _explained(self) -> Iterator[None]:
+        try:
+            yield
+        except BundleError:
+            raise
+        except Exception as error:
+            raise explain(error, self.url) from error
+
+
+def explain(error: Exception, url: str) -> BundleError:
+    """What a failure of a file system means for whoever asked."""
+    text, code = f"{type(error).__name__}: {error}", getattr(error, "code", None)
+    bucket = url.removeprefix("gs://").split("/")[0]
+    if code == 404 or isinstance(error, FileNotFoundError):  # a missing file was seen to before
+        return UserError(f"{url}: there is no bucket {bucket!r}; make it first (`gcloud storage buckets create gs://{bucket}`)")
+    if code in (401, 403) or isinstance(error, PermissionError) or "Forbidden" in text or "DefaultCredentials" in text:
+        return OperationError(
+            f"{url}: no permission ({text}). Serving needs roles/storage.objectViewer on the bucket, staging needs "
+            "roles/storage.objectUser; on a laptop, `gcloud auth application-default login`"
+        )
+    if code == 429 or "quota" in text.lower():
+        return OperationError(
+            f"{url}: Cloud Storage refuses more requests for now ({text}); what is there stays, try again later"
+        )
+    if isinstance(error, OSError) and error.errno == 28:
+        return OperationError(f"{url}: the disk is full; what is there stays, make room and start again")
+    return OperationError(f"{url}: {text}")
+
+
+def _open(url: str) -> tuple[Any, str]:
+    import fsspec
+
+    if url.startswith(("gs://", "gcs://")):
+        prepare_gcsfs()
+    try:
+        fs, root = fsspec.core.url_to_fs(url, **_OPTIONS.get(url.partition("://")[0], {}))
+    except (ValueError, ImportError) as error:
+        raise UserError(
+            f"{url!r} is no place for weights: {error}; give gs://BUCKET/MODEL, file:///DIR or a directory"
+        ) from error
+    except Exception as error:
+        raise explain(error, url) from error
+    root = str(root).rstrip("/")
+    if not root or root in ("gs:", "gcs:"):
+        raise UserError(f"{url!r} names no bucket or directory: give for example gs://BUCKET/MODEL")
+    return fs, root
+
+
+_OPTIONS: dict[str, dict[str, Any]] = {one: {"use_listings_cache": False, "skip_instance_cache": True} for one in ("gs", "gcs")}
+
+
+def _protocols(fs: Any) -> tuple[str, ...]:
+    return (fs.protocol,) if isinstance(fs.protocol, str) else tuple(fs.protocol)
+
+
+def _stored(info: dict[str, Any]) -> Stored:
+    checksum = info.get("crc32c")
+    return Stored(int(info["size"]), crc32c.from_base64(checksum) if checksum else None)
+
+
+def whole_manifest(store: Store) -> manifest.Manifest:
+    """The manifest of a place that must hold a model.
+
+    Raises:
+        ContentError: there is none, as nothing was staged there or staging has not ended.
+    """
+    found = store.manifest()
+    if found is None:
+        raise ContentError(
+            f"{store.url} has no {manifest.MANIFEST_NAME}: nothing is staged there, or staging has not ended; run "
+            f"`python -m apps.weights stage SOURCE --to {store.url}`"
+        )
+    return found

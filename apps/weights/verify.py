@@ -1,0 +1,60 @@
+"""Compare what is there with what must be there: a copy with its receipt, a staged model with its manifest."""
+
+import hashlib
+from pathlib import Path
+
+import numpy as np
+
+from apps.errors import ContentError
+from apps.weights import receipt
+from apps.weights.manifest import Manifest, ManifestFile
+from apps.weights.prefetch import read_part
+from apps.weights.progress import Progress
+from apps.weights.readers import RangeReader
+from apps.weights.store import Store, whole_manifest
+
+
+def verify_directory(directory: Path, progress: Progress, *, deep: bool) -> int:
+    """The number of files of a copy, all as its receipt says: by size and time, or with `deep` by SHA-256.
+
+    Raises:
+        ContentError: no receipt, or a file that is not what it says; the file is named.
+    """
+    found = receipt.verify(directory)
+    if deep:
+        progress.begin({file.name: file.size_bytes for file in found.files}, "checked")
+        for file in found.files:
+            receipt.verify_file(directory / file.name, file, deep=True)
+            progress.advance(file.name, file.size_bytes, moved=True)
+    return len(found.files)
+
+
+def verify_url(url: str, progress: Progress, *, deep: bool) -> int:
+    """The number of files of a staged model, all as its manifest says: by size and checksum, or with `deep` by SHA-256.
+
+    Raises:
+        ContentError: nothing is staged there, or a file is missing or something else; the file is named.
+    """
+    store = Store(url)
+    wanted = whole_manifest(store)
+    stored = store.find()
+    for file in wanted.files:
+        if (found := stored.get(file.name)) is None:
+            raise ContentError(f"{url}/{file.name} is missing, the manifest lists it: stage the model again")
+        if found.size_bytes != file.size_bytes or found.crc32c not in (None, file.crc32c):
+            raise ContentError(f"{url}/{file.name} is not what the manifest says (size or checksum): stage the model again")
+    if deep:
+        progress.begin({file.name: file.size_bytes for file in wanted.files}, "checked")
+        reader = store.reader()
+        for file in wanted.files:
+            _check_content(wanted, file, reader, progress, url)
+    return len(wanted.files)
+
+
+def _check_content(wanted: Manifest, file: ManifestFile, reader: RangeReader, progress: Progress, url: str) -> None:
+    digest, buffer = hashlib.sha256(), np.empty(wanted.part_bytes, np.uint8)
+    for part in wanted.parts(file.name):
+        digest.update(read_part(reader, part, buffer, progress).data)
+        progress.advance(file.name, part.length, moved=True)
+    if digest.hexdigest() != file.sha256:
+        raise ContentError(f"{url}/{file.name} is not what the manifest says (SHA-256): stage the model again")
