@@ -145,12 +145,14 @@ def _enough_slices(configs: list[Mapping[str, Any]], slices: int) -> list[Findin
         accelerator = config.get("accelerator_config")
         if not isinstance(deployment, Mapping) or not isinstance(accelerator, Mapping) or accelerator.get("kind") != "tpu":
             continue
-        replicas = deployment.get("num_replicas", 1)
+        path, replicas = (index, "deployment_config"), deployment.get("num_replicas", 1)
+        key: tuple[str, ...] = ("num_replicas",)
+        if isinstance(scaling := deployment.get("autoscaling_config"), Mapping) and "max_replicas" in scaling:
+            key, replicas = ("autoscaling_config", "max_replicas"), scaling["max_replicas"]
         wanted += replicas if isinstance(replicas, int) else 1
-        path = (index, "deployment_config")
         if wanted > slices:
             message = f"{wanted} replicas need {wanted} slices, and the cluster has {slices}: the others would wait for ever"
-            found.append(Finding((*path, "num_replicas"), message, value=replicas))
+            found.append(Finding((*path, *key), message, value=replicas))
         elif deployment.get("max_surge_percent") and wanted == slices:
             message = "a new version could not start beside the old one, as no slice is free: set it to 0"
             found.append(Finding((*path, "max_surge_percent"), message, "warning", deployment["max_surge_percent"]))

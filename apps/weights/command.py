@@ -53,7 +53,7 @@ def _parser() -> argparse.ArgumentParser:
     fetch.add_argument(
         "--mode", choices=["slice-once", "per-host"], default="slice-once", help="with --all-slices (default: %(default)s)"
     )
-    fetch.add_argument("--parallel", type=_positive, default=8, help="ranges in flight, 16 MiB each (default: %(default)s)")
+    fetch.add_argument("--parallel", type=_positive, help="ranges in flight, 16 MiB each (default: 16)")
     fetch.add_argument("--stall", type=_positive, default=20, metavar="S", help="ask again after so many silent seconds")
     fetch.set_defaults(run=_prefetch)
 
@@ -99,7 +99,7 @@ def _stage(options: argparse.Namespace) -> None:
 
 def _prefetch(options: argparse.Namespace) -> None:
     from apps.weights import progress
-    from apps.weights.prefetch import prefetch
+    from apps.weights.prefetch import PARALLEL, prefetch
 
     if options.all_slices:
         from apps.weights.all_slices import prefetch_all_slices
@@ -108,7 +108,7 @@ def _prefetch(options: argparse.Namespace) -> None:
             print(f"{name}: {outcome}")
         return
     with progress.for_stream() as shown:
-        done = prefetch(options.url, Path(options.to), shown, parallel=options.parallel, stall_s=options.stall)
+        done = prefetch(options.url, Path(options.to), shown, parallel=options.parallel or PARALLEL, stall_s=options.stall)
     print(f"{options.to} is whole: {progress.gib(done.size_bytes)}, of which {progress.gib(done.read_bytes)} were read now")
 
 

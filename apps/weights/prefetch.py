@@ -19,7 +19,7 @@ from apps.weights.readers import STALL_S, RangeReader
 from apps.weights.retry import PassingError, with_retries
 from apps.weights.store import Store, whole_manifest
 
-PARALLEL = 8
+PARALLEL = 16  # one connection to a bucket is slow, and hosts have many cores
 logger = logging.getLogger("ray.serve")
 
 

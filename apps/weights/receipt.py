@@ -48,12 +48,6 @@ def sha256_of(path: Path) -> str:
     return digest.hexdigest()
 
 
-def describe_files(directory: Path) -> tuple[FileEntry, ...]:
-    """An entry for every regular file in the directory (hashing each), the receipt itself excepted."""
-    paths = sorted(p for p in directory.rglob("*") if p.is_file() and p.name != RECEIPT_NAME)
-    return tuple(_entry(directory, path) for path in paths)
-
-
 def write_receipt(directory: Path, receipt: Receipt) -> None:
     """Write the receipt so that it is either whole or absent after a crash."""
     temporary = directory / f".{RECEIPT_NAME}.{os.getpid()}"
@@ -105,8 +99,3 @@ def verify_file(path: Path, entry: FileEntry, *, deep: bool) -> None:
     changed = status.st_mtime_ns != entry.mtime_ns
     if (deep or changed) and sha256_of(path) != entry.sha256:
         raise ContentError(f"{path} differs from its receipt (SHA-256); remove the directory to make it anew")
-
-
-def _entry(directory: Path, path: Path) -> FileEntry:
-    status = path.stat()
-    return FileEntry(str(path.relative_to(directory)), status.st_size, status.st_mtime_ns, sha256_of(path))

@@ -13,7 +13,9 @@ from typing import Any
 import psutil
 import yaml
 
+from runtime_env.local.head import stack_environment
 from runtime_env.local.preflight import free_ports
+from runtime_env.local.record import StackRecord
 from tests.e2e.conftest import ROOT
 
 MODEL = "google/gemma-4-31B-it"
@@ -26,6 +28,12 @@ def wait_for(condition: Callable[[], Any], seconds: float, what: str) -> float:
         assert time.monotonic() - start < seconds, f"{what}: not within {seconds} s"
         time.sleep(0.2)
     return time.monotonic() - start
+
+
+def ray_environment(record: StackRecord) -> dict[str, str]:
+    """What a Ray program needs to run on a stack as its driver."""
+    stack = stack_environment(Path(record.temp_dir), record.first_port, classic=record.classic)
+    return {**stack, "RAY_ADDRESS": f"127.0.0.1:{record.first_port}", "PATH": os.environ["PATH"]}
 
 
 @dataclass
@@ -63,6 +71,10 @@ class EmulatedSlice:
 
     def stop(self) -> None:
         self.run("--stop")
+
+    def record(self) -> StackRecord:
+        path = Path(self.environment["XDG_STATE_HOME"]) / "ray-tpu-serve" / "local" / f"{self.port}.json"
+        return StackRecord(**json.loads(path.read_text()))
 
     def app(self, name: str = "llm") -> dict[str, Any]:
         return self.get("/api/serve/applications/")["applications"].get(name, {})

@@ -1,6 +1,8 @@
 """Failure drills on an emulated v6e 4x4 slice, in one story on one stack; each prints the time that it measured."""
 
 import asyncio
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -10,7 +12,9 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.e2e.emulated import MODEL, EmulatedSlice, wait_for
+from apps.weights import receipt
+from tests.e2e.conftest import ROOT
+from tests.e2e.emulated import MODEL, EmulatedSlice, ray_environment, wait_for
 
 LATE_S = 60
 DETECT_S = 20
@@ -94,6 +98,26 @@ def test_the_slice_is_one_placement_group_on_one_slice(emulated: EmulatedSlice) 
 def test_the_replica_is_on_its_slice_and_not_on_the_head(emulated: EmulatedSlice) -> None:
     (replica,) = emulated.deployment()["replicas"]
     assert emulated.nodes()[replica["node_id"]]["ray.io/tpu-worker-id"] == "0"
+
+
+def test_every_host_has_the_weights_and_each_byte_left_the_bucket_once(emulated: EmulatedSlice) -> None:
+    temp_dir = Path(emulated.record().temp_dir)
+    for host in range(4):
+        receipt.verify(temp_dir / "disks" / f"slice-a-{host}" / "model", deep=True)
+    logs = (temp_dir / "ray" / "session_latest" / "logs" / "serve").glob("replica_llm_*.log")
+    said = "".join(log.read_text() for log in logs)
+    assert "64.0 MiB read from the bucket, 0.19 GiB exchanged" in said
+
+
+def test_weights_come_ahead_of_time_to_all_slices(emulated: EmulatedSlice, tmp_path: Path) -> None:
+    url = f"file://{emulated.record().temp_dir}/bucket/model"
+    command = [sys.executable, "-m", "apps.weights", "prefetch", url, "--to", f"{tmp_path}/{{host}}", "--all-slices"]
+    environment = ray_environment(emulated.record())
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert "slice-a: 64.0 MiB on every host" in done.stdout
+    for host in range(4):
+        receipt.verify(tmp_path / f"slice-a-{host}", deep=True)
 
 
 def test_a_killed_replica_comes_back_on_its_slice(emulated: EmulatedSlice) -> None:

@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import os
 import re
 import subprocess
 import sys
@@ -13,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from runtime_env.local import head, processes
+from runtime_env.local import processes
 from runtime_env.local.record import StackRecord
 from tests.e2e.conftest import ROOT
-from tests.e2e.emulated import EmulatedSlice
+from tests.e2e.emulated import EmulatedSlice, ray_environment
 from tests.e2e.test_drills import Load, report
 
 PAIRS = 100  # two deploys and deletes each
@@ -54,7 +53,7 @@ class Footprint:
 @pytest.mark.slow
 @pytest.mark.timeout(2 * SOAK_S + 600)
 def test_nothing_leaks_and_no_alarm_is_false(emulated: EmulatedSlice) -> None:
-    record = _record(emulated)
+    record = emulated.record()
     load = Load(emulated.url, clients=2)
 
     async def both() -> tuple[list[float], Footprint, Footprint]:
@@ -80,22 +79,12 @@ def test_nothing_leaks_and_no_alarm_is_false(emulated: EmulatedSlice) -> None:
     assert after.descriptors <= before.descriptors + 20  # a few connections come and go
 
 
-def _record(stack: EmulatedSlice) -> StackRecord:
-    path = Path(stack.environment["XDG_STATE_HOME"]) / "ray-tpu-serve" / "local" / f"{stack.port}.json"
-    return StackRecord(**json.loads(path.read_text()))
-
-
 def _pairs(record: StackRecord, pairs: int) -> list[float]:
-    environment = {
-        **head.stack_environment(Path(record.temp_dir), record.first_port, classic=False),
-        "RAY_ADDRESS": f"127.0.0.1:{record.first_port}",
-        "PATH": os.environ["PATH"],
-    }
     command = [sys.executable, "-m", "tests.e2e.rounds", str(pairs)]
     log = Path(record.temp_dir, "rounds.log")
     with log.open("w") as said:
         done = subprocess.run(
-            command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=said, text=True, timeout=30 * pairs
+            command, cwd=ROOT, env=ray_environment(record), stdout=subprocess.PIPE, stderr=said, text=True, timeout=30 * pairs
         )
     assert done.returncode == 0, log.read_text()[-4000:]
     found: list[float] = json.loads(done.stdout.strip().splitlines()[-1])

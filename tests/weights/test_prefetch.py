@@ -1,5 +1,6 @@
 """A copy on a host: what is refused, what is asked again, what disks and other processes do to it."""
 
+import errno
 import multiprocessing
 import os
 import time
@@ -175,6 +176,26 @@ def test_a_full_disk_is_seen_before(files: dict[str, bytes], tmp_path: Path, mon
     monkeypatch.setattr(local_copy, "_SPARE_BYTES", 2**60)
     with pytest.raises(UserError, match=r"GiB free, and .* are still missing: make room"):
         prefetch(URL, tmp_path / "host", Progress())
+
+
+def test_a_disk_that_fills_up_keeps_what_it_has(
+    files: dict[str, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, written = os.pwrite, list[int]()
+
+    def pwrite(descriptor: int, data: memoryview, offset: int) -> int:
+        if len(written) == 10:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        written.append(offset)
+        return real(descriptor, data, offset)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "pwrite", pwrite)
+        with pytest.raises(OperationError, match="the disk is full; what is there stays"):
+            prefetch(URL, tmp_path / "host", Progress(), parallel=1)
+    outcome = prefetch(URL, tmp_path / "host", Progress())
+    assert outcome.read_bytes < outcome.size_bytes
+    assert contents(tmp_path / "host", files) == files
 
 
 def test_a_directory_that_cannot_be_written_is_named(files: dict[str, bytes]) -> None:  # noqa: ARG001

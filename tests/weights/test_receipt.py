@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from apps.errors import ContentError
-from apps.weights import receipt
+from apps.weights import describe, receipt
 
 
 @pytest.fixture
@@ -14,8 +14,7 @@ def weights(tmp_path: Path) -> Path:
     (tmp_path / "sub").mkdir()
     (tmp_path / "config.json").write_text("{}")
     (tmp_path / "sub" / "model.safetensors").write_bytes(b"0123456789")
-    files = receipt.describe_files(tmp_path)
-    receipt.write_receipt(tmp_path, receipt.Receipt("here", "2026-01-01T00:00:00+00:00", "test", files))
+    describe.complete(tmp_path, "here", "1", None)
     return tmp_path
 
 

@@ -1,0 +1,43 @@
+"""The manifest and the receipt of a model that was made here, in its directory, rather than brought from a bucket."""
+
+import hashlib
+from datetime import UTC, datetime
+from pathlib import Path
+
+from apps.settings import PROJECT, project_version
+from apps.weights import receipt
+from apps.weights.crc32c import crc32c
+from apps.weights.manifest import MANIFEST_NAME, PART_BYTES, Manifest, ManifestFile, dumps
+
+
+def complete(directory: Path, source: str, revision: str, licence: str | None) -> Manifest:
+    """Write down what the directory holds now: from here on it is whole, and any change to it shows."""
+    names = sorted(str(path.relative_to(directory)) for path in directory.rglob("*") if path.is_file())
+    own = (MANIFEST_NAME, receipt.RECEIPT_NAME)
+    files = tuple(_describe(directory, name) for name in names if name not in own)
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    found = Manifest(source, revision, licence, now, f"{PROJECT} {project_version()}", PART_BYTES, files)
+    (directory / MANIFEST_NAME).write_text(dumps(found))
+    receipt.write_receipt(directory, receipt_for(directory, found, source))
+    return found
+
+
+def receipt_for(directory: Path, manifest: Manifest, source: str) -> receipt.Receipt:
+    """The receipt of a copy whose every byte was compared with the manifest."""
+    entries = []
+    for file in manifest.files:
+        status = (directory / file.name).stat()
+        entries.append(receipt.FileEntry(file.name, status.st_size, status.st_mtime_ns, file.sha256))
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    return receipt.Receipt(source, now, f"{PROJECT} {project_version()}", tuple(entries), manifest.digest)
+
+
+def _describe(directory: Path, name: str) -> ManifestFile:
+    sha256, whole, parts, size = hashlib.sha256(), "00000000", [], 0
+    with (directory / name).open("rb") as file:
+        while data := file.read(PART_BYTES):
+            sha256.update(data)
+            whole = crc32c(data, whole)
+            parts.append(crc32c(data))
+            size += len(data)
+    return ManifestFile(name, size, sha256.hexdigest(), whole, tuple(parts))
