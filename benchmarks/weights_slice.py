@@ -9,7 +9,7 @@ from pathlib import Path
 import ray
 from ray.cluster_utils import Cluster
 
-from apps.weights.slice_prefetch import Place, prefetch_on_hosts
+from apps.weights.slice_prefetch import LogWatcher, Place, prefetch_on_hosts
 from benchmarks.weights import make_source
 from benchmarks.weights_server import BUCKET, Limit, serving
 
@@ -43,7 +43,7 @@ def compare_modes(directory: Path, gb: int) -> dict[str, float]:
 def _bring(mode: str, nodes: list[str], root: Path) -> float:
     places = [Place(f"slice-a/{number}", node, str(root / str(number))) for number, node in enumerate(nodes)]
     start = time.monotonic()
-    prefetch_on_hosts(f"gs://{BUCKET}", places, mode, print)
+    prefetch_on_hosts(f"gs://{BUCKET}", places, mode, LogWatcher(print))
     seconds = time.monotonic() - start
     shutil.rmtree(root)
     return seconds

@@ -1,15 +1,17 @@
 """Prefetch ahead of time to every slice of a Ray cluster, so that a replica finds its weights there when it starts."""
 
+import contextlib
 import sys
 from collections import defaultdict
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 
 import ray
 
 from apps.errors import OperationError, UserError
 from apps.slice.hosts import SLICE_NAME
 from apps.weights.for_replica import places
-from apps.weights.slice_prefetch import SliceOutcome, prefetch_on_hosts
+from apps.weights.progress import HostBars
+from apps.weights.slice_prefetch import LogWatcher, SliceOutcome, prefetch_on_hosts
 
 
 def prefetch_all_slices(url: str, directory: str, mode: str, stall_s: float) -> dict[str, SliceOutcome]:
@@ -31,11 +33,15 @@ def prefetch_all_slices(url: str, directory: str, mode: str, stall_s: float) -> 
             slices[node["Labels"][SLICE_NAME]].append(node["NodeID"])
     if not slices:
         raise UserError("the Ray cluster has no TPU hosts now: is the slice up, and do its nodes have the TPU labels?")
-    with ThreadPoolExecutor(len(slices)) as pool:
+    watcher = HostBars() if sys.stderr.isatty() else LogWatcher(_say)
+    with ThreadPoolExecutor(len(slices)) as pool, contextlib.ExitStack() as stack:
+        if isinstance(watcher, HostBars):
+            stack.callback(watcher.stop)
         running = {
-            name: pool.submit(prefetch_on_hosts, url, places(nodes, directory), mode, _say, stall_s=stall_s)
+            name: pool.submit(prefetch_on_hosts, url, places(nodes, directory), mode, watcher, stall_s=stall_s)
             for name, nodes in sorted(slices.items())
         }
+        wait(running.values())
     failed = {name: problem for name, future in running.items() if (problem := future.exception())}
     for name, problem in failed.items():
         _say(f"{name}: {problem}")

@@ -11,7 +11,7 @@ from apps.errors import UserError
 from apps.settings import weights_url
 from apps.slice.hosts import host_name
 from apps.weights.replica_args import HOST, PrefetchArgs, directory_on
-from apps.weights.slice_prefetch import Place, prefetch_on_hosts
+from apps.weights.slice_prefetch import LogWatcher, Place, prefetch_on_hosts
 
 logger = logging.getLogger("ray.serve")
 
@@ -31,7 +31,7 @@ async def bring_weights(args: PrefetchArgs, source: str, node_ids: Sequence[str]
             "WEIGHTS_URL; `python -m apps.weights stage` brings them there"
         )
     outcome = await asyncio.to_thread(
-        prefetch_on_hosts, url, places(node_ids, args.to or source), args.mode, logger.info, stall_s=args.stall_s
+        prefetch_on_hosts, url, places(node_ids, args.to or source), args.mode, LogWatcher(logger.info), stall_s=args.stall_s
     )
     logger.info(f"weights of {url}: {outcome}")
 

@@ -14,8 +14,8 @@ import ray
 
 from apps.errors import BundleError, OperationError
 from apps.weights import manifest
-from apps.weights.crc32c import Buffer, crc32c
-from apps.weights.local_copy import LocalCopy
+from apps.weights.crc32c import Buffer
+from apps.weights.local_copy import LocalCopy, WrongBytesError
 from apps.weights.metrics import HostMetrics
 from apps.weights.prefetch import begin, fetch
 from apps.weights.progress import Progress
@@ -46,11 +46,13 @@ class HostFetch:
     def open(self) -> list[int]:
         """Take the directory, and say which parts are missing; none are where the copy is whole."""
         self._copy.__enter__()
+        started = time.monotonic()
         if self._copy.is_whole():
             missing = set[int]()
         else:
             index_of = {part: index for index, part in enumerate(self._parts)}
             missing = {index_of[part] for part in self._copy.missing()}
+        self._metrics.verified(time.monotonic() - started)
         self._have = set(range(len(self._parts))) - missing
         begin(self._progress, self._copy.manifest, [self._parts[index] for index in sorted(missing)])
         return sorted(missing)
@@ -87,10 +89,9 @@ class HostFetch:
         return self._copy.read(self._parts[index])
 
     @ray.method(concurrency_group="tell")
-    def progress(self) -> tuple[int, int, int]:
-        """Bytes that are here, bytes of all, ranges that were asked for again."""
-        self._metrics.retried(self._progress.retries)
-        return self._progress.done_bytes, self._progress.total_bytes, self._progress.retries
+    def progress(self) -> tuple[int, int]:
+        """Bytes that are here, and bytes of all."""
+        return self._progress.done_bytes, self._progress.total_bytes
 
     def close(self) -> None:
         """Let others use the directory."""
@@ -132,16 +133,23 @@ class HostFetch:
             data = ray.get(reference, timeout=0)
         except (ray.exceptions.RayError, ray.exceptions.GetTimeoutError):  # its host is late, or gone
             data = None
-        if data is None or crc32c(data) != self._parts[index].crc32c:
+        if data is None or not self._accepted(index, data):
             self._fetch([index])
             return
-        self._copy.write(self._parts[index], data)
         taken.append(index)
         self._progress.advance(self._parts[index].file, self._parts[index].length, moved=True)
         self._mark(index, "hosts")
 
+    def _accepted(self, index: int, data: Buffer) -> bool:
+        try:
+            self._copy.write(self._parts[index], [data])
+        except WrongBytesError:
+            return False
+        return True
+
     def _mark(self, index: int, source: str) -> None:
         self._metrics.read(self._parts[index].length, source)
+        self._metrics.observe(self._progress)
         with self._there:
             self._have.add(index)
             self._there.notify_all()

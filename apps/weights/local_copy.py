@@ -10,7 +10,7 @@ import fcntl
 import os
 import shutil
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import TracebackType
 
@@ -21,9 +21,14 @@ from apps.weights import receipt
 from apps.weights.crc32c import Buffer, crc32c
 from apps.weights.describe import receipt_for
 from apps.weights.manifest import Manifest, ManifestFile, Part
+from apps.weights.retry import PassingError
 
 _PARTIAL = ".partial"
 _SPARE_BYTES = 256 * 1024**2  # a disk filled to the last byte harms others
+
+
+class WrongBytesError(PassingError):
+    """Bytes that are not what the manifest says; on the way, or for good."""
 
 
 class LocalCopy:
@@ -69,15 +74,18 @@ class LocalCopy:
             self._check_room(sum(part.length for part in found))
         return found
 
-    def write(self, part: Part, data: Buffer) -> None:
-        """Put a part, whose checksum was compared, in its place; the last one of a file moves the file to its own.
+    def write(self, part: Part, pieces: Iterable[Buffer]) -> None:
+        """Put a part in its place and compare it; the last one of a file moves the file to its own.
 
         Raises:
+            WrongBytesError: they are not what the manifest says; the part is still missing.
             OperationError: the disk is full, or not writable.
         """
         with self._explained():
             with self._partial(part.file).open("r+b", buffering=0) as file:
-                _write_all(file.fileno(), data, part.start)
+                found = _write_all(file.fileno(), pieces, part.start)
+            if found != part.crc32c:
+                raise WrongBytesError(f"{part}: not what the manifest says")
             with self._lock:
                 self._left[part.file] -= 1
                 last = self._left[part.file] == 0
@@ -186,8 +194,13 @@ def _has_data(descriptor: int, part: Part) -> bool:
         return False
 
 
-def _write_all(descriptor: int, data: Buffer, start: int) -> None:
-    view = data.data
-    while view:
-        count = os.pwrite(descriptor, view, start)
-        view, start = view[count:], start + count
+def _write_all(descriptor: int, pieces: Iterable[Buffer], start: int) -> str:
+    """Write the pieces one after the other; their checksum."""
+    checksum = "00000000"
+    for piece in pieces:
+        checksum = crc32c(piece, checksum)
+        view = piece.data
+        while view:
+            count = os.pwrite(descriptor, view, start)
+            view, start = view[count:], start + count
+    return checksum

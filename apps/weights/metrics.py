@@ -1,10 +1,12 @@
-"""What Prometheus sees of a prefetch, through Ray's own metrics: bytes by where they came from, and ranges asked for again."""
+"""What Prometheus sees of a prefetch, through Ray's own metrics: bytes by their origin, their rate, and what went wrong."""
 
-from ray.util.metrics import Counter
+from ray.util.metrics import Counter, Gauge
+
+from apps.weights.progress import Progress
 
 
 class HostMetrics:
-    """Counters of one host's copy."""
+    """Of one host's copy."""
 
     def __init__(self, host: str) -> None:
         self._tags = {"host": host}
@@ -13,19 +15,26 @@ class HostMetrics:
             description="Bytes of model weights that a host has read, from the bucket or from other hosts",
             tag_keys=("host", "source"),
         )
-        self._retries = Counter(
-            "weights_retries_total",
-            description="Ranges of model weights that a host had to ask for again",
-            tag_keys=("host",),
-        )
-        self._told_retries = 0
+        self._gauges = {
+            name: Gauge(f"weights_{name}", description=text, tag_keys=("host",))
+            for name, text in {
+                "bytes_per_second": "Mean rate at which a host has read model weights since it began",
+                "retries": "Ranges of model weights that a host had to ask for again since it began",
+                "stalls": "Of those, the ranges that brought nothing for too long",
+                "verify_seconds": "Time that a host took to compare the weights that were there with their manifest",
+            }.items()
+        }
 
     def read(self, size_bytes: int, source: str) -> None:
         """Bytes came from `bucket` or from `hosts`."""
         self._bytes.inc(size_bytes, {**self._tags, "source": source})
 
-    def retried(self, total: int) -> None:
-        """`total` ranges were asked for again since the start."""
-        if total > self._told_retries:
-            self._retries.inc(total - self._told_retries, self._tags)
-            self._told_retries = total
+    def verified(self, seconds: float) -> None:
+        """What was there has been compared."""
+        self._gauges["verify_seconds"].set(seconds, self._tags)
+
+    def observe(self, progress: Progress) -> None:
+        """The figures that a copy's progress keeps."""
+        self._gauges["bytes_per_second"].set(progress.rate, self._tags)
+        self._gauges["retries"].set(progress.retries, self._tags)
+        self._gauges["stalls"].set(progress.stalls, self._tags)

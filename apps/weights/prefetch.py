@@ -11,15 +11,16 @@ import numpy as np
 
 from apps.errors import ContentError, OperationError
 from apps.weights import receipt
-from apps.weights.crc32c import Buffer, crc32c
-from apps.weights.local_copy import LocalCopy
+from apps.weights.crc32c import Buffer
+from apps.weights.local_copy import LocalCopy, WrongBytesError
 from apps.weights.manifest import Manifest, Part
 from apps.weights.progress import Progress
 from apps.weights.readers import STALL_S, RangeReader
-from apps.weights.retry import PassingError, with_retries
+from apps.weights.retry import with_retries
 from apps.weights.store import Store, whole_manifest
 
 PARALLEL = 16  # one connection to a bucket is slow, and hosts have many cores
+_PIECE_BYTES = 1024**2  # fits the cache of a core
 logger = logging.getLogger("ray.serve")
 
 
@@ -79,11 +80,11 @@ def fetch(
     failures: list[BaseException] = []
 
     def work() -> None:
-        buffer = np.empty(copy.manifest.part_bytes, np.uint8)
+        buffer = np.empty(_PIECE_BYTES, np.uint8)
         try:
             while not failures:
                 part = waiting.get_nowait()
-                copy.write(part, read_part(reader, part, buffer, progress))
+                _bring(copy, part, reader, buffer, progress)
                 progress.advance(part.file, part.length, moved=True)
                 on_part(part)
         except queue.Empty:
@@ -100,26 +101,21 @@ def fetch(
         raise failures[0]
 
 
-def read_part(reader: RangeReader, part: Part, buffer: Buffer, progress: Progress) -> Buffer:
-    """A part's bytes, in the front of `buffer`, read again where that may help.
+def _bring(copy: LocalCopy, part: Part, reader: RangeReader, buffer: Buffer, progress: Progress) -> None:
+    """A part into the copy, read again where that may help; wrong bytes once, as they may be right the second time."""
+    wrong = 0
 
-    Raises:
-        ContentError: they came twice, and twice not as the manifest says.
-        OperationError: they did not come.
-    """
-    view, wrong = buffer[: part.length], 0
-
-    def attempt() -> Buffer:
+    def attempt() -> None:
         nonlocal wrong
-        reader.read_into(part.file, part.start, view)
-        if crc32c(view) != part.crc32c:
+        try:
+            copy.write(part, reader.pieces(part.file, part.start, part.length, buffer))
+        except WrongBytesError as error:
             wrong += 1
             if wrong == 2:
-                raise ContentError(f"{part}: not what the manifest says; the model must be staged anew")
-            raise PassingError("not what the manifest says")
-        return view
+                raise ContentError(f"{error}; the model must be staged anew") from error
+            raise
 
-    return with_retries(str(part), attempt, on_retry=progress.retried)
+    with_retries(str(part), attempt, on_retry=progress.retried)
 
 
 def without_source(url: str, directory: Path, error: OperationError) -> Outcome:

@@ -5,7 +5,9 @@ import threading
 import time
 from collections.abc import Callable
 from types import TracebackType
-from typing import TextIO
+from typing import Any, TextIO
+
+from apps.weights.retry import PassingError, StalledError
 
 _LINE_EVERY_S = 60.0
 
@@ -21,6 +23,7 @@ class Progress:
         self.moved_bytes = 0
         """Of `done_bytes`, those that this run has brought; the rest was there."""
         self.retries = 0
+        self.stalls = 0
         self.started = time.monotonic()
 
     def begin(self, files: dict[str, int], verb: str) -> None:
@@ -38,10 +41,11 @@ class Progress:
         if self._on_bytes and moved:
             self._on_bytes(size_bytes)
 
-    def retried(self) -> None:
+    def retried(self, error: PassingError) -> None:
         """A range had to be asked for again."""
         with self._lock:
             self.retries += 1
+            self.stalls += isinstance(error, StalledError)
 
     def say(self, text: str) -> None:
         """A line beside the bars."""
@@ -101,12 +105,10 @@ class BarProgress(Progress):
 
     def __init__(self) -> None:
         super().__init__()
-        from rich.progress import BarColumn, DownloadColumn, TextColumn, TimeRemainingColumn, TransferSpeedColumn
         from rich.progress import Progress as Bars
 
-        columns = [TextColumn("{task.description}"), BarColumn(), DownloadColumn(binary_units=True)]
-        self._bars = Bars(*columns, TransferSpeedColumn(), TimeRemainingColumn(), transient=True)
-        self._tasks: dict[str, object] = {}
+        self._bars = Bars(*_columns(), transient=True)
+        self._tasks: dict[str, Any] = {}
 
     def say(self, text: str) -> None:
         self._bars.console.print(text, highlight=False, soft_wrap=True)
@@ -119,10 +121,40 @@ class BarProgress(Progress):
 
     def _show(self, name: str, size_bytes: int) -> None:
         for key in {name, ""} & set(self._tasks):
-            self._bars.advance(self._tasks[key], size_bytes)  # type: ignore[arg-type]
+            self._bars.advance(self._tasks[key], size_bytes)
 
     def _show_end(self) -> None:
         self._bars.stop()
+
+
+class HostBars:
+    """A bar for each host of one or several slices; a watcher of `prefetch_on_hosts`."""
+
+    def __init__(self) -> None:
+        from rich.progress import Progress as Bars
+
+        self._bars = Bars(*_columns(), transient=True)
+        self._tasks: dict[str, Any] = {}
+        self._bars.start()
+
+    def hosts(self, done: dict[str, tuple[int, int]]) -> None:
+        for host, (here, total) in done.items():
+            if host not in self._tasks:
+                self._tasks[host] = self._bars.add_task(host, total=total)
+            self._bars.update(self._tasks[host], completed=here)
+
+    def say(self, text: str) -> None:
+        self._bars.console.print(text, highlight=False, soft_wrap=True)
+
+    def stop(self) -> None:
+        self._bars.stop()
+
+
+def _columns() -> list[Any]:
+    from rich.progress import BarColumn, DownloadColumn, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+
+    sizes = [DownloadColumn(binary_units=True), TransferSpeedColumn(), TimeRemainingColumn()]
+    return [TextColumn("{task.description}"), BarColumn(), *sizes]
 
 
 def for_stream(stream: TextIO = sys.stderr) -> Progress:

@@ -1,4 +1,4 @@
-"""Read ranges of files into memory from several threads at once: over HTTP, from a disk, or through any fsspec file system.
+"""Read ranges of files from several threads at once: over HTTP, from a disk, or through any fsspec file system.
 
 HTTP is the standard library's: it reads from the socket straight into the caller's memory, which no higher client does. A read
 fails with a `PassingError` where trying again may help, and with a `ContentError` where the file is not there or is shorter.
@@ -8,7 +8,7 @@ import contextlib
 import http.client
 import ssl
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import SplitResult, urlsplit
@@ -17,16 +17,19 @@ import numpy as np
 
 from apps.errors import ContentError, OperationError
 from apps.weights.crc32c import Buffer
-from apps.weights.retry import PassingError
+from apps.weights.retry import PassingError, StalledError
 
 STALL_S = 20.0
 """A range that brings no byte for so long is given up and asked for anew."""
 
 
 class RangeReader(Protocol):
-    """Fills `buffer` with a file's bytes from `start` on. Safe to call from several threads."""
+    """Gives a range of a file in pieces of at most the buffer's size, each of them in the front of that buffer, until the next.
 
-    def read_into(self, name: str, start: int, buffer: Buffer) -> None: ...
+    Small pieces stay in the processor's cache between the network and the disk. Safe to call from several threads.
+    """
+
+    def pieces(self, name: str, start: int, length: int, buffer: Buffer) -> Iterator[Buffer]: ...
 
 
 class FileReader:
@@ -35,11 +38,11 @@ class FileReader:
     def __init__(self, root: Path) -> None:
         self._root = root
 
-    def read_into(self, name: str, start: int, buffer: Buffer) -> None:
+    def pieces(self, name: str, start: int, length: int, buffer: Buffer) -> Iterator[Buffer]:
         try:
             with (self._root / name).open("rb", buffering=0) as file:
                 file.seek(start)
-                _fill(buffer, file.readinto, f"{self._root / name}")
+                yield from _pieces(length, buffer, file.readinto, f"{self._root / name}")
         except FileNotFoundError:
             raise ContentError(f"{self._root / name} is missing, the manifest lists it") from None
         except OSError as error:
@@ -53,17 +56,17 @@ class FsspecReader:
         self._fs = fs
         self._root = root
 
-    def read_into(self, name: str, start: int, buffer: Buffer) -> None:
+    def pieces(self, name: str, start: int, length: int, buffer: Buffer) -> Iterator[Buffer]:  # noqa: ARG002 - all in one
         path = f"{self._root}/{name}"
         try:
-            data = self._fs.cat_file(path, start=start, end=start + len(buffer))
+            data = self._fs.cat_file(path, start=start, end=start + length)
         except FileNotFoundError:
             raise ContentError(f"{path} is missing, the manifest lists it") from None
         except OSError as error:
             raise PassingError(str(error)) from error
-        if len(data) != len(buffer):
-            raise ContentError(f"{path} ends within bytes {start:,} to {start + len(buffer) - 1:,}")
-        buffer[:] = np.frombuffer(data, np.uint8)
+        if len(data) != length:
+            raise ContentError(f"{path} ends within bytes {start:,} to {start + length - 1:,}")
+        yield np.frombuffer(data, np.uint8)
 
 
 class HttpReader:
@@ -75,24 +78,26 @@ class HttpReader:
         self._stall_s = stall_s
         self._local = threading.local()
 
-    def read_into(self, name: str, start: int, buffer: Buffer) -> None:
+    def pieces(self, name: str, start: int, length: int, buffer: Buffer) -> Iterator[Buffer]:
         url = urlsplit(self._url_of(name))
-        headers = {**self._headers(), "range": f"bytes={start}-{start + len(buffer) - 1}", "accept-encoding": "identity"}
+        headers = {**self._headers(), "range": f"bytes={start}-{start + length - 1}", "accept-encoding": "identity"}
+        done = False
         try:
             connection = self._connection(url)
             connection.request("GET", f"{url.path}?{url.query}" if url.query else url.path, headers=headers)
             answer = connection.getresponse()
-            if answer.status != 206 and not (answer.status == 200 and start == 0 and answer.length == len(buffer)):
+            if answer.status != 206 and not (answer.status == 200 and start == 0 and answer.length == length):
                 _refused(name, answer)
-            _fill(buffer, answer.readinto, name)
+            yield from _pieces(length, buffer, answer.readinto, name)
             answer.read()  # nothing is left: the connection is free for the next range
-        except (OSError, http.client.HTTPException, PassingError) as error:
-            self._forget()
-            if isinstance(error, PassingError):
-                raise
-            stalled = isinstance(error, TimeoutError)
-            message = f"no bytes for {self._stall_s:g} s" if stalled else f"{type(error).__name__}: {error}"
-            raise PassingError(message) from error
+            done = True
+        except (OSError, http.client.HTTPException) as error:
+            if isinstance(error, TimeoutError):
+                raise StalledError(f"no bytes for {self._stall_s:g} s") from error
+            raise PassingError(f"{type(error).__name__}: {error}") from error
+        finally:
+            if not done:
+                self._forget()
 
     def _connection(self, url: SplitResult) -> http.client.HTTPConnection:
         found: tuple[str, http.client.HTTPConnection] | None = getattr(self._local, "open", None)
@@ -123,9 +128,9 @@ def _refused(name: str, answer: http.client.HTTPResponse) -> None:
     raise PassingError(f"HTTP {answer.status} {answer.reason}", float(after) if after.isdigit() else None)
 
 
-def _fill(buffer: Buffer, readinto: Callable[[memoryview], int | None], name: str) -> None:
-    view: memoryview = buffer.data
-    while view:
-        if not (count := readinto(view)):
-            raise PassingError(f"{name} ended {len(view):,} bytes early")
-        view = view[count:]
+def _pieces(length: int, buffer: Buffer, readinto: Callable[[memoryview], int | None], name: str) -> Iterator[Buffer]:
+    while length:
+        if not (count := readinto(buffer[:length].data)):
+            raise PassingError(f"{name} ended {length:,} bytes early")
+        yield buffer[:count]
+        length -= count

@@ -19,15 +19,19 @@ class PassingError(Exception):
         self.after_s = after_s
 
 
+class StalledError(PassingError):
+    """Nothing came for too long."""
+
+
 def with_retries(
     what: str,
     attempt: Callable[[], Result],
     *,
     tries: int = 5,
     pause_s: float = 0.5,
-    on_retry: Callable[[], None] = lambda: None,
+    on_retry: Callable[[PassingError], None] = lambda _: None,
 ) -> Result:
-    """The attempt's result; after a `PassingError` it is made again, with pauses that double.
+    """The attempt's result; after a `PassingError`, of which `on_retry` is told, it is made again, with pauses that double.
 
     Raises:
         OperationError: the last try failed as well; it names `what` and the failure.
@@ -39,7 +43,7 @@ def with_retries(
         except PassingError as error:
             if number == tries:
                 raise OperationError(f"{what}: {error}; {tries} tries, then given up") from error
-            on_retry()
+            on_retry(error)
             pause = min(_LONGEST_PAUSE_S, pause_s * 2 ** (number - 1)) * jitter.uniform(0.5, 1.0)
             time.sleep(pause if error.after_s is None else error.after_s)
     raise AssertionError("tries is 1 or more")

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
@@ -38,6 +38,29 @@ class Place:
     directory: str
 
 
+class Watcher(Protocol):
+    """Who wants to know how far the hosts are: told about once a second, and a line at a time."""
+
+    def hosts(self, done: dict[str, tuple[int, int]]) -> None:
+        """(bytes that are there, bytes of all) of each host by its name."""
+
+    def say(self, text: str) -> None:
+        """A line for a log."""
+
+
+class LogWatcher:
+    """A line a minute."""
+
+    def __init__(self, say: Callable[[str], None]) -> None:
+        self.say = say
+        self._next_line = time.monotonic() + _SAY_EVERY_S
+
+    def hosts(self, done: dict[str, tuple[int, int]]) -> None:
+        if time.monotonic() > self._next_line:
+            self._next_line = time.monotonic() + _SAY_EVERY_S
+            self.say("weights: " + ", ".join(f"{host} {gib(here)} of {gib(total)}" for host, (here, total) in done.items()))
+
+
 @dataclass(frozen=True)
 class SliceOutcome:
     """Bytes of the model, bytes read from the bucket and bytes exchanged, over all hosts, and the seconds it took."""
@@ -53,9 +76,9 @@ class SliceOutcome:
 
 
 def prefetch_on_hosts(
-    url: str, places: Sequence[Place], mode: str, say: Callable[[str], None], *, stall_s: float = STALL_S
+    url: str, places: Sequence[Place], mode: str, watcher: Watcher, *, stall_s: float = STALL_S
 ) -> SliceOutcome:
-    """Make every place a whole copy of the model at `url`; `say` gets a line a minute. Needs a Ray connection.
+    """Make every place a whole copy of the model at `url`, and tell the watcher. Needs a Ray connection.
 
     Raises:
         UserError: no such mode, or a host's disk has no room.
@@ -72,33 +95,28 @@ def prefetch_on_hosts(
         wanted = whole_manifest(Store(url))
     except OperationError as error:
         return _without_source(url, places, error, started)
-    fetchers = [_start(place, url, wanted, stall_s, _window(places, wanted.part_bytes)) for place in places]
+    fetchers = {place.host: _start(place, url, wanted, stall_s, _window(places, wanted.part_bytes)) for place in places}
     try:
-        read = _run(fetchers, wanted, mode, say)
+        read = _run(fetchers, wanted, mode, watcher)
     finally:
-        for fetcher in fetchers:
+        for fetcher in fetchers.values():
             ray.kill(fetcher)
     totals = [sum(one[key] for one in read) for key in ("bucket", "hosts")]
     return SliceOutcome(wanted.size_bytes, totals[0], totals[1], time.monotonic() - started)
 
 
-def _run(fetchers: list[Any], wanted: manifest.Manifest, mode: str, say: Callable[[str], None]) -> list[dict[str, int]]:
-    missing = dict(enumerate(set(one) for one in _get([fetcher.open.remote() for fetcher in fetchers])))
+def _run(fetchers: dict[str, Any], wanted: manifest.Manifest, mode: str, watcher: Watcher) -> list[dict[str, int]]:
+    actors = list(fetchers.values())
+    missing = dict(enumerate(set(one) for one in _get([actor.open.remote() for actor in actors])))
     sizes = [part.length for part in wanted.parts()]
     shared = owners(sizes, missing) if mode == "slice-once" else []
-    peers = dict(enumerate(fetchers))
-    running = [fetcher.run.remote(shared or [me] * len(sizes), me, peers) for me, fetcher in enumerate(fetchers)]
-    next_line = time.monotonic() + _SAY_EVERY_S
+    peers = dict(enumerate(actors))
+    running = [actor.run.remote(shared or [me] * len(sizes), me, peers) for me, actor in peers.items()]
     while len(ray.wait(running, num_returns=len(running), timeout=_POLL_S)[0]) < len(running):
         failed = [one for one in ray.wait(running, num_returns=len(running), timeout=0)[0]]
         _get(failed)  # the first failure ends it; the others' parts stay on their disks
-        if time.monotonic() > next_line:
-            next_line = time.monotonic() + _SAY_EVERY_S
-            here = _get([fetcher.progress.remote() for fetcher in fetchers])
-            say(
-                "weights: "
-                + ", ".join(f"host {number} {gib(done)} of {gib(total)}" for number, (done, total, _) in enumerate(here))
-            )
+        here = _get([actor.progress.remote() for actor in actors])
+        watcher.hosts(dict(zip(fetchers, here, strict=True)))
     return _get(running)
 
 

@@ -1,5 +1,6 @@
 """Compare what is there with what must be there: a copy with its receipt, a staged model with its manifest."""
 
+import functools
 import hashlib
 from pathlib import Path
 
@@ -7,10 +8,11 @@ import numpy as np
 
 from apps.errors import ContentError
 from apps.weights import receipt
-from apps.weights.manifest import Manifest, ManifestFile
-from apps.weights.prefetch import read_part
+from apps.weights.crc32c import Buffer
+from apps.weights.manifest import Manifest, ManifestFile, Part
 from apps.weights.progress import Progress
 from apps.weights.readers import RangeReader
+from apps.weights.retry import with_retries
 from apps.weights.store import Store, whole_manifest
 
 
@@ -51,10 +53,19 @@ def verify_url(url: str, progress: Progress, *, deep: bool) -> int:
     return len(wanted.files)
 
 
+def _read_part(reader: RangeReader, part: Part) -> Buffer:
+    whole, scratch, done = np.empty(part.length, np.uint8), np.empty(part.length, np.uint8), 0
+    for piece in reader.pieces(part.file, part.start, part.length, scratch):
+        whole[done : done + len(piece)] = piece
+        done += len(piece)
+    return whole
+
+
 def _check_content(wanted: Manifest, file: ManifestFile, reader: RangeReader, progress: Progress, url: str) -> None:
-    digest, buffer = hashlib.sha256(), np.empty(wanted.part_bytes, np.uint8)
+    digest = hashlib.sha256()
     for part in wanted.parts(file.name):
-        digest.update(read_part(reader, part, buffer, progress).data)
+        data = with_retries(str(part), functools.partial(_read_part, reader, part), on_retry=progress.retried)
+        digest.update(data.data)
         progress.advance(file.name, part.length, moved=True)
     if digest.hexdigest() != file.sha256:
         raise ContentError(f"{url}/{file.name} is not what the manifest says (SHA-256): stage the model again")

@@ -114,9 +114,8 @@ class EmulatedSlice:
             return dict(json.load(response))
 
     def deploy(self, change: Callable[[dict[str, Any]], None], directory: Path) -> None:
-        """`serve deploy` of serve_configs/emulated.yaml with its LLM config changed, and without the chat."""
-        config = yaml.safe_load((ROOT / "serve_configs" / "emulated.yaml").read_text())
-        config["http_options"]["port"] = self.port
+        """`serve deploy` of what the stack was started with, its LLM config changed, and without the chat."""
+        config = yaml.safe_load(Path(self.record().temp_dir, "serve.yaml").read_text())
         config["applications"] = config["applications"][:1]
         change(config["applications"][0]["args"]["llm_configs"][0])
         path = directory / "serve.yaml"

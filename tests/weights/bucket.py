@@ -16,6 +16,7 @@ from gcp_storage_emulator import server as emulator
 from gcp_storage_emulator.server import RequestHandler
 from gcp_storage_emulator.storage import Storage
 
+from benchmarks.weights_server import Meter
 from tests.weights.hub import QuietServer
 
 NAME = "models"
@@ -30,9 +31,7 @@ class Bucket:
         self.downloaded: Counter[str] = Counter()
         self.uploads: Counter[str] = Counter()
         self.faults: list[str] = []
-        self.bytes_per_s: float | None = None
-        self._meter = threading.Lock()
-        self._free_at = 0.0
+        self.meter = Meter(None)
         self._server = QuietServer(("127.0.0.1", 0), partial(_Handler, self))
         self._server.daemon_threads = True
         self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
@@ -56,15 +55,6 @@ class Bucket:
         data = bytearray(self.storage._store.read_bytes(path))
         data[at] ^= 1
         self.storage._store.write_bytes(path, bytes(data))
-
-    def pace(self, size_bytes: int) -> None:
-        """Sleep as long as a bucket of limited bandwidth would take."""
-        if self.bytes_per_s is None:
-            return
-        with self._meter:
-            self._free_at = max(self._free_at, time.monotonic()) + size_bytes / self.bytes_per_s
-            until = self._free_at
-        time.sleep(max(0.0, until - time.monotonic()))
 
     def close(self) -> None:
         self._server.shutdown()
@@ -103,7 +93,7 @@ class _Handler(RequestHandler):
     def _send(self, answer: bytes, fault: str | None) -> None:
         head, _, body = answer.partition(b"\r\n\r\n")
         name = unquote(urlsplit(self.path).path.partition("/o/")[2])
-        self.bucket.pace(len(body))
+        self.bucket.meter.wait_for(len(body))
         if fault == "flip":
             body = bytes([body[0] ^ 1]) + body[1:]
         if fault == "cut":

@@ -18,6 +18,7 @@ from apps.weights.progress import Progress
 from apps.weights.sources import open_source
 from apps.weights.stage import stage
 from apps.weights.store import Store
+from benchmarks.weights_server import Meter
 from tests.weights.bucket import Bucket
 from tests.weights.conftest import model_files, served
 from tests.weights.hub import REPOSITORY, Hub
@@ -78,7 +79,7 @@ def test_prefetch(bucket: Bucket, tmp_path: Path) -> None:
         (source / name).write_bytes(data)
     stage(open_source(str(source), None), Store(URL), Progress(), part_bytes=PART_BYTES)
     size = sum(map(len, wanted.values()))
-    bucket.bytes_per_s = size / 0.5
+    bucket.meter = Meter(size / 0.5)
     draw = random.Random(2)
     start = time.monotonic()
     assert _run(prefetch_to, (str(tmp_path / "first"), bucket.endpoint), None)

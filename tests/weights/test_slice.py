@@ -1,6 +1,7 @@
 """Four hosts of a slice, as Ray nodes on this machine, that bring a model from one bucket to four disks."""
 
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,7 +13,8 @@ from ray.cluster_utils import Cluster
 from apps.errors import ContentError, OperationError, UserError
 from apps.weights import receipt, slice_prefetch
 from apps.weights.share import owners
-from apps.weights.slice_prefetch import Place, prefetch_on_hosts
+from apps.weights.slice_prefetch import LogWatcher, Place, prefetch_on_hosts
+from benchmarks.weights_server import Meter
 from tests.weights.bucket import Bucket, running_bucket
 from tests.weights.test_prefetch import PART_BYTES, contents, staged
 
@@ -64,22 +66,22 @@ def test_every_host_is_whole(
     nodes: list[str], slice_bucket: Bucket, files: dict[str, bytes], tmp_path: Path, mode: str, times: int
 ) -> None:
     size = sum(map(len, files.values()))
-    outcome = prefetch_on_hosts(URL, places(nodes, tmp_path), mode, print)
+    outcome = prefetch_on_hosts(URL, places(nodes, tmp_path), mode, LogWatcher(print))
     for place in places(nodes, tmp_path):
         assert contents(Path(place.directory), files) == files
         receipt.verify(Path(place.directory), deep=True)
     assert read_of(slice_bucket) == outcome.bucket_bytes == times * size
     assert outcome.exchanged_bytes == (HOSTS - times) * size
-    again = prefetch_on_hosts(URL, places(nodes, tmp_path), mode, print)
+    again = prefetch_on_hosts(URL, places(nodes, tmp_path), mode, LogWatcher(print))
     assert (again.bucket_bytes, again.exchanged_bytes) == (0, 0)
 
 
 def test_a_new_host_gets_all_from_the_others(
     nodes: list[str], slice_bucket: Bucket, files: dict[str, bytes], tmp_path: Path
 ) -> None:
-    prefetch_on_hosts(URL, places(nodes, tmp_path)[:3], "slice-once", print)
+    prefetch_on_hosts(URL, places(nodes, tmp_path)[:3], "slice-once", LogWatcher(print))
     slice_bucket.downloaded.clear()
-    outcome = prefetch_on_hosts(URL, places(nodes, tmp_path), "slice-once", print)
+    outcome = prefetch_on_hosts(URL, places(nodes, tmp_path), "slice-once", LogWatcher(print))
     assert read_of(slice_bucket) == 0
     assert outcome.exchanged_bytes == sum(map(len, files.values()))
     assert contents(tmp_path / "host-3", files) == files
@@ -89,14 +91,14 @@ def test_a_killed_host_goes_on_where_it_was(
     nodes: list[str], slice_bucket: Bucket, files: dict[str, bytes], tmp_path: Path
 ) -> None:
     size = sum(map(len, files.values()))
-    slice_bucket.bytes_per_s = size / 2
+    slice_bucket.meter = Meter(size / 2)
     victim = prefetch_in_background(nodes, tmp_path)
     victim.wait_until_read(slice_bucket, size // 4)
     victim.kill()
-    slice_bucket.bytes_per_s = None
+    slice_bucket.meter = Meter(None)
     with pytest.raises(OperationError, match="a host failed"):
         victim.result()
-    prefetch_on_hosts(URL, places(nodes, tmp_path), "slice-once", print)
+    prefetch_on_hosts(URL, places(nodes, tmp_path), "slice-once", LogWatcher(print))
     for place in places(nodes, tmp_path):
         assert contents(Path(place.directory), files) == files
     assert read_of(slice_bucket) <= size + HOSTS * 8 * PART_BYTES  # what was in flight
@@ -108,11 +110,14 @@ class prefetch_in_background:  # noqa: N801 - reads as a call
     def __init__(self, nodes: list[str], root: Path) -> None:
         from concurrent.futures import ThreadPoolExecutor
 
-        self._future = ThreadPoolExecutor(1).submit(prefetch_on_hosts, URL, places(nodes, root), "slice-once", print)
+        self._future = ThreadPoolExecutor(1).submit(
+            prefetch_on_hosts, URL, places(nodes, root), "slice-once", LogWatcher(print)
+        )
 
     def wait_until_read(self, bucket: Bucket, size_bytes: int) -> None:
         while read_of(bucket) < size_bytes:
             assert not self._future.done(), self._future.exception()
+            time.sleep(0.02)
 
     def kill(self) -> None:
         titles = {process: " ".join(process.info["cmdline"] or []) for process in psutil.process_iter(["cmdline"])}
@@ -131,7 +136,7 @@ def test_a_flipped_bit_is_refused_on_every_host(
     name = "model-00002-of-00002.safetensors"
     slice_bucket.flip_a_bit(f"gemma/{name}", len(files[name]) // 2)
     with pytest.raises(ContentError, match=f"{name} bytes .* not what the manifest says"):
-        prefetch_on_hosts(URL, places(nodes, tmp_path), "slice-once", print)
+        prefetch_on_hosts(URL, places(nodes, tmp_path), "slice-once", LogWatcher(print))
     for place in places(nodes, tmp_path):
         with pytest.raises(ContentError):
             receipt.verify(Path(place.directory))
@@ -143,17 +148,17 @@ def test_whole_hosts_serve_without_the_bucket(
     def unreachable(_: object) -> None:
         raise OperationError("no network")
 
-    prefetch_on_hosts(URL, places(nodes, tmp_path)[:3], "slice-once", print)
+    prefetch_on_hosts(URL, places(nodes, tmp_path)[:3], "slice-once", LogWatcher(print))
     monkeypatch.setattr(slice_prefetch, "whole_manifest", unreachable)
-    outcome = prefetch_on_hosts(URL, places(nodes, tmp_path)[:3], "slice-once", print)
+    outcome = prefetch_on_hosts(URL, places(nodes, tmp_path)[:3], "slice-once", LogWatcher(print))
     assert (outcome.size_bytes, outcome.bucket_bytes) == (sum(map(len, files.values())), 0)
     with pytest.raises(OperationError, match="no network"):
-        prefetch_on_hosts(URL, places(nodes, tmp_path), "slice-once", print)
+        prefetch_on_hosts(URL, places(nodes, tmp_path), "slice-once", LogWatcher(print))
 
 
 def test_an_unknown_mode_is_refused(nodes: list[str], tmp_path: Path) -> None:
     with pytest.raises(UserError, match="give one of slice-once, per-host, stream"):
-        prefetch_on_hosts(URL, places(nodes, tmp_path), "twice", print)
+        prefetch_on_hosts(URL, places(nodes, tmp_path), "twice", LogWatcher(print))
 
 
 def test_owners_share_evenly_and_never_read_what_a_host_has() -> None:
