@@ -8,13 +8,14 @@ from pathlib import Path
 PROJECT = "ray-tpu-serve"
 
 
-def project_version() -> str:
-    """Version of this project, installed (as in the image) or run from its source tree."""
+def name_and_version() -> str:
+    """This project with its version, installed (as in the image) or run from its source tree."""
     try:
-        return version(PROJECT)
+        found = version(PROJECT)
     except PackageNotFoundError:
         pyproject = Path(__file__).parents[1] / "pyproject.toml"
-        return str(tomllib.loads(pyproject.read_text())["project"]["version"])
+        found = str(tomllib.loads(pyproject.read_text())["project"]["version"])
+    return f"{PROJECT} {found}"
 
 
 def cache_root() -> Path:

@@ -9,7 +9,8 @@ from pathlib import Path
 import ray
 from ray.cluster_utils import Cluster
 
-from apps.weights.slice_prefetch import LogWatcher, Place, prefetch_on_hosts
+from apps.weights.progress import LogWatcher
+from apps.weights.slice_prefetch import Place, prefetch_on_hosts
 from benchmarks.weights import make_source
 from benchmarks.weights_server import BUCKET, Limit, serving
 

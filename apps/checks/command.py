@@ -7,6 +7,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from apps.checks.findings import Finding
+
+Row = tuple[Path, int | None, Finding]
+"""A file, the line in it (None for a file that cannot be read), and what was found there."""
+
 
 def main(argv: Sequence[str]) -> int:
     """Exit code 0 if there are no errors (warnings may be), 2 if there are or a file cannot be read."""
@@ -15,19 +20,17 @@ def main(argv: Sequence[str]) -> int:
     from apps.checks.source import read
     from apps.errors import UserError
 
-    rows: list[dict[str, Any]] = []
+    rows: list[Row] = []
     for file in options.files:
         try:
             source = read(file)
         except UserError as error:
-            rows.append(_row(file, None, "error", "", str(error)))
+            rows.append((file, None, Finding((), str(error))))
             continue
         found = check_serve_config(source.content, direct_streaming=not options.classic, slices=options.slices)
-        for one in sorted(found, key=lambda one: source.line(one.path)):
-            row = _row(file, source.line(one.path), one.severity, one.where, one.message)
-            rows.append(row | {"value": _plain(one.value), "allowed": one.allowed, "did_you_mean": one.did_you_mean})
-    print(json.dumps(rows, indent=1) if options.json else _text(rows, len(options.files)))
-    return 2 if any(row["severity"] == "error" for row in rows) else 0
+        rows += [(file, source.line(one.path), one) for one in sorted(found, key=lambda one: source.line(one.path))]
+    print(json.dumps([_plain(*row) for row in rows], indent=1) if options.json else _text(rows, len(options.files)))
+    return 2 if any(one.severity == "error" for _, _, one in rows) else 0
 
 
 def _parse(argv: Sequence[str]) -> argparse.Namespace:
@@ -42,33 +45,22 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def _row(file: Path, line: int | None, severity: str, path: str, message: str) -> dict[str, Any]:
-    empty = {"value": None, "allowed": None, "did_you_mean": None}
-    return {"file": str(file), "line": line, "severity": severity, "path": path, "message": message} | empty
+def _plain(file: Path, line: int | None, one: Finding) -> dict[str, Any]:
+    where = one.where if line else ""
+    value = one.value if isinstance(one.value, str | int | float | bool | None) else str(one.value)
+    head = {"file": str(file), "line": line, "severity": one.severity, "path": where, "message": one.message}
+    return head | {"value": value, "allowed": one.allowed, "did_you_mean": one.did_you_mean}
 
 
-def _plain(value: Any) -> Any:
-    return value if isinstance(value, str | int | float | bool | None) else str(value)
-
-
-def _text(rows: list[dict[str, Any]], files: int) -> str:
-    lines = [_line(row) for row in rows]
-    errors = sum(row["severity"] == "error" for row in rows)
+def _text(rows: Sequence[Row], files: int) -> str:
+    lines = [f"{file}:{line}: {one.severity}: {one}" if line else f"{one.severity}: {one.message}" for file, line, one in rows]
+    errors = sum(one.severity == "error" for _, _, one in rows)
     counts = (_count(files, "file"), _count(errors, "error"), _count(len(rows) - errors, "warning"))
     return "\n".join([*lines, "{}: {}, {}".format(*counts)])
 
 
 def _count(number: int, what: str) -> str:
     return f"{number} {what}{'' if number == 1 else 's'}"
-
-
-def _line(row: dict[str, Any]) -> str:
-    if row["line"] is None:
-        return f"{row['severity']}: {row['message']}"
-    more = [f"allowed: {row['allowed']}"] if row["allowed"] else []
-    more += [f"did you mean {row['did_you_mean']}?"] if row["did_you_mean"] else []
-    tail = f" ({'; '.join(more)})" if more else ""
-    return f"{row['file']}:{row['line']}: {row['severity']}: {row['path']}: {row['message']}{tail}"
 
 
 if __name__ == "__main__":

@@ -1,17 +1,16 @@
 """Prefetch ahead of time to every slice of a Ray cluster, so that a replica finds its weights there when it starts."""
 
-import contextlib
 import sys
 from collections import defaultdict
-from concurrent.futures import ThreadPoolExecutor, wait
+from concurrent.futures import ThreadPoolExecutor
 
 import ray
 
 from apps.errors import OperationError, UserError
 from apps.slice.hosts import SLICE_NAME
 from apps.weights.for_replica import places
-from apps.weights.progress import HostBars
-from apps.weights.slice_prefetch import LogWatcher, SliceOutcome, prefetch_on_hosts
+from apps.weights.progress import watcher_for_stream
+from apps.weights.slice_prefetch import SliceOutcome, prefetch_on_hosts
 
 
 def prefetch_all_slices(url: str, directory: str, mode: str, stall_s: float) -> dict[str, SliceOutcome]:
@@ -33,23 +32,15 @@ def prefetch_all_slices(url: str, directory: str, mode: str, stall_s: float) -> 
             slices[node["Labels"][SLICE_NAME]].append(node["NodeID"])
     if not slices:
         raise UserError("the Ray cluster has no TPU hosts now: is the slice up, and do its nodes have the TPU labels?")
-    watcher = HostBars() if sys.stderr.isatty() else LogWatcher(_say)
-    with ThreadPoolExecutor(len(slices)) as pool, contextlib.ExitStack() as stack:
-        if isinstance(watcher, HostBars):
-            stack.callback(watcher.stop)
+    with watcher_for_stream() as watcher, ThreadPoolExecutor(len(slices)) as pool:
         running = {
             name: pool.submit(prefetch_on_hosts, url, places(nodes, directory), mode, watcher, stall_s=stall_s)
             for name, nodes in sorted(slices.items())
         }
-        wait(running.values())
     failed = {name: problem for name, future in running.items() if (problem := future.exception())}
     for name, problem in failed.items():
-        _say(f"{name}: {problem}")
+        print(f"{name}: {problem}", file=sys.stderr)
     if failed:
         first = next(iter(failed.values()))
         raise first if len(failed) == 1 else OperationError(f"{len(failed)} of {len(slices)} slices failed: {first}")
     return {name: future.result() for name, future in running.items()}
-
-
-def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)

@@ -11,13 +11,17 @@ from dataclasses import asdict
 from pathlib import Path
 
 from apps.errors import BundleError, UserError
+from apps.weights.receipt import RECEIPT_NAME
+from apps.weights.replica_args import MODES
+from apps.weights.retry import STALL_S
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; an error that is meant for people is printed as one line."""
     options = _parser().parse_args(argv)
     try:
-        return int(options.run(options) or 0)
+        options.run(options)
+        return 0
     except BundleError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
@@ -51,10 +55,13 @@ def _parser() -> argparse.ArgumentParser:
         "--all-slices", action="store_true", help="on every TPU host of the Ray cluster, each slice sharing its reads"
     )
     fetch.add_argument(
-        "--mode", choices=["slice-once", "per-host"], default="slice-once", help="with --all-slices (default: %(default)s)"
+        "--mode",
+        choices=sorted({*MODES} - {"stream"}),
+        default=MODES[0],
+        help="of --all-slices (default: %(default)s)",
     )
-    fetch.add_argument("--parallel", type=_positive, help="ranges in flight, 16 MiB each (default: 16)")
-    fetch.add_argument("--stall", type=_positive, default=20, metavar="S", help="ask again after so many silent seconds")
+    fetch.add_argument("--parallel", type=_positive, help="ranges in flight")
+    fetch.add_argument("--stall", type=_positive, default=STALL_S, metavar="S", help="ask again after so many silent seconds")
     fetch.set_defaults(run=_prefetch)
 
     verify = commands.add_parser("verify", help="compare a copy with its receipt, or a staged model with its manifest")
@@ -118,10 +125,10 @@ def _verify(options: argparse.Namespace) -> None:
 
     path = Path(options.place).expanduser()
     with progress.for_stream() as shown:
-        if path.is_dir() and (path / "receipt.json").exists():
-            count = verify_directory(path, shown, deep=options.deep)
+        if path.is_dir() and (path / RECEIPT_NAME).exists():
+            count = len(verify_directory(path, shown, deep=options.deep).files)
         else:
-            count = verify_url(options.place, shown, deep=options.deep)
+            count = len(verify_url(options.place, shown, deep=options.deep).files)
     print(f"{options.place}: {count} files are as they must be ({'content' if options.deep else 'size and time or checksum'})")
 
 

@@ -1,13 +1,12 @@
 """The manifest and the receipt of a model that was made here, in its directory, rather than brought from a bucket."""
 
 import hashlib
-from datetime import UTC, datetime
 from pathlib import Path
 
-from apps.settings import PROJECT, project_version
+from apps.settings import name_and_version
 from apps.weights import receipt
 from apps.weights.crc32c import crc32c
-from apps.weights.manifest import MANIFEST_NAME, PART_BYTES, Manifest, ManifestFile, dumps
+from apps.weights.manifest import MANIFEST_NAME, PART_BYTES, Manifest, ManifestFile, dumps, now
 
 
 def complete(directory: Path, source: str, revision: str, licence: str | None) -> Manifest:
@@ -15,8 +14,7 @@ def complete(directory: Path, source: str, revision: str, licence: str | None) -
     names = sorted(str(path.relative_to(directory)) for path in directory.rglob("*") if path.is_file())
     own = (MANIFEST_NAME, receipt.RECEIPT_NAME)
     files = tuple(_describe(directory, name) for name in names if name not in own)
-    now = datetime.now(UTC).isoformat(timespec="seconds")
-    found = Manifest(source, revision, licence, now, f"{PROJECT} {project_version()}", PART_BYTES, files)
+    found = Manifest(source, revision, licence, now(), name_and_version(), PART_BYTES, files)
     (directory / MANIFEST_NAME).write_text(dumps(found))
     receipt.write_receipt(directory, receipt_for(directory, found, source))
     return found
@@ -28,8 +26,7 @@ def receipt_for(directory: Path, manifest: Manifest, source: str) -> receipt.Rec
     for file in manifest.files:
         status = (directory / file.name).stat()
         entries.append(receipt.FileEntry(file.name, status.st_size, status.st_mtime_ns, file.sha256))
-    now = datetime.now(UTC).isoformat(timespec="seconds")
-    return receipt.Receipt(source, now, f"{PROJECT} {project_version()}", tuple(entries), manifest.digest)
+    return receipt.Receipt(source, now(), name_and_version(), tuple(entries), manifest.digest)
 
 
 def _describe(directory: Path, name: str) -> ManifestFile:

@@ -10,8 +10,9 @@ import ray
 from apps.errors import UserError
 from apps.settings import weights_url
 from apps.slice.hosts import host_name
+from apps.weights.progress import LogWatcher
 from apps.weights.replica_args import HOST, PrefetchArgs, directory_on
-from apps.weights.slice_prefetch import LogWatcher, Place, prefetch_on_hosts
+from apps.weights.slice_prefetch import Place, prefetch_on_hosts
 
 logger = logging.getLogger("ray.serve")
 

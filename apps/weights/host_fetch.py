@@ -45,7 +45,7 @@ class HostFetch:
 
     def open(self) -> list[int]:
         """Take the directory, and say which parts are missing; none are where the copy is whole."""
-        self._copy.__enter__()
+        self._copy.__enter__()  # for as long as the actor lives
         started = time.monotonic()
         if self._copy.is_whole():
             missing = set[int]()
@@ -92,10 +92,6 @@ class HostFetch:
     def progress(self) -> tuple[int, int]:
         """Bytes that are here, and bytes of all."""
         return self._progress.done_bytes, self._progress.total_bytes
-
-    def close(self) -> None:
-        """Let others use the directory."""
-        self._copy.__exit__(None, None, None)
 
     def _guarded(self, work: Callable[[], None]) -> None:
         try:

@@ -6,6 +6,7 @@ It is independent of where the files are: `receipt.json` is the proof of one cop
 import hashlib
 import json
 from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import PurePosixPath
 from typing import Any
@@ -79,6 +80,11 @@ def dumps(manifest: Manifest) -> str:
     return json.dumps({"format": _FORMAT, **asdict(manifest)}, indent=1) + "\n"
 
 
+def now() -> str:
+    """The time as manifests and receipts have it: UTC in ISO 8601, to the second."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
 def loads(text: str | bytes, where: str) -> Manifest:
     """The manifest in a JSON text that was read from `where`.
 
@@ -89,7 +95,7 @@ def loads(text: str | bytes, where: str) -> Manifest:
         data: dict[str, Any] = json.loads(text)
         if data.pop("format") != _FORMAT:
             raise ValueError("written by a newer version of this project")
-        files = tuple(_file(entry) for entry in data.pop("files"))
+        files = tuple(file_from(entry) for entry in data.pop("files"))
         manifest = Manifest(**data, files=files)
         _check(manifest)
     except (ValueError, TypeError, KeyError, AttributeError) as error:
@@ -97,7 +103,8 @@ def loads(text: str | bytes, where: str) -> Manifest:
     return manifest
 
 
-def _file(entry: dict[str, Any]) -> ManifestFile:
+def file_from(entry: dict[str, Any]) -> ManifestFile:
+    """A file from its JSON form. Raises `TypeError` or `KeyError` for another."""
     return ManifestFile(**{**entry, "part_crc32c": tuple(entry["part_crc32c"])})
 
 

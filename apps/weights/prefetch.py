@@ -15,8 +15,8 @@ from apps.weights.crc32c import Buffer
 from apps.weights.local_copy import LocalCopy, WrongBytesError
 from apps.weights.manifest import Manifest, Part
 from apps.weights.progress import Progress
-from apps.weights.readers import STALL_S, RangeReader
-from apps.weights.retry import with_retries
+from apps.weights.readers import RangeReader
+from apps.weights.retry import STALL_S, with_retries
 from apps.weights.store import Store, whole_manifest
 
 PARALLEL = 16  # one connection to a bucket is slow, and hosts have many cores

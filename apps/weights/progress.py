@@ -1,11 +1,12 @@
 """How far a copy is: bars in a terminal, one line a minute in a log, and the same figures for metrics."""
 
+import contextlib
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from types import TracebackType
-from typing import Any, TextIO
+from typing import Any, Protocol, TextIO
 
 from apps.weights.retry import PassingError, StalledError
 
@@ -13,11 +14,10 @@ _LINE_EVERY_S = 60.0
 
 
 class Progress:
-    """Counts bytes of several files from several threads; subclasses and `on_bytes` show them."""
+    """Counts bytes of several files from several threads; subclasses show them."""
 
-    def __init__(self, on_bytes: Callable[[int], None] | None = None) -> None:
+    def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._on_bytes = on_bytes
         self.total_bytes = 0
         self.done_bytes = 0
         self.moved_bytes = 0
@@ -38,8 +38,6 @@ class Progress:
             self.done_bytes += size_bytes
             self.moved_bytes += size_bytes if moved else 0
             self._show(name, size_bytes)
-        if self._on_bytes and moved:
-            self._on_bytes(size_bytes)
 
     def retried(self, error: PassingError) -> None:
         """A range had to be asked for again."""
@@ -71,8 +69,8 @@ class Progress:
 class LogProgress(Progress):
     """A line at the start, one a minute, and one at the end."""
 
-    def __init__(self, write: Callable[[str], None], on_bytes: Callable[[int], None] | None = None) -> None:
-        super().__init__(on_bytes)
+    def __init__(self, write: Callable[[str], None]) -> None:
+        super().__init__()
         self._write = write
         self._verb = ""
         self._next_line = 0.0
@@ -127,15 +125,32 @@ class BarProgress(Progress):
         self._bars.stop()
 
 
+class Watcher(Protocol):
+    """Who wants to know how far the hosts of a slice are; told about once a second."""
+
+    def hosts(self, done: dict[str, tuple[int, int]]) -> None:
+        """(bytes that are there, bytes of all) of each host by its name."""
+
+
+class LogWatcher:
+    """A line a minute."""
+
+    def __init__(self, write: Callable[[str], None]) -> None:
+        self._write = write
+        self._next_line = time.monotonic() + _LINE_EVERY_S
+
+    def hosts(self, done: dict[str, tuple[int, int]]) -> None:
+        if time.monotonic() >= self._next_line:
+            self._next_line = time.monotonic() + _LINE_EVERY_S
+            self._write("weights: " + ", ".join(f"{host} {gib(here)} of {gib(total)}" for host, (here, total) in done.items()))
+
+
 class HostBars:
-    """A bar for each host of one or several slices; a watcher of `prefetch_on_hosts`."""
+    """A bar for each host."""
 
-    def __init__(self) -> None:
-        from rich.progress import Progress as Bars
-
-        self._bars = Bars(*_columns(), transient=True)
+    def __init__(self, bars: Any) -> None:
+        self._bars = bars
         self._tasks: dict[str, Any] = {}
-        self._bars.start()
 
     def hosts(self, done: dict[str, tuple[int, int]]) -> None:
         for host, (here, total) in done.items():
@@ -143,11 +158,17 @@ class HostBars:
                 self._tasks[host] = self._bars.add_task(host, total=total)
             self._bars.update(self._tasks[host], completed=here)
 
-    def say(self, text: str) -> None:
-        self._bars.console.print(text, highlight=False, soft_wrap=True)
 
-    def stop(self) -> None:
-        self._bars.stop()
+@contextlib.contextmanager
+def watcher_for_stream(stream: TextIO = sys.stderr) -> Iterator[Watcher]:
+    """Bars where a person looks on, else lines."""
+    if not stream.isatty():
+        yield LogWatcher(_writer(stream))
+        return
+    from rich.progress import Progress as Bars
+
+    with Bars(*_columns(), transient=True) as bars:
+        yield HostBars(bars)
 
 
 def _columns() -> list[Any]:
@@ -161,7 +182,11 @@ def for_stream(stream: TextIO = sys.stderr) -> Progress:
     """Bars where a person looks on, else lines."""
     if stream.isatty():
         return BarProgress()
-    return LogProgress(lambda text: print(text, file=stream, flush=True))
+    return LogProgress(_writer(stream))
+
+
+def _writer(stream: TextIO) -> Callable[[str], None]:
+    return lambda text: print(text, file=stream, flush=True)
 
 
 def gib(size_bytes: float) -> str:

@@ -17,10 +17,7 @@ import numpy as np
 
 from apps.errors import ContentError, OperationError
 from apps.weights.crc32c import Buffer
-from apps.weights.retry import PassingError, StalledError
-
-STALL_S = 20.0
-"""A range that brings no byte for so long is given up and asked for anew."""
+from apps.weights.retry import STALL_S, PassingError, StalledError
 
 
 class RangeReader(Protocol):

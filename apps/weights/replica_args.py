@@ -1,9 +1,14 @@
 """What an LLM config says of its weights on the hosts: read by the app, the replica and the offline checks. Light."""
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field
+
+from apps.weights.retry import STALL_S
+
+Mode = Literal["slice-once", "per-host", "stream"]
+MODES: tuple[str, ...] = get_args(Mode)
 
 CALLBACK = "apps.engine.callbacks.Prefetch"
 HOST = "{host}"
@@ -21,8 +26,8 @@ class PrefetchArgs(BaseModel):
 
     url: str | None = None
     to: str | None = None
-    mode: Literal["slice-once", "per-host", "stream"] = "slice-once"
-    stall_s: float = Field(default=20.0, gt=0)
+    mode: Mode = "slice-once"
+    stall_s: float = Field(default=STALL_S, gt=0)
 
 
 def asks_for_prefetch(config: Mapping[str, Any]) -> bool:

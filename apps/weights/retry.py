@@ -9,6 +9,8 @@ from apps.errors import OperationError
 
 Result = TypeVar("Result")
 _LONGEST_PAUSE_S = 30.0
+STALL_S = 20.0
+"""A range that brings no byte for so long is given up and asked for anew."""
 
 
 class PassingError(Exception):

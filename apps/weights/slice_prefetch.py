@@ -5,10 +5,10 @@ it; `stream` leaves the reading to vLLM (load_format runai_streamer) and only co
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
@@ -17,15 +17,14 @@ from apps.errors import BundleError, OperationError, UserError
 from apps.weights import manifest
 from apps.weights.host_fetch import HostFetch
 from apps.weights.prefetch import without_source
-from apps.weights.progress import Progress, gib
-from apps.weights.readers import STALL_S
+from apps.weights.progress import Progress, Watcher, gib
+from apps.weights.replica_args import MODES
+from apps.weights.retry import STALL_S
 from apps.weights.share import owners
 from apps.weights.store import Store, whole_manifest
 from apps.weights.verify import verify_url
 
-MODES = ("slice-once", "per-host", "stream")
 _POLL_S = 1.0
-_SAY_EVERY_S = 60.0
 _MOST_IN_FLIGHT = 8
 
 
@@ -36,29 +35,6 @@ class Place:
     host: str
     node_id: str
     directory: str
-
-
-class Watcher(Protocol):
-    """Who wants to know how far the hosts are: told about once a second, and a line at a time."""
-
-    def hosts(self, done: dict[str, tuple[int, int]]) -> None:
-        """(bytes that are there, bytes of all) of each host by its name."""
-
-    def say(self, text: str) -> None:
-        """A line for a log."""
-
-
-class LogWatcher:
-    """A line a minute."""
-
-    def __init__(self, say: Callable[[str], None]) -> None:
-        self.say = say
-        self._next_line = time.monotonic() + _SAY_EVERY_S
-
-    def hosts(self, done: dict[str, tuple[int, int]]) -> None:
-        if time.monotonic() > self._next_line:
-            self._next_line = time.monotonic() + _SAY_EVERY_S
-            self.say("weights: " + ", ".join(f"{host} {gib(here)} of {gib(total)}" for host, (here, total) in done.items()))
 
 
 @dataclass(frozen=True)
@@ -89,13 +65,14 @@ def prefetch_on_hosts(
         raise UserError(f"mode {mode!r}: give one of {', '.join(MODES)}")
     started = time.monotonic()
     if mode == "stream":
-        verify_url(url, Progress(), deep=False)
-        return SliceOutcome(whole_manifest(Store(url)).size_bytes, 0, 0, time.monotonic() - started)
+        compared = verify_url(url, Progress(), deep=False)
+        return SliceOutcome(compared.size_bytes, 0, 0, time.monotonic() - started)
     try:
         wanted = whole_manifest(Store(url))
     except OperationError as error:
         return _without_source(url, places, error, started)
-    fetchers = {place.host: _start(place, url, wanted, stall_s, _window(places, wanted.part_bytes)) for place in places}
+    window = _window(places, wanted.part_bytes)
+    fetchers = {place.host: _start(place, url, wanted, stall_s, window) for place in places}
     try:
         read = _run(fetchers, wanted, mode, watcher)
     finally:
@@ -112,12 +89,13 @@ def _run(fetchers: dict[str, Any], wanted: manifest.Manifest, mode: str, watcher
     shared = owners(sizes, missing) if mode == "slice-once" else []
     peers = dict(enumerate(actors))
     running = [actor.run.remote(shared or [me] * len(sizes), me, peers) for me, actor in peers.items()]
-    while len(ray.wait(running, num_returns=len(running), timeout=_POLL_S)[0]) < len(running):
-        failed = [one for one in ray.wait(running, num_returns=len(running), timeout=0)[0]]
-        _get(failed)  # the first failure ends it; the others' parts stay on their disks
+    while True:
+        ended, left = ray.wait(running, num_returns=len(running), timeout=_POLL_S)
+        read = _get(ended)  # the first failure ends it; the others' parts stay on their disks
+        if not left:
+            return list(read)
         here = _get([actor.progress.remote() for actor in actors])
         watcher.hosts(dict(zip(fetchers, here, strict=True)))
-    return _get(running)
 
 
 def _start(place: Place, url: str, wanted: manifest.Manifest, stall_s: float, window: int) -> Any:

@@ -6,16 +6,14 @@ goes on with the units that are there.
 """
 
 import hashlib
-import time
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
-from datetime import UTC, datetime
 from json import dumps, loads
 
 from apps.errors import ContentError, UserError
-from apps.settings import PROJECT, project_version
+from apps.settings import name_and_version
 from apps.weights import manifest
 from apps.weights.crc32c import crc32c
 from apps.weights.manifest import MANIFEST_NAME, PART_BYTES, Manifest, ManifestFile, part_ranges
@@ -78,18 +76,19 @@ def stage(
         ContentError: a file is not what the source says it is; it is named, and nothing of it is kept.
         OperationError: the source or the store failed.
     """
-    there, wrong = store.manifest(), list[str]()
-    if there and _is_of(there, source) and not (wrong := _wrong(there, store)):
-        progress.say(f"{store.url} holds {source.name} at {source.revision} already, whole")
-        store.remove(_STAGING)
-        return there
-    if there and not _is_of(there, source) and not replace:
-        raise UserError(
-            f"{store.url} holds {there.source} at {there.revision}: give --replace to put {source.name} at {source.revision} "
-            "in its place, or another --to"
-        )
-    if there:
-        _keep_right_files(there, wrong if _is_of(there, source) else [file.name for file in there.files], store)
+    if there := store.manifest():
+        if _is_of(there, source):
+            right = _right_files(there, store)
+            if len(right) == len(there.files):
+                progress.say(f"{store.url} holds {source.name} at {source.revision} already, whole")
+                store.remove(_STAGING)
+                return there
+            _note_as_staged(right, _folder(there.revision, there.part_bytes), store)
+        elif not replace:
+            raise UserError(
+                f"{store.url} holds {there.source} at {there.revision}: give --replace to put {source.name} at "
+                f"{source.revision} in its place, or another --to"
+            )
         store.remove(MANIFEST_NAME)
     return _Stage(source, store, progress, part_bytes).run(parallel)
 
@@ -101,8 +100,9 @@ class _Stage:
         self._source = source
         self._store = store
         self._progress = progress
-        self._staging = f"{_STAGING}/{source.revision}"
-        self._there = store.find(self._staging)
+        self._folder = _folder(source.revision, part_bytes)
+        self._there = store.find(self._folder)
+        self._units_there = {name.rpartition("-")[0]: name for name in self._there}
 
     def run(self, parallel: int) -> Manifest:
         done = {file.name: entry for file in self._source.files if (entry := self._finished(file))}
@@ -140,15 +140,14 @@ class _Stage:
 
     def _move(self, unit: _Unit) -> tuple[bytes, str]:
         """A unit's bytes, and the name under which the store has them now; from the store where it has them already."""
-        prefix = f"{self._staging}/units/{unit.file.name}/{unit.start:015d}-"
-        for name, stored in self._there.items():
-            if name.startswith(prefix) and stored.size_bytes == unit.length:
-                data = self._store.read(name)
-                if data is not None and name == prefix + crc32c(data):
-                    self._progress.advance(unit.file.name, unit.length, moved=False)
-                    return data, name
+        place = f"{self._folder}/units/{unit.file.name}/{unit.start:015d}"
+        there = self._units_there.get(place)
+        found = self._store.read(there) if there else None
+        if there and found is not None and len(found) == unit.length and there == f"{place}-{crc32c(found)}":
+            self._progress.advance(unit.file.name, unit.length, moved=False)
+            return found, there
         data = self._source.read(unit.file.name, unit.start, unit.length) if unit.length else b""
-        name = prefix + crc32c(data)
+        name = f"{place}-{crc32c(data)}"
         if unit.length < unit.file.size_bytes:
             self._store.write(name, data)
         self._progress.advance(unit.file.name, unit.length, moved=True)
@@ -162,10 +161,10 @@ class _Stage:
         else:
             self._store.write(entry.name, running.small)
         stored = self._store.stat(entry.name)
-        if stored is None or stored.size_bytes != entry.size_bytes or stored.crc32c not in (None, entry.crc32c):
+        if stored is None or not stored.is_of(entry):
             self._give_up(running)
             raise ContentError(f"{self._store.url}/{entry.name} is not what was written to it ({stored}): start again")
-        self._store.write(_record(self._source.revision, entry.name), dumps(asdict(entry)).encode())
+        _note_as_staged([entry], self._folder, self._store)
         return entry
 
     def _check(self, running: _Running, entry: ManifestFile) -> None:
@@ -178,17 +177,15 @@ class _Stage:
             raise ContentError(f"{file.name} is not what {self._source.name} says it is: nothing of it is kept; start again")
 
     def _give_up(self, running: _Running) -> None:
-        self._store.remove(f"{self._staging}/units/{running.file.name}")
+        self._store.remove(f"{self._folder}/units/{running.file.name}")
 
     def _finished(self, file: SourceFile) -> ManifestFile | None:
         """The entry of a file that an earlier run has brought here whole."""
-        record = _record(self._source.revision, file.name)
+        record = _record(self._folder, file.name)
         if record not in self._there or not (text := self._store.read(record)):
             return None
-        data = loads(text)
-        entry = ManifestFile(**{**data, "part_crc32c": tuple(data["part_crc32c"])})
-        stored = self._store.stat(file.name)
-        whole = stored and stored.size_bytes == entry.size_bytes == file.size_bytes and stored.crc32c in (None, entry.crc32c)
+        entry, stored = manifest.file_from(loads(text)), self._store.stat(file.name)
+        whole = stored is not None and stored.is_of(entry) and entry.size_bytes == file.size_bytes
         return entry if whole and file.sha256 in (None, entry.sha256) else None
 
     def _units(self, file: SourceFile) -> list[_Unit]:
@@ -200,22 +197,26 @@ class _Stage:
             source=self._source.name,
             revision=self._source.revision,
             licence=self._source.licence,
-            created=datetime.fromtimestamp(time.time(), UTC).isoformat(timespec="seconds"),
-            tool=f"{PROJECT} {project_version()}",
+            created=manifest.now(),
+            tool=name_and_version(),
             part_bytes=self._part_bytes,
             files=tuple(files),
         )
 
 
-def _keep_right_files(there: Manifest, wrong: list[str], store: Store) -> None:
-    """Of a model that lost some files, note the others as if they had just been staged."""
-    for file in there.files:
-        if file.name not in wrong:
-            store.write(_record(there.revision, file.name), dumps(asdict(file)).encode())
+def _note_as_staged(files: list[ManifestFile], folder: str, store: Store) -> None:
+    """For a later run: these files are in their place, whole and compared."""
+    for file in files:
+        store.write(_record(folder, file.name), dumps(asdict(file)).encode())
 
 
-def _record(revision: str, name: str) -> str:
-    return f"{_STAGING}/{revision}/files/{name}.json"
+def _folder(revision: str, part_bytes: int) -> str:
+    """What a run of another revision, or with other parts, has left is no help."""
+    return f"{_STAGING}/{revision}-{part_bytes}"
+
+
+def _record(folder: str, name: str) -> str:
+    return f"{folder}/files/{name}.json"
 
 
 def _is_of(there: Manifest, source: Source) -> bool:
@@ -224,14 +225,7 @@ def _is_of(there: Manifest, source: Source) -> bool:
     return (there.source, there.revision) == (source.name, source.revision) and listed == wanted
 
 
-def _wrong(there: Manifest, store: Store) -> list[str]:
-    """Files that the manifest lists and that are not there, or are something else by size or checksum."""
+def _right_files(there: Manifest, store: Store) -> list[ManifestFile]:
+    """Files of the manifest that are in their place, as far as size and checksum say."""
     found = store.find()
-    expected = {file.name: file for file in there.files}
-    return [
-        name
-        for name, file in expected.items()
-        if (stored := found.get(name)) is None
-        or stored.size_bytes != file.size_bytes
-        or stored.crc32c not in (None, file.crc32c)
-    ]
+    return [file for file in there.files if file.name in found and found[file.name].is_of(file)]

@@ -4,6 +4,7 @@ The only module that opens buckets. What Cloud Storage refuses comes out as an e
 """
 
 import contextlib
+import errno
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,8 @@ from typing import Any
 from apps.errors import BundleError, ContentError, OperationError, UserError
 from apps.settings import prepare_gcsfs
 from apps.weights import crc32c, manifest
-from apps.weights.readers import STALL_S, FileReader, FsspecReader, HttpReader, RangeReader
+from apps.weights.readers import FileReader, FsspecReader, HttpReader, RangeReader
+from apps.weights.retry import STALL_S
 
 _COMPOSE_MAX = 32  # objects that one compose request of Cloud Storage takes
 
@@ -24,6 +26,10 @@ class Stored:
     size_bytes: int
     crc32c: str | None
 
+    def is_of(self, file: manifest.ManifestFile) -> bool:
+        """True where nothing that the place keeps speaks against its being that file."""
+        return self.size_bytes == file.size_bytes and self.crc32c in (None, file.crc32c)
+
 
 class Store:
     """Files below one URL."""
@@ -32,6 +38,7 @@ class Store:
         self.url = url.rstrip("/")
         self._fs, self._root = _open(self.url)
         self._local = "file" in _protocols(self._fs)
+        self._is_gcs = hasattr(self._fs, "merge")
 
     def manifest(self) -> manifest.Manifest | None:
         """What is staged here; None where there is no whole model.
@@ -82,7 +89,7 @@ class Store:
         """Make one file of the parts, in their order. Cloud Storage does it without moving a byte."""
         with self._explained():
             try:
-                if hasattr(self._fs, "merge"):
+                if self._is_gcs:
                     self._compose(self._path(name), [self._path(part) for part in parts])
                 else:
                     self._concatenate(name, parts)
@@ -99,13 +106,13 @@ class Store:
         """The fastest way to read ranges of this place's files."""
         if self._local:
             return FileReader(Path(self._root))
-        if hasattr(self._fs, "credentials"):
+        if self._is_gcs:
             return HttpReader(lambda name: str(self._fs.url(self._path(name))), self._authorization, stall_s)
         return FsspecReader(self._fs, self._root)
 
     def location(self) -> str | None:
         """Region of the bucket in small letters; None where the place has none."""
-        if not hasattr(self._fs, "merge"):
+        if not self._is_gcs:
             return None
         with self._explained():
             found = self._fs.info(self._root.split("/")[0]).get("location")
@@ -164,7 +171,7 @@ def explain(error: Exception, url: str) -> BundleError:
         return OperationError(
             f"{url}: Cloud Storage refuses more requests for now ({text}); what is there stays, try again later"
         )
-    if isinstance(error, OSError) and error.errno == 28:
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
         return OperationError(f"{url}: the disk is full; what is there stays, make room and start again")
     return OperationError(f"{url}: {text}")
 
@@ -172,10 +179,12 @@ def explain(error: Exception, url: str) -> BundleError:
 def _open(url: str) -> tuple[Any, str]:
     import fsspec
 
+    options = {}
     if url.startswith(("gs://", "gcs://")):
         prepare_gcsfs()
+        options = {"use_listings_cache": False, "skip_instance_cache": True}  # another process may be writing there
     try:
-        fs, root = fsspec.core.url_to_fs(url, **_OPTIONS.get(url.partition("://")[0], {}))
+        fs, root = fsspec.core.url_to_fs(url, **options)
     except (ValueError, ImportError) as error:
         raise UserError(
             f"{url!r} is no place for weights: {error}; give gs://BUCKET/MODEL, file:///DIR or a directory"
@@ -186,9 +195,6 @@ def _open(url: str) -> tuple[Any, str]:
     if not root or root in ("gs:", "gcs:"):
         raise UserError(f"{url!r} names no bucket or directory: give for example gs://BUCKET/MODEL")
     return fs, root
-
-
-_OPTIONS: dict[str, dict[str, Any]] = {one: {"use_listings_cache": False, "skip_instance_cache": True} for one in ("gs", "gcs")}
 
 
 def _protocols(fs: Any) -> tuple[str, ...]:

@@ -16,8 +16,8 @@ from apps.weights.retry import with_retries
 from apps.weights.store import Store, whole_manifest
 
 
-def verify_directory(directory: Path, progress: Progress, *, deep: bool) -> int:
-    """The number of files of a copy, all as its receipt says: by size and time, or with `deep` by SHA-256.
+def verify_directory(directory: Path, progress: Progress, *, deep: bool) -> receipt.Receipt:
+    """The receipt of a copy whose files are all as it says: by size and time, or with `deep` by SHA-256.
 
     Raises:
         ContentError: no receipt, or a file that is not what it says; the file is named.
@@ -28,11 +28,11 @@ def verify_directory(directory: Path, progress: Progress, *, deep: bool) -> int:
         for file in found.files:
             receipt.verify_file(directory / file.name, file, deep=True)
             progress.advance(file.name, file.size_bytes, moved=True)
-    return len(found.files)
+    return found
 
 
-def verify_url(url: str, progress: Progress, *, deep: bool) -> int:
-    """The number of files of a staged model, all as its manifest says: by size and checksum, or with `deep` by SHA-256.
+def verify_url(url: str, progress: Progress, *, deep: bool) -> Manifest:
+    """The manifest of a staged model whose files are all as it says: by size and checksum, or with `deep` by SHA-256.
 
     Raises:
         ContentError: nothing is staged there, or a file is missing or something else; the file is named.
@@ -43,14 +43,14 @@ def verify_url(url: str, progress: Progress, *, deep: bool) -> int:
     for file in wanted.files:
         if (found := stored.get(file.name)) is None:
             raise ContentError(f"{url}/{file.name} is missing, the manifest lists it: stage the model again")
-        if found.size_bytes != file.size_bytes or found.crc32c not in (None, file.crc32c):
+        if not found.is_of(file):
             raise ContentError(f"{url}/{file.name} is not what the manifest says (size or checksum): stage the model again")
     if deep:
         progress.begin({file.name: file.size_bytes for file in wanted.files}, "checked")
         reader = store.reader()
         for file in wanted.files:
             _check_content(wanted, file, reader, progress, url)
-    return len(wanted.files)
+    return wanted
 
 
 def _read_part(reader: RangeReader, part: Part) -> Buffer:

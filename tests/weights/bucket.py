@@ -2,7 +2,6 @@
 
 import io
 import json
-import os
 import threading
 import time
 from collections import Counter
@@ -29,21 +28,15 @@ class Bucket:
         self.storage = Storage(use_memory_fs=True)
         self.storage.create_bucket(NAME, {"kind": "storage#bucket", "id": NAME, "name": NAME, "location": "US-EAST5"})
         self.downloaded: Counter[str] = Counter()
-        self.uploads: Counter[str] = Counter()
         self.faults: list[str] = []
         self.meter = Meter(None)
         self._server = QuietServer(("127.0.0.1", 0), partial(_Handler, self))
         self._server.daemon_threads = True
-        self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
-        self._thread.start()
+        threading.Thread(target=self._server.serve_forever, daemon=True).start()
 
     @property
     def endpoint(self) -> str:
         return f"http://127.0.0.1:{self._server.server_port}"
-
-    @property
-    def environment(self) -> dict[str, str]:
-        return {**os.environ, "STORAGE_EMULATOR_HOST": self.endpoint}
 
     def objects(self) -> dict[str, bytes]:
         listed = self.storage.objects.get(NAME, {})

@@ -81,12 +81,10 @@ def test_a_range_that_never_comes_fails_by_name(bucket: Bucket, files: dict[str,
         receipt.verify(tmp_path / "host")
 
 
-@pytest.mark.parametrize("name", sorted(served(model_files())))
+@pytest.mark.parametrize("name", sorted(name for name, data in served(model_files()).items() if data))
 def test_a_flipped_bit_in_any_file_is_refused_by_name(
     bucket: Bucket, files: dict[str, bytes], tmp_path: Path, name: str
 ) -> None:
-    if not files[name]:
-        return
     bucket.flip_a_bit(f"gemma/{name}", len(files[name]) // 2)
     with pytest.raises(ContentError, match=f"{name} bytes .* not what the manifest says"):
         prefetch(URL, tmp_path / "host", Progress())
