@@ -81,15 +81,13 @@ def measure(contender: str, gb: int, source: str, directory: Path) -> Run:
         command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
     assert process.stdin
-    assert process.stdout
     assert process.stderr
-    while (line := process.stdout.readline()).strip() != "ready":
-        if not line:
-            raise OperationError(f"{contender}: {process.stderr.read().strip().splitlines()[-1:]}")
+    _watch(process, "ready")
     start = time.monotonic()
-    process.stdin.write("\n")
-    process.stdin.flush()
-    peak = _watch(process)
+    with contextlib.suppress(BrokenPipeError):  # it has ended; its exit code says so below
+        process.stdin.write("\n")
+        process.stdin.flush()
+    peak = _watch(process, "done")
     seconds = time.monotonic() - start
     if process.wait(_DEADLINE_S) != 0:
         raise OperationError(f"{contender}: {process.stderr.read().strip().splitlines()[-1:]}")
@@ -100,12 +98,14 @@ def measure(contender: str, gb: int, source: str, directory: Path) -> Run:
     return Run(contender, gb, seconds, gb * _FILE_BYTES / 1e9 / seconds, peak)
 
 
-def _watch(process: "subprocess.Popen[str]") -> float:
-    """Wait until the contender says that it is done, or ends; the peak of its own memory in MB."""
-    said = threading.Thread(target=_read_until_done, args=(process.stdout,), daemon=True)
+def _watch(process: "subprocess.Popen[str]", word: str) -> float:
+    """Wait until the contender says a word, or ends, or is ended at the deadline; the peak of its own memory in MB."""
+    said = threading.Thread(target=_read_until, args=(process.stdout, word), daemon=True)
     said.start()
-    peak, watched = 0.0, psutil.Process(process.pid)
+    peak, watched, end = 0.0, psutil.Process(process.pid), time.monotonic() + _DEADLINE_S
     while said.is_alive():
+        if time.monotonic() > end:
+            process.kill()
         with contextlib.suppress(psutil.NoSuchProcess):
             found = watched.memory_info()
             peak = max(peak, (found.rss - found.shared) / 1e6)
@@ -113,8 +113,8 @@ def _watch(process: "subprocess.Popen[str]") -> float:
     return peak
 
 
-def _read_until_done(output: IO[str]) -> None:
-    while (line := output.readline()) and line.strip() != "done":
+def _read_until(output: IO[str], word: str) -> None:
+    while (line := output.readline()) and line.strip() != word:
         pass
 
 
@@ -173,7 +173,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the comparison and print it."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.weights", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--directory", type=Path, default=Path("/dev/shm"), help="where to write (default: %(default)s)")  # noqa: S108
-    parser.add_argument("--gb", type=int, nargs="+", default=[1, 2, 4, 8], help="sizes (default: 1 2 4 8)")
+    parser.add_argument("--gb", type=_gigabytes, nargs="+", default=[1, 2, 4, 8], help="sizes (default: 1 2 4 8)")
     parser.add_argument(
         "--connection-mb", type=float, metavar="MB/S", help="the most that one connection gives (default: no limit)"
     )
@@ -181,12 +181,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--json", action="store_true", help="one JSON object")
     options = parser.parse_args(argv)
     try:
+        if not options.directory.is_dir():
+            raise UserError(f"{options.directory} is no directory: give --directory one that is there")
         found = _slice(options) if options.slice else _one_host(options)
     except BundleError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
     print(json.dumps(found[1]) if options.json else found[0])
     return 0
+
+
+def _gigabytes(text: str) -> int:
+    if not text.isdigit() or not 1 <= int(text) <= 100:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 1 to 100")
+    return int(text)
 
 
 def _one_host(options: argparse.Namespace) -> tuple[str, dict[str, Any]]:

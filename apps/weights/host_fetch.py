@@ -1,11 +1,12 @@
 """One host's part in a prefetch of a whole slice: read its share from the bucket, take the rest from the other hosts.
 
 Runs as a Ray actor on the host. Parts travel through Ray's object store, a few at a time, so memory stays bounded however large
-the model is. A host that does not give a part in time is passed over: the bucket has it too.
+the model is. A host that gives no answer, or wrong bytes, is passed over: the bucket has the part too.
 """
 
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from apps.weights.prefetch import begin, fetch
 from apps.weights.progress import Progress
 from apps.weights.store import Store
 
-GIVERS = 8  # parts that a host gives at once
+GIVERS = 8  # parts that a host gives at once; none of them waits so long for one that the next in line would seem silent
 
 
 @ray.remote(num_cpus=0, max_restarts=0, concurrency_groups={"give": GIVERS, "tell": 1})
@@ -39,6 +40,8 @@ class HostFetch:
         self._there = threading.Condition()
         self._have: set[int] = set()
         self._failed: BundleError | None = None
+        self._read = {"bucket": 0, "hosts": 0}
+        """Bytes by where they came from."""
 
     def __repr__(self) -> str:
         return f"weights of {self._host}"  # what the Ray dashboard shows
@@ -67,8 +70,7 @@ class HostFetch:
         wanted = [index for index in range(len(self._parts)) if index not in self._have]
         own = [index for index in wanted if owners[index] == me]
         others = [index for index in wanted if owners[index] != me]
-        taken: list[int] = []
-        taking = threading.Thread(target=self._guarded, args=(lambda: self._take(others, owners, peers, taken),), daemon=True)
+        taking = threading.Thread(target=self._guarded, args=(lambda: self._take(others, owners, peers),), daemon=True)
         taking.start()
         self._guarded(lambda: self._fetch(own))
         taking.join()
@@ -76,16 +78,17 @@ class HostFetch:
             raise self._failed
         if wanted or not self._copy.is_whole():
             self._copy.finish()
-        from_peers = sum(self._parts[index].length for index in taken)
-        return {"bucket": sum(self._parts[index].length for index in wanted) - from_peers, "hosts": from_peers}
+        return self._read
 
     @ray.method(concurrency_group="give")
-    def give(self, index: int) -> Buffer:
-        """A part for another host, once it is here."""
+    def give(self, index: int) -> Buffer | None:
+        """A part for another host; None while it is still on its way here, however slow that is: ask again."""
         with self._there:
-            in_time = self._there.wait_for(lambda: index in self._have or self._failed, self._stall_s)
-        if not in_time or self._failed:
-            raise OperationError(f"{self._parts[index]} is not here yet")
+            self._there.wait_for(lambda: index in self._have or self._failed, self._stall_s / GIVERS)
+            if self._failed:
+                raise OperationError(f"{self._parts[index]} does not come: {self._failed}")
+            if index not in self._have:
+                return None
         return self._copy.read(self._parts[index])
 
     @ray.method(concurrency_group="tell")
@@ -111,30 +114,34 @@ class HostFetch:
         reader = self._store.reader(self._stall_s)
         fetch(self._copy, list(index_of), reader, self._progress, on_part=lambda part: self._mark(index_of[part], "bucket"))
 
-    def _take(self, indices: list[int], owners: list[int], peers: dict[int, Any], taken: list[int]) -> None:
-        flying: dict[Any, tuple[int, float]] = {}
-        waiting = iter(indices)
-        while not self._failed:
-            while len(flying) < self._window and (index := next(waiting, None)) is not None:
+    def _take(self, indices: list[int], owners: list[int], peers: dict[int, Any]) -> None:
+        waiting, flying = deque(indices), dict[Any, tuple[int, float]]()
+        while (waiting or flying) and not self._failed:
+            while waiting and len(flying) < self._window:
+                index = waiting.popleft()
                 flying[peers[owners[index]].give.remote(index)] = (index, time.monotonic() + 2 * self._stall_s)
-            if not flying:
-                return
             ready, _ = ray.wait(list(flying), timeout=1)
-            late = [reference for reference, (_, deadline) in flying.items() if time.monotonic() > deadline]
-            for reference in {*ready, *late}:
-                self._accept(reference, flying.pop(reference)[0], taken)
+            silent = [reference for reference, (_, deadline) in flying.items() if time.monotonic() > deadline]
+            for reference in {*ready, *silent}:
+                index, _ = flying.pop(reference)
+                if not self._accept(reference, index):
+                    waiting.appendleft(index)
 
-    def _accept(self, reference: Any, index: int, taken: list[int]) -> None:
+    def _accept(self, reference: Any, index: int) -> bool:
+        """Take a part from an answer; False where it must be asked for again."""
         try:
             data = ray.get(reference, timeout=0)
-        except (ray.exceptions.RayError, ray.exceptions.GetTimeoutError):  # its host is late, or gone
-            data = None
-        if data is None or not self._accepted(index, data):
+        except (ray.exceptions.RayError, ray.exceptions.GetTimeoutError):  # its host has failed, is silent, or gone
             self._fetch([index])
-            return
-        taken.append(index)
+            return True
+        if data is None:
+            return False
+        if not self._accepted(index, data):
+            self._fetch([index])
+            return True
         self._progress.advance(self._parts[index].file, self._parts[index].length, moved=True)
         self._mark(index, "hosts")
+        return True
 
     def _accepted(self, index: int, data: Buffer) -> bool:
         try:
@@ -147,5 +154,6 @@ class HostFetch:
         self._metrics.read(self._parts[index].length, source)
         self._metrics.observe(self._progress)
         with self._there:
+            self._read[source] += self._parts[index].length
             self._have.add(index)
             self._there.notify_all()

@@ -10,6 +10,7 @@ import fcntl
 import os
 import shutil
 import threading
+import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import TracebackType
@@ -24,6 +25,8 @@ from apps.weights.manifest import Manifest, ManifestFile, Part
 from apps.weights.retry import PassingError
 
 _PARTIAL = ".partial"
+_LOCK_S = 3600.0  # longer than a model takes
+_LOCK_POLL_S = 0.1
 _SPARE_BYTES = 256 * 1024**2  # a disk filled to the last byte harms others
 
 
@@ -35,7 +38,7 @@ class LocalCopy:
     """A directory that becomes the manifest's model. A context manager: inside, no other process works on it.
 
     Raises on entry:
-        OperationError: the directory cannot be written, or the disk has no room for what is missing.
+        OperationError: the directory cannot be written, or another process does not leave it within `_LOCK_S`.
     """
 
     def __init__(self, wanted: Manifest, source: str, directory: Path) -> None:
@@ -50,7 +53,7 @@ class LocalCopy:
         with self._explained():
             (self.directory / _PARTIAL).mkdir(parents=True, exist_ok=True)
             self._locked = os.open(self.directory / _PARTIAL / "lock", os.O_CREAT | os.O_RDWR, 0o600)
-            fcntl.flock(self._locked, fcntl.LOCK_EX)  # ends with the process, however it ends
+            self._lock_directory(self._locked)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
@@ -67,7 +70,12 @@ class LocalCopy:
         return found.manifest_digest == self.manifest.digest
 
     def missing(self) -> list[Part]:
-        """The parts that are not there yet, in the manifest's order. Reads what an earlier run has left, to check it."""
+        """The parts that are not there yet, in the manifest's order. Reads what an earlier run has left, to check it.
+
+        Raises:
+            UserError: the disk has no room for them.
+            OperationError: the directory cannot be written.
+        """
         with self._explained():
             (self.directory / receipt.RECEIPT_NAME).unlink(missing_ok=True)
             found = [part for file in self.manifest.files for part in self._missing_of(file)]
@@ -116,6 +124,18 @@ class LocalCopy:
                 if path.is_file() and path.name != "lock":
                     path.unlink()  # of files that this manifest does not have
         return found
+
+    def _lock_directory(self, descriptor: int) -> None:
+        """A lock that ends with the process, however that ends."""
+        end = time.monotonic() + _LOCK_S
+        while True:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return
+            except BlockingIOError:
+                if time.monotonic() > end:
+                    raise OperationError(f"{self.directory}: another process works on it, for {_LOCK_S:.0f} s now") from None
+            time.sleep(_LOCK_POLL_S)
 
     def _missing_of(self, file: ManifestFile) -> list[Part]:
         final, partial = self.directory / file.name, self._partial(file.name)

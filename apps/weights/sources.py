@@ -47,7 +47,7 @@ def open_source(source: str, revision: str | None, allow: Sequence[str] = (), ig
         OperationError: the hub does not let this user in, or does not answer.
     """
     path = Path(source).expanduser()
-    if path.is_dir():
+    if source and path.is_dir():
         if revision is not None:
             raise UserError(f"--revision {revision}: a local directory has no revisions")
         found: Source = LocalSource(path.resolve(), allow, ignore)
@@ -61,22 +61,29 @@ def open_source(source: str, revision: str | None, allow: Sequence[str] = (), ig
 
 
 class LocalSource:
-    """Files below a directory; what it contains is hashed on the way."""
+    """Files below a directory; what it contains is hashed on the way.
+
+    Its revision stands for names, sizes and times: after a change of a file it is another one, and nothing of the old is used.
+    """
 
     def __init__(self, root: Path, allow: Sequence[str], ignore: Sequence[str]) -> None:
-        self.revision = "local"
         self.licence: str | None = None
         self.name = str(root)
         self._root = root
-        paths = (path for path in sorted(root.rglob("*")) if path.is_file())
-        files = [SourceFile(str(path.relative_to(root)), path.stat().st_size) for path in paths]
+        names = (str(path.relative_to(root)) for path in sorted(root.rglob("*")) if path.is_file())
         own = {MANIFEST_NAME, RECEIPT_NAME}
-        self.files = tuple(file for file in files if file.name not in own and _wanted(file.name, allow, ignore))
+        found = {name: (root / name).stat() for name in names if name not in own and _wanted(name, allow, ignore)}
+        self.files = tuple(SourceFile(name, status.st_size) for name, status in found.items())
+        state = repr([(name, status.st_size, status.st_mtime_ns) for name, status in found.items()])
+        self.revision = f"local-{hashlib.sha256(state.encode()).hexdigest()[:12]}"
 
     def read(self, name: str, start: int, length: int) -> bytes:
-        with (self._root / name).open("rb") as file:
-            file.seek(start)
-            data = file.read(length)
+        try:
+            with (self._root / name).open("rb") as file:
+                file.seek(start)
+                data = file.read(length)
+        except OSError as error:
+            raise OperationError(f"{self._root / name} cannot be read: {error.strerror}") from error
         if len(data) != length:
             raise OperationError(f"{self._root / name} became shorter while it was read: stage it when nothing writes to it")
         return data
@@ -97,7 +104,10 @@ class HubSource:
         self._repository = repository
         self.revision = str(info.sha)
         self.licence = _licence(info)
-        self.files = tuple(_hub_file(one) for one in info.siblings or [] if _wanted(one.rfilename, allow, ignore))
+        try:
+            self.files = tuple(_hub_file(one) for one in info.siblings or [] if _wanted(one.rfilename, allow, ignore))
+        except ValueError as error:
+            raise OperationError(f"{repository} has a file that must not be written anywhere: {error}") from error
 
     def read(self, name: str, start: int, length: int) -> bytes:
         return with_retries(f"{name} bytes {start:,} to {start + length - 1:,}", lambda: self._read(name, start, length))

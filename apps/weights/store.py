@@ -35,8 +35,8 @@ class Store:
     """Files below one URL."""
 
     def __init__(self, url: str) -> None:
+        self._fs, self._root = _open(url)
         self.url = url.rstrip("/")
-        self._fs, self._root = _open(self.url)
         self._local = "file" in _protocols(self._fs)
         self._is_gcs = hasattr(self._fs, "merge")
 
@@ -160,7 +160,7 @@ def explain(error: Exception, url: str) -> BundleError:
     """What a failure of a file system means for whoever asked."""
     text, code = f"{type(error).__name__}: {error}", getattr(error, "code", None)
     bucket = url.removeprefix("gs://").split("/")[0]
-    if code == 404 or isinstance(error, FileNotFoundError):  # a missing file was seen to before
+    if url.startswith("gs://") and (code == 404 or isinstance(error, FileNotFoundError)):  # a missing file was seen to before
         return UserError(f"{url}: there is no bucket {bucket!r}; make it first (`gcloud storage buckets create gs://{bucket}`)")
     if code in (401, 403) or isinstance(error, PermissionError) or "Forbidden" in text or "DefaultCredentials" in text:
         return OperationError(
@@ -179,6 +179,8 @@ def explain(error: Exception, url: str) -> BundleError:
 def _open(url: str) -> tuple[Any, str]:
     import fsspec
 
+    if not url.partition("://")[2 if "://" in url else 0].strip("/"):
+        raise UserError(f"{url!r} names no bucket or directory: give for example gs://BUCKET/MODEL")
     options = {}
     if url.startswith(("gs://", "gcs://")):
         prepare_gcsfs()
@@ -191,10 +193,7 @@ def _open(url: str) -> tuple[Any, str]:
         ) from error
     except Exception as error:
         raise explain(error, url) from error
-    root = str(root).rstrip("/")
-    if not root or root in ("gs:", "gcs:"):
-        raise UserError(f"{url!r} names no bucket or directory: give for example gs://BUCKET/MODEL")
-    return fs, root
+    return fs, str(root).rstrip("/")
 
 
 def _protocols(fs: Any) -> tuple[str, ...]:

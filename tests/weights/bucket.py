@@ -19,6 +19,7 @@ from benchmarks.weights_server import Meter
 from tests.weights.hub import QuietServer
 
 NAME = "models"
+_PIECE_BYTES = 64 * 1024
 
 
 class Bucket:
@@ -86,14 +87,17 @@ class _Handler(RequestHandler):
     def _send(self, answer: bytes, fault: str | None) -> None:
         head, _, body = answer.partition(b"\r\n\r\n")
         name = unquote(urlsplit(self.path).path.partition("/o/")[2])
-        self.bucket.meter.wait_for(len(body))
         if fault == "flip":
             body = bytes([body[0] ^ 1]) + body[1:]
         if fault == "cut":
             self.close_connection = True
             body = body[: len(body) // 2]
         self.bucket.downloaded[name] += len(body)
-        self.wfile.write(head + b"\r\n\r\n" + body)
+        self.wfile.write(head + b"\r\n\r\n")
+        for start in range(0, len(body), _PIECE_BYTES):
+            piece = body[start : start + _PIECE_BYTES]
+            self.bucket.meter.wait_for(len(piece))
+            self.wfile.write(piece)
 
     def do_POST(self) -> None:  # noqa: N802
         with self._one_at_a_time:

@@ -76,6 +76,18 @@ def test_another_model_is_not_overwritten_unasked(bucket: Bucket, hub: Hub, tmp_
     assert "config.json" in run("list", URL).stdout
 
 
+def test_a_changed_file_of_the_same_size_is_seen(tmp_path: Path) -> None:
+    model, url = tmp_path / "model", str(tmp_path / "bucket")
+    model.mkdir()
+    (model / "weights.safetensors").write_bytes(b"old bytes")
+    assert run("stage", str(model), "--to", url).returncode == 0
+    (model / "weights.safetensors").write_bytes(b"new bytes")
+    assert run("stage", str(model), "--to", url).returncode == 2
+    assert run("stage", str(model), "--to", url, "--replace").returncode == 0
+    assert (tmp_path / "bucket" / "weights.safetensors").read_bytes() == b"new bytes"
+    assert run("verify", url, "--deep").returncode == 0
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
@@ -86,6 +98,10 @@ def test_another_model_is_not_overwritten_unasked(bucket: Bucket, hub: Hub, tmp_
         (["stage", REPOSITORY, "--to", URL, "--allow", "*.nothing"], 2, "no file is left"),
         (["stage", REPOSITORY, "--to", URL, "--region", "europe-west4"], 2, "is in us-east5, not in europe-west4"),
         (["stage", REPOSITORY, "--to", "nonsense://x/y"], 2, "is no place for weights"),
+        (["stage", REPOSITORY, "--to", "gs://"], 2, "names no bucket or directory"),
+        (["stage", REPOSITORY, "--to", "/proc/nothing"], 1, "/proc/nothing: "),
+        (["stage", "", "--to", URL], 2, "neither a directory nor a hub id"),
+        (["list", ""], 2, "names no bucket or directory"),
         (["stage", REPOSITORY, "--to", URL, "--parallel", "0"], 2, "is not a number of 1 or more"),
         (["prefetch", URL, "--to", "/dev/null/x"], 3, "has no manifest.json"),
         (["list", URL], 3, "has no manifest.json"),

@@ -27,12 +27,12 @@ URL = "gs://models/gemma"
 LARGE = "model-00001-of-00002.safetensors"
 
 
-def staged(url: str, source: Path, seed: int = 0) -> dict[str, bytes]:
+def staged(url: str, source: Path, seed: int = 0, part_bytes: int = PART_BYTES) -> dict[str, bytes]:
     files = served(model_files(seed))
     for name, data in files.items():
         (source / name).parent.mkdir(parents=True, exist_ok=True)
         (source / name).write_bytes(data)
-    stage(open_source(str(source), None), Store(url), Progress(), part_bytes=PART_BYTES, replace=True)
+    stage(open_source(str(source), None), Store(url), Progress(), part_bytes=part_bytes, replace=True)
     return files
 
 
@@ -168,6 +168,21 @@ def test_two_at_once_in_one_directory_read_it_once(bucket: Bucket, files: dict[s
 def _prefetch(endpoint: str, directory: str) -> None:
     os.environ["STORAGE_EMULATOR_HOST"] = endpoint
     prefetch(URL, Path(directory), Progress())
+
+
+def test_a_directory_that_another_process_keeps_is_not_waited_for_for_ever(
+    files: dict[str, bytes],  # noqa: ARG001
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(local_copy, "_LOCK_S", 0.3)
+    wanted = Store(URL).manifest()
+    assert wanted
+    with (
+        local_copy.LocalCopy(wanted, URL, tmp_path / "host"),
+        pytest.raises(OperationError, match="another process works on it"),
+    ):
+        prefetch(URL, tmp_path / "host", Progress())
 
 
 def test_a_full_disk_is_seen_before(files: dict[str, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: ARG001

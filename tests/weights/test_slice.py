@@ -132,6 +132,18 @@ class prefetch_in_background:  # noqa: N801 - reads as a call
         self._future.result(60)
 
 
+def test_a_slow_bucket_is_still_read_once(nodes: list[str], slice_bucket: Bucket, tmp_path: Path) -> None:
+    files = staged(URL, tmp_path / "source", seed=77, part_bytes=256 * 1024)
+    slice_bucket.downloaded.clear()
+    slice_bucket.meter = Meter(256 * 1024)  # a part takes a host 4 s, a byte of it never 2
+    try:
+        outcome = prefetch_on_hosts(URL, places(nodes, tmp_path), "slice-once", LogWatcher(print), stall_s=2)
+    finally:
+        slice_bucket.meter = Meter(None)
+    assert read_of(slice_bucket) == outcome.bucket_bytes == sum(map(len, files.values()))
+    assert contents(tmp_path / "host-3", files) == files
+
+
 def test_a_flipped_bit_is_refused_on_every_host(
     nodes: list[str], slice_bucket: Bucket, files: dict[str, bytes], tmp_path: Path
 ) -> None:
