@@ -14,6 +14,7 @@ from apps.errors import BundleError, UserError
 from apps.weights.receipt import RECEIPT_NAME
 from apps.weights.replica_args import MODES
 from apps.weights.retry import STALL_S
+from apps.weights.workers import MOST
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -60,7 +61,7 @@ def _parser() -> argparse.ArgumentParser:
         default=MODES[0],
         help="of --all-slices (default: %(default)s)",
     )
-    fetch.add_argument("--parallel", type=_positive, help="ranges in flight")
+    fetch.add_argument("--parallel", type=_positive, default=MOST, help="most connections at once (default: %(default)s)")
     fetch.add_argument("--stall", type=_positive, default=STALL_S, metavar="S", help="ask again after so many silent seconds")
     fetch.set_defaults(run=_prefetch)
 
@@ -106,7 +107,7 @@ def _stage(options: argparse.Namespace) -> None:
 
 def _prefetch(options: argparse.Namespace) -> None:
     from apps.weights import progress
-    from apps.weights.prefetch import PARALLEL, prefetch
+    from apps.weights.prefetch import prefetch
 
     if options.all_slices:
         from apps.weights.all_slices import prefetch_all_slices
@@ -115,7 +116,7 @@ def _prefetch(options: argparse.Namespace) -> None:
             print(f"{name}: {outcome}")
         return
     with progress.for_stream() as shown:
-        done = prefetch(options.url, Path(options.to), shown, parallel=options.parallel or PARALLEL, stall_s=options.stall)
+        done = prefetch(options.url, Path(options.to), shown, parallel=options.parallel, stall_s=options.stall)
     print(f"{options.to} is whole: {progress.gib(done.size_bytes)}, of which {progress.gib(done.read_bytes)} were read now")
 
 

@@ -22,6 +22,7 @@ from apps.weights.prefetch import begin, fetch
 from apps.weights.progress import Progress
 from apps.weights.store import Store
 
+CONNECTIONS = 16  # to the bucket, at most: the other hosts of the slice read from it too
 GIVERS = 8  # parts that a host gives at once; none of them waits so long for one that the next in line would seem silent
 
 
@@ -112,7 +113,14 @@ class HostFetch:
     def _fetch(self, indices: list[int]) -> None:
         index_of = {self._parts[index]: index for index in indices}
         reader = self._store.reader(self._stall_s)
-        fetch(self._copy, list(index_of), reader, self._progress, on_part=lambda part: self._mark(index_of[part], "bucket"))
+        fetch(
+            self._copy,
+            list(index_of),
+            reader,
+            self._progress,
+            CONNECTIONS,
+            on_part=lambda part: self._mark(index_of[part], "bucket"),
+        )
 
     def _take(self, indices: list[int], owners: list[int], peers: dict[int, Any]) -> None:
         waiting, flying = deque(indices), dict[Any, tuple[int, float]]()

@@ -2,9 +2,9 @@
 
 import logging
 import queue
-import threading
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 
 import numpy as np
@@ -18,8 +18,8 @@ from apps.weights.progress import Progress
 from apps.weights.readers import RangeReader
 from apps.weights.retry import STALL_S, with_retries
 from apps.weights.store import Store, whole_manifest
+from apps.weights.workers import MOST, run_in_threads
 
-PARALLEL = 16  # one connection to a bucket is slow, and hosts have many cores
 _PIECE_BYTES = 1024**2  # fits the cache of a core
 logger = logging.getLogger("ray.serve")
 
@@ -32,7 +32,7 @@ class Outcome:
     read_bytes: int
 
 
-def prefetch(url: str, directory: Path, progress: Progress, *, parallel: int = PARALLEL, stall_s: float = STALL_S) -> Outcome:
+def prefetch(url: str, directory: Path, progress: Progress, *, parallel: int = MOST, stall_s: float = STALL_S) -> Outcome:
     """Make `directory` a whole copy of the model that is staged at `url`; what is there and right is not read again.
 
     Raises:
@@ -70,12 +70,12 @@ def fetch(
     parts: list[Part],
     reader: RangeReader,
     progress: Progress,
-    parallel: int = PARALLEL,
+    parallel: int = MOST,
     on_part: Callable[[Part], None] = lambda _: None,
 ) -> None:
     """Read parts from several threads into a copy, and tell of each. The first failure ends it; what was written stays."""
     waiting: queue.SimpleQueue[Part] = queue.SimpleQueue()
-    for part in parts:
+    for part in _by_turns(parts):
         waiting.put(part)
     failures: list[BaseException] = []
 
@@ -92,13 +92,17 @@ def fetch(
         except BaseException as error:  # raised in the caller's thread
             failures.append(error)
 
-    threads = [threading.Thread(target=work, name=f"fetch-{n}", daemon=True) for n in range(min(parallel, len(parts)))]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    run_in_threads(work, parallel)
     if failures:
         raise failures[0]
+
+
+def _by_turns(parts: list[Part]) -> list[Part]:
+    """One part of each file, then the next of each: a file takes one write at a time, so threads keep to different ones."""
+    of_file: dict[str, list[Part]] = {}
+    for part in parts:
+        of_file.setdefault(part.file, []).append(part)
+    return [part for turn in zip_longest(*of_file.values()) for part in turn if part]
 
 
 def _bring(copy: LocalCopy, part: Part, reader: RangeReader, buffer: Buffer, progress: Progress) -> None:

@@ -88,6 +88,14 @@ def verify(directory: Path, *, deep: bool = False) -> Receipt:
     return receipt
 
 
+def is_copy_of(directory: Path, manifest_digest: str) -> bool:
+    """True when the directory's receipt is for this very content and every file agrees with it by size and time."""
+    try:
+        return verify(directory).manifest_digest == manifest_digest
+    except ContentError:
+        return False
+
+
 def verify_file(path: Path, entry: FileEntry, *, deep: bool) -> None:
     """Check one file against its entry; raises as `verify`."""
     try:

@@ -5,7 +5,7 @@ it; `stream` leaves the reading to vLLM (load_format runai_streamer) and only co
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from apps.errors import BundleError, OperationError, UserError
-from apps.weights import manifest
+from apps.weights import manifest, receipt
 from apps.weights.host_fetch import HostFetch
 from apps.weights.prefetch import without_source
 from apps.weights.progress import Progress, Watcher, gib
@@ -71,6 +71,8 @@ def prefetch_on_hosts(
         wanted = whole_manifest(Store(url))
     except OperationError as error:
         return _without_source(url, places, error, started)
+    if all(_on_hosts(receipt.is_copy_of, places, lambda place: (Path(place.directory), wanted.digest))):
+        return SliceOutcome(wanted.size_bytes, 0, 0, time.monotonic() - started)
     window = _window(places, wanted.part_bytes)
     fetchers = {place.host: _start(place, url, wanted, stall_s, window) for place in places}
     try:
@@ -124,10 +126,21 @@ def _get(references: list[Any]) -> Any:
 
 
 def _without_source(url: str, places: Sequence[Place], error: OperationError, started: float) -> SliceOutcome:
-    check = ray.remote(num_cpus=0)(without_source)
+    checked = _on_hosts(without_source, places, lambda place: (url, Path(place.directory), error))
+    return SliceOutcome(checked[0].size_bytes, 0, 0, time.monotonic() - started)
+
+
+def _on_hosts(
+    function: Callable[..., Any], places: Sequence[Place], arguments: Callable[[Place], tuple[Any, ...]]
+) -> list[Any]:
+    """The function's results, called in a task on each place's host: lighter than an actor."""
+    task = ray.remote(num_cpus=0)(function)
     strategies = [NodeAffinitySchedulingStrategy(place.node_id, soft=False) for place in places]
-    checks = [
-        check.options(scheduling_strategy=strategy).remote(url, Path(place.directory), error)
-        for place, strategy in zip(places, strategies, strict=True)
-    ]
-    return SliceOutcome(_get(checks)[0].size_bytes, 0, 0, time.monotonic() - started)
+    return list(
+        _get(
+            [
+                task.options(scheduling_strategy=strategy).remote(*arguments(place))
+                for place, strategy in zip(places, strategies, strict=True)
+            ]
+        )
+    )

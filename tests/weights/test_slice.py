@@ -12,7 +12,7 @@ from ray.cluster_utils import Cluster
 
 from apps.errors import ContentError, OperationError, UserError
 from apps.weights import receipt, slice_prefetch
-from apps.weights.prefetch import PARALLEL
+from apps.weights.host_fetch import CONNECTIONS
 from apps.weights.progress import LogWatcher
 from apps.weights.share import owners
 from apps.weights.slice_prefetch import Place, prefetch_on_hosts
@@ -103,7 +103,7 @@ def test_a_killed_host_goes_on_where_it_was(
     prefetch_on_hosts(URL, places(nodes, tmp_path), "slice-once", LogWatcher(print))
     for place in places(nodes, tmp_path):
         assert contents(Path(place.directory), files) == files
-    assert read_of(slice_bucket) <= size + HOSTS * PARALLEL * PART_BYTES  # what was in flight
+    assert read_of(slice_bucket) <= size + HOSTS * CONNECTIONS * PART_BYTES  # what was in flight
 
 
 class prefetch_in_background:  # noqa: N801 - reads as a call

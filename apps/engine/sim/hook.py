@@ -12,17 +12,21 @@ from apps.engine.sim.engine import Simulation
 from apps.engine.sim.protocol import ChatRequest, CompletionRequest, Shape, Usage
 from apps.engine.sim.server import build_server, events
 from apps.errors import UserError
+from apps.weights.replica_args import asks_for_prefetch
 
 
 class SimulatedEngine:
     """One replica's engine."""
 
     def __init__(self, llm_config: Any) -> None:
-        self._config: dict[str, Any] = llm_config.model_dump()
+        self._llm_config = llm_config
         self._simulation: Simulation | None = None
 
     async def start(self) -> None:
-        self._simulation = Simulation(self._config)
+        config: dict[str, Any] = self._llm_config.model_dump()
+        if asks_for_prefetch(config):
+            await self._llm_config.get_or_create_callback().run_callback("on_before_node_init")  # as Ray's own engine does
+        self._simulation = Simulation(config)
 
     async def build_asgi_app(self) -> Any:
         return build_server(self._started)
