@@ -51,13 +51,14 @@ class SecretKey(_Strict):
 
 
 class Cloud(_Strict):
-    """Where in Google Cloud. `mode` is GKE's, `cluster` its name there."""
+    """Where in Google Cloud. `mode` is GKE's, `cluster` its name there; `rapid_cache` keeps the bucket's data in the zone."""
 
     project: Annotated[str, _matching(re.compile(r"[a-z][-a-z0-9]{4,28}[a-z0-9]"), "is no project id (6 to 30 of a-z, 0-9, -)")]
     region: Annotated[str, _matching(_PLACE, "is no region such as us-east5")]
     zone: Annotated[str, _matching(_PLACE, "is no zone such as us-east5-b")]
     cluster: str
     mode: Literal["standard", "autopilot"] = "standard"
+    rapid_cache: bool = True
 
     @model_validator(mode="after")
     def _zone_is_in_region(self) -> "Cloud":

@@ -5,6 +5,7 @@ import re
 from kuberay import names
 from kuberay.api import ForbiddenError
 from kuberay.doctor.finding import GKE_DRANET, GKE_RAY, KUBERAY_ISSUE, TPU_WEBHOOK, Diagnosis, Patient, Severity
+from kuberay.gke.checks import numbers
 from kuberay.kinds import Manifest
 from kuberay.quantity import parse_quantity
 from kuberay.versions import FIRST_ATOMIC_KUBERAY, FIRST_DRANET_GKE
@@ -22,7 +23,7 @@ def gke_version(patient: Patient) -> list[Diagnosis]:
     if "-gke." not in found:
         evidence = f"{found} is not GKE's, so whether it has DRANET is not known"
         return [Diagnosis("GKE version", "unknown", evidence, link=GKE_DRANET)]
-    if _gke(found) < _gke(FIRST_DRANET_GKE):
+    if numbers(found) < numbers(FIRST_DRANET_GKE):
         fix = f"upgrade the cluster to {FIRST_DRANET_GKE} or later, or set slices.network: none"
         return [Diagnosis("GKE version", "error", f"{found}: DRANET for TPU begins with {FIRST_DRANET_GKE}", fix, GKE_DRANET)]
     return [Diagnosis("GKE version", "ok", found)]
@@ -144,7 +145,3 @@ def _cluster_fields(crd: Manifest) -> set[str]:
     versions = {one["name"]: one for one in crd["spec"]["versions"] if one.get("served")}
     schema = versions.get("v1", {}).get("schema", {}).get("openAPIV3Schema", {})
     return set(schema.get("properties", {}).get("spec", {}).get("properties", {}))
-
-
-def _gke(version: str) -> tuple[int, ...]:
-    return tuple(int(number) for number in re.findall(r"\d+", version))

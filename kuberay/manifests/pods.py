@@ -187,6 +187,4 @@ def memory_needed(spec: Spec) -> str | None:
     needed = parse_quantity(limit) * 2 + OBJECT_STORE_BYTES  # the copy on its way to the chips beside the one in memory
     if parse_quantity(spec.slices.memory) >= needed:
         return None
-    return (
-        f"slices.memory is {spec.slices.memory}: weights in memory, their way to the chips and Ray need {int(needed) >> 30}Gi"
-    )
+    return f"is {spec.slices.memory}: weights in memory, their way to the chips and Ray need {int(needed) >> 30}Gi"
