@@ -34,7 +34,23 @@ def reasons(state: State) -> list[Reason]:
     found += [Reason("head", "its pod is not made yet")] if state.head is None else _pod(state, state.head)
     if len(state.hosts) < state.wanted_hosts:
         found.append(Reason("hosts", f"{len(state.hosts)} of {state.wanted_hosts} pods are made"))
-    return found + [one for pod in state.hosts for one in _pod(state, pod)]
+    return found + [one for pod in state.hosts for one in _pod(state, pod)] + staging_reasons(state)
+
+
+def staging_reasons(state: State) -> list[Reason]:
+    """What the staging of the weights waits for; empty when it is done."""
+    if state.staged():
+        return []
+    assert state.staging
+    name = state.staging["metadata"]["name"]
+    see = f"kubectl -n {state.staging['metadata']['namespace']} logs job/{name}"
+    if condition(state.staging, "Failed") == "True":
+        advice = f"`{see}` has its last words; delete the job and apply again, it goes on where it stopped"
+        return [Reason("weights", "could not be staged", advice, hopeless=True)]
+    for pod in state.staging_pods:
+        if pod["status"].get("phase") == "Pending":
+            return _pod(state, pod, "weights")
+    return [Reason("weights", "are being staged", see)]
 
 
 def pod_name(pod: Manifest) -> str:
@@ -44,10 +60,10 @@ def pod_name(pod: Manifest) -> str:
     return f"host {index_of_pod(pod)} of {slice_of_pod(pod)}" if slice_of_pod(pod) else str(pod["metadata"]["name"])
 
 
-def _pod(state: State, pod: Manifest) -> list[Reason]:
+def _pod(state: State, pod: Manifest, who: str | None = None) -> list[Reason]:
     if is_ready(pod):
         return []
-    who, events = pod_name(pod), events_about(state.events, pod)
+    who, events = who or pod_name(pod), events_about(state.events, pod)
     if "deletionTimestamp" in pod["metadata"]:
         return [Reason(who, "is ending")]
     phase = pod.get("status", {}).get("phase")

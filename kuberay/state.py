@@ -6,7 +6,10 @@ from dataclasses import dataclass
 from kuberay import names
 from kuberay.api import Api
 from kuberay.kinds import Manifest
+from kuberay.manifests.operation import staging_job
 from kuberay.spec import Spec
+
+_JOB_LABEL = "batch.kubernetes.io/job-name"
 
 
 @dataclass(frozen=True)
@@ -18,6 +21,9 @@ class State:
     pods: tuple[Manifest, ...]
     events: tuple[Manifest, ...]
     """Warnings about the cluster, its service and its pods, oldest first."""
+    staging: Manifest | None = None
+    """The job that stages the weights; None where it was never made, or was removed after it had done its work."""
+    staging_pods: tuple[Manifest, ...] = ()
 
     @property
     def head(self) -> Manifest | None:
@@ -41,6 +47,10 @@ class State:
     def suspended(self) -> bool:
         return bool(self.cluster and self.cluster["spec"].get("suspend"))
 
+    def staged(self) -> bool:
+        """Whether nothing is left to stage."""
+        return self.staging is None or condition(self.staging, "Complete") == "True"
+
     def seen_by_operator(self) -> bool:
         """True when KubeRay has looked at the cluster as it is now."""
         status = (self.cluster or {}).get("status") or {}
@@ -60,9 +70,11 @@ def read_state(api: Api, spec: Spec) -> State:
     cluster = _cluster_of_service(api, spec) if spec.kind == "RayService" else api.get("RayCluster", spec.name, spec.namespace)
     selector = ",".join(f"{key}={value}" for key, value in names.ray_pods(spec.name).items())
     pods = api.objects("Pod", spec.namespace, selector)
-    about = {one["metadata"]["uid"] for one in (service, cluster, *pods) if one}
+    job = api.get("Job", staging_job(spec)["metadata"]["name"], spec.namespace)
+    job_pods = api.objects("Pod", spec.namespace, f"{_JOB_LABEL}={job['metadata']['name']}") if job else []
+    about = {one["metadata"]["uid"] for one in (service, cluster, *pods, *job_pods) if one}
     events = [one for one in api.objects("Event", spec.namespace, fields="type=Warning") if _uid(one) in about]
-    return State(cluster, service, tuple(pods), tuple(sorted(events, key=_when)))
+    return State(cluster, service, tuple(pods), tuple(sorted(events, key=_when)), job, tuple(job_pods))
 
 
 def is_ready(pod: Manifest) -> bool:

@@ -8,14 +8,14 @@ from kuberay import names
 from kuberay.api import Api
 from kuberay.reasons import pod_name, reasons
 from kuberay.spec import Spec
-from kuberay.state import State, read_state
+from kuberay.state import State, is_ready, read_state
 
 _POLL_S = 2.0
 Say = Callable[[str], None]
 
 
 def until_ready(api: Api, spec: Spec, say: Say, timeout_s: float) -> State:
-    """Wait for the head and all hosts; `say` is told whenever what is waited for changes, and of every pod that is lost.
+    """Wait for head, hosts and staged weights; `say` is told when what is waited for changes, and of every pod that is lost.
 
     Raises:
         OperationError: not ready in time, with every reason; or KubeRay refuses the spec, at once.
@@ -23,7 +23,7 @@ def until_ready(api: Api, spec: Spec, say: Say, timeout_s: float) -> State:
     """
     deadline = time.monotonic() + timeout_s
     before: State | None = None
-    while not (state := read_state(api, spec)).ready():
+    while not ((state := read_state(api, spec)).ready() and state.staged()):
         for line in lost(before, state):
             say(line)
         waiting = reasons(state)
@@ -55,8 +55,6 @@ def until_gone(api: Api, spec: Spec, say: Say, timeout_s: float) -> None:
 
 def summary(state: State) -> str:
     """For example `head ready, 3 of 4 hosts ready`."""
-    from kuberay.state import is_ready
-
     head = "head ready" if state.head and is_ready(state.head) else "head not ready"
     return f"{head}, {sum(map(is_ready, state.hosts))} of {state.wanted_hosts} hosts ready"
 
