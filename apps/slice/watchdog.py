@@ -14,6 +14,7 @@ from ray.util.placement_group import PlacementGroup
 
 from apps.errors import OperationError
 from apps.slice.claim import HeldSlice
+from apps.slice.departure import Departure
 from apps.slice.hosts import Host, living_hosts
 
 logger = logging.getLogger("ray.serve")
@@ -28,6 +29,7 @@ class Watchdog:
     def __init__(self, held: HeldSlice) -> None:
         self.broken = asyncio.Event()
         self._held = held
+        self._departure = Departure(held, self.broken)
         self._lost: str | None = None
         self._task = asyncio.create_task(self._watch())
 
@@ -51,6 +53,7 @@ class Watchdog:
         seen = dict.fromkeys(self._held.hosts, time.monotonic())
         while not self._lost:
             await asyncio.sleep(_BEAT_S)
+            await self._departure.look()
             alive = await self._answering()
             for host in self._held.hosts:
                 misses[host] = 0 if host in alive else misses[host] + 1
