@@ -16,6 +16,7 @@ from apps.errors import OperationError
 from apps.slice.claim import HeldSlice
 from apps.slice.departure import Departure
 from apps.slice.hosts import Host, living_hosts
+from apps.slice.metrics import SliceMetrics
 
 logger = logging.getLogger("ray.serve")
 _BEAT_S = 2.0
@@ -30,6 +31,7 @@ class Watchdog:
         self.broken = asyncio.Event()
         self._held = held
         self._departure = Departure(held, self.broken)
+        self._metrics = SliceMetrics(held.name, held.shape.hosts)
         self._lost: str | None = None
         self._task = asyncio.create_task(self._watch())
 
@@ -55,6 +57,7 @@ class Watchdog:
             await asyncio.sleep(_BEAT_S)
             await self._departure.look()
             alive = await self._answering()
+            self._metrics.ready(len(alive))
             for host in self._held.hosts:
                 misses[host] = 0 if host in alive else misses[host] + 1
                 seen[host] = time.monotonic() if host in alive else seen[host]
