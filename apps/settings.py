@@ -48,6 +48,11 @@ def weights_url() -> str | None:
     return os.environ.get("WEIGHTS_URL")
 
 
+def compile_cache_directory() -> str | None:
+    """Where XLA keeps compiled programs on a host's disk, in vLLM TPU's own variable for it (`VLLM_XLA_CACHE_PATH`)."""
+    return os.environ.get("VLLM_XLA_CACHE_PATH")
+
+
 def engine_class() -> str | None:
     """Import path of an engine that replaces vLLM's, in Ray Serve LLM's own variable for it (`RAYLLM_VLLM_ENGINE_CLS`)."""
     return os.environ.get("RAYLLM_VLLM_ENGINE_CLS")

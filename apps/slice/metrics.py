@@ -9,8 +9,8 @@ class SliceMetrics:
     def __init__(self, slice_name: str, wanted: int) -> None:
         self._tags = {"slice": slice_name}
         self._ready = Gauge("slice_hosts_ready", description="Hosts of a replica's slice that answer", tag_keys=("slice",))
-        needed = Gauge("slice_hosts_wanted", description="Hosts that a replica's slice has when whole", tag_keys=("slice",))
-        needed.set(wanted, self._tags)
+        self._wanted = Gauge("slice_hosts_wanted", description="Hosts of a replica's slice when whole", tag_keys=("slice",))
+        self._wanted.set(wanted, self._tags)
 
     def ready(self, hosts: int) -> None:
         """So many hosts answer now."""

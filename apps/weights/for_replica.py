@@ -26,12 +26,7 @@ async def bring_weights(args: PrefetchArgs, source: str, node_ids: Sequence[str]
         ContentError: the model is not what its manifest says.
         OperationError: a host, the bucket or a disk failed.
     """
-    url = args.url or weights_url()
-    if url is None:
-        raise UserError(
-            "where are the weights? Give callback_config.callback_kwargs.url (gs://BUCKET/MODEL), or start Ray's hosts with "
-            "WEIGHTS_URL; `python -m apps.weights stage` brings them there"
-        )
+    url = url_of(args)
     places_there = places(node_ids, args.to or source)
     watcher = LogWatcher(logger.info)
     try:
@@ -40,6 +35,22 @@ async def bring_weights(args: PrefetchArgs, source: str, node_ids: Sequence[str]
         count_refusal()
         raise
     logger.info(f"weights of {url}: {outcome}")
+
+
+def url_of(args: PrefetchArgs) -> str:
+    """Where the model is staged. Raises `UserError` where nothing says so."""
+    url = args.url or weights_url()
+    if url is None:
+        raise UserError(
+            "where are the weights? Give callback_config.callback_kwargs.url (gs://BUCKET/MODEL), or start Ray's hosts with "
+            "WEIGHTS_URL; `python -m apps.weights stage` brings them there"
+        )
+    return url
+
+
+def own_host() -> str:
+    """The name of the host that this process is on."""
+    return _names()[ray.get_runtime_context().get_node_id()]
 
 
 def places(node_ids: Sequence[str], source: str) -> list[Place]:
@@ -54,7 +65,7 @@ def on_this_host(config: dict[str, Any]) -> dict[str, Any]:
     source = loading.get("model_source")
     if not isinstance(source, str) or HOST not in source:
         return config
-    own = directory_on(_names()[ray.get_runtime_context().get_node_id()], source)
+    own = directory_on(own_host(), source)
     elsewhere = {"to": source, **(callback.get("callback_kwargs") or {})}
     return {
         **config,

@@ -4,6 +4,9 @@ from ray.util.metrics import Counter, Gauge
 
 from apps.weights.progress import Progress
 
+# Ray forgets a metric with its object, so it must outlive the call that counts.
+_REFUSED = Counter("weights_refused_total", description="Starts refused, as weights were not what their manifest says")
+
 
 class HostMetrics:
     """Of one host's copy."""
@@ -50,4 +53,4 @@ class HostMetrics:
 
 def count_refusal() -> None:
     """A replica does not start, as its weights are not what their manifest says."""
-    Counter("weights_refused_total", description="Starts that were refused, as weights were not what their manifest says").inc()
+    _REFUSED.inc()

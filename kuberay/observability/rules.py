@@ -7,7 +7,7 @@ from typing import Any
 import yaml
 
 _FILE = Path(__file__).with_name("alerts.yaml")
-_DURATION = re.compile(r"(?<=\[)(\d+)([smhd])(?=\])")
+_DURATION = re.compile(r"(\[|\boffset )(\d+)([smhd])\b")
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 Rules = dict[str, Any]
@@ -31,7 +31,7 @@ def shrunk(found: Rules, factor: float, least_s: int) -> Rules:
         return f"{max(least_s, round(seconds / factor))}s"
 
     for rule in _each(found):
-        rule["expr"] = _DURATION.sub(lambda match: shorter(int(match[1]) * _SECONDS[match[2]]), rule["expr"])
+        rule["expr"] = _DURATION.sub(lambda match: match[1] + shorter(int(match[2]) * _SECONDS[match[3]]), rule["expr"])
         if "for" in rule:
             rule["for"] = shorter(int(rule["for"][:-1]) * _SECONDS[rule["for"][-1]])
     return found
