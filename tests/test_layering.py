@@ -7,7 +7,9 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 ALLOWED = {
     "apps": set(),
-    "kuberay": {f"apps.{name}" for name in ("slice", "checks", "errors", "settings", "serve_status", "progress_line")},
+    "kuberay": {
+        f"apps.{name}" for name in ("slice", "checks", "weights", "errors", "settings", "serve_status", "progress_line")
+    },
     "runtime_env": {"apps", "kuberay.observability"},
     "benchmarks": {"apps", "runtime_env"},
 }
@@ -20,7 +22,7 @@ PURE = [
         "apps/chat_args.py",
         "apps/serve_status.py",
     ),
-    *(f"kuberay/{name}.py" for name in ("names", "quantity", "kinds", "agreement", "reasons")),
+    *(f"kuberay/{name}.py" for name in ("names", "quantity", "kinds", "agreement", "reasons", "rollout/effects")),
     *(f"kuberay/manifests/{name}.py" for name in ("pods", "ray", "network", "access", "operation")),
     *(f"apps/slice/{name}.py" for name in ("topology", "models", "memory", "roofline", "hosts", "replica")),
     *(f"apps/weights/{name}.py" for name in ("receipt", "manifest", "crc32c", "retry", "share", "local_copy", "replica_args")),
