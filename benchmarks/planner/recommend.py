@@ -105,7 +105,9 @@ def _on(host: Slice, question: Question) -> Row | None:
 
 def _why_none(rows: Sequence[Row], question: Question) -> str:
     if not any(row.fits for row in rows):
-        return f"The weights fit no chip of {question.on.generation.name} {question.on.topology} in any layout: take more chips."
+        return (
+            f"The weights fit no chip of {question.on.generation.name} {question.on.topology} in any layout: take more chips."
+        )
     longest = max(row.longest_request_tokens for row in rows if row.candidate.is_exact)
     if longest < question.max_context:
         return f"No layout holds a request of {question.max_context:,} tokens: at most {longest:,} (--max-context)."

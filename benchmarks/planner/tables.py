@@ -42,9 +42,10 @@ def sentences(rows: Sequence[Row], question: Question, advice: Advice) -> list[s
     misfits = ", ".join(row.candidate.name for row in rows if not row.fits)
     start = f"A start reads {checkpoint_bytes(question.shape) / 1e9:.1f} GB from the bucket whatever the layout is"
     memory = (
-        f"GiB are per chip, of the stage that has the most; the engine takes {UTILIZATION:.0%} of what the compiler lets a program "
-        "use. Ranges are predictions from slow to fast. `with window`: what would fit if sliding layers kept their window only and "
-        f"each head were stored once, which vLLM TPU does not do. {start}, as int8 weights are made while loading."
+        f"GiB are per chip, of the stage that has the most; the engine takes {UTILIZATION:.0%} of what the compiler lets a "
+        "program use. Ranges are predictions from slow to fast. `with window`: what would fit if sliding layers kept their "
+        f"window only and each head were stored once, which vLLM TPU does not do. {start}, as int8 weights are made while "
+        "loading."
     )
     notes = [f"{number}. {text} ({source})" for number, (text, source) in enumerate(_notes(rows), 1)]
     unfit = [f"Do not fit: {misfits}."] if misfits else []
@@ -80,9 +81,7 @@ def _notes(rows: Iterable[Row]) -> list[tuple[str, str]]:
     return list(dict.fromkeys((note.text, note.source) for row in rows if row.fits for note in row.candidate.notes))
 
 
-def _cells(
-    row: Row, question: Question, compiled: Mapping[str, Result], numbers: Mapping[tuple[str, str], int]
-) -> list[str]:
+def _cells(row: Row, question: Question, compiled: Mapping[str, Result], numbers: Mapping[tuple[str, str], int]) -> list[str]:
     load = row.within_slo
     return [
         row.candidate.name,
