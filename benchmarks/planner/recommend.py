@@ -33,7 +33,7 @@ def recommend(rows: Sequence[Row], question: Question) -> Advice:
     if not able:
         return Advice(None, None, _why_none(rows, question), "", ())
     choice, runner_up = able[0], next(iter(able[1:]), None)
-    instead = (*_fp8_cache(rows, choice, question), *_single_hosts(choice, question))
+    instead = (*_fp8_cache(rows, choice, question), *_single_hosts(question))
     return Advice(choice, runner_up, _why(choice, runner_up, question), _risk(choice, rows), instead)
 
 
@@ -80,7 +80,7 @@ def _fp8_cache(rows: Sequence[Row], choice: Row, question: Question) -> Iterator
         )
 
 
-def _single_hosts(choice: Row, question: Question) -> Iterator[str]:
+def _single_hosts(question: Question) -> Iterator[str]:
     """The same chips as slices of one host each, which upstream tests: worth a thought before renting."""
     topology = question.on.generation.single_host[-1]
     host = slice_of(question.on.generation.name, topology)

@@ -1,19 +1,22 @@
 """A plan as a table and sentences: by rich in a terminal, else plain Markdown."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from apps.slice.memory import KvLayout, checkpoint_bytes
 from apps.slice.topology import GIB
-from benchmarks.planner.case import Result
+from benchmarks.planner.agreement import difference
+from benchmarks.planner.case import Case, Result
 from benchmarks.planner.plan import CONTEXTS, UTILIZATION, Question, Range, Row, usd_per_million_output_tokens
 from benchmarks.planner.predict import Point
 from benchmarks.planner.recommend import Advice
 
+Compiled = Mapping[str, tuple[Case, Result]]
+"""What the compiler said, by the layout's name; empty where it was not asked."""
 Table = list[list[str]]
 """Rows of cells; the first row is the head."""
 
 
-def table(rows: Sequence[Row], question: Question, compiled: Mapping[str, Result]) -> Table:
+def table(rows: Sequence[Row], question: Question, compiled: Compiled) -> Table:
     """The candidates that fit, with what the compiler says where it was asked."""
     head = [
         "layout",
@@ -28,14 +31,14 @@ def table(rows: Sequence[Row], question: Question, compiled: Mapping[str, Result
         "at once",
         "output tok/s",
         *(["$ per M output"] if question.usd_per_chip_hour is not None else []),
-        *(["compiled GiB", "fits", "collectives"] if compiled else []),
+        *(["compiled GiB", "formula differs", "fits", "collectives", "compile s"] if compiled else []),
         "notes",
     ]
     numbers = {note: number for number, note in enumerate(_notes(rows), 1)}
     return [head, *(_cells(row, question, compiled, numbers) for row in rows if row.fits)]
 
 
-def sentences(rows: Sequence[Row], question: Question, advice: Advice) -> list[str]:
+def sentences(rows: Sequence[Row], question: Question, advice: Advice, compiled: Compiled) -> list[str]:
     """What is said below the table, paragraph by paragraph."""
     chosen = f"**Recommended: {advice.choice.candidate.name}.** {advice.why}" if advice.choice else f"**None.** {advice.why}"
     instead = [f"Or: {text}" for text in advice.instead]
@@ -50,7 +53,7 @@ def sentences(rows: Sequence[Row], question: Question, advice: Advice) -> list[s
     notes = [f"{number}. {text} ({source})" for number, (text, source) in enumerate(_notes(rows), 1)]
     unfit = [f"Do not fit: {misfits}."] if misfits else []
     risk = [advice.risk] if advice.risk else []
-    return [chosen, *risk, *instead, *unfit, memory, "\n".join(notes)]
+    return [chosen, *risk, *instead, *unfit, *_agreement(compiled), memory, "\n".join(notes)]
 
 
 def markdown(found: Table) -> str:
@@ -77,11 +80,23 @@ def show(found: Table, paragraphs: Iterable[str]) -> None:
     console.print(Markdown("\n\n".join(paragraphs)))
 
 
+def _agreement(compiled: Compiled) -> Iterator[str]:
+    if not compiled:
+        return
+    worst = max((difference(*one) for one in compiled.values()), key=abs)
+    refused = [name for name, (_, result) in compiled.items() if not result.fits]
+    verdict = f"it refuses {', '.join(refused)}" if refused else "it accepts all of them"
+    yield (
+        f"Compiled: decoding as many sequences of {CONTEXTS[0]:,} tokens as the table says, without the vision encoder; "
+        f"{verdict}. Predicted and compiled memory differ by {abs(worst):.1%} at most."
+    )
+
+
 def _notes(rows: Iterable[Row]) -> list[tuple[str, str]]:
     return list(dict.fromkeys((note.text, note.source) for row in rows if row.fits for note in row.candidate.notes))
 
 
-def _cells(row: Row, question: Question, compiled: Mapping[str, Result], numbers: Mapping[tuple[str, str], int]) -> list[str]:
+def _cells(row: Row, question: Question, compiled: Compiled, numbers: Mapping[tuple[str, str], int]) -> list[str]:
     load = row.within_slo
     return [
         row.candidate.name,
@@ -96,7 +111,7 @@ def _cells(row: Row, question: Question, compiled: Mapping[str, Result], numbers
         _range(load, lambda point: f"{point.sequences}"),
         _range(load, lambda point: f"{point.output_tok_per_s:,.0f}"),
         *([_cost(load, question)] if question.usd_per_chip_hour is not None else []),
-        *(_compiled(compiled.get(row.candidate.name)) if compiled else []),
+        *(_compiled(*compiled[row.candidate.name]) if compiled else []),
         " ".join(str(numbers[note.text, note.source]) for note in row.candidate.notes),
     ]
 
@@ -117,8 +132,12 @@ def _cost(load: Range, question: Question) -> str:
     return _range(load, text)
 
 
-def _compiled(result: Result | None) -> list[str]:
-    if result is None:
-        return ["", "", ""]
+def _compiled(case: Case, result: Result) -> list[str]:
     counts = ", ".join(f"{count} {kind}" for kind, count in (result.collectives or {}).items() if count)
-    return [f"{result.total_bytes / GIB:.2f}", "yes" if result.fits else "no", counts]
+    return [
+        f"{result.total_bytes / GIB:.2f}",
+        f"{difference(case, result):+.1%}",
+        "yes" if result.fits else "no",
+        counts,
+        f"{result.compile_seconds:.0f}",
+    ]
