@@ -25,9 +25,9 @@ def set_value(text: str, path: Path, value: Any, comment: str) -> str:
         raise UserError(f"{where} cannot be set: what it is in must be a mapping with a line for each key")
     old = next((pair for pair in parent.value if pair[0].value == path[-1]), None)
     if old is None:
-        start = parent.value[0][0].start_mark
-        new = [] if value is None else [f"{' ' * start.column}{path[-1]}: {value}"]
-        number, count = start.line, 0
+        first = parent.value[0]  # after it: before it may stand the dash of a list
+        new = [] if value is None else [f"{' ' * first[0].start_mark.column}{path[-1]}: {value}"]
+        number, count = parent.value[1][0].start_mark.line if len(parent.value) > 1 else first[1].end_mark.line + 1, 0
     else:
         number, count = old[0].start_mark.line, 1
         found = _LINE.match(lines[number].rstrip("\n"))

@@ -26,8 +26,8 @@ from apps.slice.stages import stages
 from apps.slice.topology import GENERATIONS, GIB
 
 V6E = GENERATIONS["v6e"]
-# Decode programs: chips, sequences, context, KV layout, the compiler's figure in GiB. For what it accepted, weights and cache: the
-# temporaries of that program were its own (docs/layouts.md has one like the engine's). Else all that it would need.
+# Decode programs: chips, sequences, context, KV layout, the compiler's figure in GiB. Of what it accepted, weights and cache:
+# the temporaries of that program were its own (docs/layouts.md has one like the engine's). Else all that it would need.
 COMPILED = [
     (16, 16, 8192, KvLayout.WINDOW, 6.857),
     (16, 64, 8192, KvLayout.WINDOW, 16.701),
@@ -74,7 +74,7 @@ def test_stages_share_layers_and_the_fullest_counts() -> None:
     assert [(one.sliding, one.wide) for one in model_stages(layout)] == [(13, 2), (12, 3), (13, 2), (12, 3)]
     assert [one.embeds for one in model_stages(layout)] == [True, False, False, True]
     assert kv_bytes_per_chip(layout, 1) == (13 * 4 * 256 + 2 * 512) * 2 * 2
-    assert fullest_stage(layout, 1, 8192).first
+    assert fullest_stage(layout, 1, 8192).last  # the embedding, and one global layer more than the first stage
 
 
 @given(st.integers(1, 8), st.integers(1, 64))
