@@ -78,7 +78,7 @@ def _environment(tell: Callable[[str], None]) -> Path:
     home = _home()
     python, done = home / "bin" / "python", home / _COMPLETE
     home.parent.mkdir(parents=True, exist_ok=True)
-    with home.with_suffix(".lock").open("w") as lock:
+    with home.with_name(f"{home.name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not done.exists():
             tell(f"making the compile environment in {home} (once)")
