@@ -11,7 +11,7 @@ from benchmarks.planner.options import parse, question_from
 from benchmarks.planner.plain import to_plain
 from benchmarks.planner.plan import CONTEXTS, Question, Row, plan
 from benchmarks.planner.recommend import Advice, recommend
-from benchmarks.planner.tables import markdown, sentences, show, table
+from benchmarks.planner.tables import Table, compiled_table, markdown, sentences, show, table
 
 
 def main(argv: Sequence[str]) -> int:
@@ -32,16 +32,22 @@ def _run(options: argparse.Namespace) -> int:
     compiled = _compiled(rows, question) if options.compile else {}
     if options.json:
         print(json.dumps(to_plain(rows, question, advice, compiled), indent=1))
-    elif options.markdown or not sys.stdout.isatty():
-        print("\n\n".join([markdown(table(rows, question, compiled)), *sentences(rows, question, advice, compiled)]))
     else:
-        show(table(rows, question, compiled), sentences(rows, question, advice, compiled))
+        tables = [table(rows, question), *([compiled_table(compiled)] if compiled else [])]
+        _print(tables, sentences(rows, question, advice, compiled), plain=options.markdown or not sys.stdout.isatty())
     if chosen:
         from benchmarks.planner.write import write  # YAML and the checks: not needed otherwise
 
         write(chosen, question, options.write)
         print(f"{options.write}: has the engine arguments of {chosen.candidate.name} now", file=sys.stderr)
     return 0 if advice.choice else 1
+
+
+def _print(tables: Sequence[Table], paragraphs: Sequence[str], *, plain: bool) -> None:
+    if plain:
+        print("\n\n".join([*map(markdown, tables), *paragraphs]))
+    else:
+        show(tables, paragraphs)
 
 
 def _chosen(rows: Sequence[Row], advice: Advice, name: str | None) -> Row:
