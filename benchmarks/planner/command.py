@@ -63,16 +63,16 @@ def _chosen(rows: Sequence[Row], advice: Advice, name: str | None) -> Row:
 
 
 def _compiled(rows: Sequence[Row], question: Question) -> dict[str, tuple[Case, Result]]:
-    """What the compiler says of each layout that fits, with as many sequences as the plan says that it holds."""
+    """What the compiler says of each layout that holds a sequence of the table's shortest context: with as many as it holds."""
     from benchmarks.planner.compiler import compile_all
 
-    cases = {row.candidate.name: _case(row, question) for row in rows if row.fits}
+    cases = {row.candidate.name: case for row in rows if (case := _case(row, question)).sequences}
     results = compile_all(list(cases.values()), lambda text: print(text, file=sys.stderr, flush=True))
     return dict(zip(cases, zip(cases.values(), results, strict=True), strict=True))
 
 
 def _case(row: Row, question: Question) -> Case:
-    """Decoding with a full cache, of the shortest context that the table has."""
+    """Decoding with a full cache."""
     layout, context = row.candidate.layout, CONTEXTS[0]
     return Case(
         layout.shape,
@@ -84,7 +84,7 @@ def _case(row: Row, question: Question) -> Case:
         layout.dtype,
         layout.kv_dtype,
         layout.kv_layout.value,
-        max(row.sequences[context][layout.kv_layout], layout.data_parallel),
+        row.sequences[context][layout.kv_layout],
         context,
     )
 

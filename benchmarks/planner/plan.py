@@ -94,7 +94,10 @@ def _row(candidate: Candidate, question: Question) -> Row:
     has_room = program <= (1 - UTILIZATION) * usable_bytes(generation)
     longest = min(kv_tokens(layout, generation, UTILIZATION), question.shape.max_context) if has_room else 0
     sequences = {
-        context: {kept: _most(layout, kept, question.on, context) if has_room else 0 for kept in KvLayout}
+        context: {
+            kept: _most(layout, kept, question.on, context) if has_room and context <= question.shape.max_context else 0
+            for kept in KvLayout
+        }
         for context in CONTEXTS
     }
     return Row(

@@ -172,6 +172,13 @@ def test_a_config_with_a_part_unknown_here_is_refused() -> None:
         shape_from_config(config)
 
 
+def test_a_config_without_global_layers_is_refused() -> None:
+    config = gemma_config()
+    config["text_config"]["layer_types"] = ["sliding_attention"] * 60
+    with pytest.raises(UserError, match="has no full_attention"):
+        shape_from_config(config)
+
+
 def test_a_config_without_a_field_names_it() -> None:
     config = gemma_config()
     del config["text_config"]["sliding_window"]

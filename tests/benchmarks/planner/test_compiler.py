@@ -48,9 +48,9 @@ def test_the_compiler_says_what_is_recorded(asked_anew: list[Result]) -> None:
 
 @pytest.mark.slow
 def test_two_all_reduces_run_for_each_layer(asked_anew: list[Result]) -> None:
-    """One after attention and one after the feed-forward; predict.py prices them."""
+    """One after attention and one after the feed-forward, which predict.py prices, and few others."""
     assert asked_anew[0].collectives is not None
-    assert 120 <= asked_anew[0].collectives["all-reduce"] <= 130
+    assert 120 <= asked_anew[0].collectives["all-reduce"] <= 135
 
 
 @pytest.mark.slow
