@@ -1,7 +1,7 @@
 """The formula of memory beside the TPU compiler, as docs/layouts.md shows them.
 
 python -m benchmarks.planner.compare              the table, from what was stored
-python -m benchmarks.planner.compare --compile    compiles all of it anew and stores it (3 minutes on 2 cores)
+python -m benchmarks.planner.compare --compile    compiles all of it anew and stores it (4 minutes on 2 cores)
 """
 
 import argparse

@@ -108,13 +108,15 @@ def _why_none(rows: Sequence[Row], question: Question) -> str:
         return (
             f"The weights fit no chip of {question.on.generation.name} {question.on.topology} in any layout: take more chips."
         )
-    longest = max(row.longest_request_tokens for row in rows if row.candidate.is_exact)
+    usable = [row for row in rows if row.candidate.is_exact and row.candidate.status is not Status.BROKEN]
+    longest = max(row.longest_request_tokens for row in usable)
     if longest < question.max_context:
         return f"No layout holds a request of {question.max_context:,} tokens: at most {longest:,} (--max-context)."
-    fastest = min(row.alone.slow.tpot_s for row in rows if row.alone.slow and row.fits)
+    ends = [row.alone.slow for row in usable if row.alone.slow and row.longest_request_tokens >= question.max_context]
     return (
-        f"No layout meets the SLO at the slow end of its prediction: one request alone takes at least "
-        f"{fastest * 1000:.1f} ms per output token."
+        "No layout meets the SLO at the slow end of its prediction: one request alone takes at least "
+        f"{min(end.ttft_s for end in ends) * 1000:.0f} ms to the first token and "
+        f"{min(end.tpot_s for end in ends) * 1000:.1f} ms for each one after it."
     )
 
 

@@ -92,12 +92,25 @@ def test_bad_input_is_one_line_and_exit_2(capsys: pytest.CaptureFixture[str], op
     assert CONFIG.read_text() == before
 
 
-def test_an_slo_that_nothing_meets_has_no_recommendation_and_exit_1(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["--slo", "tpot=1ms", "--json"]) == 1
+@pytest.mark.parametrize(
+    ("options", "why"),
+    [
+        (
+            ["--slo", "tpot=1ms"],
+            "No layout meets the SLO at the slow end of its prediction: one request alone takes at least 19 ms",
+        ),
+        (["--slo", "ttft=1ms"], "ms to the first token and 5.7 ms for each one after it"),
+        (["--topology", "2x4", "--max-context", "262144"], "No layout holds a request of 262,144 tokens: at most 182,108"),
+        (["--topology", "1x1"], "The weights fit no chip of v6e 1x1 in any layout: take more chips."),
+    ],
+)
+def test_what_cannot_be_had_is_not_recommended(capsys: pytest.CaptureFixture[str], options: list[str], why: str) -> None:
+    assert main([*options, "--json"]) == 1
     found = json.loads(capsys.readouterr().out)
     assert found["recommended"] is None
-    assert "No layout meets the SLO" in found["why"]
-    assert all(one["within_slo"] == {"slow": None, "fast": None} for one in found["layouts"])
+    assert why in found["why"]
+    assert main([*options, "--write", str(CONFIG)]) == 2
+    assert f"there is nothing to write: {found['why']}" in capsys.readouterr().err
 
 
 def test_a_models_own_config_gives_the_same_layouts(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
