@@ -10,6 +10,7 @@ import yaml
 from apps.checks.findings import Path
 from apps.checks.serve_rules import check_serve_config
 from apps.checks.source import Source, read
+from apps.checks.tpu_memory import shape_of
 from apps.errors import UserError
 from apps.slice.topology import slice_of
 from benchmarks.planner.candidates import Status
@@ -28,7 +29,7 @@ def write(row: Row, question: Question, file: File) -> None:
     _refuse_what_nobody_tested(row)
     source = read(file)
     config = _tpu_config(source, file)
-    _check_slice(_at(source.content, config), question, file)
+    _check_target(_at(source.content, config), question, file)
     wanted = _arguments(row, question)
     text = file.read_text()
     for path, value in wanted.items():
@@ -37,7 +38,10 @@ def write(row: Row, question: Question, file: File) -> None:
     for path, value in wanted.items():
         _put(_at(expected, (*config, *path[:-1])), path[-1], value)
     _check(text, expected, file)
-    file.write_text(text)
+    try:
+        file.write_text(text)
+    except OSError as error:
+        raise UserError(f"{file}: cannot be written ({error.strerror})") from None
 
 
 def _refuse_what_nobody_tested(row: Row) -> None:
@@ -48,11 +52,12 @@ def _refuse_what_nobody_tested(row: Row) -> None:
 
 def _tpu_config(source: Source, file: File) -> Path:
     """Path of the one LLM config on TPU."""
+    applications = source.content.get("applications")
     found: list[Path] = [
         ("applications", number, "args", "llm_configs", index)
-        for number, application in enumerate(source.content.get("applications") or [])
+        for number, application in enumerate(applications if isinstance(applications, list) else [])
         for index, config in enumerate(_llm_configs(application))
-        if isinstance(config, Mapping) and (config.get("accelerator_config") or {}).get("kind") == "tpu"
+        if _mapping(_mapping(config).get("accelerator_config")).get("kind") == "tpu"
     ]
     if len(found) != 1:
         raise UserError(f"{file}: has {len(found)} LLM configs with accelerator_config.kind tpu, and must have one")
@@ -60,18 +65,24 @@ def _tpu_config(source: Source, file: File) -> Path:
 
 
 def _llm_configs(application: Any) -> list[Any]:
-    args = application.get("args") if isinstance(application, Mapping) else None
-    configs = args.get("llm_configs") if isinstance(args, Mapping) else None
+    configs = _mapping(_mapping(application).get("args")).get("llm_configs")
     return configs if isinstance(configs, list) else []
 
 
-def _check_slice(config: Mapping[str, Any], question: Question, file: File) -> None:
+def _mapping(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
+
+
+def _check_target(config: Mapping[str, Any], question: Question, file: File) -> None:
     on = slice_of(str(config.get("accelerator_type")), str(config["accelerator_config"].get("topology")))
     if on != question.on:
         raise UserError(
             f"{file}: is for {on.generation.name} {on.topology}, and the plan is for {question.on.generation.name} "
             f"{question.on.topology}: give --accelerator {on.generation.name} --topology {on.topology}"
         )
+    model = shape_of(config)
+    if model and model.text_parameters != question.shape.text_parameters:
+        raise UserError(f"{file}: serves another model than {question.model}: give it as --model")
 
 
 def _arguments(row: Row, question: Question) -> dict[Path, Any]:

@@ -152,6 +152,13 @@ def test_writing_again_changes_nothing_and_another_layout_can_be_taken_back(tmp_
     assert yaml.safe_load(file.read_text()) == yaml.safe_load(first)
 
 
+def test_a_config_of_another_model_is_left_alone(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    config = gemma_config()
+    config["text_config"]["intermediate_size"] //= 2
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    assert "serves another model than" in refused(capsys, "--model", str(tmp_path), "--write", str(CONFIG))
+
+
 def test_a_config_that_would_not_pass_the_checks_is_left_alone(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     file = tmp_path / "serve.yaml"
     broken = CONFIG.read_text().replace("enable_prefix_caching", "enable_prefix_cashing")
