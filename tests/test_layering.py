@@ -8,7 +8,7 @@ ROOT = Path(__file__).resolve().parents[1]
 ALLOWED = {
     "apps": set(),
     "kuberay": {f"apps.{name}" for name in ("slice", "checks", "errors", "settings", "serve_status", "progress_line")},
-    "runtime_env": {"apps"},
+    "runtime_env": {"apps", "kuberay.observability"},
     "benchmarks": {"apps", "runtime_env"},
 }
 PURE = [

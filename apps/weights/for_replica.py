@@ -7,9 +7,10 @@ from typing import Any
 
 import ray
 
-from apps.errors import UserError
+from apps.errors import ContentError, UserError
 from apps.settings import weights_url
 from apps.slice.hosts import host_name
+from apps.weights.metrics import count_refusal
 from apps.weights.progress import LogWatcher
 from apps.weights.replica_args import HOST, PrefetchArgs, directory_on
 from apps.weights.slice_prefetch import Place, prefetch_on_hosts
@@ -31,9 +32,13 @@ async def bring_weights(args: PrefetchArgs, source: str, node_ids: Sequence[str]
             "where are the weights? Give callback_config.callback_kwargs.url (gs://BUCKET/MODEL), or start Ray's hosts with "
             "WEIGHTS_URL; `python -m apps.weights stage` brings them there"
         )
-    outcome = await asyncio.to_thread(
-        prefetch_on_hosts, url, places(node_ids, args.to or source), args.mode, LogWatcher(logger.info), stall_s=args.stall_s
-    )
+    places_there = places(node_ids, args.to or source)
+    watcher = LogWatcher(logger.info)
+    try:
+        outcome = await asyncio.to_thread(prefetch_on_hosts, url, places_there, args.mode, watcher, stall_s=args.stall_s)
+    except ContentError:
+        count_refusal()
+        raise
     logger.info(f"weights of {url}: {outcome}")
 
 
