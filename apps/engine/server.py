@@ -22,7 +22,7 @@ with without_gc():
 
 from apps.engine.callbacks import LocalWeights
 from apps.engine.forked_core import forked_engine_core
-from apps.limits import BodyLimit
+from apps.guard.middleware import Guard
 from apps.loopback import keep_replica_on_loopback
 from apps.slice.replica import take_slice
 
@@ -98,12 +98,12 @@ def _use_placement_group(llm_config: LLMConfig, group: Any) -> None:
 
 
 class Ingress(OpenAiIngress):
-    """The classic path's HTTP front, with the bound on bodies and the OpenAI form of errors that vLLM's own server has."""
+    """The classic path's HTTP front, with the guard, and the OpenAI form of errors that vLLM's own server has."""
 
     def _set_asgi_app(self, app: Any) -> None:
         # Serve mixes this class into its own replica wrapper, whose `_set_asgi_app` comes after it.
         keep_replica_on_loopback()
-        app.add_middleware(BodyLimit)
+        app.add_middleware(Guard)
         app.add_exception_handler(HTTPException, _openai_error)
         app.add_exception_handler(TypeError, _wrong_type)
         super()._set_asgi_app(app)

@@ -9,6 +9,7 @@ import logging.handlers
 import os
 import queue
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from apps.errors import UserError
 
 logger = logging.getLogger("ray.serve")
 FILE_BYTES, _OLD_FILES = 64 * 1024 * 1024, 4
-_QUEUED = 10_000
+_QUEUED, _GATHER_S = 10_000, 0.05
 
 
 class AuditLog:
@@ -50,9 +51,16 @@ class AuditLog:
         self._file.close()
 
     def _write_all(self) -> None:
-        while (record := self._records.get()) is not None:
-            line = json.dumps(record, separators=(",", ":"))
-            self._file.emit(logging.LogRecord("audit", logging.INFO, "", 0, line, None, None))
+        ended = False
+        while not ended:
+            records = [self._records.get()]
+            time.sleep(_GATHER_S)  # many lines in one write: this thread takes its time from the requests
+            while len(records) < _QUEUED and not self._records.empty():
+                records.append(self._records.get())
+            ended = None in records
+            lines = "\n".join(json.dumps(record, separators=(",", ":")) for record in records if record)
+            if lines:
+                self._file.emit(logging.LogRecord("audit", logging.INFO, "", 0, lines, None, None))
 
     def _failed(self) -> None:
         self.lost += 1

@@ -8,7 +8,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from apps.guard.answers import Refusal, json_headers
 from apps.guard.settings import Bounds
 
-_DISCARD_S = 10.0
+_DISCARD_S, _SILENT_S = 10.0, 1.0
 
 
 class ClientLeftError(Exception):
@@ -57,10 +57,14 @@ def replaying(body: bytes, receive: Receive) -> Receive:
 
 async def discard_body(receive: Receive, most: int) -> None:
     """Read what is left, within bounds: a client that still sends does not see an answer, only a broken connection."""
+    end = asyncio.get_running_loop().time() + _DISCARD_S
+    more = True
     with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(_DISCARD_S):
-            while most > 0 and (message := await receive())["type"] == "http.request" and message.get("more_body"):
-                most -= len(message.get("body", b""))
+        while more and most > 0 and asyncio.get_running_loop().time() < end:
+            async with asyncio.timeout(_SILENT_S):
+                message = await receive()
+            most -= len(message.get("body", b""))
+            more = message["type"] == "http.request" and message.get("more_body", False)
 
 
 def declared_bytes(scope: Scope) -> int:

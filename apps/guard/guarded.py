@@ -2,9 +2,9 @@
 
 import asyncio
 import logging
+import random
 import re
 import time
-import uuid
 from typing import Any
 
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -96,24 +96,22 @@ class Guarded:
         if exchange.access is Access.ANYBODY:
             await self._app(scope, receive, exchange.send)
             return
-        entry = await self._authenticate(scope, exchange.access)
-        account = self._account(entry)
+        entry = await self._authenticate(scope)
+        account = exchange.account = self._account(entry)
+        if exchange.access is Access.ADMIN and not (entry and entry.admin):
+            raise Refusal(403, "This route needs an admin key.", "insufficient_permissions")
         account.begin()
-        exchange.account = account
         try:
             await self._answer_known(exchange, entry, path, scope, receive)
         finally:
             account.active -= 1
 
-    async def _authenticate(self, scope: Scope, access: Access) -> Entry | None:
+    async def _authenticate(self, scope: Scope) -> Entry | None:
         if self._verifier is None:
             return None
         value = next((value for name, value in scope["headers"] if name == b"authorization"), b"")
         scheme, _, text = value.partition(b" ")
-        entry = await self._verifier.verify(text.strip() if scheme.lower() == b"bearer" else None)
-        if access is Access.ADMIN and not entry.admin:
-            raise Refusal(403, "This route needs an admin key.", "insufficient_permissions")
-        return entry
+        return await self._verifier.verify(text.strip() if scheme.lower() == b"bearer" else None)
 
     def _account(self, entry: Entry | None) -> Account:
         name = entry.name if entry else _EVERYBODY
@@ -193,7 +191,7 @@ class Guarded:
 
 def _request_id(scope: Scope) -> str:
     given = next((value for name, value in scope["headers"] if name == b"x-request-id"), b"")
-    return given.decode() if _SANE_ID.fullmatch(given) else uuid.uuid4().hex
+    return given.decode() if _SANE_ID.fullmatch(given) else f"{random.getrandbits(128):032x}"
 
 
 def _forwarded(headers: list[tuple[bytes, bytes]], request_id: str) -> list[tuple[bytes, bytes]]:

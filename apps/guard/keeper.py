@@ -5,6 +5,7 @@ One task per guard looks once a second, so that a request's own path needs no ti
 
 import asyncio
 import logging
+import sys
 import time
 from collections import Counter
 from datetime import UTC, datetime
@@ -27,7 +28,7 @@ class Keeper:
 
     def __init__(self, args: GuardArgs) -> None:
         self._args = args
-        self.keys = WatchedKeys(Path(args.keys_file)) if args.keys_file else None
+        self.keys = WatchedKeys([Path(path) for path in args.keys_files]) if args.keys_files else None
         self.live: dict[Exchange, asyncio.Task[Any] | None] = {}
         self._audit: AuditLog | None = None
         self._metrics: Any = None
@@ -40,6 +41,8 @@ class Keeper:
         if self._task is None:
             self._audit = AuditLog(audit_path(self._args.audit_file)) if self._args.audit else None
             self._metrics = _ray_metrics()
+            if self.keys:
+                self.keys.refresh()  # of a server that nobody asked for hours
             self._task = asyncio.create_task(self._run(guarded))
 
     def close(self) -> None:
@@ -119,9 +122,8 @@ def _record(exchange: Exchange, key: str | None, status: int) -> dict[str, Any]:
 
 def _ray_metrics() -> Any:
     """None outside a Ray cluster, as behind vLLM's own server."""
-    import ray
-
-    if not ray.is_initialized():
+    ray = sys.modules.get("ray")
+    if ray is None or not ray.is_initialized():
         return None
     from apps.guard.metrics import GuardMetrics
 

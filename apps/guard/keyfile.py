@@ -5,7 +5,7 @@ import logging
 import os
 import secrets
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -96,27 +96,37 @@ class _Seen:
 
 
 class WatchedKeys:
-    """A keys file that a server uses. What cannot be read later leaves the keys as they were.
+    """Keys files that a server uses, as one table. What cannot be read later leaves that file's keys as they were.
 
     Raises:
-        UserError: on construction, as `read_keys`.
+        UserError: on construction, as `read_keys`, or the same id is in two files.
     """
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._seen = _Seen.of(path)
-        self.table = read_keys(path)
+    def __init__(self, paths: Sequence[Path]) -> None:
+        self._seen = {path: _Seen.of(path) for path in paths}
+        self._tables = {path: read_keys(path) for path in paths}
+        self.table = self._joined()
 
     def refresh(self) -> bool:
-        """Read the file again if it has changed; True if there are other keys now. Takes time: not for an event loop."""
-        seen = _Seen.of(self._path)
-        if seen == self._seen:
+        """Read again what has changed; True if there are other keys now. Takes time: not for an event loop."""
+        changed = [path for path, seen in self._seen.items() if _Seen.of(path) != seen]
+        if not changed:
             return False
-        self._seen = seen
+        before = self._tables
         try:
-            self.table = read_keys(self._path)
+            for path in changed:
+                self._seen[path] = _Seen.of(path)
+                self._tables = {**self._tables, path: read_keys(path)}
+            self.table = self._joined()
         except UserError as error:
+            self._tables = before
             logger.error("guard: %s; the keys that were read before stay valid", error)
             return False
-        logger.info("guard: %d keys read from %s", len(self.table.entries), self._path)
+        logger.info("guard: %d keys are known", len(self.table.entries))
         return True
+
+    def _joined(self) -> KeyTable:
+        joined = KeyTable({id: entry for table in self._tables.values() for id, entry in table.entries.items()})
+        if len(joined.entries) < sum(len(table.entries) for table in self._tables.values()):
+            raise UserError(f"{', '.join(map(str, self._tables))}: a key's id is in two of them: remove one")
+        return joined

@@ -88,7 +88,8 @@ class Queue(_Strict):
 class GuardArgs(_Strict):
     """The section. Either keys are asked for, or the server is said to be open."""
 
-    keys_file: AbsolutePath | None = None
+    keys_files: list[AbsolutePath] = []
+    """Made by scripts/keys.py; a mounted secret, for example. Watched: a change needs no restart."""
     open: bool = False
     """True: nobody needs a key; bounds, routes and the rest hold all the same."""
     routes: list[Route] = ["/v1/models", "/v1/models/*", "/v1/chat/completions", "/v1/completions", "/tokenize", "/detokenize"]
@@ -107,8 +108,8 @@ class GuardArgs(_Strict):
 
     @model_validator(mode="after")
     def _keys_or_open(self) -> "GuardArgs":
-        if (self.keys_file is None) != self.open:
-            raise ValueError("needs either keys_file, or open: true to serve anybody; not both")
+        if bool(self.keys_files) == self.open:
+            raise ValueError("needs either keys_files, or open: true to serve anybody; not both")
         for route in (*self.routes, *self.keyless_routes):
             if is_control(route):
                 raise ValueError(f"{route} controls the engine or shows its inside: it can only be one of admin_routes")
@@ -150,7 +151,7 @@ def is_control(path: str) -> bool:
     return _CONTROL.fullmatch(path) is not None
 
 
-def replica_guard(args: GuardArgs, engine: dict[str, Any], replicas: int, engines: int = 1) -> ReplicaGuard:
+def replica_guard(args: GuardArgs, engine: dict[str, Any], replicas: int, engines: int) -> ReplicaGuard:
     """A replica's part of the settings.
 
     Args:

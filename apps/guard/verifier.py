@@ -41,11 +41,7 @@ class Verifier:
         """
         entry = self._recognise(text) if text else None
         if entry is None:
-            began = asyncio.get_running_loop().time()
             entry = await self._verify_slowly(text or b"")
-            if entry is None:
-                await asyncio.sleep(max(0.0, began + _REFUSAL_S - asyncio.get_running_loop().time()))
-                raise _unauthorized("No API key was given: send it as Authorization: Bearer KEY." if not text else _INCORRECT)
         if not entry.usable(datetime.now(UTC)):
             raise _unauthorized("This API key is disabled." if entry.disabled else "This API key has expired.")
         return entry
@@ -61,7 +57,20 @@ class Verifier:
         entry = self._keys.table.entries.get(found[0]) if found else None
         return entry if entry and found and entry.hash == found[1] else None
 
-    async def _verify_slowly(self, text: bytes) -> Entry | None:
+    async def _verify_slowly(self, text: bytes) -> Entry:
+        clock = asyncio.get_running_loop().time
+        began = clock()
+        try:
+            entry = await self._find(text)
+        except Refusal:
+            await asyncio.sleep(max(0.0, began + _REFUSAL_S - clock()))
+            raise
+        if entry is None:
+            await asyncio.sleep(max(0.0, began + _REFUSAL_S - clock()))
+            raise _unauthorized(_INCORRECT if text else _MISSING)
+        return entry
+
+    async def _find(self, text: bytes) -> Entry | None:
         digest, parts = self._digest(text), split_key(text)
         entry = self._keys.table.entries.get(parts[0]) if parts else None
         if entry is None or parts is None or digest in self._wrong:
@@ -100,6 +109,7 @@ class Verifier:
 
 
 _INCORRECT = "The API key is not right."
+_MISSING = "No API key was given: send it as Authorization: Bearer KEY."
 
 
 def _unauthorized(message: str) -> Refusal:

@@ -67,7 +67,7 @@ def served(
     keys: Keys | None, tmp_path: Path, app: Any = None, engine: dict[str, Any] | None = None, **args: Any
 ) -> Iterator[Served]:
     """Serve an app (the simulated engine's by default) behind a guard with these settings, for the block's time."""
-    section = {"keys_file": str(keys.path)} if keys else {"open": True}
+    section = {"keys_files": [str(keys.path)]} if keys else {"open": True}
     audit = tmp_path / "audit.jsonl"
     replicas = args.pop("replicas", 1)
     settings = GuardArgs.model_validate({**section, "audit_file": str(audit), **args})

@@ -1,5 +1,6 @@
 """Keys: the file, the command that changes it, and what a server makes of it."""
 
+import io
 import json
 import subprocess
 import sys
@@ -167,11 +168,9 @@ def make_one(file: Path, name: str = "alice") -> str:
     return text
 
 
-def test_a_watched_file_is_read_again_when_it_changes_and_kept_when_it_breaks(
-    file: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_watched_file_is_read_again_when_it_changes_and_kept_when_it_breaks(file: Path, log: io.StringIO) -> None:
     make_one(file)
-    watched = WatchedKeys(file)
+    watched = WatchedKeys([file])
     assert not watched.refresh()
     make_one(file, "bob")
     assert watched.refresh()
@@ -181,7 +180,7 @@ def test_a_watched_file_is_read_again_when_it_changes_and_kept_when_it_breaks(
     file.unlink()
     assert not watched.refresh()
     assert len(watched.table.entries) == 2
-    assert "stay valid" in caplog.text
+    assert "stay valid" in log.getvalue()
 
 
 def test_a_kubernetes_secret_is_a_link_that_turns(tmp_path: Path) -> None:
@@ -190,8 +189,24 @@ def test_a_kubernetes_secret_is_a_link_that_turns(tmp_path: Path) -> None:
         make_one(tmp_path / version / "keys.json", version)
     (tmp_path / "data").symlink_to("v1")
     (tmp_path / "keys.json").symlink_to("data/keys.json")
-    watched = WatchedKeys(tmp_path / "keys.json")
+    watched = WatchedKeys([tmp_path / "keys.json"])
     (tmp_path / "turn").symlink_to("v2")
     (tmp_path / "turn").replace(tmp_path / "data")
     assert watched.refresh()
     assert [entry.name for entry in watched.table.entries.values()] == ["v2"]
+
+
+def test_several_files_are_one_table_and_a_broken_one_stops_only_itself(tmp_path: Path) -> None:
+    first, second = tmp_path / "first.json", tmp_path / "second.json"
+    make_one(first, "a")
+    make_one(second, "b")
+    watched = WatchedKeys([first, second])
+    second.write_text("garbage")
+    assert not watched.refresh()
+    make_one(first, "c")
+    assert watched.refresh()
+    assert sorted(entry.name for entry in watched.table.entries.values()) == ["a", "b", "c"]
+    second.write_text(first.read_text())
+    assert not watched.refresh()
+    with pytest.raises(UserError, match="in two of them"):
+        WatchedKeys([first, second])

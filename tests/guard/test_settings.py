@@ -9,7 +9,7 @@ from apps.errors import UserError
 from apps.guard.routes import Access, Routes
 from apps.guard.settings import GuardArgs, ReplicaGuard, replica_guard
 
-KEYS = {"keys_file": "/etc/guard/keys.json"}
+KEYS = {"keys_files": ["/etc/guard/keys.json"]}
 
 
 def args(**section: Any) -> GuardArgs:
@@ -19,9 +19,9 @@ def args(**section: Any) -> GuardArgs:
 @pytest.mark.parametrize(
     ("section", "words"),
     [
-        ({}, "either keys_file, or open: true"),
+        ({}, "either keys_files, or open: true"),
         ({**KEYS, "open": True}, "not both"),
-        ({"keys_file": "keys.json"}, "absolute path"),
+        ({"keys_files": ["keys.json"]}, "absolute path"),
         ({**KEYS, "key_file": "x"}, "Extra inputs"),
         ({**KEYS, "open": "no"}, "valid boolean"),
         ({**KEYS, "limits": {"requests_per_minute": "60"}}, "valid integer"),
@@ -41,7 +41,7 @@ def test_what_is_wrong_is_said(section: dict[str, Any], words: str) -> None:
 
 
 def test_the_replicas_part_survives_its_environment() -> None:
-    told = replica_guard(args(limits={"max_tokens": 5}), {"max_num_seqs": 128, "max_model_len": 8192}, replicas=3, engines=2)
+    told = replica_guard(args(limits={"max_tokens": 5}), {"max_num_seqs": 128, "max_model_len": 8192}, 3, engines=2)
     assert (told.capacity, told.context_tokens, told.replicas) == (256, 8192, 3)
     assert ReplicaGuard.parse(told.model_dump_json()) == told
     with pytest.raises(UserError, match=r"RTS_GUARD.*args"):
