@@ -50,7 +50,10 @@ def with_port(config: dict[str, Any], port: int) -> dict[str, Any]:
 def with_guard(config: dict[str, Any], keys_file: Path, chat_keys_file: Path, chat_key: Path) -> dict[str, Any]:
     """The config with the guard on, for the keys of a file and the chat's own."""
     guard = {"keys_files": [str(keys_file), str(chat_keys_file)]}
-    added = {"apps.llm:build_app": {"guard": guard}, "apps.chat:build_app": {"api_key_file": str(chat_key)}}
+    added: dict[str, dict[str, Any]] = {
+        "apps.llm:build_app": {"guard": guard},
+        "apps.chat:build_app": {"api_key_file": str(chat_key)},
+    }
     apps = [{**app, "args": {**app["args"], **added.get(app["import_path"], {})}} for app in config["applications"]]
     return {**config, "applications": apps}
 

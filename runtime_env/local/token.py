@@ -33,7 +33,11 @@ def ensure_token(environment: Mapping[str, str]) -> None:
 
 
 def headers(environment: Mapping[str, str]) -> dict[str, str]:
-    """What a request to the dashboard must carry; nothing where Ray asks for no token. Raises `UserError` for an unreadable one."""
+    """What a request to the dashboard must carry; nothing where Ray asks for no token.
+
+    Raises:
+        UserError: the token's file cannot be read.
+    """
     if environment.get(MODE) != "token":
         return {}
     try:
