@@ -12,9 +12,9 @@ import yaml
 
 from apps.errors import BundleError, OperationError, UserError
 from apps.guard.keyfile import change_keys, make_key, read_keys, utc_now
+from apps.progress_line import Progress
 from runtime_env.local import config, cpu, head, hosts, model, preflight, processes, record, staged, token, watch
 from runtime_env.local.options import DownOptions, HostOptions, UpOptions
-from runtime_env.local.progress import Progress
 from runtime_env.local.record import StackRecord
 
 _START_DEADLINE_S = 600
