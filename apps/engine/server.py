@@ -13,8 +13,9 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 
 from apps.imports import without_gc
+from apps.serve_log import kept_serve_log
 
-with without_gc():
+with without_gc(), kept_serve_log():
     from ray.llm._internal.serve.core.ingress.ingress import OpenAiIngress
     from ray.llm._internal.serve.core.server.llm_server import LLMServer
     from ray.llm._internal.serve.engines.vllm.vllm_engine import VLLMEngine
@@ -53,6 +54,8 @@ class Engine(VLLMEngine):
         # Ray 2.60 looks for `openai_serving_tokenization`, vLLM 0.29 calls it `serving_tokenization`: without this line
         # /tokenize and /detokenize answer 400 in the classic ingress.
         self._oai_serving_tokenization = getattr(self._app_state, "serving_tokenization", None)
+        for served in self._app_state.openai_serving_models.base_model_paths:
+            served.model_path = served.name  # which /v1/models shows as `root`: no directory of ours
 
     def _prepare_engine_config(self, callback_ctx: Any) -> tuple[Any, Any, Any]:
         engine_args, frontend_args, vllm_config = super()._prepare_engine_config(callback_ctx)

@@ -5,9 +5,9 @@ The path of a stream's chunk is as short as can be: at hundreds of streams it ru
 
 import json
 import logging
+import random
 import re
 import time
-from collections.abc import Mapping
 
 from starlette.types import Message, Send
 
@@ -27,9 +27,10 @@ _OUTPUT = re.compile(rb'"(?:completion|output)_tokens": ?(\d+)')
 class Exchange:
     """One request's answer. Times are those of `time.monotonic`; counts are None where they were not measured."""
 
-    def __init__(self, send: Send, request_id: str, began: float) -> None:
+    def __init__(self, send: Send, given_id: str | None, began: float) -> None:
         self._send = send
-        self.id, self.began = request_id, began
+        self.id, self.began = given_id or f"{random.getrandbits(128):032x}", began
+        self._id_header = {} if given_id else {"x-request-id": self.id}  # Serve tells the client the id that was given
         self.access: Access | None = None
         self.route: str | None = None
         self.model: str | None = None
@@ -113,7 +114,7 @@ class Exchange:
         """The guard's own answer, in place of the app's."""
         self.status = refusal.status
         body = refusal.body()
-        more = {**(self.account.headers() if self.account else {}), **refusal.headers, "x-request-id": self.id}
+        more = {**(self.account.headers() if self.account else {}), **refusal.headers, **self._id_header}
         await self._send({"type": "http.response.start", "status": refusal.status, "headers": answers.json_headers(body, more)})
         await self._send({"type": "http.response.body", "body": body})
         self.ended = True
@@ -138,8 +139,8 @@ class Exchange:
         await self._send({**message, "headers": headers + self._own_headers()})
 
     def _own_headers(self) -> Headers:
-        more: Mapping[str, str] = self.account.headers() if self.account else {}
-        return [(b"x-request-id", self.id.encode()), *((name.encode(), value.encode()) for name, value in more.items())]
+        more = {**self._id_header, **(self.account.headers() if self.account else {})}
+        return [(name.encode(), value.encode()) for name, value in more.items()]
 
     async def _pass_on(self, message: Message) -> None:
         """A part of an answer that is no stream."""

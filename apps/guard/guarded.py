@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-import random
 import re
 import time
 from typing import Any
@@ -45,14 +44,10 @@ class Guarded:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One request, from its first header to its line in the audit."""
         self._keeper.watch(self)
-        exchange = Exchange(send, _request_id(scope), time.monotonic())
+        exchange = Exchange(send, _given_id(scope), time.monotonic())
         self._keeper.live[exchange] = asyncio.current_task()
         try:
-            await self._answer(exchange, scope, receive)
-        except Refusal as refusal:
-            if not exchange.body_read:
-                await bodies.discard_body(receive, self._args.bounds.body_bytes)
-            await exchange.refuse(refusal)
+            await self._answer_or_refuse(exchange, scope, receive)
         except ClientLeftError:
             pass
         except asyncio.CancelledError:
@@ -80,6 +75,14 @@ class Guarded:
         logger.warning("guard: request %s was ended: %s", exchange.id, why)
         if not exchange.sending:
             await exchange.break_off(408, f"The request was ended: {why}.", "request_timeout")
+
+    async def _answer_or_refuse(self, exchange: Exchange, scope: Scope, receive: Receive) -> None:
+        try:
+            await self._answer(exchange, scope, receive)
+        except Refusal as refusal:
+            if not exchange.body_read:
+                await bodies.discard_body(receive, self._args.bounds.body_bytes)
+            await exchange.refuse(refusal)
 
     async def _answer(self, exchange: Exchange, scope: Scope, receive: Receive) -> None:
         path = scope["path"].removeprefix(scope.get("root_path", "")) or "/"
@@ -189,9 +192,10 @@ class Guarded:
         raise Refusal(429, message, "rate_limit_exceeded", kind="requests", headers={"retry-after": "5"})
 
 
-def _request_id(scope: Scope) -> str:
+def _given_id(scope: Scope) -> str | None:
+    """The client's own, or Serve's where it gave none."""
     given = next((value for name, value in scope["headers"] if name == b"x-request-id"), b"")
-    return given.decode() if _SANE_ID.fullmatch(given) else f"{random.getrandbits(128):032x}"
+    return given.decode() if _SANE_ID.fullmatch(given) else None
 
 
 def _forwarded(headers: list[tuple[bytes, bytes]], request_id: str) -> list[tuple[bytes, bytes]]:

@@ -208,7 +208,7 @@ def _summary(stack: StackRecord, seconds: float | None) -> str:
     key = "-H 'authorization: Bearer KEY' " if stack.own_key() else ""
     return (
         f"{ready}  API        {stack.api_url}   (model {stack.model_id})\n"
-        f"  Chat       {stack.chat_url}\n"
+        f"  Chat       {stack.chat_url}{'   (log in with the name of a key, and the key)' if key else ''}\n"
         f"  Dashboard  {stack.dashboard_url}{f'   (asks for the token {place})' if place else ''}\n"
         f"  Try        curl {stack.api_url}/chat/completions -H 'content-type: application/json' {key}\\\n"
         f'               -d \'{{"model": "{stack.model_id}", "messages": '
