@@ -88,6 +88,11 @@ class Server(LLMServer):
             _use_placement_group(self._llm_config, self.watchdog.placement_group)
         await self.engine.start()
 
+    async def _maybe_resolve_lora_from_multiplex(self) -> None:
+        # Ray fails (500) where a client names an adapter in a header and the model has none.
+        if self._llm_config.lora_config is not None:
+            await super()._maybe_resolve_lora_from_multiplex()
+
     async def check_health(self) -> None:
         if self.watchdog:
             self.watchdog.check()

@@ -81,8 +81,9 @@ def ask(raw: bytes, fields: dict[str, Any], bounds: Bounds, *, chat: bool) -> Qu
         raise _bad("model must be a string.", "model")
     if stream is not None and not isinstance(stream, bool):
         raise _bad("stream must be true or false.", "stream")
-    if not isinstance(fields.get("stream_options"), dict | None):
-        raise _bad("stream_options must be an object.", "stream_options")
+    for name in ("stream_options", "structured_outputs"):  # at the second vLLM fails where it is a list
+        if not isinstance(fields.get(name), dict | None):
+            raise _bad(f"{name} must be an object.", name)
     _check_numbers(fields, bounds)
     _check_stop(fields.get("stop"), bounds.stop_strings)
     prompts = 1 if chat else _prompts(fields.get("prompt"))

@@ -3,15 +3,15 @@
 import json
 import socket
 import ssl
-import subprocess
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+import grpc
 import httpx
 import openai
 import pytest
@@ -31,8 +31,9 @@ SECRET_TEXT = "nobody-may-read-this-prompt"
 def keys(tmp_path_factory: pytest.TempPathFactory) -> Keys:
     """As the file was when the stack started; `revoked` is in it no more when a test begins."""
     made = Keys(tmp_path_factory.mktemp("home") / "keys.json")
-    for name in ("alice", "bob", "revoked"):
+    for name in ("alice", "revoked"):
         made.make(name)
+    made.make("bob", limits={"max_tokens": 4})
     made.make("root", admin=True)
     made.make("disabled", disabled=True)
     made.make_expired("expired")
@@ -194,18 +195,33 @@ def test_rays_doors_open_with_the_token_alone(stack: GuardedStack) -> None:
         assert job.status_code in (401, 403)
         assert httpx.put(f"{stack.dashboard}/api/serve/applications/", json={}, headers=headers).status_code in (401, 403)
         assert httpx.delete(f"{stack.dashboard}/api/serve/applications/", headers=headers).status_code in (401, 403)
+    first = stack.record.first_port  # of the head's control store, client server, agent
+    for port, method in GRPC_DOORS:
+        assert knock(first + port, method, ()) is knock(first + port, method, bearer("0" * 64).items()) is False
+        assert knock(first + port, method, bearer((stack.home / ".ray" / "auth_token").read_text()).items())
     submit = ("job", "submit", "--address", stack.dashboard, "--no-wait", "--", "echo", "hello")
-    assert "Authentication" in failing(stack.command(".venv/bin/ray", *submit, HOME=str(stranger)))
-    first = stack.record.first_port
-    for address in (f"127.0.0.1:{first}", f"ray://127.0.0.1:{first + 1}"):
-        program = f"import ray; ray.init({address!r}); print(ray.nodes())"
-        assert "uthenticat" in failing(stack.command(".venv/bin/python", "-c", program, HOME=str(stranger)))
+    refused = stack.command(".venv/bin/ray", *submit, HOME=str(stranger))
+    assert refused.returncode != 0
+    assert "Authentication" in refused.stderr
     assert stack.command(".venv/bin/ray", *submit).returncode == 0
 
 
-def failing(done: "subprocess.CompletedProcess[str]") -> str:
-    assert done.returncode != 0, done.stdout
-    return done.stdout + done.stderr
+GRPC_DOORS = [
+    (0, "/ray.rpc.NodeInfoGcsService/GetAllNodeInfo"),
+    (0, "/ray.rpc.InternalKVGcsService/InternalKVKeys"),
+    (1, "/ray.rpc.RayletDriver/ListNamedActors"),
+    (3, "/ray.rpc.ReporterService/GetTraceback"),
+]
+
+
+def knock(port: int, method: str, metadata: Iterable[tuple[str, str]]) -> bool:
+    """Whether one of Ray's gRPC servers does what it is asked."""
+    with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+        try:
+            channel.unary_unary(method)(b"", timeout=10, metadata=tuple(metadata))
+        except grpc.RpcError as error:
+            return error.code() is not grpc.StatusCode.UNAUTHENTICATED
+    return True
 
 
 def test_the_chat_asks_for_a_login_and_shows_nothing_of_its_own_key(stack: GuardedStack, keys: Keys) -> None:
