@@ -12,6 +12,7 @@ import argparse
 import asyncio
 import json
 import os
+import random
 import statistics
 import subprocess
 import sys
@@ -47,6 +48,9 @@ class Load:
     streams: int
     requests: int
     max_tokens: int
+    """On average: half as much to half as much again, so that streams do not begin and end all together."""
+    ramp_s: float = 0.0
+    """Over which the clients begin."""
 
 
 @dataclass(frozen=True)
@@ -105,7 +109,7 @@ def _measure(options: argparse.Namespace, directory: Path) -> list[dict[str, Any
     key, environment = _guarded_environment(directory)
     loads: list[tuple[Load, Any]] = []
     if options.engine != "cpu":
-        paced = Load("simulated, paced", options.streams, 2 * options.streams, 32)
+        paced = Load("simulated, paced", options.streams, 2 * options.streams, 32, ramp_s=4)
         fast = Load("simulated, full speed", options.streams, 2 * options.streams, 64)
         loads += [(paced, lambda env: _simulated(_PACED, env)), (fast, lambda env: _simulated(_FULL_SPEED, env))]
     if options.engine != "sim":
@@ -159,23 +163,24 @@ def _median(figures: Sequence[Figures], name: str) -> Any:
 
 
 async def _run(load: Load, contender: Contender, key: str, seed: int) -> Figures:
-    waiting = prompts(load.requests, _PROMPT_WORDS, seed)
+    draw = random.Random(seed)  # noqa: S311 - the same for both servers
+    lengths = [draw.randint(load.max_tokens // 2, load.max_tokens * 3 // 2) for _ in range(load.requests)]
+    waiting = list(zip(prompts(load.requests, _PROMPT_WORDS, seed), lengths, strict=True))
     ttft_s: list[float] = []
 
-    async def client(http: aiohttp.ClientSession) -> None:
+    async def client(http: aiohttp.ClientSession, begins_s: float) -> None:
+        await asyncio.sleep(begins_s)
         while waiting:
-            ttft_s.append(await _stream(http, contender, waiting.pop(), load.max_tokens))
+            ttft_s.append(await _stream(http, contender, *waiting.pop()))
 
     connector = aiohttp.TCPConnector(limit=0)
     headers = {"authorization": f"Bearer {key}"}
     async with aiohttp.ClientSession(connector=connector, headers=headers, read_bufsize=2**20) as http:
         start = time.perf_counter()
-        await asyncio.gather(*(client(http) for _ in range(load.streams)))
+        await asyncio.gather(*(client(http, load.ramp_s * number / load.streams) for number in range(load.streams)))
         elapsed_s = time.perf_counter() - start
         inside = await _stopwatch(http, contender)
-    return Figures(
-        1000 * statistics.median(ttft_s), 1000 * percentile(ttft_s, 99), load.requests * load.max_tokens / elapsed_s, *inside
-    )
+    return Figures(1000 * statistics.median(ttft_s), 1000 * percentile(ttft_s, 99), sum(lengths) / elapsed_s, *inside)
 
 
 async def _stream(http: aiohttp.ClientSession, contender: Contender, prompt: str, max_tokens: int) -> float:

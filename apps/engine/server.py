@@ -21,6 +21,7 @@ with without_gc(), kept_serve_log():
     from ray.llm._internal.serve.engines.vllm.vllm_engine import VLLMEngine
     from ray.serve.llm import LLMConfig
 
+from apps.compile_cache.programs import Programs
 from apps.engine.callbacks import LocalWeights
 from apps.engine.forked_core import forked_engine_core
 from apps.guard.middleware import Guard
@@ -87,6 +88,9 @@ class Server(LLMServer):
         if self.watchdog:
             _use_placement_group(self._llm_config, self.watchdog.placement_group)
         await self.engine.start()
+        self._programs = Programs.of(self._llm_config.model_dump())
+        if self._programs:
+            self._programs.keep()
 
     async def _maybe_resolve_lora_from_multiplex(self) -> None:
         # Ray fails (500) where a client names an adapter in a header and the model has none.
