@@ -107,6 +107,7 @@ def test_only_the_listed_routes_are_open_and_no_answer_names_a_directory(stack: 
     assert httpx.get(f"{stack.url}/v1/models").status_code == 401
     models = httpx.get(f"{stack.url}/v1/models", headers=bearer(keys.texts["alice"]))
     assert not hostile.LEAKS.search(models.text)
+    assert len(models.headers.get_list("x-request-id")) == 1
     assert models.json()["data"][0]["root"] == MODEL
     assert (
         "access-control-allow-origin" not in httpx.get(f"{stack.url}/health", headers={"origin": "https://x.example"}).headers

@@ -341,7 +341,6 @@ def test_the_servers_inside_stays_in_its_log(failing: Served, keys: Keys, path: 
     answer = httpx.get(f"{failing.url}/v1{path}", headers={**failing.headers(keys.texts["alice"]), "x-request-id": "my-id-7"})
     assert answer.status_code >= 400
     assert "my-id-7" in answer.json()["error"]["message"]
-    assert answer.headers["x-request-id"] == "my-id-7"
     for leak in ("Traceback", "/opt", "secret", "site-packages"):
         assert leak not in answer.text
     wait_for(lambda: "my-id-7" in log.getvalue() and "/opt" in log.getvalue(), 5, "the reason in the log")
