@@ -4,8 +4,8 @@
     python -m benchmarks.guard --json   one object with ttft_added_ms, throughput_ratio and every round's figures
 
 The simulated engine is asked twice: as fast as this machine's HTTP server goes (throughput), and at a pace that leaves it time
-(time to first token). There the guard's own part is measured inside the server too, as the client's figures have the jitter of
-512 streams in them. Without the guard means none of its code at all.
+(time to first token). The guard's part is measured in the server too, as the client's figures have the jitter of 512 streams in
+them. Without the guard means none of its code at all.
 """
 
 import argparse
@@ -32,6 +32,7 @@ from apps.guard.keyfile import change_keys, make_key, utc_now
 from apps.guard.settings import GuardArgs, ReplicaGuard
 from apps.settings import GUARD_VARIABLE, inherited_environment
 from benchmarks.bare import ROOT, Server, bare_server, pause, served_llm_config, wait_for_health
+from benchmarks.guard_cost import own_cost
 from benchmarks.guard_server import MODEL, TIMES
 from benchmarks.streaming import percentile, prompts
 from runtime_env.local.preflight import free_ports
@@ -72,21 +73,22 @@ class Contender:
     model: str
     processes: Sequence[psutil.Process]
     guarded: bool
-    has_stopwatch: bool = False
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(argv)
     with tempfile.TemporaryDirectory() as directory:
         try:
-            rows = _measure(options, Path(directory))
+            key, settings = _settings(Path(directory))
+            cost = own_cost(settings, key)
+            rows = _measure(options, key, {GUARD_VARIABLE: settings.model_dump_json()})
         except BundleError as error:
             print(f"error: {error}", file=sys.stderr)
             return error.exit_code
     if options.json:
-        print(json.dumps({"cores": os.cpu_count(), "rounds": options.rounds, "loads": rows}, indent=2))
+        print(json.dumps({"cores": os.cpu_count(), "rounds": options.rounds, "own_cost": cost, "loads": rows}, indent=2))
     else:
-        _print_table(rows, options.rounds)
+        _print_table(rows, cost, options.rounds)
     return 0
 
 
@@ -105,8 +107,7 @@ def _positive(text: str) -> int:
     return int(text)
 
 
-def _measure(options: argparse.Namespace, directory: Path) -> list[dict[str, Any]]:
-    key, environment = _guarded_environment(directory)
+def _measure(options: argparse.Namespace, key: str, environment: dict[str, str]) -> list[dict[str, Any]]:
     loads: list[tuple[Load, Any]] = []
     if options.engine != "cpu":
         paced = Load("simulated, paced", options.streams, 2 * options.streams, 32, ramp_s=4)
@@ -122,8 +123,8 @@ def _measure(options: argparse.Namespace, directory: Path) -> list[dict[str, Any
     return rows
 
 
-def _guarded_environment(directory: Path) -> tuple[str, dict[str, str]]:
-    """(a key, the environment that puts the guard on): every limit and the audit in force, none of them reached."""
+def _settings(directory: Path) -> tuple[str, ReplicaGuard]:
+    """(a key, the guard's settings): every limit and the audit in force, none of them reached."""
     text, id, entry = make_key({"name": "benchmark"}, utc_now())
     change_keys(directory / "keys.json", lambda table: table.with_entry(id, entry))
     section = {
@@ -131,8 +132,7 @@ def _guarded_environment(directory: Path) -> tuple[str, dict[str, str]]:
         "limits": {"requests_per_minute": 10**9, "tokens_per_minute": 10**9, "concurrent_requests": 2000, "max_tokens": 4000},
         "audit_file": str(directory / "audit.jsonl"),
     }
-    settings = ReplicaGuard(args=GuardArgs.model_validate(section), capacity=1000, context_tokens=4096)
-    return text, {GUARD_VARIABLE: settings.model_dump_json()}
+    return text, ReplicaGuard(args=GuardArgs.model_validate(section), capacity=1000, context_tokens=4096)
 
 
 def _compare(load: Load, contenders: Sequence[Contender], key: str, rounds: int) -> dict[str, Any]:
@@ -198,7 +198,7 @@ async def _stream(http: aiohttp.ClientSession, contender: Contender, prompt: str
 
 
 async def _stopwatch(http: aiohttp.ClientSession, contender: Contender) -> tuple[float, float] | tuple[None, None]:
-    if not contender.has_stopwatch:
+    if not contender.guarded or contender.model != MODEL:
         return None, None
     async with http.get(contender.server.api_url.removesuffix("/v1") + TIMES) as answer:
         found = await answer.json()
@@ -212,8 +212,9 @@ def _simulated(efficiency: float, environment: dict[str, str]) -> Iterator[Conte
     process = subprocess.Popen(command, cwd=ROOT, env={**inherited_environment(), **environment})
     try:
         wait_for_health(f"http://127.0.0.1:{port}/health", process)
-        server = Server("simulated", f"http://127.0.0.1:{port}/v1")
-        yield Contender(server, MODEL, [psutil.Process(process.pid)], bool(environment), bool(environment))
+        yield Contender(
+            Server("simulated", f"http://127.0.0.1:{port}/v1"), MODEL, [psutil.Process(process.pid)], bool(environment)
+        )
     finally:
         process.kill()
         process.wait()
@@ -227,7 +228,7 @@ def _vllm(environment: dict[str, str]) -> Iterator[Contender]:
         yield Contender(server, config["model_loading_config"]["model_id"], processes, bool(environment))
 
 
-def _print_table(rows: Sequence[dict[str, Any]], rounds: int) -> None:
+def _print_table(rows: Sequence[dict[str, Any]], cost: dict[str, float], rounds: int) -> None:
     from rich.console import Console
     from rich.table import Table
 
@@ -242,7 +243,9 @@ def _print_table(rows: Sequence[dict[str, Any]], rounds: int) -> None:
             cells += [f"{inside:.2f}" if inside is not None else "", f"{_median(figures, 'output_tok_per_s'):.0f}"]
             ratio = f"{row['throughput_ratio']:.3f}" if guard == "with" else ""
             table.add_row(row["load"]["name"], str(row["load"]["streams"]), guard, *cells, ratio)
-    Console(width=120).print(table)
+    console = Console(width=120)
+    console.print(table)
+    console.print(f"The guard itself: {cost['request_us']:.0f} us for a request, {cost['token_us']:.2f} us for a token")
 
 
 if __name__ == "__main__":
