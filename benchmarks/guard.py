@@ -28,11 +28,9 @@ import aiohttp
 import psutil
 
 from apps.errors import BundleError
-from apps.guard.keyfile import change_keys, make_key, utc_now
-from apps.guard.settings import GuardArgs, ReplicaGuard
 from apps.settings import GUARD_VARIABLE, inherited_environment
 from benchmarks.bare import ROOT, Server, bare_server, pause, served_llm_config, wait_for_health
-from benchmarks.guard_cost import own_cost
+from benchmarks.guard_cost import open_settings, own_cost
 from benchmarks.guard_server import MODEL, TIMES
 from benchmarks.streaming import percentile, prompts
 from runtime_env.local.preflight import free_ports
@@ -79,7 +77,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(argv)
     with tempfile.TemporaryDirectory() as directory:
         try:
-            key, settings = _settings(Path(directory))
+            key, settings = open_settings(Path(directory))
             cost = own_cost(settings, key)
             rows = _measure(options, key, {GUARD_VARIABLE: settings.model_dump_json()})
         except BundleError as error:
@@ -121,18 +119,6 @@ def _measure(options: argparse.Namespace, key: str, environment: dict[str, str])
             contenders = [stack.enter_context(start(env)) for env in ({}, environment)]
             rows.append(_compare(load, contenders, key, options.rounds))
     return rows
-
-
-def _settings(directory: Path) -> tuple[str, ReplicaGuard]:
-    """(a key, the guard's settings): every limit and the audit in force, none of them reached."""
-    text, id, entry = make_key({"name": "benchmark"}, utc_now())
-    change_keys(directory / "keys.json", lambda table: table.with_entry(id, entry))
-    section = {
-        "keys_files": [str(directory / "keys.json")],
-        "limits": {"requests_per_minute": 10**9, "tokens_per_minute": 10**9, "concurrent_requests": 2000, "max_tokens": 4000},
-        "audit_file": str(directory / "audit.jsonl"),
-    }
-    return text, ReplicaGuard(args=GuardArgs.model_validate(section), capacity=1000, context_tokens=4096)
 
 
 def _compare(load: Load, contenders: Sequence[Contender], key: str, rounds: int) -> dict[str, Any]:

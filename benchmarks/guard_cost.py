@@ -4,16 +4,30 @@ import asyncio
 import json
 import statistics
 import time
+from pathlib import Path
 from typing import Any
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from apps.guard.keyfile import change_keys, make_key, utc_now
 from apps.guard.middleware import Guard
-from apps.guard.settings import ReplicaGuard
+from apps.guard.settings import GuardArgs, ReplicaGuard
 
 _CHUNK = b'data: {"id":"cmpl-1","object":"text_completion","choices":[{"index":0,"text":" word","finish_reason":null}]}\n\n'
 _SHORT, _LONG = 1, 201
 _REQUESTS, _TURNS = 200, 7
+
+
+def open_settings(directory: Path) -> tuple[str, ReplicaGuard]:
+    """(a key, the guard's settings): every limit and the audit in force, none of them reached."""
+    text, id, entry = make_key({"name": "benchmark"}, utc_now())
+    change_keys(directory / "keys.json", lambda table: table.with_entry(id, entry))
+    section = {
+        "keys_files": [str(directory / "keys.json")],
+        "limits": {"requests_per_minute": 10**9, "tokens_per_minute": 10**9, "concurrent_requests": 2000, "max_tokens": 4000},
+        "audit_file": str(directory / "audit.jsonl"),
+    }
+    return text, ReplicaGuard(args=GuardArgs.model_validate(section), capacity=1000, context_tokens=4096)
 
 
 def own_cost(settings: ReplicaGuard, key: str) -> dict[str, float]:
