@@ -1,6 +1,7 @@
 """The guard on the real stack: real vLLM behind HAProxy, keys made and revoked by the command, Ray's doors, HTTPS, the chat."""
 
 import json
+import os
 import socket
 import ssl
 import time
@@ -65,6 +66,24 @@ def answers(stack: GuardedStack, key: str) -> bool:
 
 def bearer(key: str) -> dict[str, str]:
     return {"authorization": f"Bearer {key}"}
+
+
+@pytest.mark.skipif(os.environ.get("GUARD") != "full", reason="a stack of its own: GUARD=full")
+def test_the_classic_ingress_has_the_same_guard(keys: Keys, tmp_path: Path) -> None:
+    (tmp_path / keys.path.name).write_text(keys.path.read_text())
+    classic = GuardedStack.start(tmp_path, "--classic")
+    try:
+        for stream in (False, True):
+            assert "100 degrees" in ask(classic.client(keys.texts["alice"]), stream=stream)
+            with pytest.raises(openai.AuthenticationError):
+                ask(classic.client(keys.texts["expired"]), stream=stream)
+        assert httpx.get(f"{classic.url}/docs", headers=bearer(keys.texts["root"])).status_code == 404
+        classic.keys("revoke", "alice")
+        wait_for(lambda: not answers(classic, keys.texts["alice"]), 5, "the key to be refused")
+        (audit,) = classic.serve_logs.glob("guard_audit_*.jsonl")
+        assert '"key":"alice"' in audit.read_text()
+    finally:
+        classic.stop()
 
 
 @pytest.mark.parametrize("stream", [False, True])
