@@ -27,6 +27,7 @@ def test_hostile_requests(tmp_path: Path) -> None:
         @settings(
             max_examples=REQUESTS // BATCH,
             phases=[Phase.generate],
+            derandomize=True,  # the same requests each time: whoever broke nothing sees no failure
             deadline=None,
             database=None,
             suppress_health_check=list(HealthCheck),
