@@ -14,7 +14,7 @@ from typing import Any
 
 from apps.guard.audit import AuditLog, audit_path
 from apps.guard.exchange import Exchange
-from apps.guard.keyfile import WatchedKeys
+from apps.guard.keyfile import WatchedKeys, utc_now
 from apps.guard.settings import GuardArgs
 
 logger = logging.getLogger("ray.serve")
@@ -96,8 +96,13 @@ class Keeper:
             "running_sequences": guarded.queue.taken,
             "waiting_requests": guarded.queue.waiting,
             "lost_audit_lines": self._audit.lost if self._audit else 0,
+            "next_key_expiry_seconds": self._next_expiry(),
         }
         self._metrics.publish(requests, tokens, gauges)
+
+    def _next_expiry(self) -> float:
+        found = self.keys.table.next_to_expire(utc_now()) if self.keys else None
+        return found.timestamp() if found else 0
 
 
 async def _refreshed(keys: WatchedKeys) -> bool:

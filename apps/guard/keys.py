@@ -58,6 +58,15 @@ class KeyTable:
     def by_name(self, name: str) -> dict[str, Entry]:
         return {id: entry for id, entry in self.entries.items() if entry.name == name}
 
+    def next_to_expire(self, now: datetime) -> datetime | None:
+        """When the first name is left without a usable key; None if none ever is."""
+        last: dict[str, datetime | None] = {}
+        for entry in self.entries.values():
+            if entry.usable(now):
+                known = last.get(entry.name, entry.expires)
+                last[entry.name] = max(known, entry.expires) if known and entry.expires else None
+        return min((moment for moment in last.values() if moment), default=None)
+
     def with_entry(self, id: str, entry: Entry) -> "KeyTable":
         return KeyTable({**self.entries, id: entry})
 

@@ -30,6 +30,7 @@ class GuardMetrics:
                 "running_sequences": "Sequences that the guard has let into the engine",
                 "waiting_requests": "Requests that wait for the engine to have room",
                 "lost_audit_lines": "Lines of the audit that could not be written",
+                "next_key_expiry_seconds": "When the first name is left without a usable key, as Unix time; 0 if none ever is",
             }.items()
         }
         self._keys: set[str] = set()

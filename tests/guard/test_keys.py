@@ -13,7 +13,7 @@ import pytest
 from apps.errors import UserError
 from apps.guard import command
 from apps.guard.keyfile import WatchedKeys, change_keys, make_key, read_keys, utc_now
-from apps.guard.keys import Entry, split_key
+from apps.guard.keys import Entry, KeyTable, split_key
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -210,3 +210,17 @@ def test_several_files_are_one_table_and_a_broken_one_stops_only_itself(tmp_path
     assert not watched.refresh()
     with pytest.raises(UserError, match="in two of them"):
         WatchedKeys([first, second])
+
+
+def test_the_next_key_to_expire_is_one_without_a_successor() -> None:
+    now = utc_now()
+
+    def table(*lives: tuple[str, int | None]) -> KeyTable:
+        made = [make_key({"name": name, "expires": now + timedelta(days=days) if days else None}, now) for name, days in lives]
+        return KeyTable({id: entry for _, id, entry in made})
+
+    assert table(("forever", None)).next_to_expire(now) is None
+    assert table(("forever", None), ("soon", 2), ("later", 9)).next_to_expire(now) == now + timedelta(days=2)
+    assert table(("soon", 2), ("soon", 20), ("later", 9)).next_to_expire(now) == now + timedelta(days=9)
+    assert table(("soon", 2), ("soon", None)).next_to_expire(now) is None
+    assert table(("gone", -1)).next_to_expire(now) is None
