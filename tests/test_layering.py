@@ -34,7 +34,11 @@ PRIVATE = {
     "vllm": {"apps/engine/forked_core.py", "apps/engine/preload.py", "apps/checks/refresh.py"},
     "gradio": "apps/chat_ui.py",
     "fsspec": "apps/weights/store.py",
+    "httptools": "benchmarks/serving/client.py",
     "kubernetes": "kuberay/api.py",
+    "matplotlib": "benchmarks/report/plots.py",
+    "tokenizers": "benchmarks/serving/words.py",
+    "uvloop": "benchmarks/serving/command.py",
     "python_client": "kuberay/clusters.py",
     "huggingface_hub": {"apps/weights/sources.py", "runtime_env/local/model.py", "benchmarks/weights_contenders.py"},
 }

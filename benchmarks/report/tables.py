@@ -1,6 +1,6 @@
 """The report's tables as text: figures of each run, comparisons, cost, and the gate's findings in groups."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from benchmarks.honesty import Finding
@@ -29,14 +29,15 @@ class Group:
     runs: list[str]
 
 
-def groups(runs: Iterable[Examined], severity: str) -> list[Group]:
+def groups(runs: Sequence[Examined], severity: str) -> list[Group]:
     """Findings of a severity, those that several runs share once."""
     found: dict[str, list[str]] = {}
     for one in runs:
         findings: list[Finding] = one.refusals if severity == "refused" else one.marks
         for finding in findings:
             found.setdefault(f"{finding.rule}: {finding.reason}", []).append(one.name)
-    return [Group(reason, names) for reason, names in found.items()]
+    many = len(runs) > 1
+    return [Group(reason, ["all runs"] if many and len(names) == len(runs) else names) for reason, names in found.items()]
 
 
 def throughput(all_series: Sequence[Series]) -> Table:

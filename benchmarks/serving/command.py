@@ -52,7 +52,6 @@ def execute(options: argparse.Namespace) -> Result:
             _conversations(options, profile, card["id"], tokenizer, seed),
             schema_asked=profile.schema_asked,
             slo=setting.slo,
-            seed=seed,
             said=progress.say,
         )
         runs, best = uvloop.run(_measure(bench, options, loads))

@@ -1,11 +1,10 @@
 """One load from warm-up to its record, and the sweep that looks for the highest rate within the SLO."""
 
-import random
 import time
 from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime
 
-from apps.errors import OperationError
+from apps.errors import OperationError, UserError
 from benchmarks.serving.arrivals import arrivals
 from benchmarks.serving.client import Client
 from benchmarks.serving.figures import figures
@@ -36,12 +35,11 @@ class Bench:
         *,
         schema_asked: bool,
         slo: Slo,
-        seed: int,
         said: Callable[[str, Sender, Tally], None],
     ) -> None:
         self._make_client, self._server, self._tokenizer = make_client, server, tokenizer
         self._conversations = conversations
-        self._schema_asked, self._slo, self._seed, self._said = schema_asked, slo, seed, said
+        self._schema_asked, self._slo, self._said = schema_asked, slo, said
 
     async def warm_up(self, requests: int, clients: int) -> None:
         """Requests that are not counted, so that compiling is over.
@@ -58,10 +56,16 @@ class Bench:
             raise OperationError(f"all {tally.ended} warm-up requests failed: {kinds}")
 
     async def run(self, load: Load, offsets: Iterable[float] | None = None) -> Run:
-        """One load and its record. `offsets` are the times of a trace."""
+        """One load and its record. `offsets` are the times of a trace.
+
+        Raises:
+            UserError: the load is so small that there was nothing to send.
+        """
         before = self._server.cache_counters()
         started_at = datetime.now(UTC).isoformat(timespec="seconds")
         tally, sender, watch, client = await self._send(load.label, load, offsets)
+        if not sender.sent:
+            raise UserError(f"{load.label}: no request was due within {load.duration_s} s: give a longer --duration")
         after = self._server.cache_counters()
         checks = tally.finish()
         if before and after and checks.cached_tokens is None:
@@ -102,8 +106,8 @@ class Bench:
             else:
                 if offsets is None:
                     assert load.rate
-                    seed = random.Random(f"{self._seed} {load.label}").getrandbits(32)  # noqa: S311 - not for secrets
-                    offsets = arrivals(load.arrivals, load.rate, limits.duration_s, seed)
+                    # one seed for all: runs with the same load are compared, and must differ in nothing but the server
+                    offsets = arrivals(load.arrivals, load.rate, limits.duration_s, seed=0)
                 await sender.open_loop(offsets, self._conversations, limits)
         client.close()
         tally.end = tally.end or time.perf_counter()

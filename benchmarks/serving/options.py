@@ -62,7 +62,7 @@ def _add_profile(parser: argparse.ArgumentParser) -> None:
     add(
         "--seed",
         type=_whole(0, 2**32 - 1),
-        help="of prompts and arrivals (default: a new one, as the same prompts would be cached)",
+        help="of the prompts (default: a new one, as the same prompts would be cached)",
     )
 
 

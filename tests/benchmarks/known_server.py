@@ -3,47 +3,23 @@
     python -m tests.benchmarks.known_server --ttft 0.2 --tpot 0.02      prints its port
 
 It writes whole steps: all streams whose next token is due in one millisecond get it in one pass over them. `GET /stats` says
-how late it was itself, so that a test knows whether the server was the limit.
+when it really sent what, by its own clock: a busy machine makes that late too, and a client can be compared with it.
 """
 
 import argparse
 import asyncio
 import json
-import subprocess
-import sys
 import time
-from collections import defaultdict
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, fields
-from pathlib import Path
+from collections import Counter, defaultdict
+from dataclasses import fields
 from typing import Any
 
 import httptools
-import httpx
 import uvloop
 
-ROOT = Path(__file__).resolve().parents[2]
+from tests.benchmarks.known import Timing
+
 _TICK_S = 0.001
-
-
-@dataclass(frozen=True)
-class Timing:
-    """Seconds, and which requests (every so-manieth one, 0 for none) go wrong and how."""
-
-    ttft: float = 0.1
-    tpot: float = 0.01
-    error_every: int = 0
-    """Answered with status 503."""
-    drop_every: int = 0
-    """The connection breaks after half of the tokens."""
-    stall_every: int = 0
-    stall: float = 0.0
-    """Half of the tokens come `stall` seconds late."""
-    miscount_every: int = 0
-    """The usage says one token less than came."""
-    tokens_per_event: int = 1
-    text: str = "word "
 
 
 class Stream:
@@ -55,7 +31,7 @@ class Stream:
         self.asked, self.chat = self.left, chat
         self.prompt = len(str(body.get("prompt") or body.get("messages")).split())
         self.model = body["model"]
-        self.due = 0.0
+        self.due = self.arrived = self.first = 0.0
 
 
 class KnownServer:
@@ -64,8 +40,12 @@ class KnownServer:
     def __init__(self, timing: Timing) -> None:
         self.timing = timing
         self.due: defaultdict[int, list[Stream]] = defaultdict(list)
-        self.started = self.finished = self.tokens = self.most = self.now = 0
-        self.late_s = self.latest_s = 0.0
+        self.tokens = self.most = self.now = self.number = 0
+        self.ttft_s: list[float] = []
+        self.tpot_s: list[float] = []
+        self.lag_s: list[float] = []
+        self.began = self.ended = 0.0
+        self.faults: Counter[str] = Counter()
         self._frames: dict[bool, bytes] = {chat: _frame(_event(chat, timing.text)) for chat in (False, True)}
 
     async def run(self) -> None:
@@ -78,53 +58,63 @@ class KnownServer:
                     self._step(stream)
             next_tick = now + 1
             await asyncio.sleep(next_tick * _TICK_S - time.perf_counter())
+            self.lag_s.append(max(0.0, time.perf_counter() - next_tick * _TICK_S))
 
     def begin(self, stream: Stream, arrived: float) -> None:
-        self.started, self.now = self.started + 1, self.now + 1
+        self.now += 1
         self.most = max(self.most, self.now)
+        self.began = self.began or arrived
+        stream.arrived = arrived
         self._schedule(stream, arrived + self.timing.ttft)
 
-    def end(self) -> None:
-        self.finished, self.now = self.finished + 1, self.now - 1
-
-    def stats(self) -> dict[str, float]:
-        """Means and extremes of how late tokens were written, in seconds; and counts."""
-        late = self.late_s / max(self.tokens, 1)
-        return {
-            "late_mean_s": late,
-            "late_max_s": self.latest_s,
+    def stats(self) -> dict[str, Any]:
+        """What was really sent since the last time, in seconds of this process's clock."""
+        found = {
+            "ttft_s": _percentiles(self.ttft_s),
+            "tpot_s": _percentiles(self.tpot_s),
+            "lag_p99_s": _percentiles(self.lag_s)["p99"],
+            "elapsed_s": self.ended - self.began,
             "tokens": self.tokens,
-            "started": self.started,
-            "finished": self.finished,
+            "streams": len(self.tpot_s),
             "most": self.most,
+            "faults": self.faults,
         }
+        self.ttft_s, self.tpot_s, self.lag_s = [], [], []
+        self.began, self.tokens, self.faults = 0.0, 0, Counter()
+        return found
 
     def _schedule(self, stream: Stream, due: float) -> None:
         stream.due = due
         self.due[int(due / _TICK_S)].append(stream)
 
     def _step(self, stream: Stream) -> None:
-        late = time.perf_counter() - stream.due
-        self.late_s += late
-        self.latest_s = max(self.latest_s, late)
-        self.tokens += 1
-        timing, half = self.timing, stream.asked // 2
-        if stream.connection.transport is None or stream.connection.transport.is_closing():
-            return self.end()
+        timing, half, transport = self.timing, stream.asked // 2, stream.connection.transport
+        if transport is None or transport.is_closing():
+            self.now -= 1
+            return
         if _every(timing.drop_every, stream.number) and stream.left == half:
-            stream.connection.transport.close()
-            return self.end()
+            self.faults["dropped"] += 1
+            self.now -= 1
+            return transport.close()
         tokens = min(timing.tokens_per_event, stream.left)
         stream.left -= tokens
-        frame = self._frames[stream.chat]
-        if stream.left:
-            stream.connection.transport.write(frame)
-            stall = timing.stall if _every(timing.stall_every, stream.number) and stream.left == half else 0.0
-            return self._schedule(stream, stream.due + tokens * timing.tpot + stall)
-        told = stream.asked - _every(timing.miscount_every, stream.number)
-        stream.connection.transport.write(frame + _last_frames(stream, told))
-        stream.connection.answered()
-        return self.end()
+        self.tokens += tokens
+        stream.first = stream.first or time.perf_counter()
+        if not stream.left:
+            return self._finish(stream)
+        transport.write(self._frames[stream.chat])
+        stalls = _every(timing.stall_every, stream.number) and stream.left == half
+        self.faults["stalled"] += stalls
+        return self._schedule(stream, stream.due + tokens * timing.tpot + stalls * timing.stall)
+
+    def _finish(self, stream: Stream) -> None:
+        miscounts = _every(self.timing.miscount_every, stream.number)
+        self.faults["miscounted"] += miscounts
+        stream.connection.transport.write(self._frames[stream.chat] + _last_frames(stream, stream.asked - miscounts))
+        self.ended = time.perf_counter()
+        self.now -= 1
+        self.ttft_s.append(stream.first - stream.arrived)
+        self.tpot_s.append((self.ended - stream.first) / max(1, stream.asked - 1))
 
 
 class Connection(asyncio.Protocol):
@@ -164,18 +154,17 @@ class Connection(asyncio.Protocol):
         else:
             self._send(200 if self._path == b"/health" else 404, {})
 
-    def answered(self) -> None:
-        """The stream is whole."""
-
     def _generate(self, arrived: float) -> None:
-        stream = Stream(self, self._server.started, json.loads(self._body), b"/chat/" in self._path)
-        if _every(self._server.timing.error_every, stream.number):
-            self._server.started += 1
+        server = self._server
+        stream = Stream(self, server.number, json.loads(self._body), b"/chat/" in self._path)
+        server.number += 1
+        if _every(server.timing.error_every, stream.number):
+            server.faults["refused"] += 1
             return self._send(503, {"error": {"message": "known fault", "type": "unavailable", "param": None, "code": 503}})
         self.transport.write(
             b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream; charset=utf-8\r\ntransfer-encoding: chunked\r\n\r\n"
         )
-        return self._server.begin(stream, arrived)
+        return server.begin(stream, arrived)
 
     def _send(self, status: int, body: Any) -> None:
         text = json.dumps(body).encode()
@@ -210,23 +199,9 @@ def _frame(data: bytes) -> bytes:
     return b"%x\r\n%b\r\n" % (len(data), data)
 
 
-@contextmanager
-def running(timing: Timing) -> Iterator[str]:
-    """The server in a process of its own for the block's time; yields its address."""
-    command = [sys.executable, "-m", "tests.benchmarks.known_server"]
-    for name, value in asdict(timing).items():
-        command += [f"--{name.replace('_', '-')}", str(value)]
-    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
-    try:
-        assert process.stdout
-        yield f"http://127.0.0.1:{int(process.stdout.readline())}"
-    finally:
-        process.terminate()
-        process.wait(10)
-
-
-def stats(url: str) -> dict[str, float]:
-    return dict(httpx.get(f"{url}/stats").json())
+def _percentiles(values: list[float]) -> dict[str, float]:
+    ordered = sorted(values) or [0.0]
+    return {f"p{percent}": ordered[min(len(ordered) - 1, len(ordered) * percent // 100)] for percent in (50, 90, 99)}
 
 
 async def _serve(timing: Timing, port: int) -> None:
