@@ -38,7 +38,7 @@ PRIVATE = {
     "kubernetes": "kuberay/api.py",
     "matplotlib": "benchmarks/report/plots.py",
     "tokenizers": "benchmarks/serving/words.py",
-    "uvloop": "benchmarks/serving/command.py",
+    "uvloop": {"benchmarks/serving/command.py", "benchmarks/overhead/rounds.py"},
     "python_client": "kuberay/clusters.py",
     "huggingface_hub": {"apps/weights/sources.py", "runtime_env/local/model.py", "benchmarks/weights_contenders.py"},
 }
