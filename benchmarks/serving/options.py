@@ -20,7 +20,8 @@ ARRIVALS = ("poisson", "constant", "bursts", "ramp")
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     """Exits with 2 and a message on bad options."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.serving", description=_DESCRIPTION)
-    _add_server(parser)
+    add_server(parser)
+    _add_config(parser)
     _add_profile(parser)
     _add_load(parser)
     parser.add_argument("--out", type=Path, metavar="FILE", help="write the result here, for benchmarks.report")
@@ -30,11 +31,26 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     return found
 
 
-def _add_server(parser: argparse.ArgumentParser) -> None:
+def add_server(parser: argparse.ArgumentParser) -> None:
+    """Which server; `check_server` looks at what was given."""
     add = parser.add_argument_group("server").add_argument
     add("--url", default="http://127.0.0.1:8000", help="where it is, without /v1 (default: %(default)s)")
     add("--allow-host", metavar="HOST", help="load this host; without it only this machine (loopback) is loaded")
     add("--model", help="its name there (default: the only one)")
+
+
+def check_server(parser: argparse.ArgumentParser, found: argparse.Namespace) -> None:
+    """End with a message on an address that is none, or of another host that was not allowed by name."""
+    parts = urlsplit(found.url)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        parser.error(f"--url {found.url!r}: give for example http://127.0.0.1:8000")
+    found.url = found.url.rstrip("/").removesuffix("/v1")
+    if not _is_loopback(parts.hostname) and found.allow_host != parts.hostname:
+        parser.error(f"--url: {parts.hostname} is not this machine: give --allow-host {parts.hostname} to load it on purpose")
+
+
+def _add_config(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument_group("what is served").add_argument
     add("--tokenizer", metavar="PATH", help="the model's directory or tokenizer.json (default: the server's /tokenize)")
     add(
         "--config",
@@ -95,12 +111,7 @@ def _check(parser: argparse.ArgumentParser, found: argparse.Namespace) -> None:
         parser.error("--sweep needs one --rate to start from and an --slo to hold")
     if found.config and found.dashboard:
         parser.error("--config and --dashboard: give one of them")
-    parts = urlsplit(found.url)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        parser.error(f"--url {found.url!r}: give for example http://127.0.0.1:8000")
-    found.url = found.url.rstrip("/").removesuffix("/v1")
-    if not _is_loopback(parts.hostname) and found.allow_host != parts.hostname:
-        parser.error(f"--url: {parts.hostname} is not this machine: give --allow-host {parts.hostname} to load it on purpose")
+    check_server(parser, found)
 
 
 def _is_loopback(host: str) -> bool:

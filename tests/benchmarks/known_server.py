@@ -41,6 +41,7 @@ class KnownServer:
         self.timing = timing
         self.due: defaultdict[int, list[Stream]] = defaultdict(list)
         self.tokens = self.most = self.now = self.number = 0
+        self.next_tick = int(time.perf_counter() / _TICK_S)
         self.ttft_s: list[float] = []
         self.tpot_s: list[float] = []
         self.lag_s: list[float] = []
@@ -50,15 +51,14 @@ class KnownServer:
 
     async def run(self) -> None:
         """Write what is due, every millisecond."""
-        next_tick = int(time.perf_counter() / _TICK_S)
         while True:
             now = int(time.perf_counter() / _TICK_S)
-            for tick in range(next_tick, now + 1):
-                for stream in self.due.pop(tick, ()):
+            while self.next_tick <= now:
+                self.next_tick += 1
+                for stream in self.due.pop(self.next_tick - 1, ()):
                     self._step(stream)
-            next_tick = now + 1
-            await asyncio.sleep(next_tick * _TICK_S - time.perf_counter())
-            self.lag_s.append(max(0.0, time.perf_counter() - next_tick * _TICK_S))
+            await asyncio.sleep(self.next_tick * _TICK_S - time.perf_counter())
+            self.lag_s.append(max(0.0, time.perf_counter() - self.next_tick * _TICK_S))
 
     def begin(self, stream: Stream, arrived: float) -> None:
         self.now += 1
@@ -85,7 +85,7 @@ class KnownServer:
 
     def _schedule(self, stream: Stream, due: float) -> None:
         stream.due = due
-        self.due[int(due / _TICK_S)].append(stream)
+        self.due[max(int(due / _TICK_S), self.next_tick)].append(stream)
 
     def _step(self, stream: Stream) -> None:
         timing, half, transport = self.timing, stream.asked // 2, stream.connection.transport
