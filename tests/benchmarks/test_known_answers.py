@@ -44,17 +44,17 @@ def near(run: Run, name: str, percent: int, sent: dict[str, Any], waits: float) 
 
 @pytest.mark.parametrize("clients", [1, 64, 512])
 def test_set_times_are_recovered(clients: int) -> None:
-    count = str(max(12, 2 * clients))
+    count = str(max(20, 2 * clients))
     with running(Timing(ttft=0.12, tpot=0.012)) as server:
-        asked = ["--output-tokens", "25", "--clients", str(clients), "--requests", count, "--warmup", "0", "--duration", "60"]
+        asked = ["--output-tokens", "9", "--clients", str(clients), "--requests", count, "--warmup", "0", "--duration", "60"]
         result, sent = measured(server, *asked)
     [run] = result.runs
     assert run.completed == int(count)
     assert sent["most"] == run.most_in_flight == clients
     near(run, "ttft", 50, sent, waits=2)
     near(run, "tpot", 50, sent, waits=0.2)
-    near(run, "e2e", 50, {"e2e_s": {"p50": sent["ttft_s"]["p50"] + 24 * sent["tpot_s"]["p50"]}, **sent}, waits=4)
-    assert run.output_tokens == sent["tokens"] == 25 * int(count)
+    near(run, "e2e", 50, {"e2e_s": {"p50": sent["ttft_s"]["p50"] + 8 * sent["tpot_s"]["p50"]}, **sent}, waits=4)
+    assert run.output_tokens == sent["tokens"] == 9 * int(count)
     rate = sent["tokens"] / sent["elapsed_s"]
     assert (run.figures["output_tok_per_s"] or 0) <= 1.02 * rate
     # 2 % below, and what a first connection of all clients at once takes
@@ -77,6 +77,7 @@ def test_open_loop_sends_when_it_should_whatever_the_server_does() -> None:
     assert waited >= 0.1  # 36 of 240 were due in the first 0.6 s of the pause; a closed loop would see 1 for each client
     assert run.ttft.most is not None
     assert run.ttft.most > 800
+    assert run.most_in_flight >= 20
 
 
 def test_faults_are_what_they_are() -> None:
@@ -104,7 +105,10 @@ def test_a_client_that_is_too_slow_says_so(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(LoadProgress, "say", work)
     with running(Timing(ttft=0.02, tpot=0.001)) as server:
         result, _ = measured(server, "--output-tokens", "5", "--rate", "100", "--duration", "1")
-    reasons = [f.reason for f in examine(result.setting, result.runs[0]) if f.rule == "client" and f.severity == "refused"]
+    [run] = result.runs
+    assert run.client.late.most is not None
+    assert (run.ttft.most or 0) >= run.client.late.most  # its own lateness is in the latency
+    reasons = [f.reason for f in examine(result.setting, run) if f.rule == "client" and f.severity == "refused"]
     assert any("late by" in reason for reason in reasons)
 
 
