@@ -8,7 +8,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 _PYTHON = ROOT / ".venv" / "bin" / "python"
-_TELLING = ("jsonschema", "pydantic", "yaml")  # what every command needs
+_TELLING = ("jsonschema", "pydantic", "rich", "yaml")  # what every command needs
 
 
 def launch(module: str) -> None:

@@ -138,9 +138,7 @@ def chip_memory(layout: Layout, sequences: int, context: int, step_tokens: int |
 
 def fullest_stage(layout: Layout, sequences: int, context: int, step_tokens: int | None = None) -> Stage:
     """The stage whose chips need the most memory; arguments as for `chip_memory`."""
-    return max(
-        model_stages(layout), key=lambda stage: _stage_memory(layout, stage, sequences, context, step_tokens).total
-    )
+    return max(model_stages(layout), key=lambda stage: _stage_memory(layout, stage, sequences, context, step_tokens).total)
 
 
 def kv_budget_per_chip(layout: Layout, generation: Generation, utilization: float) -> float:

@@ -118,6 +118,8 @@ def shape_from_config(config: dict[str, Any]) -> ModelShape:
             raise UserError(f"config.json: {part} is {text[part]!r}: memory of such models is not known here")
     try:
         kinds = text["layer_types"]
+        if "full_attention" not in kinds:
+            raise UserError("config.json: layer_types has no full_attention: such a model is not known here")
         return ModelShape(
             sliding_layers=kinds.count("sliding_attention"),
             global_layers=kinds.count("full_attention"),

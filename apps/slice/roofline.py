@@ -1,7 +1,7 @@
 """The least time that a step of the model can take on a slice: what its chips must read and compute, at their peak rates.
 
 A lower bound, not a prediction: links between chips, launches and sampling cost nothing here. `ceilings` says what follows
-from it for a whole slice, so that a figure that no chip can reach is refused.
+from it for a whole slice under a load, so that a figure that no chip can reach is refused.
 """
 
 from collections.abc import Iterable
@@ -22,7 +22,7 @@ class Chunk:
 
 
 def step_seconds(layout: Layout, generation: Generation, chunks: Iterable[Chunk]) -> float:
-    """Seconds for one step over `chunks`, the sequences of one data-parallel group; through all stages of a pipeline in turn."""
+    """Seconds of a step over `chunks`, the sequences of one data-parallel group, through all stages of a pipeline in turn."""
     chunks = list(chunks)
     read = sum(kv_read_bytes_per_chip(layout, chunk.context + chunk.tokens) for chunk in chunks)
     return _seconds(layout, generation, read, sum(_flops(layout.shape, chunk) for chunk in chunks))
@@ -49,68 +49,83 @@ def peak_ops(layout: Layout, generation: Generation) -> float:
 
 
 @dataclass(frozen=True)
-class Ceilings:
-    """What a layout on its chips cannot exceed, all chips together. Whoever measured more did not measure that.
+class Load:
+    """What was running when something was measured."""
 
-    They hold for one new token per step and sequence (no speculative decoding) and for prompt tokens that are computed (those
-    found in a prefix cache do not count).
+    sequences: int
+    """Decoding at once, over all data-parallel groups; the mean of it is good enough, as steps grow faster than it."""
+    context: int = 0
+    """Tokens of each while it decodes, at the least: its prompt."""
+    prompt: int = 1
+    """Prompt tokens of a request that are computed, at the least; those found in a prefix cache do not count."""
+
+
+@dataclass(frozen=True)
+class Ceilings:
+    """What a layout on its chips cannot exceed under a load, all chips together. Whoever measured more did not measure that.
+
+    They hold for one new token per step and sequence, so not with speculative decoding.
 
         >>> from apps.slice.models import GEMMA_4_31B
         >>> from apps.slice.topology import GENERATIONS
-        >>> four_chips = ceilings(Layout(GEMMA_4_31B, tensor_parallel=4, dtype="int8"), GENERATIONS["v6e"])
-        >>> four_chips.refusals(prefill_tok_per_s=463_345)  # doctest: +ELLIPSIS
-        ['463,345 prefill tok/s is 3.7 times what 4 v6e chips can compute at most (...)']
+        >>> four_chips = ceilings(Layout(GEMMA_4_31B, tensor_parallel=4, dtype="int8"), GENERATIONS["v6e"], Load(1))
+        >>> four_chips.refusals(prompt_tok_per_s=463_345)
+        ['463,345 prompt tok/s is 3.7 times what 4 v6e chips can reach at most (125,375)']
     """
 
-    layout: Layout
-    generation: Generation
-
-    @property
-    def prefill_tok_per_s(self) -> float:
-        """Prompt tokens per second: the layers' multiplications at the chips' peak; attention and logits cost nothing here."""
-        return self.layout.chips * peak_ops(self.layout, self.generation) / (2 * self.layout.shape.layer_parameters)
-
-    @property
-    def single_stream_tok_per_s(self) -> float:
-        """Output tokens per second of one sequence alone: its chips must read all weights for each token."""
-        return self.decode_tok_per_s(1, 0)
-
-    def decode_tok_per_s(self, batch: int, context: int) -> float:
-        """Output tokens per second with `batch` sequences in all that have `context` tokens each.
-
-        At the best the groups, and the batches that follow each other through a pipeline's stages, share them evenly.
-        """
-        each = max(1, batch // (self.layout.data_parallel * self.layout.pipeline_parallel))
-        return batch / decode_seconds(self.layout, self.generation, each, context)
+    chips: str
+    """How many of what, for people."""
+    output_tok_per_s: float
+    """Of all sequences together."""
+    prompt_tok_per_s: float
+    """The layers' multiplications at the chips' peak; attention and logits cost nothing here, whatever the load is."""
+    tpot_s: float
+    """Least mean time between the tokens of a sequence."""
+    ttft_s: float
+    """Least time to a request's first token."""
 
     def refusals(
-        self, *, prefill_tok_per_s: float | None = None, decode_tok_per_s: float | None = None, batch: int = 1, context: int = 0
+        self,
+        *,
+        output_tok_per_s: float | None = None,
+        prompt_tok_per_s: float | None = None,
+        tpot_s: float | None = None,
+        ttft_s: float | None = None,
     ) -> list[str]:
-        """Why measured figures cannot be right; empty where they can. None means not measured.
-
-        Args:
-            prefill_tok_per_s: computed prompt tokens per second.
-            decode_tok_per_s: output tokens per second of `batch` sequences with at least `context` tokens each.
-            batch: sequences at once.
-            context: tokens of each.
-        """
-        decode = self.decode_tok_per_s(batch, context)
-        found = [
-            self._refusal("prefill", prefill_tok_per_s, self.prefill_tok_per_s, "compute"),
-            self._refusal("output", decode_tok_per_s, decode, f"read and compute for {batch} sequences of {context:,} tokens"),
+        """Why measured figures cannot be right; empty where they can. None means not measured."""
+        rates = (("output", output_tok_per_s, self.output_tok_per_s), ("prompt", prompt_tok_per_s, self.prompt_tok_per_s))
+        times = (("TPOT", tpot_s, self.tpot_s), ("TTFT", ttft_s, self.ttft_s))
+        return [
+            *(
+                f"{found:,.0f} {what} tok/s is {found / most:.1f} times what {self.chips} can reach at most ({most:,.0f})"
+                for what, found, most in rates
+                if found is not None and found > most
+            ),
+            *(
+                f"{found * 1000:,.2f} ms {what} is less than the {least * 1000:,.2f} ms that {self.chips} need at least"
+                for what, found, least in times
+                if found is not None and found < least
+            ),
         ]
-        return [one for one in found if one]
-
-    def _refusal(self, what: str, figure: float | None, ceiling: float, why: str) -> str | None:
-        if figure is None or figure <= ceiling:
-            return None
-        chips = f"{self.layout.chips} {self.generation.name} chips"
-        return f"{figure:,.0f} {what} tok/s is {figure / ceiling:.1f} times what {chips} can {why} at most ({ceiling:,.0f})"
 
 
-def ceilings(layout: Layout, generation: Generation) -> Ceilings:
-    """What the layout cannot exceed on chips of a generation."""
-    return Ceilings(layout, generation)
+def ceilings(layout: Layout, generation: Generation, load: Load) -> Ceilings:
+    """What the layout cannot exceed on chips of a generation under a load.
+
+    At the best the groups, and the batches that follow each other through a pipeline's stages, share the load evenly, and the
+    stages work on different pieces of a prompt at once.
+    """
+    lanes = layout.data_parallel * layout.pipeline_parallel
+    step = decode_seconds(layout, generation, max(1, load.sequences // lanes), load.context)
+    peak = peak_ops(layout, generation)
+    arithmetic = _flops(layout.shape, Chunk(load.prompt, 0)) / (layout.tensor_parallel * layout.pipeline_parallel * peak)
+    return Ceilings(
+        f"{layout.chips} {generation.name} chips",
+        output_tok_per_s=load.sequences / step,
+        prompt_tok_per_s=layout.chips * peak / (2 * layout.shape.layer_parameters),
+        tpot_s=step,
+        ttft_s=max(arithmetic, read_weight_bytes_per_chip(layout) / generation.hbm_bytes_per_s),
+    )
 
 
 def _seconds(layout: Layout, generation: Generation, kv_bytes: float, flops: float) -> float:
@@ -119,8 +134,15 @@ def _seconds(layout: Layout, generation: Generation, kv_bytes: float, flops: flo
 
 
 def _flops(shape: ModelShape, chunk: Chunk) -> float:
-    """Multiply-adds count twice. Each new token attends over half of the chunk's own tokens on average."""
-    seen = chunk.context + chunk.tokens / 2
-    sliding = shape.sliding_layers * shape.sliding_head_dim * min(seen, shape.window)
-    attention = 4 * shape.query_heads * (sliding + shape.global_layers * shape.global_head_dim * seen)
+    """Multiply-adds count twice. Logits are made for one token of the chunk."""
+    sliding = shape.sliding_layers * shape.sliding_head_dim * _mean_keys(chunk, shape.window)
+    wide = shape.global_layers * shape.global_head_dim * _mean_keys(chunk, chunk.context + chunk.tokens)
+    attention = 4 * shape.query_heads * (sliding + wide)
     return chunk.tokens * (2 * shape.layer_parameters + attention) + 2 * shape.embedding_parameters
+
+
+def _mean_keys(chunk: Chunk, window: int) -> float:
+    """Keys that a token of the chunk attends over on average: itself and all before it, of which the window's last."""
+    growing = min(max(window - chunk.context, 0), chunk.tokens)  # tokens that still see everything
+    total = growing * chunk.context + growing * (growing + 1) / 2 + (chunk.tokens - growing) * window
+    return total / chunk.tokens

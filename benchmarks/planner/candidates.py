@@ -135,9 +135,7 @@ def _padding_note(layout: Layout) -> Note | None:
     """Where a chip has one KV head of a kind of layers, half of each 32-bit word of an fp8 cache stays empty."""
     shape = layout.shape
     kinds = (("sliding", shape.sliding_kv_heads), ("global", shape.global_kv_heads))
-    wasteful = [
-        name for name, heads in kinds if stored_heads_per_chip(layout, heads) > max(1, heads / layout.tensor_parallel)
-    ]
+    wasteful = [name for name, heads in kinds if stored_heads_per_chip(layout, heads) > max(1, heads / layout.tensor_parallel)]
     if not wasteful:
         return None
     text = f"one KV head per chip in {' and '.join(wasteful)} layers: there fp8 takes as much memory as bf16"

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from apps.slice.memory import ChipMemory, KvLayout, Layout, chip_memory, fullest_stage
-from apps.slice.models import shape_named
+from apps.slice.models import ModelShape
 from apps.slice.stages import Stage
 from benchmarks.planner.names import layout_name
 
@@ -16,7 +16,7 @@ _HOST_TOPOLOGY = "2x2"  # of each host of a slice with several hosts, which has 
 class Case:
     """A step on a slice: decoding, or a piece of a prompt where `prompt_tokens` says how long."""
 
-    model: str
+    shape: ModelShape
     accelerator: str
     topology: str
     tensor_parallel: int
@@ -35,7 +35,7 @@ class Case:
     def layout(self) -> Layout:
         """Without the vision encoder, which is not compiled."""
         return Layout(
-            shape_named(self.model),
+            self.shape,
             self.tensor_parallel,
             self.data_parallel,
             self.pipeline_parallel,
@@ -75,7 +75,7 @@ class Case:
 
 def case_from(plain: Mapping[str, Any]) -> Case:
     """The case that `dataclasses.asdict` made plain."""
-    return Case(**plain)
+    return Case(**{**plain, "shape": ModelShape(**plain["shape"])})
 
 
 @dataclass(frozen=True)

@@ -1,19 +1,22 @@
 """The formula of memory beside the TPU compiler, as docs/layouts.md shows them.
 
-    python -m benchmarks.planner.compare              the table, from what was stored
-    python -m benchmarks.planner.compare --compile    compiles all of it anew and stores it (3 minutes on 2 cores)
+python -m benchmarks.planner.compare              the table, from what was stored
+python -m benchmarks.planner.compare --compile    compiles all of it anew and stores it (4 minutes on 2 cores)
 """
 
 import argparse
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
-from apps.errors import BundleError
-from apps.slice.topology import GIB, slice_of
-from benchmarks.planner.case import Case, Result, case_from
+from apps.errors import BundleError, OperationError
+from apps.slice.models import GEMMA_4_31B
+from apps.slice.topology import GIB
+from benchmarks.planner.agreement import difference, fits
+from benchmarks.planner.case import Case, Result
 from benchmarks.planner.compiler import compile_all
 from benchmarks.planner.names import layout_name
 from benchmarks.planner.tables import markdown
@@ -24,7 +27,7 @@ _BF16, _INT8, _FP8 = "bfloat16", "int8", "fp8_e5m2"
 
 def _case(cut: tuple[int, int, int], types: tuple[str, str], sequences: int, context: int, prompt: int | None = None) -> Case:
     tensor, data, stages = cut
-    return Case("gemma-4-31b", "v6e", "4x4", tensor, data, stages, *types, "vllm-tpu", sequences, context, prompt)
+    return Case(GEMMA_4_31B, "v6e", "4x4", tensor, data, stages, *types, "vllm-tpu", sequences, context, prompt)
 
 
 _TP16, _TP8, _TP4, _TP2, _PP = (16, 1, 1), (8, 2, 1), (4, 4, 1), (2, 8, 1), (4, 1, 4)
@@ -55,8 +58,15 @@ CASES = (
 
 
 def stored() -> list[tuple[Case, Result]]:
-    """What the compiler said when it was last asked."""
-    return [(case_from(one["case"]), Result(**one["result"])) for one in json.loads(RECORD.read_text())]
+    """What the compiler said of `CASES` when it was last asked.
+
+    Raises:
+        OperationError: it was not asked of all of them.
+    """
+    record = json.loads(RECORD.read_text())
+    if missing := [case.label for case in CASES if case.label not in record]:
+        raise OperationError(f"{RECORD.name} has no {missing[0]}: run python -m benchmarks.planner.compare --compile")
+    return [(case, Result(**record[case.label])) for case in CASES]
 
 
 def table(found: Sequence[tuple[Case, Result]]) -> str:
@@ -64,17 +74,6 @@ def table(found: Sequence[tuple[Case, Result]]) -> str:
     head = ["layout", "sequences", "context", "step", "formula GiB", "compiler GiB", "difference", "fits: formula", "compiler"]
     versions = {f"{name} {number}" for _, result in found for name, number in result.versions.items()}
     return f"{markdown([head, *(_row(*one) for one in found)])}\n\nCompiled with {' and '.join(sorted(versions))}."
-
-
-def fits(case: Case) -> bool:
-    """What the formula says."""
-    generation = slice_of(case.accelerator, case.topology).generation
-    return case.predicted.total <= (generation.usable_hbm_bytes or generation.hbm_bytes)
-
-
-def difference(case: Case, result: Result) -> float:
-    """Of the formula from the compiler, as a share of the compiler's figure."""
-    return case.predicted.total / result.total_bytes - 1
 
 
 def _row(case: Case, result: Result) -> list[str]:
@@ -95,16 +94,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Print the table; compile first if that is asked."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.planner.compare", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--compile", action="store_true", help="compile all cases anew where the cache does not have them")
-    if parser.parse_args(argv).compile:
-        try:
+    options = parser.parse_args(argv)
+    try:
+        if options.compile:
             results = compile_all(CASES, lambda text: print(text, file=sys.stderr, flush=True))
-        except BundleError as error:
-            print(f"error: {error}", file=sys.stderr)
-            return error.exit_code
-        found = [{"case": asdict(case), "result": asdict(result)} for case, result in zip(CASES, results, strict=True)]
-        RECORD.write_text(json.dumps(found, indent=1) + "\n")
-    print(table(stored()))
+            _store({case.label: asdict(result) for case, result in zip(CASES, results, strict=True)})
+        print(table(stored()))
+    except BundleError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
     return 0
+
+
+def _store(found: Mapping[str, Any]) -> None:
+    lines = [f" {json.dumps(label)}: {json.dumps(result)}" for label, result in found.items()]
+    RECORD.write_text("{\n" + ",\n".join(lines) + "\n}\n")
 
 
 if __name__ == "__main__":

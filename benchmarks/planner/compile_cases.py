@@ -51,8 +51,13 @@ def _result(compiled: Any, seconds: float, versions: dict[str, str]) -> Result:
 
 
 def main() -> None:
+    """A program that is refused for another reason than memory, or a slice that cannot be described, ends it with one line."""
     for line in sys.stdin:
-        print(json.dumps(asdict(compile_case(case_from(json.loads(line))))), flush=True)
+        try:
+            result = compile_case(case_from(json.loads(line)))
+        except (jax.errors.JaxRuntimeError, ValueError) as error:
+            sys.exit(str(error).splitlines()[0])
+        print(json.dumps(asdict(result)), flush=True)
 
 
 if __name__ == "__main__":

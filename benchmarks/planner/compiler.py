@@ -31,6 +31,7 @@ _SOURCES = (
     *(ROOT / "apps" / "slice" / f"{name}.py" for name in ("memory", "models", "stages")),
     REQUIREMENTS,
 )
+_COMPLETE = "complete"  # a file that the environment gets last
 _INSTALL_DEADLINE_S = 600
 _COMPILE_DEADLINE_S = 600  # of one case; the longest known takes 30 s on 2 cores
 _VARIABLES = {
@@ -63,12 +64,21 @@ def compile_all(cases: Sequence[Case], tell: Callable[[str], None]) -> list[Resu
     return [Result(**json.loads(_file(case).read_text())) for case in cases]
 
 
+def is_ready() -> bool:
+    """Whether the compile environment is there."""
+    return (_home() / _COMPLETE).exists()
+
+
+def _home() -> Path:
+    return cache_root() / "compiler" / f"env-{_digest(REQUIREMENTS)}-{sys.version_info.major}.{sys.version_info.minor}"
+
+
 def _environment(tell: Callable[[str], None]) -> Path:
     """The Python of the compile environment, made where it is not there yet; one process makes it, others wait."""
-    home = cache_root() / "compiler" / f"env-{_digest(REQUIREMENTS)}-{sys.version_info.major}.{sys.version_info.minor}"
-    python, done = home / "bin" / "python", home / "complete"
+    home = _home()
+    python, done = home / "bin" / "python", home / _COMPLETE
     home.parent.mkdir(parents=True, exist_ok=True)
-    with home.with_suffix(".lock").open("w") as lock:
+    with home.with_name(f"{home.name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not done.exists():
             tell(f"making the compile environment in {home} (once)")

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from apps.errors import UserError
-from apps.slice.models import shape_named
 from apps.slice.topology import slice_of
+from benchmarks.planner.model import shape_for
 from benchmarks.planner.plan import Question, Slo
 from benchmarks.planner.predict import Workload
 
@@ -19,11 +19,11 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     """The options; argparse ends the process with exit code 2 where they are wrong."""
     parser = argparse.ArgumentParser(
         prog="scripts/plan.py",
-        description="Compare the layouts of a model on a TPU slice, recommend one, and write it into a Serve config. Every time "
-        "and rate is a prediction; docs/layouts.md says what it rests on.",
+        description="Compare the layouts of a model on a TPU slice, recommend one, and write it into a Serve config. Every "
+        "time and rate is a prediction; docs/layouts.md says what it rests on.",
     )
     add = parser.add_argument
-    add("--model", default="gemma-4-31b", help="a model recorded in apps/slice/models.py (default: %(default)s)")
+    add("--model", default="gemma-4-31b", help="its name, or a path to its config.json (default: %(default)s)")
     add("--accelerator", default="v6e", help="TPU generation (default: %(default)s)")
     add("--topology", default="4x4", help="of the slice (default: %(default)s)")
     add("--slo", type=_slo, default=_SLO, help="longest mean times that are good enough (default: %(default)s)")
@@ -45,7 +45,7 @@ def question_from(options: argparse.Namespace) -> Question:
     Raises:
         UserError: an unknown model, generation or topology, or options that contradict each other.
     """
-    shape = shape_named(options.model)
+    shape = shape_for(options.model)
     if options.layout and not options.write:
         raise UserError("--layout says what --write writes: give --write FILE with it")
     if options.max_context > shape.max_context:

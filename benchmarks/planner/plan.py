@@ -66,6 +66,7 @@ class Row:
     program_bytes: float
     """Temporaries of a step with a whole chunk of prompts, in what the engine leaves free."""
     longest_request_tokens: int
+    """What the cache of one group holds, or the model takes."""
     sequences: dict[int, dict[KvLayout, int]]
     """The most of each context at once on the slice, as vLLM TPU allocates (and as the model would allow)."""
     alone: Range
@@ -91,9 +92,12 @@ def _row(candidate: Candidate, question: Question) -> Row:
     layout, generation = candidate.layout, question.on.generation
     program = program_bytes_per_chip(layout, STEP_TOKENS)
     has_room = program <= (1 - UTILIZATION) * usable_bytes(generation)
-    longest = kv_tokens(layout, generation, UTILIZATION) if has_room else 0
+    longest = min(kv_tokens(layout, generation, UTILIZATION), question.shape.max_context) if has_room else 0
     sequences = {
-        context: {kept: _most(layout, kept, question.on, context) if has_room else 0 for kept in KvLayout}
+        context: {
+            kept: _most(layout, kept, question.on, context) if has_room and context <= question.shape.max_context else 0
+            for kept in KvLayout
+        }
         for context in CONTEXTS
     }
     return Row(

@@ -6,7 +6,6 @@ here was ever executed: it is compiled, for its memory and its collectives.
 """
 
 import functools
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -23,7 +22,7 @@ from benchmarks.planner.case import Case
 Arrays = dict[str, Any]
 
 
-def build(case: Case) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+def build(case: Case) -> tuple[Any, tuple[Any, ...]]:
     """The step, ready to be lowered (its caches are written in place), and the described arguments it takes."""
     mesh = _mesh(case)
     stage = case.fullest_stage
@@ -82,7 +81,9 @@ def arguments(case: Case, stage: Stage, mesh: Mesh) -> tuple[Any, ...]:
     if stage.embeds:
         held["embedding"] = array((shape.vocab, shape.hidden), jnp.bfloat16, "model", None)
     rows, tokens = (case.data_parallel, case.prompt_tokens) if case.prompt_tokens else (sequences, 1)
-    into = array((rows, tokens), jnp.int32, "data") if stage.first else array((rows, tokens, shape.hidden), jnp.bfloat16, "data")
+    into = (
+        array((rows, tokens), jnp.int32, "data") if stage.first else array((rows, tokens, shape.hidden), jnp.bfloat16, "data")
+    )
     return held, caches, into, array((rows, tokens), jnp.int32, "data")
 
 
@@ -131,7 +132,9 @@ def _layer(case: Case, attention: Attention, held: Arrays, positions: jax.Array,
     attended = attention.attend(query, cache, number, positions)
     stream = stream + _normed(_whole(_times(attended, layer, "o")), layer["after"])
     normed = _normed(stream, layer["ffn_before"])
-    both = _times(normed, layer, "gate_up").reshape(*normed.shape[:2], case.tensor_parallel, 2, -1)  # each chip has some of both
+    both = _times(normed, layer, "gate_up").reshape(
+        *normed.shape[:2], case.tensor_parallel, 2, -1
+    )  # each chip has some of both
     inner = (jax.nn.gelu(both[..., 0, :]) * both[..., 1, :]).reshape(*normed.shape[:2], -1)
     return (stream + _normed(_whole(_times(inner, layer, "down")), layer["ffn_after"]), cache), None
 

@@ -33,7 +33,7 @@ def recommend(rows: Sequence[Row], question: Question) -> Advice:
     if not able:
         return Advice(None, None, _why_none(rows, question), "", ())
     choice, runner_up = able[0], next(iter(able[1:]), None)
-    instead = (*_fp8_cache(rows, choice, question), *_single_hosts(choice, question))
+    instead = (*_fp8_cache(rows, choice, question), *_single_hosts(question))
     return Advice(choice, runner_up, _why(choice, runner_up, question), _risk(choice, rows), instead)
 
 
@@ -80,7 +80,7 @@ def _fp8_cache(rows: Sequence[Row], choice: Row, question: Question) -> Iterator
         )
 
 
-def _single_hosts(choice: Row, question: Question) -> Iterator[str]:
+def _single_hosts(question: Question) -> Iterator[str]:
     """The same chips as slices of one host each, which upstream tests: worth a thought before renting."""
     topology = question.on.generation.single_host[-1]
     host = slice_of(question.on.generation.name, topology)
@@ -105,14 +105,18 @@ def _on(host: Slice, question: Question) -> Row | None:
 
 def _why_none(rows: Sequence[Row], question: Question) -> str:
     if not any(row.fits for row in rows):
-        return f"The weights fit no chip of {question.on.generation.name} {question.on.topology} in any layout: take more chips."
-    longest = max(row.longest_request_tokens for row in rows if row.candidate.is_exact)
+        return (
+            f"The weights fit no chip of {question.on.generation.name} {question.on.topology} in any layout: take more chips."
+        )
+    usable = [row for row in rows if row.candidate.is_exact and row.candidate.status is not Status.BROKEN]
+    longest = max(row.longest_request_tokens for row in usable)
     if longest < question.max_context:
         return f"No layout holds a request of {question.max_context:,} tokens: at most {longest:,} (--max-context)."
-    fastest = min(row.alone.slow.tpot_s for row in rows if row.alone.slow and row.fits)
+    ends = [row.alone.slow for row in usable if row.alone.slow and row.longest_request_tokens >= question.max_context]
     return (
-        f"No layout meets the SLO at the slow end of its prediction: one request alone takes at least "
-        f"{fastest * 1000:.1f} ms per output token."
+        "No layout meets the SLO at the slow end of its prediction: one request alone takes at least "
+        f"{min(end.ttft_s for end in ends) * 1000:.0f} ms to the first token and "
+        f"{min(end.tpot_s for end in ends) * 1000:.1f} ms for each one after it."
     )
 
 

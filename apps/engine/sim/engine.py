@@ -34,6 +34,7 @@ class Simulation:
             self.max_model_len,
             WHOLE_STEP,
         )
+        self.max_num_seqs: int = limits.max_num_seqs
         cache = KvCache(capacity, prefix_caching=engine.get("enable_prefix_caching", True))
         self.scheduler = Scheduler(layout, found.generation, limits, cache)
         self.produced = 0
