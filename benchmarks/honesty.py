@@ -1,11 +1,12 @@
 """The honesty gate: what speaks against a run. A refused run's figures are not shown; a marked one's come with the reason."""
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
 from benchmarks.limits import Limits, is_simulated, limits_of
-from benchmarks.serving.figures import figures
+from benchmarks.serving.figures import figures, mean_in_flight
 from benchmarks.serving.result import Run, Setting
 
 _CACHE_SLACK = 0.02  # of the prompts' tokens: templates begin alike, and blocks end where they end
@@ -61,18 +62,22 @@ def _figures(run: Run) -> Iterator[Finding]:
 def _ceilings(run: Run, limits: Limits | None) -> Iterator[Finding]:
     if limits is None:
         return
-    context, batch = run.least_prompt_tokens or 0, max(1, run.most_in_flight)
-    together = limits.ceilings.refusals(
-        prefill_tok_per_s=run.figures["computed_prompt_tok_per_s"],
-        decode_tok_per_s=run.figures["output_tok_per_s"],
-        batch=batch,
-        context=context,
+    prompt, figures = run.least_prompt_tokens or 0, run.figures
+    together = limits.together(math.ceil(mean_in_flight(run)), prompt)
+    yield from _refused(
+        together.refusals(output_tok_per_s=figures["output_tok_per_s"], prompt_tok_per_s=figures["computed_prompt_tok_per_s"])
     )
-    for reason in together:
-        yield Finding("ceiling", "refused", reason)
-    tpot = run.figures["tpot_p50_ms"]
-    for reason in limits.one.refusals(decode_tok_per_s=1000 / tpot if tpot else None, batch=1, context=context):
-        yield Finding("ceiling", "refused", f"of one stream at the median: {reason}")
+    shares = run.checks.declared_shared_tokens or run.checks.cached_tokens
+    alone = limits.alone(1 if shares else prompt)
+    yield from _refused(alone.refusals(tpot_s=_seconds(figures["tpot_p50_ms"]), ttft_s=_seconds(run.ttft.least)))
+
+
+def _refused(reasons: list[str]) -> Iterator[Finding]:
+    return (Finding("ceiling", "refused", reason) for reason in reasons)
+
+
+def _seconds(ms: float | None) -> float | None:
+    return None if ms is None else ms / 1000
 
 
 def _cache(run: Run) -> Iterator[Finding]:

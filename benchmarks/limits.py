@@ -5,24 +5,41 @@ from typing import Any
 
 from apps.checks.tpu_memory import layout_of, shape_of
 from apps.errors import UserError
-from apps.slice.roofline import Ceilings, ceilings
-from apps.slice.topology import slice_of
+from apps.slice.memory import Layout
+from apps.slice.roofline import Ceilings, Load, ceilings
+from apps.slice.topology import Generation, slice_of
 
 _SIMULATED = ("emulated_slice", "RAYLLM_VLLM_ENGINE_CLS")
 
 
 @dataclass(frozen=True)
 class Limits:
-    """`ceilings` of all replicas together, `one` of a single one."""
+    """Of a slice, or of several that share the load."""
 
-    ceilings: Ceilings
-    one: Ceilings
-    name: str
-    """As `v6e 4x4`, with the number of replicas if there are several."""
+    layout: Layout
+    """Of one replica."""
+    replicas: int
+    generation: Generation
+    topology: str
+
+    @property
+    def name(self) -> str:
+        """As `v6e 4x4`, with the number of replicas if there are several."""
+        several = f", {self.replicas} replicas" if self.replicas > 1 else ""
+        return f"{self.generation.name} {self.topology}{several}"
 
     @property
     def chips(self) -> int:
-        return self.ceilings.layout.chips
+        return self.layout.chips * self.replicas
+
+    def together(self, sequences: int, context: int) -> Ceilings:
+        """Of all replicas, with so many sequences at once that have `context` tokens each."""
+        layout = replace(self.layout, data_parallel=self.layout.data_parallel * self.replicas)
+        return ceilings(layout, self.generation, Load(max(1, sequences), context=context))
+
+    def alone(self, prompt: int) -> Ceilings:
+        """Of one replica with a single sequence, of whose prompt `prompt` tokens must be computed."""
+        return ceilings(self.layout, self.generation, Load(1, prompt=max(1, prompt)))
 
 
 def limits_of(llm_config: dict[str, Any] | None) -> Limits | None:
@@ -38,10 +55,7 @@ def limits_of(llm_config: dict[str, Any] | None) -> Limits | None:
         layout = replace(layout_of(shape, engine), pipeline_parallel=engine.get("pipeline_parallel_size") or 1)
     except UserError:
         return None
-    replicas = _replicas(llm_config)
-    together = replace(layout, data_parallel=layout.data_parallel * replicas)
-    name = f"{found.generation.name} {found.topology}" + (f", {replicas} replicas" if replicas > 1 else "")
-    return Limits(ceilings(together, found.generation), ceilings(layout, found.generation), name)
+    return Limits(layout, _replicas(llm_config), found.generation, found.topology)
 
 
 def is_simulated(llm_config: dict[str, Any] | None) -> bool:

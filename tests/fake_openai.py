@@ -3,7 +3,6 @@
 import asyncio
 import json
 import threading
-import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -18,7 +17,7 @@ from starlette.routing import Route
 
 @dataclass
 class FakeServer:
-    """Answers `tokens` words, the first after `ttft_s`, then one every `itl_s`; keeps what it was asked and when."""
+    """Answers `tokens` words, the first after `ttft_s`, then one every `itl_s`; keeps what it was asked."""
 
     tokens: int = 4
     ttft_s: float = 0.0
@@ -27,8 +26,6 @@ class FakeServer:
     thinks: bool = False
     refusal: tuple[int, str] | None = None
     requests: list[dict[str, Any]] = field(default_factory=list)
-    times: list[list[float]] = field(default_factory=list)
-    """Of each stream, by `time.perf_counter`: when its request had come, then when each word went out."""
     disconnected: threading.Event = field(default_factory=threading.Event)
     url: str = ""
 
@@ -70,13 +67,10 @@ class FakeServer:
             raise
 
     async def _events(self, *, chat: bool) -> AsyncIterator[str]:
-        times = [time.perf_counter()]
-        self.times.append(times)
         for index in range(self.tokens):
             await asyncio.sleep(self.itl_s if index else self.ttft_s)
             word = f"w{index} "
             choice = {"index": 0, "finish_reason": None} | ({"delta": {"content": word}} if chat else {"text": word})
-            times.append(time.perf_counter())
             yield self._event([choice], None)
         yield self._event([], {"prompt_tokens": 3, "completion_tokens": self.tokens, "total_tokens": 3 + self.tokens})
         yield "data: [DONE]\n\n"

@@ -9,6 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from benchmarks.report.series import Examined, Series
+from benchmarks.serving.figures import mean_in_flight
 from benchmarks.serving.result import Window
 
 mpl.use("svg")
@@ -116,10 +117,10 @@ def roofline(all_series: Sequence[Series]) -> str | None:
             assert series.limits
             contexts = [one.run.least_prompt_tokens or 0 for one in series.shown]
             context = min(contexts, default=0)
-            bound = [series.limits.ceilings.decode_tok_per_s(batch, context) for batch in batches]
+            bound = [series.limits.together(batch, context).output_tok_per_s for batch in batches]
             label = f"{series.limits.name}: limit for {context:,} tokens of context"
             axes.plot(batches, bound, "-", color=color, lw=1, label=label)
-            x = [max(one.mean_in_flight, 0.1) for one in series.shown]
+            x = [max(mean_in_flight(one.run), 0.1) for one in series.shown]
             y = [one.run.figures["output_tok_per_s"] or 0.0 for one in series.shown]
             axes.plot(x, y, "o", ms=5, color=color, label=f"{series.name}, measured")
         axes.set_xscale("log", base=2)

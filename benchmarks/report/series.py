@@ -25,11 +25,6 @@ class Examined:
     def refusals(self) -> list[Finding]:
         return [finding for finding in self.findings if finding.severity == "refused"]
 
-    @property
-    def mean_in_flight(self) -> float:
-        """By Little's law, of completed requests."""
-        return (self.run.figures["requests_per_s"] or 0.0) * (self.run.figures["e2e_mean_ms"] or 0.0) / 1000
-
 
 @dataclass(frozen=True)
 class Series:

@@ -24,3 +24,8 @@ def figures(run: Run) -> dict[str, float | None]:
     found["attainment"] = None if run.good is None or not run.sent else run.good / run.sent
     found["error_rate"] = sum(run.errors.values()) / run.sent if run.sent else None
     return {name: None if value is None else round(value, 4) for name, value in found.items()}
+
+
+def mean_in_flight(run: Run) -> float:
+    """Requests at once, by Little's law, of those that were completed."""
+    return run.e2e.total / 1000 / run.elapsed_s

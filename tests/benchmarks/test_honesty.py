@@ -29,7 +29,7 @@ def test_the_published_impossible_figure_is_refused() -> None:
     published.prompt_tokens = round(463_345 * published.elapsed_s)
     [finding] = found(published)
     assert (finding.rule, finding.severity) == ("ceiling", "refused")
-    assert "463,345 prefill tok/s is 7.4 times what 4 v6e chips can compute at most" in finding.reason
+    assert "463,345 prompt tok/s is 7.4 times what 4 v6e chips can reach at most" in finding.reason
 
 
 def wrong_answer(spoilt: Run) -> None:
@@ -42,7 +42,12 @@ REFUSED: dict[str, tuple[str, Callable[[Run], None], str]] = {
         lambda r: setattr(r, "output_tokens", round(1e5 * r.elapsed_s)),
         "100,000 output tok/s is",
     ),
-    "one stream faster than its weights are read": ("ceiling", lambda r: setattr(r, "tpot", scaled(r, 0.01)), "of one stream"),
+    "one stream faster than its weights are read": (
+        "ceiling",
+        lambda r: setattr(r, "tpot", scaled(r, 0.01)),
+        "ms TPOT is less than",
+    ),
+    "a first token before the prompt can be computed": ("ceiling", lambda r: r.ttft.add_one(1.0), "1.00 ms TTFT is less than"),
     "cache hits that were not declared": ("cache", lambda r: setattr(r.checks, "cached_tokens", 5_000), "25.0%"),
     "a prompt twice": ("repeated", lambda r: setattr(r.checks, "repeated_prompts", 1), "1 of 200"),
     "no usage": ("tokens", lambda r: setattr(r.checks, "without_usage", 3), "3 answers"),

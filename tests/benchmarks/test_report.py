@@ -53,7 +53,7 @@ def test_a_refused_run_is_named_and_its_figures_are_not_shown(tmp_path: Path, ca
     bad.prompt_tokens = round(463_345 * bad.elapsed_s)
     page = tmp_path / "page.html"
     assert main([written(tmp_path / "bad.json", result(records.refigured(bad))), "--out", str(page)]) == 1
-    assert "463,345 prefill tok/s is 7.4 times" in capsys.readouterr().err
+    assert "463,345 prompt tok/s is 7.4 times" in capsys.readouterr().err
     text = page.read_text()
     assert "Refused: bad, 10 requests/s" in text
     assert "<svg" not in text
