@@ -19,6 +19,7 @@ from benchmarks.serving.workload import Conversation
 
 _LEAD_S = 0.05  # from now to the first request, for the loop to be ready
 _SPARE_FILES = 64
+_NO_LIMIT = 1_000_000
 _AFTER_ERROR_S = 0.1  # else a server that refuses at once is asked thousands of times a second
 
 
@@ -40,7 +41,7 @@ class Sender:
         self._client, self._tally, self._said = client, tally, said
         self.sent = self.in_flight = self.most_in_flight = 0
         self.late = Histogram()
-        self._most_open = resource.getrlimit(resource.RLIMIT_NOFILE)[0] - _SPARE_FILES
+        self._most_open = _open_as_many_files_as_allowed() - _SPARE_FILES
 
     async def open_loop(self, offsets: Iterable[float], work: Iterator[Conversation], limits: Limits) -> None:
         """Begin a conversation at each offset (seconds from now); return when all have ended."""
@@ -105,3 +106,11 @@ def settle_memory() -> None:
     """Before a load: what is there already is not searched by the garbage collector again, which would stop all streams."""
     gc.collect()
     gc.freeze()
+
+
+def _open_as_many_files_as_allowed() -> int:
+    """How many that is."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    return _NO_LIMIT if hard == resource.RLIM_INFINITY else hard

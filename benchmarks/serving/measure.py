@@ -1,5 +1,6 @@
 """One load from warm-up to its record, and the sweep that looks for the highest rate within the SLO."""
 
+import contextlib
 import time
 from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime
@@ -65,7 +66,7 @@ class Bench:
         started_at = datetime.now(UTC).isoformat(timespec="seconds")
         tally, sender, watch, client = await self._send(load.label, load, offsets)
         if not sender.sent:
-            raise UserError(f"{load.label}: no request was due within {load.duration_s} s: give a longer --duration")
+            raise UserError(f"{load.label}: nothing was sent: no request was due in --duration, or the dataset is used up")
         after = self._server.cache_counters()
         checks = tally.finish()
         if before and after and checks.cached_tokens is None:
@@ -117,8 +118,9 @@ class Bench:
         """Count the text of some answers by the tokenizer, beside what the server says of them."""
         for answer in tally.samples:
             if answer.usage:
-                checks.sampled_tokens += answer.usage.completion_tokens
-                checks.sampled_text_tokens += self._tokenizer.count(answer.text)
+                with contextlib.suppress(OperationError):  # a server that died under the load shows in its errors
+                    checks.sampled_text_tokens += self._tokenizer.count(answer.text)
+                    checks.sampled_tokens += answer.usage.completion_tokens
 
 
 def holds_slo(run: Run) -> bool:

@@ -5,7 +5,7 @@ from typing import Protocol
 
 import httpx
 
-from apps.errors import UserError
+from apps.errors import OperationError, UserError
 
 _TEXT = (
     "able acid also area army away baby back ball band bank base bath bear beat beer bell belt best bird blow blue board boat "
@@ -39,10 +39,12 @@ class ServerTokenizer:
         self.source = "the server's /tokenize"
 
     def count(self, text: str) -> int:
-        """Raises `httpx.HTTPError` or `KeyError` where the server has no such route."""
-        found = self._http.post("/tokenize", json={"model": self._model, "prompt": text, "add_special_tokens": False})
-        found.raise_for_status()
-        return int(found.json()["count"])
+        """Raises `OperationError` where the server has no such route, or is gone."""
+        try:
+            found = self._http.post("/tokenize", json={"model": self._model, "prompt": text, "add_special_tokens": False})
+            return int(found.raise_for_status().json()["count"])
+        except (httpx.HTTPError, KeyError, ValueError) as error:
+            raise OperationError(f"{self._http.base_url}/tokenize: {error or type(error).__name__}") from error
 
 
 class FileTokenizer:
@@ -72,8 +74,8 @@ def tokenizer_for(url: str, model: str, headers: dict[str, str], path: str | Non
     found = ServerTokenizer(url, model, headers)
     try:
         found.count("water")
-    except (httpx.HTTPError, KeyError, ValueError) as error:
-        raise UserError(f"{url}/tokenize: {error}: give the model's tokenizer with --tokenizer DIRECTORY") from error
+    except OperationError as error:
+        raise UserError(f"{error}: give the model's tokenizer with --tokenizer DIRECTORY") from error
     return found
 
 
