@@ -72,6 +72,7 @@ def _row(cells: Sequence[str]) -> str:
 
 
 def _plots(all_series: Sequence[Series]) -> list[_Plot]:
+    all_series = [series for series in all_series if series.shown]
     runs = [one for series in all_series for one in series.shown][:_MOST]
     if not runs:
         return []
@@ -86,5 +87,11 @@ def _plots(all_series: Sequence[Series]) -> list[_Plot]:
         )
         found.append(_Plot("Roofline", note, roofline))
     found.append(_Plot("Distributions", f"At most {_MOST} runs are drawn.", plots.distributions(runs)))
-    found.append(_Plot("Timeline", "From each run's start; the fall at the end is the last answers.", plots.timeline(runs)))
+    found.append(
+        _Plot(
+            "Timeline",
+            "From each run's start, in the colours of the distributions; the fall at the end is the last answers.",
+            plots.timeline(runs),
+        )
+    )
     return found

@@ -7,6 +7,7 @@ from typing import Any
 import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullLocator
 
 from benchmarks.report.series import Examined, Series
 from benchmarks.serving.figures import mean_in_flight
@@ -29,6 +30,7 @@ _STYLE: Any = {  # its type in matplotlib lists every key
     "legend.frameon": False,
     "legend.fontsize": 8,
 }
+_LEAST_MS = 0.1  # two events that came in one read are nothing apart, which no logarithm shows
 _COLORS = ("#2563eb", "#ea580c", "#059669", "#9333ea", "#db2777", "#0891b2", "#854d0e", "#475569")
 
 
@@ -58,23 +60,28 @@ def distributions(runs: Sequence[Examined]) -> str:
                 values, shares = getattr(one.run, name).curve()
                 axes.step(values, shares, where="post", color=color, lw=1.5, label=one.name)
             axes.set_xscale("log")
+            axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+            axes.xaxis.set_minor_locator(NullLocator())
+            axes.xaxis.set_major_formatter(lambda value, _: f"{value:,g}")
+            lows = [found for one in runs if (found := getattr(one.run, name).percentile(0.5))]
+            axes.set_xlim(left=0.8 * max(min(lows, default=1.0), _LEAST_MS))
             axes.set_ylim(0, 1.02)
             _finish(axes, name.upper(), "ms", "share", legend=name == "ttft")
         return _svg(figure)
 
 
 def timeline(runs: Sequence[Examined]) -> str:
-    """Throughput, median TTFT and errors over the time of each run."""
+    """Throughput, median TTFT and errors over the time of each run, in the colours of `distributions`."""
     with mpl.rc_context(_STYLE):
         figure = Figure(figsize=(9, 5.6), layout="constrained")
         upper, middle, lower = figure.subplots(3, 1, sharex=True, height_ratios=(2, 2, 1))
         for color, one in zip(_COLORS, runs, strict=False):
             step, windows = one.run.window_s, one.run.windows
             at = [step * number for number in range(len(windows))]
-            upper.step(at, [window.output_tokens / step for window in windows], where="post", color=color, label=one.name)
+            upper.step(at, [window.output_tokens / step for window in windows], where="post", color=color)
             middle.plot(at, [_median(window) for window in windows], ".-", ms=3, lw=1, color=color)
             lower.step(at, [window.errors / step for window in windows], where="post", color=color)
-        _finish(upper, "Output tok/s", "", "tok/s")
+        _finish(upper, "Output tok/s", "", "tok/s", legend=False)
         _finish(middle, "TTFT p50 of the requests due then", "", "ms", legend=False)
         _finish(lower, "Errors", "seconds", "1/s", legend=False)
         for axes in (upper, middle, lower):
