@@ -95,7 +95,7 @@ def _add_load(parser: argparse.ArgumentParser) -> None:
     add("--sweep", action="store_true", help="from --rate look for the highest rate within --slo")
     add("--arrivals", choices=ARRIVALS, default="poisson", help="of --rate (default: %(default)s)")
     add("--duration", type=_number(0.1, 3600), default=30.0, metavar="S", help="of each load (default: %(default)s)")
-    add("--requests", type=_whole(1, 1_000_000), metavar="N", help="at most so many in each load")
+    add("--requests", type=_whole(1, 1_000_000), metavar="N", help="nothing new is begun in a load after so many")
     add("--warmup", type=_whole(0, 10_000), default=8, metavar="N", help="requests before, not counted (default: %(default)s)")
     add("--timeout", type=_number(0.1, 3600), default=120.0, metavar="S", help="for each request (default: %(default)s)")
     add("--slo", type=_slo, default={}, metavar="ttft=1s,tpot=50ms", help="limits for goodput: ttft, tpot, e2e")

@@ -77,6 +77,8 @@ class Tally:
         """What is wrong with an answer that came whole."""
         if answer.first is None:
             return "no token in the answer"
+        if self._schema_asked and answer.finish_reason == "length":
+            return "answer cut off before its end"
         if self._schema_asked:
             try:
                 jsonschema.validate(json.loads(answer.text), ANSWER_SCHEMA)

@@ -56,7 +56,6 @@ class Texts:
         self._words = [words[index] for index in self._random.permutation(len(words))]
         self._number = 0
         self._drawn = self._draw()
-        self.seed = seed
 
     def next(self, tokens: int) -> str:
         """At least 4 tokens."""

@@ -185,6 +185,16 @@ def test_goodput_counts_requests_within_all_limits() -> None:
     assert records.run(fast, Slo(ttft_ms=500, tpot_ms=40)).good == 0
 
 
+def test_answers_in_json_must_be_whole_and_of_the_schema() -> None:
+    tally = Tally(Slo(), schema_asked=True)
+    texts = ['{"title": "x", "score": 1, "open": true}', '{"title": "x"}', "words", '{"title": "x']
+    for answer, text in zip(records.answers(4), texts, strict=True):
+        answer.text, answer.finish_reason = text, "length" if text == texts[3] else "stop"
+        tally.take(answer)
+    assert tally.completed == 1
+    assert tally.errors == {"answer not of the schema": 2, "answer cut off before its end": 1}
+
+
 def test_memory_does_not_grow_with_the_load() -> None:
     """Ten times the requests cost less than 100 bytes each: their digests, and nothing of what they answered."""
     tally = Tally(Slo(), schema_asked=False)
