@@ -1,18 +1,21 @@
 #!/bin/sh
-# HAProxy with two things that Ray Serve 2.60 has no setting for. Ray runs it by RAY_SERVE_HAPROXY_BINARY_PATH.
+# HAProxy with three things that Ray Serve 2.60 has no setting for. Ray runs it by RAY_SERVE_HAPROXY_BINARY_PATH.
 #   1. Where an app has no replica, Ray sends requests to a proxy that keeps them waiting, however long it takes. Here they are
 #      answered at once: 503, Retry-After and an error in OpenAI form.
 #   2. HAPROXY_BIND_HOST, if set, is the address for its statistics and metrics too, which Ray binds to all interfaces.
+#   3. While an app is built anew, its replicas stay (haproxy_keep.awk).
 # Needs HAPROXY_BINARY, the real one, and HAPROXY_UNAVAILABLE_PORT, a free port on loopback.
 set -eu
 error='{"error":{"message":"The model is not available now: it is starting, or its slice is not whole. Try again later.","type":"service_unavailable_error","param":null,"code":503}}'
+keep=$(dirname "$0")/haproxy_keep.awk
 previous=
 for argument in "$@"; do
   if [ "$previous" = -f ]; then
+    awk -v memory="$argument.servers" -f "$keep" "$argument" "$argument" > "$argument.whole"
     sed -E \
       -e "s/^( *server SERVE_PROXY_ACTOR-fallback-[^ ]+) [^ ]+/\\1 127.0.0.1:$HAPROXY_UNAVAILABLE_PORT/" \
       -e "s/^( *bind )\\*?:([0-9]+)/\\1${HAPROXY_BIND_HOST:-*}:\\2/" \
-      "$argument" > "$argument.ours"
+      "$argument.whole" > "$argument.ours"
     cat >> "$argument.ours" <<EOF
 frontend unavailable
     bind 127.0.0.1:$HAPROXY_UNAVAILABLE_PORT

@@ -60,14 +60,15 @@ class Load:
     max_tokens: int = 100
     ended: list[tuple[float, float, str]] = field(default_factory=list)
 
-    async def run(self, seconds: float) -> None:
-        start = time.monotonic()
-        await asyncio.gather(*(self._client(start, seconds, number) for number in range(self.clients)))
+    async def run(self, seconds: float, until: asyncio.Event | None = None) -> None:
+        """For so long at most, or until an event."""
+        start, until = time.monotonic(), until or asyncio.Event()
+        await asyncio.gather(*(self._client(start, seconds, number, until) for number in range(self.clients)))
 
-    async def _client(self, start: float, seconds: float, number: int) -> None:
+    async def _client(self, start: float, seconds: float, number: int, until: asyncio.Event) -> None:
         body = {"model": MODEL, "prompt": f"client {number}", "max_tokens": self.max_tokens, "ignore_eos": True, "stream": True}
         async with httpx.AsyncClient(timeout=15) as http:
-            while time.monotonic() - start < seconds:
+            while time.monotonic() - start < seconds and not until.is_set():
                 began = time.monotonic()
                 outcome = await self._request(http, body)
                 self.ended.append((time.monotonic() - start, time.monotonic() - began, outcome))
