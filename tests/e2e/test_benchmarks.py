@@ -12,13 +12,14 @@ from benchmarks.report.__main__ import main as report
 from benchmarks.serving.result import Result
 from tests.e2e.conftest import ROOT, Stack
 
+pytestmark = pytest.mark.slow
 LOAD = ["--profile", "chat", "--prompt-tokens", "16", "--output-tokens", "4", "--clients", "8", "--requests", "24"]
 
 
 def test_a_ray_job_measures_the_stack_and_the_report_shows_it(stack: Stack, tmp_path: Path) -> None:
     dashboard = f"http://127.0.0.1:{stack.dashboard_port}"
-    ray = Path(sys.executable).parent / "ray"
-    command = [ray, "job", "submit", "--address", dashboard, "--working-dir", ROOT, "--"]
+    ray = str(Path(sys.executable).parent / "ray")
+    command = [ray, "job", "submit", "--address", dashboard, "--working-dir", str(ROOT), "--"]
     command += ["python", "-m", "benchmarks.serving", "--url", stack.url, "--dashboard", dashboard, *LOAD, "--json"]
     done = subprocess.run(command, env=stack.environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
@@ -37,6 +38,3 @@ def test_a_ray_job_measures_the_stack_and_the_report_shows_it(stack: Stack, tmp_
     file.write_text(line)
     assert report([str(file), "--out", str(tmp_path / "page.html")]) in (0, 1)
     assert (tmp_path / "page.html").read_text().startswith("<!doctype html>")
-
-
-pytestmark = pytest.mark.slow
