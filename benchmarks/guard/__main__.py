@@ -13,7 +13,6 @@ import asyncio
 import json
 import os
 import statistics
-import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -22,14 +21,13 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import psutil
-
 from apps.errors import BundleError
-from apps.settings import GUARD_VARIABLE, inherited_environment
-from benchmarks.bare import ROOT, Server, bare_server, pause, served_llm_config, wait_for_health
-from benchmarks.guard_cost import open_settings, own_cost
-from benchmarks.guard_load import Contender, Figures, Load, run
-from benchmarks.guard_server import MODEL
+from apps.settings import GUARD_VARIABLE
+from benchmarks.bare import bare_vllm, pause, running
+from benchmarks.guard.cost import open_settings, own_cost
+from benchmarks.guard.load import Contender, Figures, Load, run
+from benchmarks.guard.server import MODEL
+from benchmarks.overhead.servers import llm_config_for
 from runtime_env.local.preflight import free_ports
 
 _FULL_SPEED, _PACED = 1.0, 0.02  # shares of the roofline's speed: tokens at once, and every 100 ms or so
@@ -114,23 +112,16 @@ def _median(figures: Sequence[Figures], name: str) -> Any:
 @contextmanager
 def _simulated(efficiency: float, environment: dict[str, str]) -> Iterator[Contender]:
     (port,) = free_ports(1)
-    command = [sys.executable, "-m", "benchmarks.guard_server", str(port), str(efficiency)]
-    process = subprocess.Popen(command, cwd=ROOT, env={**inherited_environment(), **environment})
-    try:
-        wait_for_health(f"http://127.0.0.1:{port}/health", process)
-        yield Contender(
-            Server("simulated", f"http://127.0.0.1:{port}/v1"), MODEL, [psutil.Process(process.pid)], bool(environment)
-        )
-    finally:
-        process.kill()
-        process.wait()
+    command = [sys.executable, "-m", "benchmarks.guard.server", str(port), str(efficiency)]
+    with running(command, port, environment) as (server, processes):
+        yield Contender(server, MODEL, processes, bool(environment))
 
 
 @contextmanager
 def _vllm(environment: dict[str, str]) -> Iterator[Contender]:
-    config = served_llm_config()
+    config = llm_config_for("cpu")
     middleware = ["--middleware", "apps.guard.Guard"] if environment else []
-    with bare_server(config, middleware, environment) as (server, processes):
+    with bare_vllm(config, middleware, environment) as (server, processes):
         yield Contender(server, config["model_loading_config"]["model_id"], processes, bool(environment))
 
 

@@ -12,10 +12,10 @@ import psutil
 
 from apps.errors import BundleError
 from benchmarks.bare import Server
-from benchmarks.guard_server import MODEL, TIMES
-from benchmarks.streaming import percentile, prompts
+from benchmarks.guard.server import MODEL, TIMES, percentile
 
 _PROMPT_WORDS = 48
+_WORDS = ("water", "stone", "river", "light", "engine", "copper", "winter", "garden", "letter", "window", "market", "bridge")
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,8 @@ async def run(load: Load, contender: Contender, key: str, seed: int) -> Figures:
     """One turn of a server. Raises `BundleError` or aiohttp's errors where a stream breaks off."""
     draw = random.Random(seed)  # noqa: S311 - the same for both servers
     lengths = [draw.randint(load.max_tokens // 2, load.max_tokens * 3 // 2) for _ in range(load.requests)]
-    waiting = list(zip(prompts(load.requests, _PROMPT_WORDS, seed), lengths, strict=True))
+    prompts = [f"{seed} {number} " + " ".join(draw.choices(_WORDS, k=_PROMPT_WORDS)) for number in range(load.requests)]
+    waiting = list(zip(prompts, lengths, strict=True))
     ttft_s: list[float] = []
 
     async def client(http: aiohttp.ClientSession, begins_s: float) -> None:
@@ -92,7 +93,7 @@ async def _stream(http: aiohttp.ClientSession, contender: Contender, prompt: str
     """Seconds to the first token. Chunks are only counted: whoever measures must not be what is measured."""
     body = {"model": contender.model, "prompt": prompt, "max_tokens": max_tokens, "ignore_eos": True, "stream": True}
     start, first, ended = time.perf_counter(), None, b""
-    async with http.post(f"{contender.server.api_url}/completions", json=body) as answer:
+    async with http.post(f"{contender.server.url}/v1/completions", json=body) as answer:
         answer.raise_for_status()
         async for part in answer.content.iter_any():
             first = first or time.perf_counter()
@@ -105,6 +106,6 @@ async def _stream(http: aiohttp.ClientSession, contender: Contender, prompt: str
 async def _stopwatch(http: aiohttp.ClientSession, contender: Contender) -> tuple[float, float] | tuple[None, None]:
     if not contender.guarded or contender.model != MODEL:
         return None, None
-    async with http.get(contender.server.api_url.removesuffix("/v1") + TIMES) as answer:
+    async with http.get(contender.server.url + TIMES) as answer:
         found = await answer.json()
     return found["p50_ms"], found["p99_ms"]
