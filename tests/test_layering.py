@@ -7,7 +7,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 ALLOWED = {
     "apps": set(),
-    "kuberay": {"apps.slice"},
+    "kuberay": {f"apps.{name}" for name in ("slice", "checks", "errors", "settings", "serve_status", "progress_line")},
     "runtime_env": {"apps"},
     "benchmarks": {"apps", "runtime_env"},
 }
@@ -18,7 +18,10 @@ PURE = [
         "apps/settings.py",
         "apps/llm_args.py",
         "apps/chat_args.py",
+        "apps/serve_status.py",
     ),
+    *(f"kuberay/{name}.py" for name in ("names", "quantity", "kinds", "agreement", "reasons")),
+    *(f"kuberay/manifests/{name}.py" for name in ("pods", "ray", "network", "access", "operation")),
     *(f"apps/slice/{name}.py" for name in ("topology", "models", "memory", "roofline", "hosts", "replica")),
     *(f"apps/weights/{name}.py" for name in ("receipt", "manifest", "crc32c", "retry", "share", "local_copy", "replica_args")),
     *(f"apps/checks/{name}.py" for name in ("findings", "schema", "arguments", "parallelism", "tpu_memory")),
@@ -31,6 +34,8 @@ PRIVATE = {
     "vllm": {"apps/engine/forked_core.py", "apps/engine/preload.py", "apps/checks/refresh.py"},
     "gradio": "apps/chat_ui.py",
     "fsspec": "apps/weights/store.py",
+    "kubernetes": "kuberay/api.py",
+    "python_client": "kuberay/clusters.py",
     "huggingface_hub": {"apps/weights/sources.py", "runtime_env/local/model.py", "benchmarks/weights_contenders.py"},
 }
 

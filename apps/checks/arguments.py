@@ -1,6 +1,7 @@
 """Values against the pydantic models of this project's own arguments."""
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
 
@@ -19,7 +20,24 @@ def against_model(model: type[BaseModel], args: Any) -> list[Finding]:
 def _from_pydantic(model: type[BaseModel], problem: Any) -> Finding:
     path: Path = tuple(problem["loc"])
     if problem["type"] == "extra_forbidden":
-        return unknown_key(path[:-1], str(path[-1]), list(model.model_fields), "the app does not take it")
+        return unknown_key(path[:-1], str(path[-1]), _fields(model, path[:-1]), "nothing here takes it")
     if problem["type"] == "missing":
         return Finding(path, f"{path[-1]!r} is missing")
-    return Finding(path, f"is {problem['input']!r}: {problem['msg'].removeprefix('Value error, ')}", value=problem["input"])
+    message = problem["msg"].removeprefix("Value error, ")
+    if isinstance(problem["input"], Mapping):
+        return Finding(path, message)
+    return Finding(path, f"is {problem['input']!r}: {message}", value=problem["input"])
+
+
+def _fields(model: type[BaseModel], path: Path) -> list[str]:
+    """Names of the fields at a path below a model."""
+    for part in path:
+        if isinstance(part, str) and part in model.model_fields:
+            model = _model_in(model.model_fields[part].annotation) or model
+    return list(model.model_fields)
+
+
+def _model_in(annotation: Any) -> type[BaseModel] | None:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    return next((found for one in get_args(annotation) if (found := _model_in(one))), None)

@@ -16,6 +16,14 @@ _CHIPS_PER_VM = 4  # of every multi-host slice; Ray's `get_chips_per_host` has t
 
 
 @dataclass(frozen=True)
+class HostMachine:
+    """What a VM of four chips has beside them."""
+
+    vcpus: int
+    memory_bytes: int
+
+
+@dataclass(frozen=True)
 class Generation:
     """One TPU generation."""
 
@@ -43,6 +51,8 @@ class Generation:
     single_host: tuple[str, ...]
     """Topologies that are one VM with all their chips."""
     source: str
+    host_machine: HostMachine | None = None
+    """Of a multi-host slice, where the source gives it."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +73,11 @@ class Slice:
         """Ray's label `ray.io/tpu-pod-type`, such as `v6e-16`."""
         prefix = self.generation.accelerator_type.lower().removeprefix("tpu-")
         return f"{prefix}-{self.chips * self.generation.pod_unit}"
+
+    @property
+    def host(self) -> HostMachine | None:
+        """What each host has beside its chips; None where it is not known."""
+        return self.generation.host_machine if self.chips_per_host == _CHIPS_PER_VM else None
 
     @property
     def machine_type(self) -> str:
@@ -125,6 +140,7 @@ GENERATIONS = {
             topologies=_2D,
             single_host=_SMALL_2D,
             source="https://docs.cloud.google.com/tpu/docs/v6e",
+            host_machine=HostMachine(vcpus=180, memory_bytes=720 * _GB),
         ),
         Generation(
             name="v7x",

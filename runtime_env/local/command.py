@@ -10,9 +10,9 @@ from pathlib import Path
 import yaml
 
 from apps.errors import BundleError, OperationError, UserError
+from apps.progress_line import Progress
 from runtime_env.local import config, cpu, head, hosts, model, preflight, processes, record, staged, watch
 from runtime_env.local.options import DownOptions, HostOptions, UpOptions
-from runtime_env.local.progress import Progress
 from runtime_env.local.record import StackRecord
 
 _START_DEADLINE_S = 600

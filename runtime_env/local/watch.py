@@ -12,6 +12,7 @@ from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
+from apps import serve_status
 from apps.errors import OperationError
 from runtime_env.local.head import Head
 
@@ -88,35 +89,14 @@ def ask(api_url: str, model_id: str, timeout_s: float = 60) -> None:
         time.sleep(_POLL_S)
 
 
-def describe(applications: dict[str, Any]) -> str:
-    """One line that says what is being waited for, from Serve's status."""
-    waiting = []
-    for name, app in applications.items():
-        if app["status"] == "RUNNING":
-            continue
-        deployments = app.get("deployments") or {}
-        starting = [d["name"] for d in deployments.values() if d["status"] != "HEALTHY"]
-        waiting.append(f"{name}: starting {', '.join(starting)}" if starting else f"{name}: importing and building")
-    return "; ".join(waiting) or "apps: waiting for Serve to list them"
-
-
 def _all_running(details: dict[str, Any] | None, say: Callable[[str], None]) -> bool:
     applications = (details or {}).get("applications") or {}
-    for name, app in applications.items():
-        if app["status"] in ("DEPLOY_FAILED", "UNHEALTHY"):
-            raise OperationError(f"app {name} is {app['status']}: {_reason(app)}")
-    if applications and all(app["status"] == "RUNNING" for app in applications.values()):
+    if failed := serve_status.failure(applications):
+        raise OperationError(failed)
+    if serve_status.all_running(applications):
         return True
-    say(describe(applications))
+    say(serve_status.waiting_for(applications))
     return False
-
-
-def _reason(app: dict[str, Any]) -> str:
-    """The telling end of Serve's message, which is a traceback: its last error and the lines that belong to it."""
-    messages = [app.get("message") or "", *((d.get("message") or "") for d in (app.get("deployments") or {}).values())]
-    lines = [line.strip() for message in messages for line in message.splitlines() if line.strip()]
-    errors = [number for number, line in enumerate(lines) if "Error" in line.split(":")[0]]
-    return " ".join(lines[errors[-1] : errors[-1] + 4]) if errors else (lines or ["no message"])[-1]
 
 
 def _get_json(url: str) -> dict[str, Any] | None:

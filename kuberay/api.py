@@ -1,0 +1,232 @@
+"""The Kubernetes API server. The only module that imports the `kubernetes` client.
+
+Asks again, for a while, where a request met a busy server or a broken connection; every request here may be made twice.
+"""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import urllib3
+from kubernetes import client, config
+from kubernetes.client.exceptions import ApiException
+from kubernetes.config.config_exception import ConfigException
+from urllib3.util.retry import Retry
+
+from apps.errors import OperationError, UserError
+from kuberay.kinds import KINDS, Manifest, kind_of, title
+from kuberay.names import MANAGER
+
+_TIMEOUT_S = 30
+_RETRIES = 6  # with pauses of 0.5, 1, 2, ... s: half a minute, an API server's restart
+_BUSY = (429, 500, 502, 503, 504)
+
+
+class ApiError(OperationError):
+    """The API server refused a request. `status` is HTTP's, `reason` Kubernetes' word for it, such as `NotFound`."""
+
+    def __init__(self, message: str, status: int, reason: str) -> None:
+        super().__init__(message)
+        self.status = status
+        self.reason = reason
+
+
+class ForbiddenError(ApiError):
+    """This user may not do that."""
+
+
+@dataclass(frozen=True)
+class Api:
+    """One cluster, as one user. `context` is for people."""
+
+    _client: client.ApiClient
+    context: str
+
+    def get(self, kind: str, name: str, namespace: str | None = None, subresource: str | None = None) -> Manifest | None:
+        """One object, or None if there is none.
+
+        Raises:
+            ForbiddenError, ApiError: the server refuses.
+        """
+        try:
+            return self._json("GET", KINDS[kind].path(namespace, name, subresource))
+        except ApiError as error:
+            if error.status == 404:
+                return None
+            raise
+
+    def objects(self, kind: str, namespace: str | None = None, selector: str = "", fields: str = "") -> list[Manifest]:
+        """Objects of a kind, in one namespace or in all, by labels (`a=b,c`) and fields (`involvedObject.name=x`).
+
+        Raises:
+            ForbiddenError, ApiError: the server refuses; a kind that it does not have is an empty list.
+        """
+        query = [("labelSelector", selector), ("fieldSelector", fields)]
+        try:
+            found = self._json("GET", KINDS[kind].path(namespace), [pair for pair in query if pair[1]])
+        except ApiError as error:
+            if error.status == 404:
+                return []
+            raise
+        return list(found.get("items") or [])
+
+    def apply(self, manifest: Manifest, *, dry_run: bool = False, force: bool = False) -> Manifest:
+        """Server-side apply: the object as it is (or would be) afterwards. A field that somebody else manages is a conflict.
+
+        Raises:
+            ForbiddenError, ApiError: the server refuses; the message names the object and, for a conflict, the managers.
+        """
+        metadata = manifest["metadata"]
+        path = kind_of(manifest).path(metadata.get("namespace"), metadata["name"])
+        query = [("fieldManager", MANAGER), ("fieldValidation", "Strict"), ("force", str(force).lower())]
+        query += [("dryRun", "All")] if dry_run else []
+        try:
+            return self._json("PATCH", path, query, manifest, "application/apply-patch+yaml")
+        except ApiError as error:
+            raise type(error)(f"{title(manifest)}: {error}", error.status, error.reason) from error
+
+    def patch(self, kind: str, name: str, namespace: str, change: Manifest) -> Manifest:
+        """JSON merge patch of one object. Raises as `apply`."""
+        query = [("fieldManager", f"{MANAGER}-patch")]
+        return self._json("PATCH", KINDS[kind].path(namespace, name), query, change, "application/merge-patch+json")
+
+    def create(self, manifest: Manifest) -> Manifest:
+        """Make an object that must not be there yet. Raises as `apply`."""
+        return self._json("POST", kind_of(manifest).path(manifest["metadata"].get("namespace")), [], manifest)
+
+    def delete(self, kind: str, name: str, namespace: str | None) -> bool:
+        """Delete an object, and what it owns, before it; False if there was none. It may take a while to be gone."""
+        body = {"propagationPolicy": "Foreground"}
+        try:
+            self._json("DELETE", KINDS[kind].path(namespace, name), [], body)
+        except ApiError as error:
+            if error.status == 404:
+                return False
+            raise
+        return True
+
+    def may(self, verb: str, kind: str, namespace: str | None, subresource: str = "") -> bool:
+        """Whether this user may do that (`kubectl auth can-i`)."""
+        wanted = KINDS[kind]
+        attributes = {"verb": verb, "group": wanted.group, "resource": wanted.plural, "subresource": subresource}
+        attributes |= {"namespace": namespace} if namespace and wanted.namespaced else {}
+        review: Manifest = {"apiVersion": "authorization.k8s.io/v1", "kind": "SelfSubjectAccessReview"}
+        answer = self.create({**review, "metadata": {}, "spec": {"resourceAttributes": attributes}})
+        return bool(answer["status"]["allowed"])
+
+    def logs(self, pod: str, namespace: str, container: str, *, follow: bool, tail: int | None) -> Iterator[str]:
+        """Lines of a container's log, as they come."""
+        query = [("container", container), ("follow", str(follow).lower())]
+        query += [("tailLines", str(tail))] if tail is not None else []
+        answer = self._request("GET", KINDS["Pod"].path(namespace, pod, "log"), query, timeout=None if follow else _TIMEOUT_S)
+        for line in answer.response:
+            yield line.decode(errors="replace").rstrip("\n")
+
+    def server_version(self) -> str:
+        """Such as `v1.35.2-gke.1842000`."""
+        return str(self._json("GET", "/version")["gitVersion"])
+
+    def port_forward(self, pod: str, namespace: str, port: int) -> Any:
+        """A socket to a port of a pod."""
+        from kubernetes.stream import portforward
+
+        own = client.ApiClient(self._client.configuration)  # the call changes its client, so it must not be shared
+        forward = client.CoreV1Api(own).connect_get_namespaced_pod_portforward
+        with _explained(self.context):
+            return portforward(forward, pod, namespace, ports=str(port)).socket(port)
+
+    def custom_objects(self) -> client.CustomObjectsApi:
+        """The official client's own interface to this cluster, for KubeRay's client, which is built on it."""
+        return client.CustomObjectsApi(self._client)
+
+    def _json(
+        self,
+        method: str,
+        path: str,
+        query: list[tuple[str, str]] | None = None,
+        body: Any = None,
+        content_type: str = "application/json",
+    ) -> Any:
+        answer = self._request(method, path, query or [], body, content_type, _TIMEOUT_S)
+        return json.loads(answer.read())
+
+    def _request(
+        self,
+        method: str,
+        path: str,
+        query: list[tuple[str, str]],
+        body: Any = None,
+        content_type: str = "application/json",
+        timeout: float | None = _TIMEOUT_S,
+    ) -> Any:
+        headers = {"Accept": "application/json", "Content-Type": content_type}
+        # Server-side apply takes YAML, of which JSON is a part; as text, it goes through the client unchanged.
+        sent = json.dumps(body) if content_type.endswith("yaml") else body
+        with _explained(self.context):
+            request = self._client.param_serialize(
+                method, path, query_params=query, header_params=headers, body=sent, auth_settings=["BearerToken"]
+            )
+            answer = self._client.call_api(*request, _request_timeout=timeout)
+        if answer.status >= 400:
+            raise _error(answer.status, answer.read())
+        return answer
+
+
+def connect(kubeconfig: str | None = None, context: str | None = None) -> Api:
+    """The cluster of a kubeconfig file (default: KUBECONFIG or ~/.kube/config), or of the pod that this runs in.
+
+    Raises:
+        UserError: no such file or context; nothing is contacted yet.
+    """
+    settings = client.Configuration()
+    try:
+        name = _load(settings, kubeconfig, context)
+    except (ConfigException, OSError) as error:
+        reason = " ".join(str(error).split())
+        raise UserError(
+            f"no Kubernetes cluster: {reason}. Give --kubeconfig or --context, or run `gcloud container clusters "
+            "get-credentials` (scripts/gke.py up ends with it)"
+        ) from None
+    settings.retries = Retry(
+        total=_RETRIES,
+        backoff_factor=0.5,
+        backoff_jitter=0.2,
+        status_forcelist=_BUSY,
+        allowed_methods=None,
+        raise_on_status=False,
+    )
+    return Api(client.ApiClient(settings), name)
+
+
+def _load(settings: client.Configuration, kubeconfig: str | None, context: str | None) -> str:
+    try:
+        config.load_kube_config(kubeconfig, context, settings, persist_config=False)
+        _, active = config.list_kube_config_contexts(kubeconfig)
+        return context or str(active["name"])
+    except ConfigException:
+        if kubeconfig or context:
+            raise
+        config.load_incluster_config(settings)
+        return "the cluster of this pod"
+
+
+def _error(status: int, body: bytes) -> ApiError:
+    try:
+        told = json.loads(body)
+        message, reason = str(told.get("message") or ""), str(told.get("reason") or "")
+    except ValueError:
+        message, reason = body.decode(errors="replace").strip()[:300], ""
+    kind = ForbiddenError if status == 403 and reason == "Forbidden" else ApiError
+    return kind(message or f"HTTP {status}", status, reason)
+
+
+@contextmanager
+def _explained(context: str) -> Iterator[None]:
+    try:
+        yield
+    except ApiException as error:
+        raise _error(error.status or 0, (error.body or error.reason or "").encode()) from error
+    except urllib3.exceptions.HTTPError as error:
+        raise OperationError(f"the API server of {context} does not answer: {error}") from error

@@ -1,0 +1,151 @@
+"""What applying a spec would change, and applying it: object by object, in order, unchanged ones left alone."""
+
+import difflib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import yaml
+
+from apps.errors import OperationError
+from kuberay.api import Api, ApiError, ForbiddenError
+from kuberay.clusters import Clusters
+from kuberay.kinds import KINDS, Manifest, title
+from kuberay.quantity import parse_quantity
+from kuberay.render import Part
+
+Verb = Literal["create", "change", "unchanged", "forbidden", "hidden"]
+"""`forbidden`: it would change and this user may not; `hidden`: of the whole cluster, and not for this user to see."""
+_SERVERS_OWN = ("managedFields", "resourceVersion", "uid", "creationTimestamp", "generation", "selfLink", "finalizers")
+_IMMUTABLE = ("Job",)
+"""A job's template cannot change; a job that is there under its name, which its content decides, is the one that is wanted."""
+
+
+@dataclass(frozen=True)
+class Change:
+    """One object: what is there (None if nothing), what would be, and what applying it means."""
+
+    part: Part
+    verb: Verb
+    manifest: Manifest
+    before: Manifest | None
+    after: Manifest
+
+    def diff(self) -> str:
+        """A unified diff of the object as YAML; empty where nothing would change."""
+        if self.verb in ("unchanged", "hidden"):
+            return ""
+        before, after = (_text(one).splitlines(keepends=True) for one in (self.before, self.after))
+        name = title(self.manifest)
+        return "".join(difflib.unified_diff(before, after, f"{name} (there)", f"{name} (wanted)"))
+
+
+def plan(api: Api, manifests: Iterable[tuple[Part, Manifest]], *, force: bool = False) -> list[Change]:
+    """What would change, by a dry run of the API server, which also refuses what it would not take.
+
+    Raises:
+        ApiError: the server refuses an object, or another manager holds a field (`force` takes it over).
+    """
+    found: list[Change] = []
+    namespaces_to_come: set[str] = set()
+    for part, manifest in manifests:
+        change = _plan_one(api, part, manifest, force=force, namespaces_to_come=namespaces_to_come)
+        if manifest["kind"] == "Namespace" and change.verb == "create":
+            namespaces_to_come.add(manifest["metadata"]["name"])
+        found.append(change)
+    return found
+
+
+def carry_out(api: Api, clusters: Clusters, change: Change, *, force: bool = False) -> None:
+    """Apply one object.
+
+    Raises:
+        ApiError: the server refuses it.
+        OperationError: it would change something that this user may not change.
+    """
+    if change.verb in ("unchanged", "hidden"):
+        return
+    if change.verb == "forbidden":
+        raise OperationError(
+            f"{title(change.manifest)} is not as the spec wants it, and you may not change it: someone who may has to run "
+            "`scripts/cluster.py apply` first"
+        )
+    if change.manifest["kind"] == "RayCluster":
+        clusters.apply(change.manifest, force=force)
+    else:
+        api.apply(change.manifest, force=force)
+
+
+def restarts_pods(change: Change) -> bool:
+    """True where KubeRay will delete all pods of a running cluster and make new ones (upgradeStrategy Recreate)."""
+    if change.verb != "change" or change.manifest["kind"] != "RayCluster" or change.before is None:
+        return False
+    return _pod_templates(change.before) != _pod_templates(change.after)
+
+
+def _plan_one(api: Api, part: Part, manifest: Manifest, *, force: bool, namespaces_to_come: set[str]) -> Change:
+    metadata = manifest["metadata"]
+    namespace = metadata.get("namespace")
+    if namespace in namespaces_to_come:  # the server cannot try what is in a namespace that is not there yet
+        return Change(part, "create", manifest, None, manifest)
+    before = _read(api, manifest["kind"], metadata["name"], namespace)
+    if before is not None and manifest["kind"] in _IMMUTABLE:
+        return Change(part, "unchanged", manifest, before, before)
+    try:
+        after = api.apply(manifest, dry_run=True, force=force)
+    except ForbiddenError:
+        return Change(part, _verb_of_forbidden(manifest, before), manifest, before, manifest)
+    if before is None:
+        return Change(part, "create", manifest, None, after)
+    verb: Verb = "unchanged" if _bare(before) == _bare(after) else "change"
+    return Change(part, verb, manifest, before, after)
+
+
+def _verb_of_forbidden(manifest: Manifest, before: Manifest | None) -> Verb:
+    if before is None:
+        return "forbidden" if KINDS[manifest["kind"]].namespaced else "hidden"
+    return "unchanged" if contains(before, manifest) else "forbidden"
+
+
+def _read(api: Api, kind: str, name: str, namespace: str | None) -> Manifest | None:
+    try:
+        return api.get(kind, name, namespace)
+    except ForbiddenError:
+        if KINDS[kind].namespaced:
+            raise
+        return None  # what belongs to the whole cluster may be hidden from its users
+    except ApiError as error:
+        raise type(error)(f"{kind}/{name}: {error}", error.status, error.reason) from error
+
+
+def contains(live: Any, wanted: Any) -> bool:
+    """True when a live object has everything that a manifest says; what the server added does not count."""
+    if isinstance(wanted, dict):
+        return isinstance(live, dict) and all(key in live and contains(live[key], value) for key, value in wanted.items())
+    if isinstance(wanted, list):
+        return isinstance(live, list) and len(live) == len(wanted) and all(map(contains, live, wanted))
+    return live == wanted or _same_quantity(live, wanted)
+
+
+def _same_quantity(live: Any, wanted: Any) -> bool:
+    try:
+        return parse_quantity(live) == parse_quantity(wanted)
+    except ValueError:
+        return False
+
+
+def _pod_templates(cluster: Manifest) -> list[Any]:
+    spec = cluster["spec"]
+    return [spec["headGroupSpec"]["template"], *(group["template"] for group in spec.get("workerGroupSpecs") or [])]
+
+
+def _bare(manifest: Manifest | None) -> Manifest:
+    """Without what the server writes."""
+    if manifest is None:
+        return {}
+    metadata = {key: value for key, value in manifest["metadata"].items() if key not in _SERVERS_OWN}
+    return {**{key: value for key, value in manifest.items() if key != "status"}, "metadata": metadata}
+
+
+def _text(manifest: Manifest | None) -> str:
+    return yaml.safe_dump(_bare(manifest), sort_keys=True) if manifest else ""

@@ -1,0 +1,119 @@
+"""Commands that change nothing: diff, wait, status, logs, forward, doctor."""
+
+import contextlib
+import json
+import sys
+import time
+from dataclasses import asdict
+from typing import Any
+
+from apps.errors import BundleError, OperationError
+from apps.progress_line import Progress
+from apps.serve_status import waiting_for
+from kuberay import change, deploy, names, reasons, wait
+from kuberay.api import Api
+from kuberay.commands.shared import Options, api_of, checked, say_counts
+from kuberay.dashboard import dashboard
+from kuberay.doctor.examine import examine
+from kuberay.doctor.finding import Patient
+from kuberay.doctor.report import report
+from kuberay.forward import forwarding
+from kuberay.render import manifests
+from kuberay.spec import Spec, load
+from kuberay.state import State, index_of_pod, read_state
+
+
+def diff(options: Options) -> None:
+    """Print what apply would change."""
+    api, wanted = api_of(options), checked(options)
+    changes = change.plan(api, manifests(wanted.spec, wanted.serve_text), force=options.force)
+    for one in changes:
+        sys.stdout.write(one.diff())
+    say_counts(changes)
+
+
+def wait_for(options: Options) -> None:
+    """Follow until all pods are ready."""
+    api, spec = api_of(options), load(options.spec)
+    started = time.monotonic()
+    with Progress() as progress:
+        state = wait.until_ready(api, spec, progress.say, options.timeout)
+    print(f"{wait.summary(state)} after {time.monotonic() - started:.0f} s")
+
+
+def status(options: Options) -> None:
+    """What is there, what it waits for, which apps run."""
+    api, spec = api_of(options), load(options.spec)
+    state = read_state(api, spec)
+    apps = _apps(api, spec, state)
+    waiting = [str(one) for one in reasons.reasons(state)]
+    lost = _lost_apps(api, spec, apps)
+    if options.json:
+        print(json.dumps({"ready": state.ready(), "waiting": waiting, "apps": apps, "lost_apps": lost}, indent=1))
+        return
+    print(f"{spec.kind} {spec.namespace}/{spec.name} on {api.context}: {wait.summary(state)}")
+    for line in waiting:
+        print(f"  {line}")
+    for name, app in (apps or {}).items():
+        print(f"  app {name}: {app}")
+    if lost:
+        print(f"  the head has lost its apps ({', '.join(lost)}): `scripts/cluster.py deploy --last` brings them back")
+
+
+def logs(options: Options) -> None:
+    """Print a pod's log."""
+    api, spec = api_of(options), load(options.spec)
+    state = read_state(api, spec)
+    pods = [pod for pod in state.hosts if index_of_pod(pod) == options.host] if options.host is not None else [state.head]
+    if not pods or pods[0] is None:
+        there = ", ".join(reasons.pod_name(pod) for pod in state.pods) or "none"
+        raise OperationError(f"there is no such pod (there are: {there})")
+    pod = pods[0]
+    container = pod["spec"]["containers"][0]["name"]
+    for line in api.logs(pod["metadata"]["name"], spec.namespace, container, follow=options.follow, tail=options.tail):
+        print(line, flush=options.follow)
+
+
+def forward(options: Options) -> None:
+    """The API and the dashboard on this machine, until Ctrl-C."""
+    api, spec = api_of(options), load(options.spec)
+    state = read_state(api, spec)
+    if state.head is None:
+        raise OperationError("there is no head to forward to: scripts/cluster.py wait says why")
+    pod = state.head["metadata"]["name"]
+    with (
+        forwarding(api, pod, spec.namespace, names.PORTS["serve"], options.port) as port,
+        forwarding(api, pod, spec.namespace, names.PORTS["dashboard"], options.dashboard_port) as dashboard_port,
+    ):
+        print(f"API        http://127.0.0.1:{port}/v1\nChat       http://127.0.0.1:{port}/chat/")
+        print(f"Dashboard  http://127.0.0.1:{dashboard_port}\nCtrl-C ends it.", flush=True)
+        with contextlib.suppress(KeyboardInterrupt):
+            while True:
+                time.sleep(3600)
+
+
+def doctor(options: Options) -> int:
+    """Print what is wrong; exit code 1 if something is."""
+    api, spec = api_of(options), load(options.spec)
+    found = examine(Patient(api, spec, read_state(api, spec)))
+    if options.json:
+        print(json.dumps([asdict(one) for one in found], indent=1))
+    else:
+        print(report(found))
+    return 1 if any(one.severity == "error" for one in found) else 0
+
+
+def _apps(api: Api, spec: Spec, state: State) -> dict[str, Any] | None:
+    """Status of each app; None where Ray cannot be asked."""
+    try:
+        with dashboard(api, spec, state) as there:
+            found = there.serve().get("applications") or {}
+    except BundleError:
+        return None
+    running = {name: "RUNNING" for name, app in found.items() if app["status"] == "RUNNING"}
+    return {name: running.get(name) or waiting_for({name: app}) for name, app in found.items()}
+
+
+def _lost_apps(api: Api, spec: Spec, apps: dict[str, Any] | None) -> list[str]:
+    last = deploy.last_deployed(api, spec) if apps == {} else None
+    return [app["name"] for app in last["applications"]] if last else []

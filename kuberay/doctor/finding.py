@@ -1,0 +1,37 @@
+"""What a check has found, and what it looks at."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from kuberay.api import Api
+from kuberay.spec import Spec
+from kuberay.state import State
+
+Severity = Literal["ok", "warning", "error", "unknown"]
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """`evidence` is what was seen, `fix` what to do, `link` where the trouble is described. `unknown`: it could not be seen."""
+
+    check: str
+    severity: Severity
+    evidence: str
+    fix: str | None = None
+    link: str | None = None
+
+
+@dataclass(frozen=True)
+class Patient:
+    """A deployment and the cluster it is in."""
+
+    api: Api
+    spec: Spec
+    state: State
+
+
+KUBERAY_ISSUE = "https://github.com/ray-project/kuberay/issues/{}"
+GKE_RAY = "https://docs.cloud.google.com/kubernetes-engine/docs/add-on/ray-on-gke/how-to/enable-ray-on-gke"
+GKE_DRANET = "https://docs.cloud.google.com/kubernetes-engine/docs/how-to/allocate-network-resources-dra"
+TPU_WEBHOOK = "https://github.com/ai-on-gke/kuberay-tpu-webhook"
+GCS_FAULT_TOLERANCE = "https://docs.ray.io/en/latest/cluster/kubernetes/user-guides/kuberay-gcs-ft.html"

@@ -1,0 +1,139 @@
+"""`scripts/gke.py`: plan, up, status, down."""
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from apps.errors import BundleError, OperationError
+from kuberay.gke import gcloud
+from kuberay.gke.resources import Resource, credentials, resources
+from kuberay.spec import Spec, load
+
+_BUCKET = ("bucket ", "Rapid Cache")
+
+
+def main(argv: Sequence[str]) -> int:
+    """Exit codes: 0 done, 1 failed, 2 bad input."""
+    options = _parser().parse_args(argv)
+    try:
+        spec = load(options.spec)
+        run: Callable[[Spec, argparse.Namespace], None] = options.run
+        run(spec, options)
+        return 0
+    except BundleError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("\nstopped; what was made stays, and the same command goes on from there", file=sys.stderr)
+        return 1
+
+
+def plan(spec: Spec, options: argparse.Namespace) -> None:  # noqa: ARG001 - as every command
+    """Print the commands that `up` would run in an empty project, as a shell script."""
+    print(f"# What scripts/gke.py up runs for {spec.name}, where nothing is there yet.")
+    print(f"PROJECT_NUMBER=$({gcloud.shown(_number(spec))})")
+    for resource in resources(spec):
+        print(f"\n# {resource.title}")
+        for argv in resource.create:
+            print(gcloud.shown(argv))
+    print(f"\n# kubeconfig\n{gcloud.shown(credentials(spec))}")
+
+
+def up(spec: Spec, options: argparse.Namespace) -> None:  # noqa: ARG001
+    """Make what is not there, check what is."""
+    number = gcloud.run(_number(spec)).strip()
+    for resource in resources(spec):
+        found = gcloud.describe(resource.describe) if resource.describe else None
+        if found is not None and resource.is_there(found):
+            if problem := resource.problem(found):
+                raise OperationError(f"{resource.title} {problem}")
+            note = "" if resource.is_ours(found) else " (not made for this deployment: down leaves it)"
+            print(f"{'there already':>14}  {resource.title}{note}")
+            continue
+        for argv in resource.create:
+            print(f"{'':>14}  {gcloud.shown(argv)}", flush=True)
+            gcloud.run(_with(argv, number))
+        print(f"{'made':>14}  {resource.title}", flush=True)
+    gcloud.run(credentials(spec))
+    print(f"{'kubeconfig':>14}  points at {spec.cloud.cluster}; next: scripts/cluster.py apply")
+
+
+def status(spec: Spec, options: argparse.Namespace) -> None:
+    """Say of each thing whether it is there, in which state, and what is wrong with it."""
+    rows = []
+    for resource in resources(spec):
+        if resource.describe is None:
+            continue
+        found = gcloud.describe(resource.describe)
+        there = found is not None and resource.is_there(found)
+        state = resource.state(found) if there else "not there"
+        rows.append(
+            {"what": resource.title, "there": there, "state": state, "problem": resource.problem(found) if there else None}
+        )
+    if options.json:
+        print(json.dumps(rows, indent=1))
+        return
+    for row in rows:
+        print(
+            f"{'✓' if row['there'] else '-'} {row['what']}: {row['state']}" + (f"; {row['problem']}" if row["problem"] else "")
+        )
+
+
+def down(spec: Spec, options: argparse.Namespace) -> None:
+    """Remove what up made, the last first."""
+    number = gcloud.run(_number(spec)).strip()
+    for resource in reversed(resources(spec)):
+        if not resource.delete or resource.describe is None:
+            continue
+        if options.keep_bucket and resource.title.startswith(_BUCKET):
+            print(f"{'kept':>14}  {resource.title}")
+            continue
+        _remove(resource, number, dry_run=options.dry_run)
+
+
+def _remove(resource: Resource, number: str, *, dry_run: bool) -> None:
+    assert resource.describe
+    found = gcloud.describe(resource.describe)
+    if found is None or not resource.is_there(found):
+        print(f"{'not there':>14}  {resource.title}")
+    elif not resource.is_ours(found):
+        print(f"{'stays':>14}  {resource.title}: was not made by this command")
+    else:
+        for argv in resource.delete:
+            if dry_run:
+                print(f"{'would run':>14}  {gcloud.shown(argv)}")
+            else:
+                gcloud.run(_with(argv, number))
+                print(f"{'deleted':>14}  {resource.title}", flush=True)
+
+
+def _number(spec: Spec) -> gcloud.Argv:
+    return ("projects", "describe", spec.cloud.project, "--format=value(projectNumber)")
+
+
+def _with(argv: gcloud.Argv, number: str) -> gcloud.Argv:
+    return tuple(part.replace(gcloud.PROJECT_NUMBER, number) for part in argv)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="scripts/gke.py", description="What a deployment needs in Google Cloud, from its spec."
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    for run, what in (
+        (plan, "print the gcloud commands; nothing is asked or changed"),
+        (up, "make what is not there yet"),
+        (status, "what is there, and in which state"),
+        (down, "remove what up has made, and nothing else"),
+    ):
+        command = commands.add_parser(run.__name__, help=what, description=what)
+        command.add_argument("spec", metavar="SPEC", type=Path, help="such as kuberay/examples/gemma-v6e-4x4.yaml")
+        command.set_defaults(run=run)
+        if run is status:
+            command.add_argument("--json", action="store_true")
+        if run is down:
+            command.add_argument("--keep-bucket", action="store_true", help="the staged weights stay")
+            command.add_argument("--dry-run", action="store_true", help="print what would be run")
+    return parser

@@ -1,0 +1,82 @@
+"""Run gcloud: always as a list of arguments, never through a shell."""
+
+import json
+import shlex
+import shutil
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from apps.errors import OperationError, UserError
+
+Argv = tuple[str, ...]
+PROJECT_NUMBER = "@PROJECT_NUMBER@"
+"""Stands in commands for the project's number, which only Google Cloud knows."""
+_ROOT = Path(__file__).parents[2]
+_TIMEOUT_S = 3600  # a cluster or a node pool takes up to half an hour
+_ABSENT = ("NOT_FOUND", "not found", "404", "does not exist")
+_HINTS = {
+    "QUOTA": "the project's quota is used up: ask for more (TPU v6e, in the region of the zone), or use a reservation",
+    "GCE_STOCKOUT": "the zone has no such TPU hosts left now: try another zone, a reservation, or capacity flex-start",
+    "ZONE_RESOURCE_POOL_EXHAUSTED": "the zone has no such hosts left now: try another zone, a reservation, or flex-start",
+    "PERMISSION_DENIED": "the account lacks a role: see docs/gke.md for those that are needed",
+    "does not have permission": "the account lacks a role: see docs/gke.md for those that are needed",
+    "Reauthentication": "run `gcloud auth login`",
+    "do not currently have an active account": "run `gcloud auth login`",
+}
+
+
+def run(argv: Sequence[str]) -> str:
+    """What a gcloud command prints on stdout.
+
+    Raises:
+        UserError: there is no gcloud.
+        OperationError: it fails; its own words, and what they mean where that is known.
+    """
+    done = _run(argv)
+    if done.returncode:
+        raise OperationError(_explain(argv, done.stderr))
+    return done.stdout
+
+
+def describe(argv: Sequence[str]) -> Any | None:
+    """The JSON that a describe or list command prints; None where the thing is not there. Raises as `run`."""
+    done = _run([*argv, "--format=json"])
+    if done.returncode:
+        if any(word in done.stderr for word in _ABSENT):
+            return None
+        raise OperationError(_explain(argv, done.stderr))
+    return json.loads(done.stdout) if done.stdout.strip() else None
+
+
+def shown(argv: Sequence[str]) -> str:
+    """A command as a line for a shell, with the project's number in the variable PROJECT_NUMBER."""
+    return " ".join(_quoted(part) for part in ("gcloud", *argv))
+
+
+def _quoted(part: str) -> str:
+    return '"$PROJECT_NUMBER"'.join(shlex.quote(piece) if piece else "" for piece in part.split(PROJECT_NUMBER)) or "''"
+
+
+def _run(argv: Sequence[str]) -> "subprocess.CompletedProcess[str]":
+    program = shutil.which("gcloud")
+    if program is None:
+        raise UserError("gcloud is not installed: see https://cloud.google.com/sdk/docs/install")
+    try:
+        return subprocess.run(
+            [program, *argv, "--quiet"],
+            cwd=_ROOT,  # a build takes the project's files
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=_TIMEOUT_S,
+        )
+    except subprocess.TimeoutExpired:
+        raise OperationError(f"gcloud {' '.join(argv[:4])} has not ended after {_TIMEOUT_S} s") from None
+
+
+def _explain(argv: Sequence[str], said: str) -> str:
+    words = " ".join(said.split())[-600:] or "no message"
+    hint = next((hint for word, hint in _HINTS.items() if word in said), None)
+    return f"gcloud {' '.join(argv[:4])} failed: {words}" + (f"\n  {hint}" if hint else "")

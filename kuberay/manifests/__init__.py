@@ -1,0 +1,1 @@
+"""Manifests as plain dicts, built by pure functions from the spec."""

@@ -1,0 +1,85 @@
+"""Who is who, and who may do what: the namespace, the pods' accounts, and the role of those who work with the cluster."""
+
+from typing import Any
+
+from kuberay import names
+from kuberay.spec import Spec
+
+Manifest = dict[str, Any]
+_READ = ["get", "list", "watch"]
+_WRITE = ["create", "update", "patch", "delete"]
+_RBAC = "rbac.authorization.k8s.io"
+
+
+def namespace(spec: Spec) -> Manifest:
+    """Its pods have no rights beyond those of a plain process, unless the spec wants root."""
+    level = "baseline" if spec.slices.run_as_root else "restricted"
+    labels = {"pod-security.kubernetes.io/enforce": level, "app.kubernetes.io/managed-by": names.MANAGER}
+    return {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": spec.namespace, "labels": labels}}
+
+
+def service_accounts(spec: Spec) -> list[Manifest]:
+    """One that reads the bucket, for serving, and one that writes it, for staging; the rights are given in Google Cloud."""
+    return [
+        {
+            "apiVersion": "v1",
+            "kind": "ServiceAccount",
+            "metadata": _metadata(spec, name),
+            "automountServiceAccountToken": False,
+        }
+        for name in (names.serving_account(spec.name), names.staging_account(spec.name))
+    ]
+
+
+def users_role(spec: Spec) -> Manifest:
+    """Enough for every command of scripts/cluster.py in this namespace; of the secrets, the cluster's own token alone."""
+    return {
+        "apiVersion": f"{_RBAC}/v1",
+        "kind": "Role",
+        "metadata": _metadata(spec, names.users_role(spec.name)),
+        "rules": [
+            _rule("ray.io", ["rayclusters", "rayservices"], [*_READ, *_WRITE]),
+            _rule("ray.io", ["rayclusters/status", "rayservices/status"], ["get"]),
+            _rule("batch", ["jobs"], [*_READ, *_WRITE]),
+            _rule("", ["pods", "pods/log", "events", "services", "serviceaccounts", "resourcequotas"], _READ),
+            _rule("", ["pods/portforward"], ["create", "get"]),
+            _rule("", ["configmaps"], ["get", "create", "patch", "delete"], names.serve_config_map(spec.name)),
+            _rule("", ["configmaps"], ["create"]),  # a name cannot be checked before there is one
+            _rule("", ["secrets"], ["get"], _token(spec)),
+            _rule("resource.k8s.io", ["resourceclaimtemplates", "resourceclaims"], _READ),
+            _rule("networking.k8s.io", ["networkpolicies"], _READ),
+            _rule("policy", ["poddisruptionbudgets"], _READ),
+            _rule("monitoring.googleapis.com", ["podmonitorings"], _READ),
+            _rule(_RBAC, ["roles", "rolebindings"], _READ),
+        ],
+    }
+
+
+def users_binding(spec: Spec) -> Manifest:
+    """The role for the users in the spec."""
+    name = names.users_role(spec.name)
+    return {
+        "apiVersion": f"{_RBAC}/v1",
+        "kind": "RoleBinding",
+        "metadata": _metadata(spec, name),
+        "roleRef": {"apiGroup": _RBAC, "kind": "Role", "name": name},
+        "subjects": [_subject(user) for user in spec.users],
+    }
+
+
+def _token(spec: Spec) -> str:
+    return names.service_token_secret(spec.name) if spec.kind == "RayService" else names.token_secret(spec.name)
+
+
+def _subject(user: str) -> Manifest:
+    kind, _, address = user.partition(":")
+    return {"apiGroup": _RBAC, "kind": "Group" if kind == "group" else "User", "name": address}
+
+
+def _rule(group: str, resources: list[str], verbs: list[str], name: str | None = None) -> Manifest:
+    rule: Manifest = {"apiGroups": [group], "resources": resources, "verbs": verbs}
+    return {**rule, "resourceNames": [name]} if name else rule
+
+
+def _metadata(spec: Spec, name: str) -> Manifest:
+    return {"name": name, "namespace": spec.namespace, "labels": names.labels(spec.name, "access")}

@@ -1,0 +1,183 @@
+"""Pod templates of Ray's head and of the TPU hosts: image, environment, volumes, rights, probes."""
+
+from typing import Any
+
+from apps.slice.models import recorded_shape
+from kuberay import names
+from kuberay.quantity import parse_quantity
+from kuberay.spec import SecretKey, Spec
+
+WEIGHTS = "/weights"
+CACHE = "/cache"
+KEYS = "/etc/guard"
+USER = 1000
+OBJECT_STORE_BYTES = 16 * 1024**3  # what the hosts exchange of the weights; Ray would take 30 % of the memory
+_DRAIN_S = 20  # a spot host has 30 s, of which GKE keeps some
+_GRACE_S = 60
+_MODEL_MARGIN = 1.1  # tokenizer, templates and the vision tower beside the weights that the record counts
+_BF16_BYTES = 2
+
+Manifest = dict[str, Any]
+
+
+def head_template(spec: Spec) -> Manifest:
+    """Of the head, which serves no model: no TPU, no weights."""
+    resources = {"cpu": spec.head.cpu, "memory": spec.head.memory}
+    container = {
+        **_container(spec, "ray-head", resources),
+        "ports": [{"name": name, "containerPort": port} for name, port in names.PORTS.items()],
+    }
+    return _template(spec, container, _volumes(spec), root=False)
+
+
+def host_template(spec: Spec) -> Manifest:
+    """Of one host of a slice. The hosts of a slice live and die together, so none of them is restarted in its place."""
+    shape = spec.slices.shape
+    resources = {"cpu": spec.slices.cpu, "memory": spec.slices.memory, names.TPU_RESOURCE: str(shape.chips_per_host)}
+    container = _container(spec, "ray-worker", resources)
+    container["env"] += [_plain(name, value) for name, value in _TPU_ENVIRONMENT.items()]
+    container["env"] += [
+        {"name": "NODE_IP", "valueFrom": {"fieldRef": {"fieldPath": "status.hostIP"}}},
+        _plain("VBAR_CONTROL_SERVICE_URL", "$(NODE_IP):8353"),
+    ]
+    container["ports"] = [{"name": name, "containerPort": names.PORTS[name]} for name in ("serve", "metrics")]
+    container["volumeMounts"] += [{"name": "weights", "mountPath": WEIGHTS}, {"name": "cache", "mountPath": CACHE}]
+    if spec.slices.network == "dranet":
+        container["resources"]["claims"] = [{"name": "netdev"}]
+    volumes = [*_volumes(spec), _weights_volume(spec), {"name": "cache", "emptyDir": {}}]
+    template = _template(spec, container, volumes, root=spec.slices.run_as_root)
+    template["spec"] |= {
+        "restartPolicy": "Never",
+        "terminationGracePeriodSeconds": _GRACE_S,
+        "nodeSelector": _node_selector(spec),
+        "tolerations": [{"key": names.TPU_RESOURCE, "operator": "Exists", "effect": "NoSchedule"}],
+    }
+    if spec.slices.network == "dranet":
+        claim = {"name": "netdev", "resourceClaimTemplateName": names.claim_template(spec.name)}
+        template["spec"]["resourceClaims"] = [claim]
+    return template
+
+
+def from_secret(name: str, source: SecretKey) -> Manifest:
+    """An environment variable whose value is in a secret."""
+    return {"name": name, "valueFrom": {"secretKeyRef": {"name": source.name, "key": source.key}}}
+
+
+def hardened(*, root: bool = False) -> tuple[Manifest, Manifest]:
+    """(pod's, container's) security context: no root, no privilege, a root file system that nobody writes."""
+    user = {"runAsUser": 0} if root else {"runAsNonRoot": True, "runAsUser": USER, "runAsGroup": USER}
+    pod = {**user, "fsGroup": USER, "seccompProfile": {"type": "RuntimeDefault"}}
+    container = {
+        "allowPrivilegeEscalation": False,
+        "readOnlyRootFilesystem": True,
+        "capabilities": {"drop": ["ALL"]},
+    }
+    return pod, container
+
+
+_TPU_ENVIRONMENT = {
+    "JAX_PLATFORMS": "tpu,cpu",  # `tpu` alone breaks the loading of weights
+    "TPU_MULTIHOST_BACKEND": "ray",  # without it vLLM TPU silently runs on one host only
+    "TPU_BACKEND_TYPE": "jax",
+    "ENABLE_PJRT_COMPATIBILITY": "true",
+}
+
+
+def _environment(spec: Spec) -> list[Manifest]:
+    values = {
+        "HOME": "/tmp",  # noqa: S108 - the one place that may be written
+        "WEIGHTS_URL": spec.weights_url,
+        "RAY_SERVE_ENABLE_HA_PROXY": "1",
+        "RAY_SERVE_LLM_ENABLE_DIRECT_STREAMING": "1",
+        "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "2",  # HAProxy is told at once; Ray's 30 s are for load balancers
+        "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": str(_DRAIN_S),  # what `ray start` does with SIGTERM
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "HF_HUB_OFFLINE": "1",
+        "VLLM_NO_USAGE_STATS": "1",
+    }
+    return [_plain(name, value) for name, value in values.items()]
+
+
+def _container(spec: Spec, name: str, resources: dict[str, str]) -> Manifest:
+    mounts = [{"name": "tmp", "mountPath": "/tmp"}]  # noqa: S108
+    if spec.api_keys:
+        mounts.append({"name": "api-keys", "mountPath": KEYS, "readOnly": True})  # type: ignore[dict-item]
+    return {
+        "name": name,
+        "image": spec.image,
+        "imagePullPolicy": "IfNotPresent",
+        "env": _environment(spec),
+        "resources": {"requests": dict(resources), "limits": dict(resources)},
+        "volumeMounts": mounts,
+        "readinessProbe": _probe(period_s=5, failures=3),
+        "livenessProbe": _probe(period_s=10, failures=30),  # a compiling host may be silent for minutes
+    }
+
+
+def _template(spec: Spec, container: Manifest, volumes: list[Manifest], *, root: bool) -> Manifest:
+    pod_context, container_context = hardened(root=root)
+    return {
+        # KubeRay's services select pods by its own app.kubernetes.io/name: one of ours would hide them
+        "metadata": {"labels": names.pod_labels(spec.name)},
+        "spec": {
+            "serviceAccountName": names.serving_account(spec.name),
+            "automountServiceAccountToken": False,  # Cloud Storage is reached through GKE's metadata server
+            "securityContext": pod_context,
+            "containers": [{**container, "securityContext": container_context}],
+            "volumes": volumes,
+        },
+    }
+
+
+def _volumes(spec: Spec) -> list[Manifest]:
+    found: list[Manifest] = [{"name": "tmp", "emptyDir": {}}]
+    if spec.api_keys:
+        found.append({"name": "api-keys", "secret": {"secretName": spec.api_keys, "defaultMode": 0o440}})
+    return found
+
+
+def _weights_volume(spec: Spec) -> Manifest:
+    """In memory: a host has 720 GB of it, and its boot disk reads a tenth as fast as the bucket."""
+    shape = recorded_shape(spec.model.id)
+    empty_dir = {"medium": "Memory"}
+    if shape:
+        parameters = shape.layer_parameters + shape.embedding_parameters + shape.vision_parameters
+        gib = -(-int(parameters * _BF16_BYTES * _MODEL_MARGIN) // 1024**3)
+        empty_dir["sizeLimit"] = f"{gib}Gi"
+    return {"name": "weights", "emptyDir": empty_dir}
+
+
+def _node_selector(spec: Spec) -> dict[str, str]:
+    shape = spec.slices.shape
+    found = {names.ACCELERATOR_LABEL: shape.generation.gke_accelerator, names.TOPOLOGY_LABEL: shape.topology}
+    if spec.cloud.mode == "autopilot" and spec.slices.network == "dranet":
+        found[names.COMPUTE_CLASS_LABEL] = names.compute_class(spec.name)
+    elif spec.slices.capacity.kind == "spot":
+        found[names.SPOT_LABEL] = "true"
+    return found
+
+
+def _probe(period_s: int, failures: int) -> Manifest:
+    """Ray's own health of a node, from its agent (Ray 2.53 or later)."""
+    return {
+        "httpGet": {"path": "/api/healthz", "port": names.AGENT_PORT},
+        "initialDelaySeconds": 10,
+        "periodSeconds": period_s,
+        "timeoutSeconds": 5,
+        "failureThreshold": failures,
+    }
+
+
+def _plain(name: str, value: str) -> Manifest:
+    return {"name": name, "value": value}
+
+
+def memory_needed(spec: Spec) -> str | None:
+    """Why the memory of a host's pod is too small for what is kept in it; None where it is not."""
+    limit = _weights_volume(spec)["emptyDir"].get("sizeLimit")
+    if limit is None:
+        return None
+    needed = parse_quantity(limit) * 2 + OBJECT_STORE_BYTES  # the copy on its way to the chips beside the one in memory
+    if parse_quantity(spec.slices.memory) >= needed:
+        return None
+    return f"is {spec.slices.memory}: weights in memory, their way to the chips and Ray need {int(needed) >> 30}Gi"

@@ -1,0 +1,126 @@
+"""Kubernetes names, labels and annotations, all of them: ours, KubeRay's and GKE's. A name is derived here and nowhere else.
+
+Source of KubeRay's: ray-operator v1.6.2, controllers/ray/utils/{constant,util}.go; of GKE's: its TPU and DRANET documentation.
+"""
+
+import re
+
+MANAGER = "ray-tpu-serve"
+"""Field manager of server-side apply, and value of `app.kubernetes.io/managed-by`."""
+TPU_GROUP = "tpu"
+"""Name of the worker group: short, as it is a part of each host's name."""
+
+# KubeRay
+CLUSTER_LABEL = "ray.io/cluster"
+NODE_TYPE_LABEL = "ray.io/node-type"
+GROUP_LABEL = "ray.io/group"
+RAY_NODE_LABEL = "ray.io/is-ray-node"
+SLICE_LABEL = "ray.io/worker-group-replica-name"
+HOST_LABEL = "ray.io/replica-host-index"
+ORIGINATOR_LABEL = "ray.io/originated-from-cr-name"
+SERVE_ANNOTATION = "ray.io/enable-serve-service"
+RECREATE_HASH_ANNOTATION = "ray.io/upgrade-strategy-recreate-hash"
+TOKEN_KEY = "auth_token"  # noqa: S105 - the key in the secret, not a secret
+PORTS = {"gcs-server": 6379, "dashboard": 8265, "client": 10001, "serve": 8000, "metrics": 8080}
+AGENT_PORT = 52365
+
+# GKE
+TPU_RESOURCE = "google.com/tpu"
+ACCELERATOR_LABEL = "cloud.google.com/gke-tpu-accelerator"
+TOPOLOGY_LABEL = "cloud.google.com/gke-tpu-topology"
+NODEPOOL_LABEL = "cloud.google.com/gke-nodepool"
+SPOT_LABEL = "cloud.google.com/gke-spot"
+COMPUTE_CLASS_LABEL = "cloud.google.com/compute-class"
+NETWORK_DEVICE_CLASS = "netdev.google.com"
+
+LONGEST_CLUSTER_NAME = 41
+"""GKE's TPU webhook cuts `<name>-headless` to its last 50 characters, KubeRay does not: beyond it hosts find nobody."""
+LONGEST_SERVICE_NAME = 35
+"""KubeRay adds six characters to a RayService's name for its RayCluster."""
+_DNS_1035 = re.compile(r"[a-z]([-a-z0-9]*[a-z0-9])?")
+_DNS_1123 = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?")
+
+
+def is_dns_1035(name: str) -> bool:
+    """True for a name of lower-case letters, digits and dashes that starts with a letter."""
+    return bool(_DNS_1035.fullmatch(name))
+
+
+def is_dns_1123(name: str) -> bool:
+    """True for a label of lower-case letters, digits and dashes, at most 63 characters."""
+    return len(name) <= 63 and bool(_DNS_1123.fullmatch(name))
+
+
+def head_service(cluster: str) -> str:
+    """The service of the head that KubeRay makes for a RayCluster."""
+    return f"{cluster}-head-svc"
+
+
+def serve_service(cluster: str) -> str:
+    """The service in front of Serve's proxies."""
+    return f"{cluster}-serve-svc"
+
+
+def token_secret(cluster: str) -> str:
+    """The secret with the cluster's token, made by KubeRay: the name, or its last 50 characters."""
+    return re.sub(r"^[^a-z]", "r", cluster[-50:])
+
+
+def service_token_secret(service: str) -> str:
+    """The secret with the token of a RayService's clusters, made by this project."""
+    return f"{service}-token"
+
+
+def claim_template(cluster: str) -> str:
+    """Of the network interfaces of each host."""
+    return f"{cluster}-netdev"
+
+
+def compute_class(cluster: str) -> str:
+    """Of the TPU hosts, on Autopilot."""
+    return f"{cluster}-tpu"
+
+
+def serving_account(cluster: str) -> str:
+    """Kubernetes service account of the Ray pods: reads the bucket."""
+    return f"{cluster}-serve"
+
+
+def staging_account(cluster: str) -> str:
+    """Kubernetes service account of the staging job: writes the bucket."""
+    return f"{cluster}-stage"
+
+
+def staging_job(cluster: str) -> str:
+    """The job that brings the model from the hub to the bucket."""
+    return f"{cluster}-stage-weights"
+
+
+def users_role(cluster: str) -> str:
+    """Role, and role binding, of those who work with the cluster."""
+    return f"{cluster}-users"
+
+
+def serve_config_map(cluster: str) -> str:
+    """The Serve config that was deployed last, so that it can be deployed again."""
+    return f"{cluster}-serve-config"
+
+
+def pod_labels(cluster: str) -> dict[str, str]:
+    """Labels of ours on Ray's pods, beside KubeRay's: the same for a RayCluster and for the one inside a RayService."""
+    return {"app.kubernetes.io/instance": cluster, "app.kubernetes.io/managed-by": MANAGER}
+
+
+def ray_pods(cluster: str) -> dict[str, str]:
+    """What selects Ray's pods, and not the staging job's."""
+    return {"app.kubernetes.io/instance": cluster, RAY_NODE_LABEL: "yes"}
+
+
+def labels(cluster: str, component: str) -> dict[str, str]:
+    """Labels of every object of ours."""
+    return {
+        "app.kubernetes.io/name": MANAGER,
+        "app.kubernetes.io/instance": cluster,
+        "app.kubernetes.io/component": component,
+        "app.kubernetes.io/managed-by": MANAGER,
+    }

@@ -1,0 +1,80 @@
+"""Take a deployment out of the cluster: everything that carries its label, in the reverse order, and nothing else."""
+
+from dataclasses import dataclass
+
+from kuberay import names
+from kuberay.api import Api, ForbiddenError
+from kuberay.clusters import Clusters
+from kuberay.kinds import KINDS, Manifest, title
+from kuberay.spec import Spec
+
+_KINDS = (
+    *("RayService", "RayCluster", "Job", "PodMonitoring", "PodDisruptionBudget", "NetworkPolicy"),
+    *("ResourceClaimTemplate", "ComputeClass", "RoleBinding", "Role", "ServiceAccount"),
+)
+"""What render makes, users before what they use. Pods and services are KubeRay's, and go with their cluster."""
+_TENANTS = ("RayCluster", "RayService", "Pod", "Job", "Deployment", "Service", "ConfigMap", "Secret", "ServiceAccount")
+_KUBERNETES_OWN = ("kube-root-ca.crt", "default")
+
+
+@dataclass(frozen=True)
+class Removal:
+    """What would be, or was, removed, and what this user may not look for (those kinds are left)."""
+
+    found: tuple[Manifest, ...]
+    hidden: tuple[str, ...]
+
+
+def plan(api: Api, spec: Spec) -> Removal:
+    """Every object of this deployment, in the order of removal."""
+    selector = f"app.kubernetes.io/instance={spec.name},app.kubernetes.io/managed-by={names.MANAGER}"
+    found = _by_name(api, spec)
+    hidden: list[str] = []
+    for kind in _KINDS:
+        try:
+            objects = api.objects(kind, spec.namespace if KINDS[kind].namespaced else None, selector)
+        except ForbiddenError:
+            hidden.append(kind)
+            continue
+        found += [{**one, "kind": kind} for one in objects if "ownerReferences" not in one["metadata"]]
+    return Removal(tuple(found), tuple(hidden))
+
+
+def _by_name(api: Api, spec: Spec) -> list[Manifest]:
+    """What was made while it ran, of kinds that users may not list."""
+    wanted = [("ConfigMap", names.serve_config_map(spec.name))]
+    wanted += [("Secret", names.service_token_secret(spec.name))] if spec.kind == "RayService" else []
+    found = [(kind, api.get(kind, name, spec.namespace)) for kind, name in wanted]
+    return [{**one, "kind": kind} for kind, one in found if one]
+
+
+def remove(api: Api, clusters: Clusters, manifest: Manifest) -> str:
+    """Delete one object; what was done, for people. What this user may not delete stays, and is named."""
+    metadata = manifest["metadata"]
+    try:
+        if manifest["kind"] == "RayCluster":
+            clusters.delete(metadata["name"], metadata["namespace"])
+        else:
+            api.delete(manifest["kind"], metadata["name"], metadata.get("namespace"))
+    except ForbiddenError:
+        return f"{title(manifest)} stays: you may not delete it"
+    return f"{title(manifest)} deleted"
+
+
+def remove_namespace(api: Api, spec: Spec) -> str | None:
+    """Delete the namespace if this project made it and nothing else lives in it; what was done, or None if it is not ours."""
+    try:
+        found = api.get("Namespace", spec.namespace)
+        if not found or (found["metadata"].get("labels") or {}).get("app.kubernetes.io/managed-by") != names.MANAGER:
+            return None
+        if tenants := _tenants(api, spec.namespace):
+            return f"Namespace/{spec.namespace} stays: it has {', '.join(tenants[:5])}"
+        api.delete("Namespace", spec.namespace, None)
+    except ForbiddenError:
+        return f"Namespace/{spec.namespace} stays: you may not delete it"
+    return f"Namespace/{spec.namespace} deleted"
+
+
+def _tenants(api: Api, namespace: str) -> list[str]:
+    objects = [{**one, "kind": kind} for kind in _TENANTS for one in api.objects(kind, namespace)]
+    return [title(one) for one in objects if one["metadata"]["name"] not in _KUBERNETES_OWN]

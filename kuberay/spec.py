@@ -1,0 +1,197 @@
+"""The one file that describes a deployment: what is wanted, in a person's words. Everything else is derived from it.
+
+Reads and checks the file; knows nothing of manifests.
+"""
+
+import re
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PrivateAttr, model_validator
+
+from apps.checks.arguments import against_model
+from apps.checks.source import read
+from apps.errors import UserError
+from apps.slice.topology import Slice, slice_of
+from kuberay import names
+from kuberay.quantity import parse_quantity
+
+_BUCKET = re.compile(r"[a-z0-9][a-z0-9._-]{1,61}[a-z0-9]")
+_IMAGE = re.compile(r"(?P<name>[a-z0-9]+(?:[._:/-]+[a-z0-9]+)*?)(?::(?P<tag>[\w.-]+))?(?:@(?P<digest>sha256:[0-9a-f]{64}))?")
+_PLACE = re.compile(r"[a-z]+-[a-z]+[0-9]+(-[a-z])?")
+_USER = re.compile(r"(user|group|serviceAccount):\S+@\S+")
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+def _matching(pattern: "re.Pattern[str]", what: str) -> AfterValidator:
+    def check(value: str) -> str:
+        if not pattern.fullmatch(value):
+            raise ValueError(what)
+        return value
+
+    return AfterValidator(check)
+
+
+def _quantity(value: str) -> str:
+    parse_quantity(value)
+    return value
+
+
+Quantity = Annotated[str, AfterValidator(_quantity)]
+
+
+class SecretKey(_Strict):
+    """A key of a Kubernetes secret that exists already; what it holds never comes near this tool."""
+
+    name: str
+    key: str
+
+
+class Cloud(_Strict):
+    """Where in Google Cloud. `mode` is GKE's, `cluster` its name there; `rapid_cache` keeps the bucket's data in the zone."""
+
+    project: Annotated[str, _matching(re.compile(r"[a-z][-a-z0-9]{4,28}[a-z0-9]"), "is no project id (6 to 30 of a-z, 0-9, -)")]
+    region: Annotated[str, _matching(_PLACE, "is no region such as us-east5")]
+    zone: Annotated[str, _matching(_PLACE, "is no zone such as us-east5-b")]
+    cluster: str
+    mode: Literal["standard", "autopilot"] = "standard"
+    rapid_cache: bool = True
+
+    @model_validator(mode="after")
+    def _zone_is_in_region(self) -> "Cloud":
+        if not self.zone.startswith(f"{self.region}-"):
+            raise ValueError(f"zone {self.zone!r} is not in region {self.region!r}: give one such as {self.region}-a")
+        return self
+
+
+class Capacity(_Strict):
+    """How the TPU hosts are bought. A reservation is named."""
+
+    kind: Literal["on-demand", "spot", "flex-start", "reservation"] = "on-demand"
+    reservation: str | None = None
+
+    @model_validator(mode="after")
+    def _reservation_is_named(self) -> "Capacity":
+        if (self.kind == "reservation") != (self.reservation is not None):
+            raise ValueError("give the name under `reservation` where, and only where, `kind` is reservation")
+        return self
+
+
+class TpuSlice(_Strict):
+    """The slices: one replica of the model takes one. `cpu` and `memory` are for each host's pod."""
+
+    generation: str = "v6e"
+    topology: str
+    count: int = Field(default=1, ge=1, le=64)
+    capacity: Capacity = Capacity()
+    network: Literal["dranet", "none"] = "dranet"
+    cpu: Quantity = "100"
+    memory: Quantity = "400Gi"
+    run_as_root: bool = False
+
+    @property
+    def shape(self) -> Slice:
+        """Raises `UserError` for a generation or topology that does not exist."""
+        return slice_of(self.generation, self.topology)
+
+    @model_validator(mode="after")
+    def _exists(self) -> "TpuSlice":
+        try:
+            host = self.shape.host
+        except UserError as error:
+            raise ValueError(str(error)) from None
+        for name, most in (("cpu", host and host.vcpus), ("memory", host and host.memory_bytes)):
+            if most and parse_quantity(getattr(self, name)) > most:
+                raise ValueError(f"{name} is {getattr(self, name)}, and a {self.shape.machine_type} has {most:,}")
+        return self
+
+
+class Head(_Strict):
+    """Ray's head: control store, dashboard, Serve's controller. No model runs on it."""
+
+    cpu: Quantity = "4"
+    memory: Quantity = "16Gi"
+
+
+class Model(_Strict):
+    """What is served. `serve_config` is a path, relative to the spec's file; `directory` the model's own in the bucket."""
+
+    id: str
+    serve_config: Path
+    revision: str | None = None
+    directory: str | None = None
+
+
+class Redis(_Strict):
+    """An external Redis that keeps the head's state, so that a lost head loses no app."""
+
+    address: Annotated[str, _matching(re.compile(r"\S+:\d+"), "is no host:port")]
+    password: SecretKey | None = None
+
+
+class Spec(_Strict):
+    """A deployment."""
+
+    name: str
+    namespace: str = "default"
+    kind: Literal["RayCluster", "RayService"] = "RayCluster"
+    image: str
+    cloud: Cloud
+    slices: TpuSlice
+    model: Model
+    bucket: Annotated[str, _matching(_BUCKET, "is no bucket name (3 to 63 of a-z, 0-9, -, _ and .)")]
+    head: Head = Head()
+    auth: Literal["token", "none"] = "token"
+    hub_token: SecretKey | None = None
+    api_keys: str | None = None
+    fault_tolerance: Redis | None = None
+    metrics: bool = True
+    _folder: Path = PrivateAttr(default=Path())
+    users: tuple[Annotated[str, _matching(_USER, "is no user:..., group:... or serviceAccount:... with an address")], ...] = ()
+
+    @property
+    def weights_url(self) -> str:
+        """Where the model is staged."""
+        return f"gs://{self.bucket}/{self.model.directory or self.model.id.rpartition('/')[2].lower()}"
+
+    @property
+    def serve_config_path(self) -> Path:
+        return self._folder / self.model.serve_config
+
+    @model_validator(mode="after")
+    def _names(self) -> "Spec":
+        longest = names.LONGEST_CLUSTER_NAME if self.kind == "RayCluster" else names.LONGEST_SERVICE_NAME
+        if not names.is_dns_1035(self.name) or len(self.name) > longest:
+            raise ValueError(
+                f"name {self.name!r}: at most {longest} lower-case letters, digits and dashes, beginning with a letter; with a "
+                "longer one GKE's TPU webhook gives hosts addresses that do not exist (kuberay#2923)"
+            )
+        if not names.is_dns_1123(self.namespace):
+            raise ValueError(f"namespace {self.namespace!r}: at most 63 lower-case letters, digits and dashes")
+        return self
+
+    @model_validator(mode="after")
+    def _image_is_fixed(self) -> "Spec":
+        found = _IMAGE.fullmatch(self.image)
+        if not found or not (found["tag"] or found["digest"]) or (found["tag"] == "latest" and not found["digest"]):
+            raise ValueError(f"image {self.image!r}: give a tag other than latest, or better a digest (name@sha256:...)")
+        return self
+
+
+def load(path: Path) -> Spec:
+    """The spec in a file.
+
+    Raises:
+        UserError: the file cannot be read, or says what is not possible: a line for each finding, with file and line.
+    """
+    source = read(path)
+    found = against_model(Spec, source.content)
+    if found:
+        lines = sorted((source.line(one.path), str(one)) for one in found)
+        raise UserError("\n".join(f"{path}:{line}: {text}" for line, text in lines))
+    spec = Spec(**source.content)
+    spec._folder = path.resolve().parent
+    return spec

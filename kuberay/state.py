@@ -1,0 +1,116 @@
+"""What is there of a deployment now: its RayCluster, pods and what was said of them. Reads only."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from kuberay import names
+from kuberay.api import Api
+from kuberay.kinds import Manifest
+from kuberay.manifests.operation import staging_job
+from kuberay.spec import Spec
+
+_JOB_LABEL = "batch.kubernetes.io/job-name"
+
+
+@dataclass(frozen=True)
+class State:
+    """`cluster` is None where there is none (yet), or where its RayService has not made it."""
+
+    cluster: Manifest | None
+    service: Manifest | None
+    pods: tuple[Manifest, ...]
+    events: tuple[Manifest, ...]
+    """Warnings about the cluster, its service and its pods, oldest first."""
+    staging: Manifest | None = None
+    """The job that stages the weights; None where it was never made, or was removed after it had done its work."""
+    staging_pods: tuple[Manifest, ...] = ()
+
+    @property
+    def head(self) -> Manifest | None:
+        """The head's pod; of several (one ends, one begins) the newest."""
+        heads = [pod for pod in self.pods if pod["metadata"]["labels"].get(names.NODE_TYPE_LABEL) == "head"]
+        return max(heads, key=lambda pod: pod["metadata"]["creationTimestamp"], default=None)
+
+    @property
+    def hosts(self) -> list[Manifest]:
+        """The TPU hosts' pods, by slice and host index."""
+        found = [pod for pod in self.pods if pod["metadata"]["labels"].get(names.GROUP_LABEL) == names.TPU_GROUP]
+        return sorted(found, key=lambda pod: (slice_of_pod(pod), index_of_pod(pod), pod["metadata"]["name"]))
+
+    @property
+    def wanted_hosts(self) -> int:
+        """Hosts of all slices, by the cluster's own spec."""
+        groups = self.cluster["spec"].get("workerGroupSpecs") or [] if self.cluster else []
+        return sum(group.get("replicas", 0) * group.get("numOfHosts", 1) for group in groups)
+
+    @property
+    def suspended(self) -> bool:
+        return bool(self.cluster and self.cluster["spec"].get("suspend"))
+
+    def staged(self) -> bool:
+        """Whether nothing is left to stage."""
+        return self.staging is None or condition(self.staging, "Complete") == "True"
+
+    def seen_by_operator(self) -> bool:
+        """True when KubeRay has looked at the cluster as it is now."""
+        status = (self.cluster or {}).get("status") or {}
+        return bool(self.cluster) and status.get("observedGeneration") == self.cluster["metadata"]["generation"]  # type: ignore[index]
+
+    def ready(self) -> bool:
+        """Whether the head and every wanted host is ready; KubeRay's `status.state` says if they once were (#2188)."""
+        if self.cluster is None or self.suspended or not self.seen_by_operator():
+            return False
+        hosts = [pod for pod in self.hosts if is_ready(pod)]
+        return self.head is not None and is_ready(self.head) and len(hosts) == len(self.hosts) == self.wanted_hosts
+
+
+def read_state(api: Api, spec: Spec) -> State:
+    """Raises `ApiError` as `Api` does."""
+    service = api.get("RayService", spec.name, spec.namespace) if spec.kind == "RayService" else None
+    cluster = _cluster_of_service(api, spec) if spec.kind == "RayService" else api.get("RayCluster", spec.name, spec.namespace)
+    selector = ",".join(f"{key}={value}" for key, value in names.ray_pods(spec.name).items())
+    pods = api.objects("Pod", spec.namespace, selector)
+    job = api.get("Job", staging_job(spec)["metadata"]["name"], spec.namespace)
+    job_pods = api.objects("Pod", spec.namespace, f"{_JOB_LABEL}={job['metadata']['name']}") if job else []
+    about = {one["metadata"]["uid"] for one in (service, cluster, *pods, *job_pods) if one}
+    events = [one for one in api.objects("Event", spec.namespace, fields="type=Warning") if _uid(one) in about]
+    return State(cluster, service, tuple(pods), tuple(sorted(events, key=_when)), job, tuple(job_pods))
+
+
+def is_ready(pod: Manifest) -> bool:
+    """Whether the pod's containers answer their probes, and it is not ending."""
+    return condition(pod, "Ready") == "True" and "deletionTimestamp" not in pod["metadata"]
+
+
+def condition(manifest: Manifest, kind: str) -> str | None:
+    """`True`, `False` or `Unknown` of a condition in an object's status; None where it is not there."""
+    found = (manifest.get("status") or {}).get("conditions") or []
+    return next((one["status"] for one in found if one["type"] == kind), None)
+
+
+def slice_of_pod(pod: Manifest) -> str:
+    """The slice (KubeRay: worker group replica) of a host's pod; empty where KubeRay before 1.6 has made it."""
+    return str(pod["metadata"]["labels"].get(names.SLICE_LABEL, ""))
+
+
+def index_of_pod(pod: Manifest) -> int:
+    """The host's number in its slice; -1 where KubeRay before 1.6 has made it."""
+    return int(pod["metadata"]["labels"].get(names.HOST_LABEL, -1))
+
+
+def events_about(events: Iterable[Manifest], manifest: Manifest) -> list[Manifest]:
+    """Those about one object, oldest first."""
+    return [one for one in events if _uid(one) == manifest["metadata"]["uid"]]
+
+
+def _cluster_of_service(api: Api, spec: Spec) -> Manifest | None:
+    found = api.objects("RayCluster", spec.namespace, f"{names.ORIGINATOR_LABEL}={spec.name}")
+    return max(found, key=lambda one: one["metadata"]["creationTimestamp"], default=None)
+
+
+def _uid(event: Manifest) -> str:
+    return str((event.get("involvedObject") or event.get("regarding") or {}).get("uid"))
+
+
+def _when(event: Manifest) -> str:
+    return str(event.get("lastTimestamp") or event.get("eventTime") or event["metadata"]["creationTimestamp"])

@@ -1,0 +1,22 @@
+"""Versions that belong together, read from where they are pinned: the requirements of the TPU image."""
+
+import re
+from functools import cache
+from pathlib import Path
+
+from apps.errors import OperationError
+
+REQUIREMENTS = Path(__file__).parents[1] / "runtime_env" / "requirements-tpu.txt"
+FIRST_ATOMIC_KUBERAY = (1, 6)
+"""From this KubeRay on, the hosts of a slice are made and replaced as one (feature gate RayMultiHostIndexing)."""
+FIRST_DRANET_GKE = "1.35.2-gke.1842000"
+"""Source: the GKE tutorial for multi-host TPU serving with Ray Serve LLM."""
+
+
+@cache
+def pinned(package: str) -> str:
+    """The version of a package in the TPU image, such as `2.60.0` of `ray`."""
+    found = re.search(rf"^{re.escape(package)}==([^\s;]+)", REQUIREMENTS.read_text(), re.MULTILINE)
+    if not found:
+        raise OperationError(f"{REQUIREMENTS} does not pin {package}: run scripts/pin.sh")
+    return found[1]

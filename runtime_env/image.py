@@ -1,0 +1,85 @@
+"""Two steps of the image's build: which requirements to install on the base, and whether the result is what it must be.
+
+    python -m runtime_env.image requirements    print the pinned requirements without what the base image builds itself
+    python -m runtime_env.image check           exit 1, with every reason, unless versions and programs are right
+
+Needs nothing but Python: it runs before anything is installed.
+"""
+
+import importlib.util
+import re
+import shutil
+import subprocess
+import sys
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+REQUIREMENTS = Path(__file__).parent / "requirements-tpu.txt"
+_OF_THE_BASE = {"vllm-tpu", "tpu-inference"}
+"""Built into the base image, under these names or that of vLLM itself."""
+_MODULES = ("apps.llm_args", "apps.chat_args", "apps.weights.command", "ray.serve", "gcsfs", "gradio")
+_PROGRAMS = ("bash", "haproxy", "ray")
+
+
+def pinned() -> dict[str, str]:
+    """Name and version of every requirement."""
+    found = re.findall(r"^([A-Za-z0-9_.\[\]-]+)==([^\s;]+)", REQUIREMENTS.read_text(), re.MULTILINE)
+    return {name.split("[")[0]: pin for name, pin in found}
+
+
+def to_install() -> list[str]:
+    """The lines of the requirements that the base image does not bring."""
+    lines = [line for line in REQUIREMENTS.read_text().splitlines() if line and not line.startswith("#")]
+    return [line for line in lines if line.split("==")[0] not in _OF_THE_BASE]
+
+
+def problems() -> list[str]:
+    """What is wrong with the environment that this runs in; empty if nothing is."""
+    pins = pinned()
+    found = [
+        f"{name} is {have}, and must be {pins[name]}" for name in ("ray", "gradio") if (have := _version(name)) != pins[name]
+    ]
+    vllm = _version("vllm-tpu") or _version("vllm")
+    release = pins["vllm-tpu"].rpartition(".")[0]
+    if not (vllm or "").startswith(f"{release}."):
+        found.append(
+            f"vLLM is {vllm}, and must be {release}: Ray {pins['ray']} is made for it; use a base image of that release"
+        )
+    found += [f"{name} cannot be found for import" for name in _MODULES if not _importable(name)]
+    found += [f"{name} is not on PATH" for name in _PROGRAMS if shutil.which(name) is None]
+    if haproxy := shutil.which("haproxy"):
+        done = subprocess.run([haproxy, "-v"], capture_output=True, text=True)
+        found += [] if done.returncode == 0 else [f"haproxy does not run: {done.stderr.strip()}"]
+    return found
+
+
+def main(argv: list[str]) -> int:
+    """Run one step."""
+    if argv == ["requirements"]:
+        print("\n".join(to_install()))
+        return 0
+    if argv == ["check"]:
+        found = problems()
+        for line in found:
+            print(f"error: {line}", file=sys.stderr)
+        return 1 if found else 0
+    print("error: give one of requirements, check", file=sys.stderr)
+    return 2
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _importable(module: str) -> bool:
+    try:
+        return importlib.util.find_spec(module) is not None
+    except ImportError:
+        return False
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,214 @@
+"""scripts/gke.py against a gcloud that writes everything down, and its commands against the real one's own grammar."""
+
+import json
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kuberay.gke.resources import resources
+from tests.kuberay import fake_gcloud
+from tests.kuberay.specs import ROOT, spec, write_spec
+
+TOO_NEW = ("--accelerator-network-profile=auto",)
+"""Flags of the GKE tutorial that gcloud before 2026 does not know."""
+VARIANTS: dict[str, dict[str, Any]] = {
+    "standard": {},
+    "autopilot": {"cloud__mode": "autopilot"},
+    "spot": {"slices__capacity__kind": "spot", "slices__count": 2},
+    "flex-start": {"slices__capacity__kind": "flex-start", "slices__network": "none"},
+    "reservation": {"slices__capacity": {"kind": "reservation", "reservation": "ours"}, "cloud__rapid_cache": False},
+}
+
+
+@dataclass
+class Project:
+    """A project behind the fake gcloud."""
+
+    home: Path
+    environment: dict[str, str]
+    spec: Path
+
+    def run(self, *arguments: str) -> "subprocess.CompletedProcess[str]":
+        command = [sys.executable, str(ROOT / "scripts" / "gke.py"), arguments[0], str(self.spec), *arguments[1:]]
+        return subprocess.run(command, env=self.environment, cwd=self.home, capture_output=True, text=True, timeout=60)
+
+    def calls(self) -> list[list[str]]:
+        path = self.home / "calls.jsonl"
+        return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+    def changes(self) -> list[list[str]]:
+        reading = {"describe", "list", "get-iam-policy", "get-credentials", "enable"}
+        return [call for call in self.calls() if not reading & set(call)]
+
+    def things(self) -> dict[str, Any]:
+        path = self.home / "things.json"
+        return dict(json.loads(path.read_text())) if path.exists() else {}
+
+    def fail(self, word: str, message: str) -> None:
+        (self.home / "fail").write_text(f"{word}\t{message}")
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Project:
+    (tmp_path / "bin").mkdir()
+    program = tmp_path / "bin" / "gcloud"
+    program.write_text(f"#!{sys.executable}\n{Path(fake_gcloud.__file__).read_text()}")
+    program.chmod(0o755)
+    environment = {**os.environ, "PATH": f"{program.parent}:{os.environ['PATH']}", "FAKE_GCLOUD": str(tmp_path)}
+    return Project(tmp_path, environment, write_spec(tmp_path))
+
+
+def test_from_an_empty_project_and_back(project: Project) -> None:
+    done = project.run("up")
+    assert done.returncode == 0, done.stderr
+    assert "made  GKE cluster gemma (standard)" in done.stdout
+    bucket = project.things()["gs://my-project-gemma"]
+    roles = {one["role"]: one["members"] for one in bucket["bindings"]}
+    assert roles["roles/storage.objectViewer"] == [
+        "principal://iam.googleapis.com/projects/123456789012/locations/global/workloadIdentityPools/"
+        "my-project.svc.id.goog/subject/ns/gemma/sa/gemma-serve"
+    ]
+    first = project.changes()
+
+    again = project.run("up")
+    assert again.returncode == 0, again.stderr
+    assert project.changes() == first  # nothing is made twice
+    assert "there already  node pool gemma-tpu-0" in again.stdout
+
+    rows = json.loads(project.run("status", "--json").stdout)
+    assert all(row["there"] and not row["problem"] for row in rows)
+
+    planned = project.run("down", "--dry-run")
+    assert "would run  gcloud container clusters delete gemma" in planned.stdout
+    assert project.changes() == first
+
+    gone = project.run("down")
+    assert gone.returncode == 0, gone.stderr
+    assert set(project.things()) == {
+        "us-east5-docker.pkg.dev/my-project/ray-tpu-serve/server:0.1.0"
+    }  # went with its repository
+    assert not any(row["there"] for row in json.loads(project.run("status", "--json").stdout) if row["what"] != "image")
+    assert project.run("down").returncode == 0
+
+
+def test_what_others_made_is_used_and_never_removed(project: Project) -> None:
+    bucket = {"location": "US-EAST5", "labels": {"deployment": "other"}, "bindings": [], "caches": []}
+    (project.home / "things.json").write_text(json.dumps({"gs://my-project-gemma": bucket}))
+    up = project.run("up")
+    assert "there already  bucket my-project-gemma (not made for this deployment: down leaves it)" in up.stdout
+    down = project.run("down")
+    assert "stays  bucket my-project-gemma: was not made by this command" in down.stdout
+    assert project.things()["gs://my-project-gemma"]["bindings"] == []  # but what was given on it is taken back
+
+
+def test_the_bucket_can_be_kept(project: Project) -> None:
+    project.run("up")
+    down = project.run("down", "--keep-bucket")
+    assert "kept  bucket my-project-gemma" in down.stdout
+    assert "gs://my-project-gemma" in project.things()
+    assert "container/clusters/gemma" not in project.things()
+
+
+def test_a_run_that_breaks_off_is_gone_on_with(project: Project) -> None:
+    project.fail("node-pools", "ERROR: (gcloud) GCE_STOCKOUT: no capacity")
+    broken = project.run("up")
+    assert broken.returncode == 1
+    assert "another zone, a reservation, or capacity flex-start" in broken.stderr
+    (project.home / "fail").unlink()
+    before = len(project.changes())
+    assert project.run("up").returncode == 0
+    assert [call[:3] for call in project.changes()[before:]] == [
+        ["container", "node-pools", "create"],
+        *[["storage", "buckets", "add-iam-policy-binding"]] * 3,
+    ]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"addonsConfig": {}}, "has no RayOperator add-on"),
+        ({"networkConfig": {}}, "has no Dataplane V2"),
+        ({"currentMasterVersion": "1.34.0-gke.1"}, "DRANET for TPU begins with 1.35.2-gke.1842000"),
+        ({"workloadIdentityConfig": {}}, "has no Workload Identity"),
+    ],
+)
+def test_a_cluster_that_lacks_something_is_refused_by_name(project: Project, change: dict[str, Any], message: str) -> None:
+    project.run("up")
+    things = project.things()
+    things["container/clusters/gemma"] |= change
+    (project.home / "things.json").write_text(json.dumps(things))
+    up = project.run("up")
+    assert up.returncode == 1
+    assert message in up.stderr
+    assert message in project.run("status").stdout
+
+
+def test_a_bucket_in_another_region_is_refused(project: Project) -> None:
+    project.run("up")
+    things = project.things()
+    things["gs://my-project-gemma"]["location"] = "EUROPE-WEST4"
+    (project.home / "things.json").write_text(json.dumps(things))
+    assert "is in europe-west4, the TPU hosts are in us-east5" in project.run("up").stderr
+
+
+def test_words_of_gcloud_reach_the_user_with_what_to_do(project: Project) -> None:
+    project.fail("projects", "ERROR: You do not currently have an active account selected.")
+    done = project.run("up")
+    assert done.returncode == 1
+    assert "run `gcloud auth login`" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_without_gcloud_it_says_so(project: Project) -> None:
+    project.environment["PATH"] = str(project.home / "nothing")
+    done = project.run("status")
+    assert done.returncode == 2
+    assert "gcloud is not installed" in done.stderr
+
+
+def test_nothing_passes_through_a_shell(project: Project) -> None:
+    evil = 'x\'; touch /tmp/owned; "$(id)" `id`'
+    project.spec = write_spec(project.home, slices__capacity={"kind": "reservation", "reservation": evil})
+    assert project.run("up").returncode == 0
+    (pool,) = [call for call in project.changes() if "node-pools" in call]
+    assert f"--reservation={evil}" in pool
+    line = next(line for line in project.run("plan").stdout.splitlines() if "node-pools create" in line)
+    assert f"--reservation={evil}" in shlex.split(line)
+    assert not Path("/tmp/owned").exists()
+
+
+def test_the_plan_asks_nothing_and_is_a_script(project: Project) -> None:
+    done = project.run("plan")
+    assert done.returncode == 0
+    assert project.calls() == []
+    (project.home / "plan.sh").write_text(done.stdout)
+    subprocess.run(["bash", "-eu", str(project.home / "plan.sh")], env=project.environment, check=True, timeout=120)
+    by_script = project.things()
+    (project.home / "things.json").unlink()
+    project.run("up")
+    assert project.things() == by_script
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_real_gcloud_knows_every_command(name: str, tmp_path: Path) -> None:
+    if shutil.which("gcloud") is None:
+        pytest.skip("gcloud is not installed here: its grammar cannot be asked")
+    commands = [
+        argv
+        for resource in resources(spec(tmp_path, **VARIANTS[name]))
+        for argv in (*resource.create, *resource.delete, *([resource.describe] if resource.describe else []))
+    ]
+    lines = sorted({shlex.join(["gcloud", *(part for part in argv if part not in TOO_NEW)]) for argv in commands})
+    (tmp_path / "commands.json").write_text(json.dumps([{"command_string": line} for line in lines]))
+    lint = ["gcloud", "meta", "lint-gcloud-commands", f"--commands-file={tmp_path / 'commands.json'}"]
+    done = subprocess.run(lint, capture_output=True, text=True, timeout=120)
+    found = json.loads(done.stdout)
+    assert len(found) == len(lines)
+    assert [(one["command_string"], one["error_message"]) for one in found if not one["success"]] == []

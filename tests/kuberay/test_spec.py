@@ -1,0 +1,106 @@
+"""What a spec may say: everything else is refused by file, line and key."""
+
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from apps.errors import UserError
+from kuberay.checked import load_checked
+from kuberay.quantity import parse_quantity
+from kuberay.spec import load
+from tests.kuberay.specs import spec, write_spec
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"name": "Gemma"}, "lower-case letters"),
+        ({"name": "g" * 42}, "at most 41"),
+        ({"name": "g" * 36, "kind": "RayService"}, "at most 35"),
+        ({"namespace": "a_b"}, "namespace 'a_b'"),
+        ({"image": "registry.example/server"}, "give a tag"),
+        ({"image": "registry.example/server:latest"}, "give a tag other than latest"),
+        ({"cloud__zone": "us-west1-a"}, "not in region 'us-east5'"),
+        ({"cloud__project": "UPPER"}, "is no project id"),
+        ({"cloud__mode": "auto"}, "'standard' or 'autopilot'"),
+        ({"slices__topology": "5x5"}, "give one of 1x1, 2x2, 2x4, 4x4"),
+        ({"slices__generation": "v9"}, "is no TPU generation"),
+        ({"slices__cpu": "500"}, "a ct6e-standard-4t has 180"),
+        ({"slices__memory": "lots"}, "is no Kubernetes quantity"),
+        ({"slices__count": 0}, "greater than or equal to 1"),
+        ({"slices__capacity__kind": "reservation"}, "give the name under `reservation`"),
+        ({"slices__topolgy": "4x4"}, "did you mean topology?"),
+        ({"bucket": "-x"}, "is no bucket name"),
+        ({"users": ["alice"]}, "is no user:..."),
+        ({"fault_tolerance": {"address": "redis"}}, "is no host:port"),
+        ({"slices": None}, "'slices' is missing"),
+    ],
+)
+def test_what_is_not_possible_is_refused_with_file_and_line(changes: dict[str, Any], message: str, tmp_path: Path) -> None:
+    path = write_spec(tmp_path, **changes)
+    with pytest.raises(UserError) as refused:
+        load(path)
+    assert message in str(refused.value)
+    assert str(refused.value).startswith(f"{path}:")
+
+
+def test_a_spec_that_is_none_is_said_so(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="cannot be read"):
+        load(tmp_path / "missing.yaml")
+    (tmp_path / "list.yaml").write_text("- 1\n")
+    with pytest.raises(UserError, match="must be a mapping"):
+        load(tmp_path / "list.yaml")
+
+
+def test_what_can_be_derived_is(tmp_path: Path) -> None:
+    found = spec(tmp_path)
+    assert (found.slices.shape.hosts, found.slices.shape.machine_type) == (4, "ct6e-standard-4t")
+    assert found.weights_url == "gs://my-project-gemma/gemma-4-31b-it"
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"slices__topology": "2x4"}, "topology: is '4x4', and the spec wants '2x4'"),
+        ({"model__id": "google/gemma-3-27b-it"}, "model_id: is 'google/gemma-4-31B-it', and the spec wants"),
+        ({"slices__memory": "64Gi"}, "slices.memory: is 64Gi: weights in memory"),
+    ],
+)
+def test_a_serve_config_that_says_something_else_is_refused(changes: dict[str, Any], message: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError) as refused:
+        load_checked(write_spec(tmp_path, **changes))
+    assert message in str(refused.value)
+
+
+def test_a_serve_config_with_a_slip_is_refused_too(tmp_path: Path) -> None:
+    path = write_spec(tmp_path)
+    config = load(path).serve_config_path.read_text()
+    for before, after, message in (
+        ("host: 0.0.0.0", "host: 127.0.0.1", "only the pod itself could ask"),
+        ("/weights/gemma", "/data/gemma", "only /weights is meant for it"),
+        ("/cache/xla", "/root/xla", "only /cache is meant for it"),
+        ("num_replicas: 1", "num_replicas: 2", "slices"),
+        ("max_num_seqs", "max_num_seq", "did you mean max_num_seqs?"),
+    ):
+        other = tmp_path / "serve.yaml"
+        assert before in config
+        other.write_text(config.replace(before, after))
+        with pytest.raises(UserError) as refused:
+            load_checked(path, other)
+        assert message in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [("4", "4"), ("100m", "0.1"), ("1.5", "1.5"), ("16Gi", str(16 * 1024**3)), ("2k", "2000"), ("1e3", "1000"), ("3E", "3e18")],
+)
+def test_quantities(text: str, value: str) -> None:
+    assert parse_quantity(text) == Decimal(value)
+
+
+@pytest.mark.parametrize("text", ["", "four", "4 Gi", "4GiB", "1e", "--1"])
+def test_other_texts_are_no_quantities(text: str) -> None:
+    with pytest.raises(ValueError, match="no Kubernetes quantity"):
+        parse_quantity(text)
