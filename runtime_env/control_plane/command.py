@@ -15,13 +15,14 @@ from pathlib import Path
 import psutil
 
 from apps.errors import BundleError, OperationError, UserError
+from apps.progress_line import Progress
 from runtime_env.control_plane import build, record
 from runtime_env.control_plane.client import answers, write_kubeconfig
 from runtime_env.control_plane.install import install
-from runtime_env.control_plane.parts import Layout, Ports, lay_out
+from runtime_env.control_plane.layout import Layout, Ports
+from runtime_env.control_plane.parts import lay_out
 from runtime_env.control_plane.record import PlaneRecord
 from runtime_env.local.preflight import check_port, free_ports
-from runtime_env.local.progress import Progress
 
 _START_DEADLINE_S = 120
 _STOP_DEADLINE_S = 15

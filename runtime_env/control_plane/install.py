@@ -6,7 +6,8 @@ from pathlib import Path
 
 from apps.errors import OperationError
 from runtime_env.control_plane.build import Programs
-from runtime_env.control_plane.parts import Layout, installed_objects
+from runtime_env.control_plane.layout import Layout
+from runtime_env.control_plane.parts import installed_objects
 
 _GKE_KINDS = Path(__file__).parent / "gke"
 

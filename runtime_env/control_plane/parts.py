@@ -1,4 +1,4 @@
-"""What a control plane consists of: its directory, its ports, and the command line of each program."""
+"""The programs of a control plane: the command line of each, and the files that they read."""
 
 import json
 from dataclasses import asdict, dataclass
@@ -8,7 +8,8 @@ import yaml
 
 from runtime_env.control_plane.build import Programs
 from runtime_env.control_plane.client import LOOPBACK, write_kubeconfig
-from runtime_env.control_plane.pki import Authority, Pair, make_signing_key
+from runtime_env.control_plane.layout import Layout, Ports
+from runtime_env.control_plane.pki import Authority, make_signing_key
 
 OPERATOR_NAMESPACE = "ray-system"
 _OPERATOR_ACCOUNT = "kuberay-operator"
@@ -37,18 +38,6 @@ _LEAN = {"GOMEMLIMIT": "600MiB"}
 
 
 @dataclass(frozen=True)
-class Ports:
-    """Of loopback. `api` is the one that people and clients use."""
-
-    api: int
-    etcd: int
-    etcd_peer: int
-    controllers: int
-    scheduler: int
-    operator: int
-
-
-@dataclass(frozen=True)
 class Part:
     """One program. It is started once the file `after` is there, in order and again whenever it ends."""
 
@@ -56,58 +45,6 @@ class Part:
     command: list[str]
     environment: dict[str, str]
     after: str | None = None
-
-
-@dataclass(frozen=True)
-class Layout:
-    """Where things are in a control plane's own directory."""
-
-    directory: Path
-
-    @property
-    def kubeconfig(self) -> Path:
-        """Of the administrator."""
-        return self.directory / "admin.kubeconfig"
-
-    @property
-    def egress_socket(self) -> Path:
-        """Where the API server dials pods and kubelets; whoever plays the nodes listens there."""
-        return self.directory / "egress.sock"
-
-    @property
-    def cluster_authority(self) -> Authority:
-        """Signs users and the cluster's servers."""
-        return Authority(self.directory / "pki", "cluster-ca")
-
-    @property
-    def admin(self) -> Pair:
-        return self._pair("admin")
-
-    @property
-    def serving(self) -> Pair:
-        """Certificate for everything that serves on loopback."""
-        return self._pair("serving")
-
-    @property
-    def parts(self) -> Path:
-        """What the supervisor is to run."""
-        return self.directory / "parts.json"
-
-    @property
-    def running(self) -> Path:
-        """Process ids by the parts' names, kept by the supervisor."""
-        return self.directory / "running.json"
-
-    @property
-    def installed(self) -> Path:
-        """Is made once the API server has what the other parts need."""
-        return self.directory / "installed"
-
-    def log(self, name: str) -> Path:
-        return self.directory / "logs" / f"{name}.log"
-
-    def _pair(self, name: str) -> Pair:
-        return Pair(self.directory / "pki" / f"{name}.crt", self.directory / "pki" / f"{name}.key")
 
 
 def lay_out(layout: Layout, programs: Programs, ports: Ports) -> None:

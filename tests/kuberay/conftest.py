@@ -15,13 +15,13 @@ from pathlib import Path
 import pytest
 
 from runtime_env.control_plane import build
-from tests.kuberay.cloud import Cloud
+from runtime_env.control_plane.played.cloud import Cloud
+from runtime_env.control_plane.played.kubelet import Kubelet, running_kubelet
+from runtime_env.control_plane.played.sandbox import SandboxUnavailableError, sandboxes
+from runtime_env.control_plane.played.webhook import TpuWebhook, running_tpu_webhook
 from tests.kuberay.faulty_proxy import FaultyProxy, running_faulty_proxy
-from tests.kuberay.kubelet import Kubelet, running_kubelet
 from tests.kuberay.namespaces import made_namespace
 from tests.kuberay.plane import ROOT, ControlPlane, running_control_plane
-from tests.kuberay.sandbox import SandboxUnavailableError, sandboxes
-from tests.kuberay.webhook import TpuWebhook, running_tpu_webhook
 
 _background_builds: list[subprocess.Popen[bytes]] = []
 
@@ -62,7 +62,7 @@ def control_plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlP
 @pytest.fixture
 def cloud(control_plane: ControlPlane) -> Iterator[Cloud]:
     """A cluster without nodes, until the test adds some."""
-    found = Cloud(control_plane)
+    found = Cloud(control_plane.api)
     yield found
     found.remove_all()
 
@@ -70,7 +70,7 @@ def cloud(control_plane: ControlPlane) -> Iterator[Cloud]:
 @pytest.fixture
 def kubelet(control_plane: ControlPlane, cloud: Cloud, tmp_path: Path) -> Iterator[Kubelet]:  # noqa: ARG001 - nodes outlive it
     """Kubelets on all nodes; they run nothing in their pods."""
-    with running_kubelet(control_plane, _pods(tmp_path)) as found:
+    with running_kubelet(control_plane.layout, control_plane.api, _pods(tmp_path)) as found:
         yield found
 
 
@@ -81,7 +81,7 @@ def real_kubelet(control_plane: ControlPlane, cloud: Cloud, tmp_path: Path) -> I
     try:
         with (
             sandboxes(control_plane.api, control_plane.layout.egress_socket, directory) as runtime,
-            running_kubelet(control_plane, directory, runtime) as found,
+            running_kubelet(control_plane.layout, control_plane.api, directory, runtime) as found,
         ):
             yield found
     except SandboxUnavailableError as error:
@@ -105,7 +105,7 @@ def real_namespace(control_plane: ControlPlane, real_kubelet: Kubelet) -> Iterat
 @pytest.fixture
 def tpu_webhook(control_plane: ControlPlane) -> Iterator[TpuWebhook]:
     """GKE's webhook; without this fixture it is absent."""
-    with running_tpu_webhook(control_plane) as found:
+    with running_tpu_webhook(control_plane.layout, control_plane.api) as found:
         yield found
 
 

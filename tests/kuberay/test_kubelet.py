@@ -11,10 +11,10 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 import pytest
 
 from runtime_env.control_plane import build
+from runtime_env.control_plane.played.api import Json, wait_for
+from runtime_env.control_plane.played.cloud import Cloud
+from runtime_env.control_plane.played.kubelet import Kubelet
 from runtime_env.local.preflight import free_ports
-from tests.kuberay.api import Json, wait_for
-from tests.kuberay.cloud import Cloud
-from tests.kuberay.kubelet import Kubelet
 from tests.kuberay.manifests import IMAGE, pod
 from tests.kuberay.namespaces import condition, is_ready, messages
 from tests.kuberay.plane import ControlPlane

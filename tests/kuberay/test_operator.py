@@ -2,13 +2,13 @@
 
 import pytest
 
-from tests.kuberay.api import Api, Json, wait_for
-from tests.kuberay.cloud import Cloud
-from tests.kuberay.kubelet import Kubelet
+from runtime_env.control_plane.played.api import Api, Json, wait_for
+from runtime_env.control_plane.played.cloud import Cloud
+from runtime_env.control_plane.played.kubelet import Kubelet
+from runtime_env.control_plane.played.webhook import TpuWebhook
 from tests.kuberay.manifests import claim_template, ray_cluster
 from tests.kuberay.namespaces import condition, is_ready, pods
 from tests.kuberay.plane import ControlPlane
-from tests.kuberay.webhook import TpuWebhook
 
 pytestmark = pytest.mark.slow
 _REPLICA = "ray.io/worker-group-replica-name"

@@ -5,8 +5,8 @@ import time
 
 import pytest
 
-from tests.kuberay.api import wait_for
-from tests.kuberay.cloud import Cloud
+from runtime_env.control_plane.played.api import wait_for
+from runtime_env.control_plane.played.cloud import Cloud
 from tests.kuberay.manifests import ray_cluster
 from tests.kuberay.namespaces import is_ready, pods
 from tests.kuberay.plane import ControlPlane

@@ -4,13 +4,13 @@ import subprocess
 
 import pytest
 
-from tests.kuberay.api import Json, wait_for
-from tests.kuberay.cloud import Cloud
+from runtime_env.control_plane.played.api import Json, wait_for
+from runtime_env.control_plane.played.cloud import Cloud
+from runtime_env.control_plane.played.webhook import TpuWebhook
+from runtime_env.control_plane.played.webhook_rules import patches
 from tests.kuberay.manifests import ray_cluster
 from tests.kuberay.namespaces import pods
 from tests.kuberay.plane import ControlPlane
-from tests.kuberay.webhook import TpuWebhook
-from tests.kuberay.webhook_rules import patches
 
 pytestmark = pytest.mark.slow
 _WORKERS = "ray.io/node-type=worker"

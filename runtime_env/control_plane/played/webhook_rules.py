@@ -7,7 +7,7 @@ multi-slice (MEGASCALE_*), TPU7x, and pods without KubeRay's index labels (KubeR
 import math
 from collections.abc import Iterator
 
-from tests.kuberay.api import Json
+from runtime_env.control_plane.played.api import Json
 
 _TOPOLOGY = "cloud.google.com/gke-tpu-topology"
 _NODE_POOL = "cloud.google.com/gke-nodepool"

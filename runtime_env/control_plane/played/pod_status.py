@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
-from tests.kuberay.api import Json
+from runtime_env.control_plane.played.api import Json
 
 _OWN_CONDITIONS = ("PodReadyToStartContainers", "Initialized", "Ready", "ContainersReady")
 
@@ -134,3 +134,20 @@ def _condition(kind: str, reason: str, word: str, names: list[str]) -> Json:
         return {"type": kind, "status": "True"}
     message = f"containers with {word} status: [{' '.join(names)}]"
     return {"type": kind, "status": "False", "reason": reason, "message": message}
+
+
+def warning(pod: Json, reason: str, message: str, container: str | None) -> Json:
+    """An event of the kubelet about a pod, or about one of its containers."""
+    meta = pod["metadata"]
+    about = {"kind": "Pod", "apiVersion": "v1", "name": meta["name"], "namespace": meta["namespace"], "uid": meta["uid"]}
+    return {
+        "metadata": {"generateName": f"{meta['name']}.", "namespace": meta["namespace"]},
+        "involvedObject": {**about, **({"fieldPath": f"spec.containers{{{container}}}"} if container else {})},
+        "type": "Warning",
+        "reason": reason,
+        "message": message,
+        "source": {"component": "kubelet", "host": pod["spec"]["nodeName"]},
+        "firstTimestamp": now(),
+        "lastTimestamp": now(),
+        "count": 1,
+    }

@@ -10,12 +10,12 @@ from typing import Any
 
 import httpx
 
-from tests.kuberay.api import Api, Json
-from tests.kuberay.node_files import PodFiles
-from tests.kuberay.orders import Orders
-from tests.kuberay.pod_inputs import MissingInputError, check_volumes, environment_of
-from tests.kuberay.pod_status import ContainerState, PodState, now
-from tests.kuberay.runtime import Container, Runtime
+from runtime_env.control_plane.played.api import Api, Json
+from runtime_env.control_plane.played.node_files import PodFiles
+from runtime_env.control_plane.played.orders import Orders
+from runtime_env.control_plane.played.pod_inputs import MissingInputError, check_volumes, environment_of
+from runtime_env.control_plane.played.pod_status import ContainerState, PodState, warning
+from runtime_env.control_plane.played.runtime import Container, Runtime
 
 _POLL_S = 0.1
 _RETRY_S = 1.0
@@ -204,20 +204,8 @@ class PodLife(threading.Thread):
         self._insist(lambda: self._api.merge(f"{self.path}/status", change))
 
     def _warn(self, reason: str, message: str, container: str | None) -> None:
-        meta = self.pod["metadata"]
-        about = {"kind": "Pod", "apiVersion": "v1", "name": meta["name"], "namespace": meta["namespace"], "uid": meta["uid"]}
-        event = {
-            "metadata": {"generateName": f"{meta['name']}.", "namespace": meta["namespace"]},
-            "involvedObject": {**about, **({"fieldPath": f"spec.containers{{{container}}}"} if container else {})},
-            "type": "Warning",
-            "reason": reason,
-            "message": message,
-            "source": {"component": "kubelet", "host": self.node},
-            "firstTimestamp": now(),
-            "lastTimestamp": now(),
-            "count": 1,
-        }
-        self._insist(lambda: self._api.create(f"/api/v1/namespaces/{meta['namespace']}/events", event))
+        events = f"/api/v1/namespaces/{self.pod['metadata']['namespace']}/events"
+        self._insist(lambda: self._api.create(events, warning(self.pod, reason, message, container)))
 
     def _insist(self, ask: Callable[[], Any]) -> Any:
         """Repeat while the API server cannot be reached; nothing is said by a node that has crashed."""

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from tests.kuberay.api import Json
+from runtime_env.control_plane.played.api import Json
 
 _TIMEOUT_S = 3.0
 _PERIOD_S = {

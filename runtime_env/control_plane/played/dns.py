@@ -5,7 +5,7 @@ Short names are those of whatever namespace has them: a test uses one.
 
 from collections.abc import Iterator, Sequence
 
-from tests.kuberay.api import Json
+from runtime_env.control_plane.played.api import Json
 
 _DOMAIN = "cluster.local"
 

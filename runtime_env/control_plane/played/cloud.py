@@ -11,9 +11,8 @@ from typing import Any
 import httpx
 
 from apps.slice.topology import slice_of
-from tests.kuberay.api import Json
-from tests.kuberay.plane import ControlPlane
-from tests.kuberay.pod_status import now
+from runtime_env.control_plane.played.api import Api, Json
+from runtime_env.control_plane.played.pod_status import now
 
 POOL = "cloud.google.com/gke-nodepool"
 KUBELET_PORT = 10250
@@ -28,8 +27,8 @@ _NETWORK_CARDS = 2  # that a ct6e-standard-4t has beside its first
 class Cloud:
     """Node pools of one cluster. Every node is Ready at once and stays so."""
 
-    def __init__(self, plane: ControlPlane) -> None:
-        self._api = plane.api
+    def __init__(self, api: Api) -> None:
+        self._api = api
         self._addresses = 0
 
     def add_cpu_pool(self, name: str = "default-pool", nodes: int = 1) -> list[str]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-from tests.kuberay.api import Json
+from runtime_env.control_plane.played.api import Json
 
 
 class Container(Protocol):

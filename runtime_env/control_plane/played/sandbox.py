@@ -9,7 +9,6 @@ Addresses of 127.0.0.0/8 would not do: Ray takes any but 127.0.0.1 for a network
 interfaces, and its agent to 127.0.0.1 as well, so that five nodes with the operator's fixed ports (52365, 8080) would collide.
 """
 
-import os
 import shlex
 import subprocess
 import sys
@@ -20,13 +19,14 @@ from pathlib import Path
 
 import psutil
 
+from apps.settings import inherited_environment
 from apps.slice.topology import slice_of
-from tests.kuberay.api import Api, Json
-from tests.kuberay.dns import hosts_file
-from tests.kuberay.plane import ROOT
-from tests.kuberay.probes import Probe
-from tests.kuberay.sandbox_scripts import ADD_POD, IN_CONTAINER, NETWORK, REMOVE_POD
+from runtime_env.control_plane.played.api import Api, Json
+from runtime_env.control_plane.played.dns import hosts_file
+from runtime_env.control_plane.played.probes import Probe
+from runtime_env.control_plane.played.sandbox_scripts import ADD_POD, IN_CONTAINER, NETWORK, REMOVE_POD
 
+ROOT = Path(__file__).resolve().parents[3]
 _START_S = 20
 _STOP_S = 10
 _LONGEST_GRACE_S = 2.0
@@ -34,7 +34,7 @@ _TOPOLOGY = "cloud.google.com/gke-tpu-topology"
 _IMAGE_ENVIRONMENT = {
     "PATH": f"{Path(sys.executable).parent}:/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin",
     "PYTHONPATH": str(ROOT),
-    "HOME": "/tmp",
+    "HOME": "/tmp",  # noqa: S108 - each pod has its own
     "LANG": "C.UTF-8",
     "HF_HUB_OFFLINE": "1",
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -180,7 +180,7 @@ def sandboxes(
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        env={**os.environ, "POD_FILES": str(directory)},
+        env={**inherited_environment(), "POD_FILES": str(directory)},
     )
     assert network.stdout
     if (said := network.stdout.readline().strip()) != "ready":

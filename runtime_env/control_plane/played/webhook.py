@@ -14,9 +14,9 @@ from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-from tests.kuberay.api import Json, wait_for
-from tests.kuberay.plane import ControlPlane
-from tests.kuberay.webhook_rules import MISMATCH, WebhookFailureError, patches, refusal
+from runtime_env.control_layout import Layout
+from runtime_env.control_plane.played.api import Api, Json, wait_for
+from runtime_env.control_plane.played.webhook_rules import MISMATCH, WebhookFailureError, patches, refusal
 
 _REGISTRATIONS = "/apis/admissionregistration.k8s.io/v1"
 _EFFECTIVE_S = 15
@@ -25,12 +25,12 @@ _EFFECTIVE_S = 15
 class TpuWebhook:
     """`reviewed` holds the kind and name of every object that it was asked about."""
 
-    def __init__(self, plane: ControlPlane) -> None:
-        self._plane = plane
+    def __init__(self, layout: Layout, api: Api) -> None:
+        self._layout, self._api = layout, api
         self.reviewed: list[tuple[str, str]] = []
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), partial(_Handler, self.reviewed))
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.load_cert_chain(plane.layout.serving.certificate, plane.layout.serving.key)
+        context.load_cert_chain(layout.serving.certificate, layout.serving.key)
         self._server.socket = context.wrap_socket(self._server.socket, server_side=True)
         threading.Thread(target=self._server.serve_forever, daemon=True).start()
 
@@ -38,18 +38,16 @@ class TpuWebhook:
         """Tell the API server; return when it asks."""
         mutating = self._registration("mutate", [""], "pods", ["CREATE"], {"app.kubernetes.io/name": "kuberay"})
         validating = self._registration("validate", ["ray.io"], "rayclusters", ["CREATE", "UPDATE"], {})
-        self._plane.api.create(f"{_REGISTRATIONS}/mutatingwebhookconfigurations", mutating)
-        self._plane.api.create(f"{_REGISTRATIONS}/validatingwebhookconfigurations", validating)
+        self._api.create(f"{_REGISTRATIONS}/mutatingwebhookconfigurations", mutating)
+        self._api.create(f"{_REGISTRATIONS}/validatingwebhookconfigurations", validating)
         probe = {"apiVersion": "ray.io/v1", "kind": "RayCluster", "metadata": {"name": "webhook-probe"}, "spec": _PROBE}
         path = "/apis/ray.io/v1/namespaces/default/rayclusters?dryRun=All"
-        wait_for(
-            lambda: MISMATCH in self._plane.api.client.post(path, json=probe).text, _EFFECTIVE_S, "the webhook is not asked"
-        )
+        wait_for(lambda: MISMATCH in self._api.client.post(path, json=probe).text, _EFFECTIVE_S, "the webhook is not asked")
 
     def unregister(self) -> None:
         """From now on the cluster has no such webhook."""
         for kind in ("mutating", "validating"):
-            self._plane.api.delete(f"{_REGISTRATIONS}/{kind}webhookconfigurations/kuberay-tpu-{kind}-webhook")
+            self._api.delete(f"{_REGISTRATIONS}/{kind}webhookconfigurations/kuberay-tpu-{kind}-webhook")
 
     def close(self) -> None:
         self.unregister()
@@ -58,7 +56,7 @@ class TpuWebhook:
 
     def _registration(self, path: str, groups: list[str], resource: str, operations: list[str], labels: Json) -> Json:
         kind = {"mutate": "mutating", "validate": "validating"}[path]
-        authority = self._plane.layout.cluster_authority.pair.certificate.read_bytes()
+        authority = self._layout.cluster_authority.pair.certificate.read_bytes()
         url = f"https://127.0.0.1:{self._server.server_port}/{path}"
         webhook = {
             "name": f"{path}.kuberay-tpu-webhook.google.com",
@@ -133,9 +131,9 @@ def _validated(cluster: Json) -> Json:
 
 
 @contextmanager
-def running_tpu_webhook(plane: ControlPlane) -> Iterator[TpuWebhook]:
+def running_tpu_webhook(layout: Layout, api: Api) -> Iterator[TpuWebhook]:
     """Registered from the start; `unregister` plays a cluster that lacks it."""
-    webhook = TpuWebhook(plane)
+    webhook = TpuWebhook(layout, api)
     try:
         webhook.register()
         yield webhook

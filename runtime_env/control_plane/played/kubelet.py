@@ -12,14 +12,14 @@ from pathlib import Path
 
 import httpx
 
+from runtime_env.control_layout import Layout
 from runtime_env.control_plane import build
-from tests.kuberay.api import Json, wait_for
-from tests.kuberay.cloud import node_ready
-from tests.kuberay.node_files import PodFiles, write_forwards
-from tests.kuberay.orders import Orders
-from tests.kuberay.plane import ControlPlane
-from tests.kuberay.pod_life import PodLife
-from tests.kuberay.runtime import PlayedRuntime, Runtime
+from runtime_env.control_plane.played.api import Api, Json, wait_for
+from runtime_env.control_plane.played.cloud import node_ready
+from runtime_env.control_plane.played.node_files import PodFiles, write_forwards
+from runtime_env.control_plane.played.orders import Orders
+from runtime_env.control_plane.played.pod_life import PodLife
+from runtime_env.control_plane.played.runtime import PlayedRuntime, Runtime
 
 _WATCH_S = 10
 _RECONNECT_S = 0.2
@@ -29,9 +29,8 @@ _START_S = 10
 class Kubelet:
     """Lives of pods by their uid. Use `running_kubelet`."""
 
-    def __init__(self, plane: ControlPlane, runtime: Runtime, directory: Path) -> None:
-        self._plane, self._runtime, self._directory = plane, runtime, directory
-        self._api = plane.api
+    def __init__(self, api: Api, runtime: Runtime, directory: Path) -> None:
+        self._api, self._runtime, self._directory = api, runtime, directory
         self._lives: dict[str, PodLife] = {}
         self._threads: list[PodLife] = []
         self._forwards: dict[str, str] = {}
@@ -127,29 +126,29 @@ class Kubelet:
 
 
 @contextmanager
-def running_kubelet(plane: ControlPlane, directory: Path, runtime: Runtime | None = None) -> Iterator[Kubelet]:
+def running_kubelet(layout: Layout, api: Api, directory: Path, runtime: Runtime | None = None) -> Iterator[Kubelet]:
     """Kubelets for all nodes of a control plane; `directory` is for the pods' files. Pods that still run are left."""
     runtime = runtime or PlayedRuntime()
-    pki = plane.layout.directory / "pki"
+    pki = layout.directory / "pki"
     nodes = runtime.popen(
         [
             str(build.programs().path("nodes")),
-            f"--socket={plane.layout.egress_socket}",
+            f"--socket={layout.egress_socket}",
             f"--pods={directory}",
-            f"--tls-cert-file={plane.layout.serving.certificate}",
-            f"--tls-private-key-file={plane.layout.serving.key}",
+            f"--tls-cert-file={layout.serving.certificate}",
+            f"--tls-private-key-file={layout.serving.key}",
             f"--client-ca-file={pki / 'cluster-ca.crt'}",
         ],
         directory / "nodes.log",
     )
-    kubelet = Kubelet(plane, runtime, directory)
+    kubelet = Kubelet(api, runtime, directory)
     thread = threading.Thread(target=kubelet.run, name="kubelet", daemon=True)
     thread.start()
     try:
-        wait_for(lambda: plane.layout.egress_socket.exists() or nodes.poll() is not None, _START_S, "no road to the nodes")
+        wait_for(lambda: layout.egress_socket.exists() or nodes.poll() is not None, _START_S, "no road to the nodes")
         yield kubelet
     finally:
         kubelet.stop()
         nodes.kill()
         nodes.wait()
-        plane.layout.egress_socket.unlink(missing_ok=True)
+        layout.egress_socket.unlink(missing_ok=True)

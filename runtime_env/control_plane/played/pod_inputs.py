@@ -4,7 +4,7 @@ import base64
 import re
 from collections.abc import Iterator
 
-from tests.kuberay.api import Api, Json
+from runtime_env.control_plane.played.api import Api, Json
 
 _REFERENCE = re.compile(r"\$\$|\$\(([-._a-zA-Z][-._a-zA-Z0-9]*)\)")
 
