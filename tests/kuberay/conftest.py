@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from runtime_env.control_plane.played.cloud import Cloud
 from runtime_env.control_plane.played.kubelet import Kubelet, running_kubelet
 from runtime_env.control_plane.played.sandbox import SandboxUnavailableError, sandboxes
 from runtime_env.control_plane.played.webhook import TpuWebhook, running_tpu_webhook
+from tests.kuberay.deployment import Deployment, made_deployment
 from tests.kuberay.faulty_proxy import FaultyProxy, running_faulty_proxy
 from tests.kuberay.namespaces import made_namespace
 from tests.kuberay.plane import ROOT, ControlPlane, running_control_plane
@@ -100,6 +102,23 @@ def real_namespace(control_plane: ControlPlane, real_kubelet: Kubelet) -> Iterat
     """The same, with the kubelets that run the pods' commands."""
     with made_namespace(control_plane) as name:
         yield name
+
+
+@pytest.fixture
+def deployment(control_plane: ControlPlane, kubelet: Kubelet, tmp_path: Path) -> Iterator[Deployment]:  # noqa: ARG001
+    """The example's spec in a namespace that `apply` makes, with kubelets that run nothing; no nodes, no webhook yet."""
+    directory = tmp_path / "deployment"
+    directory.mkdir()
+    with made_deployment(control_plane, directory, f"test-{uuid.uuid4().hex[:8]}") as found:
+        yield found
+
+
+@pytest.fixture
+def slice_nodes(cloud: Cloud, tpu_webhook: TpuWebhook) -> Cloud:  # noqa: ARG001
+    """What the example needs: a node for the head, one whole slice, and GKE's webhook."""
+    cloud.add_cpu_pool()
+    cloud.add_tpu_pool("slice-a")
+    return cloud
 
 
 @pytest.fixture

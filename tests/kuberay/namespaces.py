@@ -22,13 +22,21 @@ def made_namespace(plane: ControlPlane) -> Iterator[str]:
     try:
         yield name
     finally:
-        # Owners first, or they make their pods anew; and Kubernetes itself would wait out the pods' time of grace.
-        for kind in _OWNERS:
-            api.delete(f"/apis/{kind.replace('/v1/', f'/v1/namespaces/{name}/')}", propagationPolicy="Background")
-        of_namespace = f"/api/v1/namespaces/{name}/pods"
-        api.delete(of_namespace, gracePeriodSeconds=0)
-        api.delete(f"/api/v1/namespaces/{name}")
-        wait_for(lambda: not api.items(of_namespace), _GONE_S, f"pods of {name} stay")
+        cleared(plane, name)
+
+
+def cleared(plane: ControlPlane, name: str) -> None:
+    """Delete a namespace and all that is in it; return when no pod runs in it any more."""
+    api = plane.api
+    if api.find(f"/api/v1/namespaces/{name}") is None:
+        return
+    # Owners first, or they make their pods anew; and Kubernetes itself would wait out the pods' time of grace.
+    for kind in _OWNERS:
+        api.delete(f"/apis/{kind.replace('/v1/', f'/v1/namespaces/{name}/')}", propagationPolicy="Background")
+    of_namespace = f"/api/v1/namespaces/{name}/pods"
+    api.delete(of_namespace, gracePeriodSeconds=0)
+    api.delete(f"/api/v1/namespaces/{name}")
+    wait_for(lambda: not api.items(of_namespace), _GONE_S, f"pods of {name} stay")
 
 
 def pods(api: Api, namespace: str, labels: str = "") -> list[Json]:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import httpx
 
-from runtime_env.control_layout import Layout
+from runtime_env.control_plane.layout import Layout
 from runtime_env.control_plane import build
 from runtime_env.control_plane.played.api import Api, Json, wait_for
 from runtime_env.control_plane.played.cloud import node_ready

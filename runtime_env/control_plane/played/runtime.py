@@ -8,6 +8,8 @@ from typing import Protocol
 
 from runtime_env.control_plane.played.api import Json
 
+_JOB_LABEL = "batch.kubernetes.io/job-name"
+
 
 class Container(Protocol):
     """A started container."""
@@ -61,7 +63,7 @@ class PlayedContainer:
 
 
 class PlayedRuntime:
-    """Init containers succeed at once, others run and are ready."""
+    """Init containers and those of jobs succeed at once, others run and are ready."""
 
     def open(self, pod: Json, ip: str) -> None:
         pass
@@ -69,7 +71,8 @@ class PlayedRuntime:
     def start(self, pod: Json, container: Json, environment: dict[str, str], log: Callable[[str], None]) -> PlayedContainer:
         log(f"played: {container['name']} with {len(environment)} variables")
         started = PlayedContainer()
-        if container in pod["spec"].get("initContainers", []):
+        of_job = _JOB_LABEL in pod["metadata"].get("labels", {})
+        if of_job or container in pod["spec"].get("initContainers", []):
             started.fail(0)
         return started
 

@@ -14,7 +14,7 @@ from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-from runtime_env.control_layout import Layout
+from runtime_env.control_plane.layout import Layout
 from runtime_env.control_plane.played.api import Api, Json, wait_for
 from runtime_env.control_plane.played.webhook_rules import MISMATCH, WebhookFailureError, patches, refusal
 
@@ -28,7 +28,8 @@ class TpuWebhook:
     def __init__(self, layout: Layout, api: Api) -> None:
         self._layout, self._api = layout, api
         self.reviewed: list[tuple[str, str]] = []
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), partial(_Handler, self.reviewed))
+        self._broken: set[str] = set()
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), partial(_Handler, self.reviewed, self._broken))
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(layout.serving.certificate, layout.serving.key)
         self._server.socket = context.wrap_socket(self._server.socket, server_side=True)
@@ -48,6 +49,13 @@ class TpuWebhook:
         """From now on the cluster has no such webhook."""
         for kind in ("mutating", "validating"):
             self._api.delete(f"{_REGISTRATIONS}/{kind}webhookconfigurations/kuberay-tpu-{kind}-webhook")
+
+    def break_down(self, *paths: str) -> None:
+        """It answers with errors from now on, to /mutate (pods), /validate (RayClusters) or both."""
+        self._broken.update(paths or ("/mutate", "/validate"))
+
+    def mend(self) -> None:
+        self._broken.clear()
 
     def close(self) -> None:
         self.unregister()
@@ -92,12 +100,14 @@ _PROBE: Json = {
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
-    def __init__(self, reviewed: list[tuple[str, str]], *arguments: Any) -> None:
-        self._reviewed = reviewed
+    def __init__(self, reviewed: list[tuple[str, str]], broken: set[str], *arguments: Any) -> None:
+        self._reviewed, self._broken = reviewed, broken
         super().__init__(*arguments)
 
     def do_POST(self) -> None:
         review = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        if any(self.path.startswith(path) for path in self._broken):
+            return self._send(HTTPStatus.INTERNAL_SERVER_ERROR, b"out of order\n")
         request = review["request"]
         meta = request["object"]["metadata"]
         self._reviewed.append((request["kind"]["kind"], meta.get("name") or meta.get("generateName", "")))

@@ -1,0 +1,75 @@
+"""`down` removes all that `apply` and `deploy` made, and nothing else."""
+
+from typing import Any
+
+import pytest
+
+from runtime_env.control_plane.played.api import Api, wait_for
+from runtime_env.control_plane.played.cloud import Cloud
+from tests.kuberay.deployment import Deployment
+
+pytestmark = pytest.mark.slow
+_EPHEMERAL = ("events", "leases", "endpoints", "endpointslices")
+
+
+def everything(api: Api, namespace: str | None = None) -> set[tuple[str, str]]:
+    """(path of the kind, name) of every object, of a namespace or of the whole cluster; what goes by itself is left out."""
+    found = set()
+    groups = [f"/apis/{group['preferredVersion']['groupVersion']}" for group in api.get("/apis")["groups"]]
+    for root in ("/api/v1", *groups):
+        for kind in api.get(root)["resources"]:
+            if "list" not in kind["verbs"] or "/" in kind["name"] or kind["name"] in _EPHEMERAL:
+                continue
+            if kind["namespaced"] != (namespace is not None):
+                continue
+            path = f"{root}/namespaces/{namespace}/{kind['name']}" if namespace else f"{root}/{kind['name']}"
+            found |= {(path, one["metadata"]["name"]) for one in api.items(path)}
+    return found
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{}, {"cloud__mode": "autopilot"}, {"kind": "RayService", "metrics": False, "users": ["user:anna@example.com"]}],
+    ids=["standard", "autopilot", "service"],
+)
+def test_nothing_is_left_of_an_own_namespace(deployment: Deployment, slice_nodes: Cloud, changes: dict[str, Any]) -> None:
+    assert slice_nodes
+    api = deployment.plane.api
+    before = everything(api)
+    deployment.change(**changes)
+    deployment.do("apply")
+    wait_for(deployment.pods, 30, "no pods")
+    assert everything(api) > before
+    planned = deployment.do("down", "--dry-run")
+    assert f"would delete {changes.get('kind', 'RayCluster')}/gemma" in planned
+    said = deployment.do("down", "--timeout=60")
+    assert f"Namespace/{deployment.namespace} deleted" in said
+    wait_for(lambda: api.find(f"/api/v1/namespaces/{deployment.namespace}") is None, 60, "the namespace stays")
+    assert everything(api) == before
+
+
+def test_other_peoples_things_stay(deployment: Deployment, slice_nodes: Cloud) -> None:
+    assert slice_nodes
+    api, ns = deployment.plane.api, deployment.namespace
+    deployment.make_namespace()
+    wait_for(lambda: api.find(deployment.path("configmaps", "kube-root-ca.crt")), 20, "the namespace is not ready")
+    wait_for(lambda: api.find(deployment.path("serviceaccounts", "default")), 20, "the namespace is not ready")
+    labels = {"app.kubernetes.io/instance": "another", "app.kubernetes.io/managed-by": "ray-tpu-serve"}
+    theirs = {"configmaps": {"metadata": {"name": "theirs"}}, "serviceaccounts": {"metadata": {"name": "x", "labels": labels}}}
+    for plural, body in theirs.items():
+        api.create(deployment.path(plural), body)
+    deployment.give_hub_token()
+    before = everything(api, ns)
+    deployment.do("apply")
+    deployment.until_ready()
+    said = deployment.do("down", "--timeout=60")
+    assert f"Namespace/{ns}" in said
+    assert "stays" in said
+    assert everything(api, ns) == before
+
+
+def test_a_second_down_and_one_without_anything_are_no_errors(deployment: Deployment) -> None:
+    assert deployment.run("down").code == 0
+    deployment.do("apply")
+    deployment.do("down", "--timeout=60")
+    assert deployment.run("down").code == 0
