@@ -11,6 +11,7 @@ from apps.errors import OperationError
 from kuberay.api import Api, ApiError, ForbiddenError
 from kuberay.clusters import Clusters
 from kuberay.kinds import KINDS, Manifest, title
+from kuberay.names import MANAGER
 from kuberay.quantity import parse_quantity
 from kuberay.render import Part
 
@@ -89,7 +90,7 @@ def _plan_one(api: Api, part: Part, manifest: Manifest, *, force: bool, namespac
     if namespace in namespaces_to_come:  # the server cannot try what is in a namespace that is not there yet
         return Change(part, "create", manifest, None, manifest)
     before = _read(api, manifest["kind"], metadata["name"], namespace)
-    if before is not None and manifest["kind"] in _IMMUTABLE:
+    if before is not None and (manifest["kind"] in _IMMUTABLE or _of_others(before)):
         return Change(part, "unchanged", manifest, before, before)
     try:
         after = api.apply(manifest, dry_run=True, force=force)
@@ -99,6 +100,12 @@ def _plan_one(api: Api, part: Part, manifest: Manifest, *, force: bool, namespac
         return Change(part, "create", manifest, None, after)
     verb: Verb = "unchanged" if _bare(before) == _bare(after) else "change"
     return Change(part, verb, manifest, before, after)
+
+
+def _of_others(before: Manifest) -> bool:
+    """A namespace that was there before: its security level is its owner's, and `down` must leave it."""
+    labels = before["metadata"].get("labels") or {}
+    return before["kind"] == "Namespace" and labels.get("app.kubernetes.io/managed-by") != MANAGER
 
 
 def _verb_of_forbidden(manifest: Manifest, before: Manifest | None) -> Verb:

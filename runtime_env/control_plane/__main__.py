@@ -14,6 +14,10 @@ def main(argv: list[str]) -> int:
         from runtime_env.control_plane import supervisor
 
         return supervisor.run(Path(argv[1]), int(argv[2]) if argv[2:] else None)
+    if argv[:1] == ["play"]:  # what the supervisor starts
+        from runtime_env.control_plane.played import machine
+
+        return machine.run(Path(argv[1]), argv[2], running=argv[3] == "running")
     parsed = options.parse(argv)
     from runtime_env.control_plane import command  # heavy: only once it is known that there is something to do
 

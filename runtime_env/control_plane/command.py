@@ -16,6 +16,7 @@ import psutil
 
 from apps.errors import BundleError, OperationError, UserError
 from apps.progress_line import Progress
+from apps.slice.topology import slice_of
 from runtime_env.control_plane import build, record
 from runtime_env.control_plane.client import answers, write_kubeconfig
 from runtime_env.control_plane.install import install
@@ -66,13 +67,14 @@ def _up(options: argparse.Namespace) -> int:
 
 
 def _start(options: argparse.Namespace, progress: Progress) -> "tuple[PlaneRecord, subprocess.Popen[bytes]]":
+    shape = slice_of("v6e", options.topology)  # a wrong one is told before anything is built
     programs = build.build(progress.say)
     first, *others = free_ports(6)
     ports = Ports(options.port or first, *others)
     layout = Layout(Path(tempfile.mkdtemp(prefix="rts-plane-", dir=_SHORT_TEMP_ROOT)))
     belongs_to = [str(options.with_process)] if options.with_process else []
     try:
-        lay_out(layout, programs, ports)
+        lay_out(layout, programs, ports, None if options.nodes == "none" else (options.nodes, shape.topology))
         with layout.log("supervisor").open("wb") as log:
             supervisor = subprocess.Popen(
                 [sys.executable, "-m", "runtime_env.control_plane", "supervise", str(layout.directory), *belongs_to],

@@ -1,6 +1,7 @@
 """The programs of a control plane: the command line of each, and the files that they read."""
 
 import json
+import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -47,8 +48,11 @@ class Part:
     after: str | None = None
 
 
-def lay_out(layout: Layout, programs: Programs, ports: Ports) -> None:
-    """Write all that the supervisor and its parts read: certificates, kubeconfigs, configurations, command lines."""
+def lay_out(layout: Layout, programs: Programs, ports: Ports, nodes: tuple[str, str] | None) -> None:
+    """Write all that the supervisor and its parts read: certificates, kubeconfigs, configurations, command lines.
+
+    `nodes`: how they are played (`played` or `running`) and the slice's topology; None for none.
+    """
     for name in ("pki", "logs", "etcd"):
         (layout.directory / name).mkdir(mode=0o700)
     cluster = layout.cluster_authority
@@ -75,6 +79,7 @@ def lay_out(layout: Layout, programs: Programs, ports: Ports) -> None:
         _etcd(layout, programs, ports),
         _api_server(layout, programs, ports),
         *_controllers(layout, programs, ports),
+        *([_nodes(layout, *nodes)] if nodes else []),
     ]
     layout.parts.write_text(json.dumps([asdict(part) for part in parts], indent=1))
 
@@ -180,6 +185,11 @@ def _controllers(layout: Layout, programs: Programs, ports: Ports) -> list[Part]
         Part("kube-scheduler", scheduler, _LEAN, after),
         Part("ray-operator", operator, {**_LEAN, "KUBECONFIG": str(layout.directory / "operator.kubeconfig")}, after),
     ]
+
+
+def _nodes(layout: Layout, how: str, topology: str) -> Part:
+    command = [sys.executable, "-m", "runtime_env.control_plane", "play", str(layout.directory), topology, how]
+    return Part("nodes", command, {"PYTHONPATH": str(Path(__file__).resolve().parents[2])}, str(layout.installed))
 
 
 def _egress(layout: Layout) -> dict[str, object]:

@@ -74,12 +74,13 @@ class _Part:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,  # Ctrl-C is for the supervisor alone
                 cwd=self._directory,
-                preexec_fn=_end_with_parent,  # there is one thread
+                preexec_fn=end_with_parent,  # there is one thread
             )
         return True
 
 
-def _end_with_parent() -> None:
+def end_with_parent() -> None:
+    """For a child process: the kernel ends it when the thread that started it ends, however that happens."""
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 

@@ -98,10 +98,12 @@ def namespace(control_plane: ControlPlane, kubelet: Kubelet) -> Iterator[str]:  
 
 
 @pytest.fixture
-def real_namespace(control_plane: ControlPlane, real_kubelet: Kubelet) -> Iterator[str]:  # noqa: ARG001
-    """The same, with the kubelets that run the pods' commands."""
-    with made_namespace(control_plane) as name:
-        yield name
+def real_deployment(control_plane: ControlPlane, real_kubelet: Kubelet, tmp_path: Path) -> Iterator[Deployment]:  # noqa: ARG001
+    """As `deployment`, with the kubelets that run the pods' commands."""
+    directory = tmp_path / "deployment"
+    directory.mkdir()
+    with made_deployment(control_plane, directory, f"test-{uuid.uuid4().hex[:8]}") as found:
+        yield found
 
 
 @pytest.fixture

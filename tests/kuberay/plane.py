@@ -88,7 +88,7 @@ def running_control_plane(state: Path) -> Iterator[ControlPlane]:
         return done.stdout
 
     started = time.monotonic()
-    command("up", "--detach", f"--with-process={os.getpid()}")
+    command("up", "--detach", "--nodes=none", f"--with-process={os.getpid()}")
     seen = json.loads(command("status", "--json"))["running"]
     print(f"\ncontrol plane: ready after {time.monotonic() - started:.0f} s")
     plane = ControlPlane(Layout(Path(seen["kubeconfig"]).parent), seen["port"])

@@ -81,7 +81,7 @@ def test_a_dry_run_changes_nothing(deployment: Deployment) -> None:
 @pytest.mark.parametrize(
     ("place", "typo", "said"),
     [
-        (("workerGroupSpecs", 0), "numOfHost", 'unknown field "spec.workerGroupSpecs[0].numOfHost"'),
+        (("workerGroupSpecs", 0), "numOfHost", ".spec.workerGroupSpecs[0].numOfHost: field not declared in schema"),
         (("headGroupSpec", "template", "spec"), "nodeSelecter", "nodeSelecter"),
         ((), "upgradeStratgy", "upgradeStratgy"),
     ],

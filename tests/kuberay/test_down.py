@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from runtime_env.control_plane.played.api import Api, wait_for
+from runtime_env.control_plane.played.api import Api, Json, wait_for
 from runtime_env.control_plane.played.cloud import Cloud
 from tests.kuberay.deployment import Deployment
 
@@ -55,17 +55,28 @@ def test_other_peoples_things_stay(deployment: Deployment, slice_nodes: Cloud) -
     wait_for(lambda: api.find(deployment.path("configmaps", "kube-root-ca.crt")), 20, "the namespace is not ready")
     wait_for(lambda: api.find(deployment.path("serviceaccounts", "default")), 20, "the namespace is not ready")
     labels = {"app.kubernetes.io/instance": "another", "app.kubernetes.io/managed-by": "ray-tpu-serve"}
-    theirs = {"configmaps": {"metadata": {"name": "theirs"}}, "serviceaccounts": {"metadata": {"name": "x", "labels": labels}}}
+    theirs: dict[str, Json] = {
+        "configmaps": {"metadata": {"name": "theirs"}},
+        "serviceaccounts": {"metadata": {"name": "x", "labels": labels}},
+    }
     for plural, body in theirs.items():
         api.create(deployment.path(plural), body)
-    deployment.give_hub_token()
     before = everything(api, ns)
     deployment.do("apply")
     deployment.until_ready()
-    said = deployment.do("down", "--timeout=60")
-    assert f"Namespace/{ns}" in said
-    assert "stays" in said
+    deployment.do("down", "--timeout=60")
     assert everything(api, ns) == before
+    for plural, body in theirs.items():
+        api.delete(deployment.path(plural, body["metadata"]["name"]))
+    deployment.do("down")
+    assert "deletionTimestamp" not in api.get(f"/api/v1/namespaces/{ns}")["metadata"]  # it was there before
+
+
+def test_an_own_namespace_stays_while_others_are_in_it(deployment: Deployment) -> None:
+    deployment.do("apply")
+    deployment.give_hub_token()
+    said = deployment.do("down", "--timeout=60")
+    assert f"Namespace/{deployment.namespace} stays: it has Secret/hub-token" in said
 
 
 def test_a_second_down_and_one_without_anything_are_no_errors(deployment: Deployment) -> None:

@@ -117,7 +117,7 @@ def test_a_node_that_crashes_and_comes_back(
     cloud.add_cpu_pool("other")  # Kubernetes evicts nothing while all nodes are gone
     kubelet.crash_node(node)
     wait_for(lambda: "deletionTimestamp" in api.get(paths[1])["metadata"], _SECOND, "b is not evicted")
-    assert not is_ready(api.get(paths[0]))
+    wait_for(lambda: not is_ready(api.get(paths[0])), _SECOND, "a stays Ready")
     kubelet.recover_node(node)
     wait_for(lambda: api.find(paths[1]) is None, _SECOND, "b does not end")
     wait_for(lambda: is_ready(api.get(paths[0])), _SECOND, "a is not Ready again")

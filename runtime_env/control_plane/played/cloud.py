@@ -30,6 +30,7 @@ class Cloud:
     def __init__(self, api: Api) -> None:
         self._api = api
         self._addresses = 0
+        self._add_device_class()
 
     def add_cpu_pool(self, name: str = "default-pool", nodes: int = 1) -> list[str]:
         """e2-standard-16 machines. The names of the nodes."""
@@ -130,7 +131,7 @@ class Cloud:
         return name
 
     def _publish_network_cards(self, node: str) -> None:
-        """As the DRANET driver does on a node that has it; its class comes with GKE itself."""
+        """As the DRANET driver does on a node that has it."""
         devices = [
             {"name": f"eth{i}", "attributes": {f"{_DRIVER}/ifName": {"string": f"eth{i}"}, f"{_DRIVER}/rdma": {"bool": False}}}
             for i in range(1, _NETWORK_CARDS + 1)
@@ -139,6 +140,9 @@ class Cloud:
         spec = {"driver": _DRIVER, "nodeName": node, "pool": pool, "devices": devices}
         slice_of_node = {"metadata": {"name": _slice_name(node)}, "spec": spec}
         self._api.create("/apis/resource.k8s.io/v1/resourceslices", slice_of_node)
+
+    def _add_device_class(self) -> None:
+        """It comes with GKE itself."""
         expression = f'device.driver == "{_DRIVER}" && !device.attributes["{_DRIVER}"].rdma'
         device_class = {"metadata": {"name": "netdev.google.com"}, "spec": {"selectors": [{"cel": {"expression": expression}}]}}
         with suppress(httpx.HTTPStatusError):  # it is there already

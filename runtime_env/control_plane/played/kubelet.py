@@ -8,12 +8,13 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 import httpx
 
-from runtime_env.control_plane.layout import Layout
 from runtime_env.control_plane import build
+from runtime_env.control_plane.layout import Layout
 from runtime_env.control_plane.played.api import Api, Json, wait_for
 from runtime_env.control_plane.played.cloud import node_ready
 from runtime_env.control_plane.played.node_files import PodFiles, write_forwards
@@ -30,9 +31,12 @@ class Kubelet:
     """Lives of pods by their uid. Use `running_kubelet`."""
 
     def __init__(self, api: Api, runtime: Runtime, directory: Path) -> None:
-        self._api, self._runtime, self._directory = api, runtime, directory
+        self._api, self._runtime = api, runtime
+        self.directory = directory
+        """Of the pods' files; pods that really run see it, too."""
         self._lives: dict[str, PodLife] = {}
         self._threads: list[PodLife] = []
+        self._listening: list[tuple[str, int, int]] = []
         self._forwards: dict[str, str] = {}
         self._addresses = itertools.count(2)
         self.orders = Orders()
@@ -46,10 +50,11 @@ class Kubelet:
         """Let a pod's first container say something."""
         self._life(pod).say(line)
 
-    def listen(self, pod: str, port: int, to_port: int) -> None:
-        """Let a port of a pod be a server of the test's own on loopback, for port-forwards and the API server's proxies."""
-        self._forwards[f"{self._life(pod).ip}:{port}"] = f"127.0.0.1:{to_port}"
-        write_forwards(self._directory, self._forwards)
+    def listen(self, pods: str, port: int, to_port: int) -> None:
+        """Let a port of pods (a pattern, also for those to come) be a server on loopback, for whoever comes by the API server."""
+        self._listening.append((pods, port, to_port))
+        for life in self._lives.values():
+            self._lead(life)
 
     def crash_node(self, name: str) -> None:
         """A node dies with all that runs on it, and nobody says so but the control plane: its minute of waiting is skipped."""
@@ -98,10 +103,18 @@ class Kubelet:
         elif node and (node_ip := self._node_ip(node)):
             number = next(self._addresses)
             ip = f"10.64.{number // 250}.{number % 250 + 2}"
-            files = PodFiles(self._directory, pod["metadata"]["namespace"], pod["metadata"]["name"])
+            files = PodFiles(self.directory, pod["metadata"]["namespace"], pod["metadata"]["name"])
             life = self._lives[uid] = PodLife(self._api, self._runtime, self.orders, files, pod, ip, node_ip)
             self._threads.append(life)
+            self._lead(life)
             life.start()
+
+    def _lead(self, life: PodLife) -> None:
+        name = life.pod["metadata"]["name"]
+        found = {f"{life.ip}:{port}": f"127.0.0.1:{to}" for pods, port, to in self._listening if fnmatchcase(name, pods)}
+        if found:
+            self._forwards |= found
+            write_forwards(self.directory, self._forwards)
 
     def _forget(self, uid: str) -> None:
         if life := self._lives.pop(uid, None):

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Protocol
 
 from runtime_env.control_plane.played.api import Json
+from runtime_env.control_plane.supervisor import end_with_parent
 
 _JOB_LABEL = "batch.kubernetes.io/job-name"
 
@@ -81,4 +82,10 @@ class PlayedRuntime:
 
     def popen(self, command: Sequence[str], log: Path) -> "subprocess.Popen[bytes]":
         with log.open("ab") as output:
-            return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT)
+            return subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                preexec_fn=end_with_parent,
+            )

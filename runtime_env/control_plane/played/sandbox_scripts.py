@@ -31,20 +31,35 @@ ip netns delete "$1"
 rm -rf "/run/pods/$1"
 """
 
-# NAME HOST PROJECT FILES COMMAND...
+# NAME HOST PROJECT FILES VOLUMES COMMAND... with a line VOLUME PATH for each mount.
+# The root is this machine's, put together anew so that paths can be added to it.
 IN_CONTAINER = """
 exec nsenter "--net=/run/netns/$1" -- unshare --mount --uts --ipc --pid --fork --kill-child=KILL --mount-proc \
   bash -euc '
-    pod=$1 project=$3
+    pod=/run/pods/$1 root=/run/pods/$1/root
     hostname "$2"
-    mount --bind "$4/hosts" /etc/hosts
-    mount --bind "$4/resolv.conf" /etc/resolv.conf
-    mount --bind "/run/pods/$pod/shm" /dev/shm
-    mkdir -p /run/project
-    mount --rbind "$project" /run/project
-    mount --bind "/run/pods/$pod/tmp" /tmp
-    [ -d "$project" ] || { mkdir -p "$project" && mount --rbind /run/project "$project"; }
-    cd /tmp
-    shift 4
-    exec "$@"' container "$@"
+    mkdir -p "$root"
+    mount -t tmpfs none "$root"
+    for entry in /*; do
+      if [ -L "$entry" ]; then
+        cp -P "$entry" "$root$entry"
+      elif [ -d "$entry" ]; then
+        mkdir "$root$entry"
+        mount --rbind "$entry" "$root$entry"
+      fi
+    done
+    mount --bind "$4/hosts" "$root/etc/hosts"
+    mount --bind "$4/resolv.conf" "$root/etc/resolv.conf"
+    mount --bind "$pod/shm" "$root/dev/shm"
+    mount --bind "$pod/tmp" "$root/tmp"
+    while read -r volume path; do
+      [ "$volume" ] || continue
+      mkdir -p "$pod/volumes/$volume" "$root$path"
+      mount --bind "$pod/volumes/$volume" "$root$path"
+    done <<< "$5"
+    for path in "$3" "$4"; do  # they may be below a /tmp that the pod does not see
+      [ -d "$root$path" ] || { mkdir -p "$root$path" && mount --rbind "$path" "$root$path"; }
+    done
+    shift 5
+    exec chroot "$root" bash -euc "cd /tmp; exec \"\$@\"" container "$@"' container "$@"
 """
