@@ -224,4 +224,11 @@ def _interrupt(*_: object) -> None:
 
 
 def _summary(plane: PlaneRecord) -> str:
-    return f"  API server  https://127.0.0.1:{plane.port}\n  export KUBECONFIG={plane.kubeconfig}"
+    kubectl = build.programs().path("kubectl")
+    return f"""\
+  API server  https://127.0.0.1:{plane.port}
+  export KUBECONFIG={plane.kubeconfig}
+then, for example:
+  scripts/cluster.py apply kuberay/examples/gemma-v6e-4x4.yaml
+  {kubectl} --namespace gemma get pods
+  scripts/control_plane.sh down"""

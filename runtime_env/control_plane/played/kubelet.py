@@ -51,9 +51,9 @@ class Kubelet:
         self._life(pod).say(line)
 
     def listen(self, pods: str, port: int, to_port: int) -> None:
-        """Let a port of pods (a pattern, also for those to come) be a server on loopback, for whoever comes by the API server."""
+        """Let a port of pods (a pattern, also for those to come) be a server on loopback, for what comes by the API server."""
         self._listening.append((pods, port, to_port))
-        for life in self._lives.values():
+        for life in list(self._lives.values()):
             self._lead(life)
 
     def crash_node(self, name: str) -> None:
