@@ -80,6 +80,8 @@ def _unscheduled(who: str, pod: Manifest, events: Sequence[Manifest]) -> Reason:
         (one["message"] for one in reversed(events) if one["reason"] in ("FailedScaleUp", "NotTriggerScaleUp")), None
     )
     text = " ".join(filter(None, (said, scale_up)))
+    if not text and not events:
+        return Reason(who, "waits for a node: the scheduler has not looked at it")
     claim = next((one["message"] for one in reversed(events) if one["reason"] == "FailedResourceClaimCreation"), None)
     if claim or "resourceclaim" in text.lower() or "claim" in text.lower():
         return Reason(
@@ -90,7 +92,7 @@ def _unscheduled(who: str, pod: Manifest, events: Sequence[Manifest]) -> Reason:
             who, f"Google Cloud's quota is used up: {text}", "ask for more TPU quota in the region, or use a reservation"
         )
     advice = "no node fits: `scripts/gke.py status` shows the node pool, doctor the labels"
-    return Reason(who, f"waits for a node: {text or 'the scheduler has not looked at it'}", advice)
+    return Reason(who, f"waits for a node: {text}", advice)
 
 
 def _starting(who: str, pod: Manifest, events: Sequence[Manifest]) -> Reason:

@@ -11,11 +11,16 @@ from kuberay.versions import pinned
 
 
 class FakeRay:
-    """`deployed` is the Serve config that it has; `tokens` are those that it was shown."""
+    """`deployed` is the Serve config that it has, `tokens` are those that it was shown."""
 
     def __init__(self) -> None:
         self.deployed: dict[str, Any] = {"applications": []}
         self.tokens: set[str | None] = set()
+        self.failures: dict[str, str | None] = {}
+        """Messages of apps that fail; None for one that never gets anywhere."""
+
+    def names(self) -> set[str]:
+        return {app["name"] for app in self.deployed["applications"]}
 
     def answer(self, verb: str, path: str, body: dict[str, Any]) -> dict[str, Any]:
         if verb == "PUT":
@@ -24,8 +29,15 @@ class FakeRay:
             return {"choices": [{"message": {"role": "assistant", "content": "Because their chips are wired to each other."}}]}
         if path == "/api/version":
             return {"version": "4", "ray_version": pinned("ray"), "ray_commit": ""}
-        apps = {app["name"]: {"status": "RUNNING", "deployed_app_config": app} for app in self.deployed["applications"]}
+        apps = {app["name"]: self._status(app) for app in self.deployed["applications"]}
         return {"applications": apps, "http_options": self.deployed.get("http_options")}
+
+    def _status(self, app: dict[str, Any]) -> dict[str, Any]:
+        status, message = "RUNNING", ""
+        if app["name"] in self.failures:
+            message = self.failures[app["name"]] or ""
+            status = "DEPLOY_FAILED" if message else "DEPLOYING"
+        return {"status": status, "message": message, "deployments": {}, "deployed_app_config": app}
 
 
 @contextmanager

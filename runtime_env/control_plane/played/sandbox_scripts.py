@@ -33,7 +33,7 @@ rm -rf "/run/pods/$1"
 
 # NAME HOST PROJECT FILES VOLUMES COMMAND... with a line VOLUME PATH for each mount.
 # The root is this machine's, put together anew so that paths can be added to it.
-IN_CONTAINER = """
+IN_CONTAINER = r"""
 exec nsenter "--net=/run/netns/$1" -- unshare --mount --uts --ipc --pid --fork --kill-child=KILL --mount-proc \
   bash -euc '
     pod=/run/pods/$1 root=/run/pods/$1/root
