@@ -9,6 +9,9 @@ from kuberay.kinds import Manifest
 from kuberay.state import State, condition, events_about, index_of_pod, is_ready, slice_of_pod
 
 
+_OF_EVERY_POD_WITH_CLAIMS = "no new claims to deallocate"  # the scheduler says it whatever the reason is
+
+
 @dataclass(frozen=True)
 class Reason:
     """`who` waits, `what` for, and what to do about it (None: nothing but wait). `hopeless`: no waiting will help."""
@@ -83,7 +86,8 @@ def _unscheduled(who: str, pod: Manifest, events: Sequence[Manifest]) -> Reason:
     if not text and not events:
         return Reason(who, "waits for a node: the scheduler has not looked at it")
     claim = next((one["message"] for one in reversed(events) if one["reason"] == "FailedResourceClaimCreation"), None)
-    if claim or "resourceclaim" in text.lower() or "claim" in text.lower():
+    about = text.lower().replace(_OF_EVERY_POD_WITH_CLAIMS, "")
+    if claim or "claim" in about or "device class" in about:
         return Reason(
             who, f"waits for its network claim: {claim or text}", "the claim template or DRANET is missing: see doctor"
         )
