@@ -57,10 +57,9 @@ class KubeRayClient:
             done = self._theirs.create_ray_cluster(body=manifest, k8s_namespace=namespace)
         else:
             done = self._theirs.patch_ray_cluster(name=name, ray_patch=manifest, k8s_namespace=namespace)
-        found = self._api.get("RayCluster", name, namespace)
-        if not done or found is None:
+        if not done:
             raise _failed(name)
-        return found
+        return self._api.apply(manifest, force=True)  # their fields become ours, or they would be in the way of the next apply
 
     def suspend(self, name: str, namespace: str, *, suspended: bool) -> None:
         change = {"spec": {"suspend": suspended}}

@@ -27,7 +27,7 @@ class FakeRay:
             self.deployed = body
         if path.endswith("/chat/completions"):
             return {"choices": [{"message": {"role": "assistant", "content": "Because their chips are wired to each other."}}]}
-        if path == "/api/version":
+        if "version" in path:
             return {"version": "4", "ray_version": pinned("ray"), "ray_commit": ""}
         apps = {app["name"]: self._status(app) for app in self.deployed["applications"]}
         return {"applications": apps, "http_options": self.deployed.get("http_options")}

@@ -72,6 +72,16 @@ class ControlPlane:
         )
         wait_for(self._ready, _RESTART_S, "the API server is not ready again")
 
+    @contextmanager
+    def paused(self, part: str) -> Iterator[None]:
+        """One program does nothing inside the block."""
+        process = json.loads(self.layout.running.read_text())[part]
+        os.kill(process, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            os.kill(process, signal.SIGCONT)
+
     def _ready(self) -> bool:
         return answers(self.port, "/readyz", self.layout.cluster_authority.pair.certificate, self.layout.admin)
 

@@ -11,6 +11,7 @@ from runtime_env.control_plane.played.kubelet import Kubelet
 from runtime_env.control_plane.played.webhook import TpuWebhook
 from tests.kuberay.deployment import Deployment
 from tests.kuberay.faulty_proxy import FaultyProxy
+from tests.kuberay.plane import ControlPlane
 
 pytestmark = pytest.mark.slow
 _CRD = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions/rayclusters.ray.io"
@@ -159,20 +160,22 @@ def test_an_image_edit_that_does_nothing(deployment: Deployment) -> None:
 
 
 @pytest.mark.usefixtures("slice_nodes")
-def test_hosts_of_an_older_kuberay_are_orphans(deployment: Deployment) -> None:
+def test_hosts_of_an_older_kuberay_are_orphans(deployment: Deployment, control_plane: ControlPlane) -> None:
     deployment.do("apply")
     deployment.until_ready()
-    adopt(deployment, "old", {"ray.io/worker-group-replica-name": None, "ray.io/replica-host-index": None})
-    severity, evidence, _ = finding(deployment, "orphaned hosts")
+    with control_plane.paused("ray-operator"):
+        adopt(deployment, "old", {"ray.io/worker-group-replica-name": None, "ray.io/replica-host-index": None})
+        severity, evidence, _ = finding(deployment, "orphaned hosts")
     assert (severity, "KubeRay does not own them" in evidence) == ("error", True)
 
 
 @pytest.mark.usefixtures("slice_nodes")
-def test_a_slice_with_a_host_twice(deployment: Deployment) -> None:
+def test_a_slice_with_a_host_twice(deployment: Deployment, control_plane: ControlPlane) -> None:
     deployment.do("apply")
     deployment.until_ready()
-    adopt(deployment, "twin", {})
-    severity, evidence, _ = finding(deployment, "slice")
+    with control_plane.paused("ray-operator"):
+        adopt(deployment, "twin", {})
+        severity, evidence, _ = finding(deployment, "slice")
     assert (severity, "has hosts [0, 0, 1, 2, 3] of 4" in evidence) == ("warning", True)
 
 

@@ -13,7 +13,7 @@ _EPHEMERAL = ("events", "leases", "endpoints", "endpointslices")
 
 
 def everything(api: Api, namespace: str | None = None) -> set[tuple[str, str]]:
-    """(path of the kind, name) of every object, of a namespace or of the whole cluster; what goes by itself is left out."""
+    """(path of the kind, name) of every object, of a namespace or of the cluster, but what comes and goes by itself."""
     found = set()
     groups = [f"/apis/{group['preferredVersion']['groupVersion']}" for group in api.get("/apis")["groups"]]
     for root in ("/api/v1", *groups):
@@ -23,7 +23,7 @@ def everything(api: Api, namespace: str | None = None) -> set[tuple[str, str]]:
             if kind["namespaced"] != (namespace is not None):
                 continue
             path = f"{root}/namespaces/{namespace}/{kind['name']}" if namespace else f"{root}/{kind['name']}"
-            found |= {(path, one["metadata"]["name"]) for one in api.items(path)}
+            found |= {(path, one["metadata"]["name"]) for one in api.items(path) if "deletionTimestamp" not in one["metadata"]}
     return found
 
 

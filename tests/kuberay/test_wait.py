@@ -105,7 +105,7 @@ def test_network_cards_that_no_node_has(deployment: Deployment, cloud: Cloud, tp
     cloud.add_tpu_pool("slice-a", dranet=False)
     deployment.do("apply")
     with following(deployment) as wait:
-        wait.until_said("waits for its network claim", "netdev.google.com")
+        wait.until_said("waits for its network claim", "4 cannot allocate all claims")
 
 
 def test_a_secret_that_is_made_by_hand(deployment: Deployment, slice_nodes: Cloud) -> None:
@@ -136,7 +136,7 @@ def test_a_webhook_that_fails_only_for_pods(deployment: Deployment, slice_nodes:
     tpu_webhook.break_down("/mutate")
     deployment.do("apply")
     with following(deployment) as wait:
-        wait.until_said("a webhook refuses its pods", "mutate.kuberay-tpu-webhook.google.com", "see doctor")
+        wait.until_said("a webhook refuses its pods, or does not answer", "mutate.kuberay-tpu-webhook.google.com", "see doctor")
 
 
 def test_a_spec_that_kuberay_refuses_ends_the_wait_at_once(deployment: Deployment, slice_nodes: Cloud) -> None:
@@ -204,6 +204,15 @@ def test_the_deadline_is_kept_and_names_every_reason(deployment: Deployment, clo
     assert time.monotonic() - started < 15
     assert "not ready after 4 s" in late.err
     assert late.err.count("waits for a node") >= 4
+
+
+def test_an_operator_that_does_not_look(deployment: Deployment, slice_nodes: Cloud, control_plane: ControlPlane) -> None:
+    assert slice_nodes
+    with control_plane.paused("ray-operator"):
+        deployment.do("apply")
+        late = deployment.run("wait", "--timeout=1")
+        assert "KubeRay has not looked at it as it is now (doctor says whether KubeRay runs)" in late.err
+    deployment.until_ready()
 
 
 def test_nothing_there_yet(deployment: Deployment) -> None:

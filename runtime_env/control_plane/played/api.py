@@ -45,7 +45,7 @@ class Api:
         return None if response.status_code == httpx.codes.NOT_FOUND else self._json(response)
 
     def items(self, path: str, **query: Any) -> list[Json]:
-        return list(self.get(path, **query)["items"])
+        return list(self.get(path, **query)["items"] or [])
 
     def create(self, path: str, body: Json) -> Json:
         return self._json(self.client.post(path, json=body))

@@ -61,6 +61,9 @@ class Kubelet:
         self.orders.crashed.add(name)
         for life in self._on(name):
             life.lose_power()
+            status = life.pod["status"]
+            conditions = [{**one, **({"status": "False"} if "Ready" in one["type"] else {})} for one in status["conditions"]]
+            self._api.merge(f"{life.path}/status", {"status": {"conditions": conditions}})
         self._set_ready(name, "Unknown", "NodeStatusUnknown", "Kubelet stopped posting node status.")
 
     def recover_node(self, name: str) -> None:

@@ -180,6 +180,8 @@ class PodLife(threading.Thread):
         while True:
             try:
                 return look()
+            except httpx.HTTPError:  # the API server restarts
+                self._sleep(_POLL_S)
             except MissingInputError as missing:
                 explain(str(missing))
                 self._publish()
