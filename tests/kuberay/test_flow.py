@@ -21,6 +21,7 @@ from runtime_env.control_plane.played.kubelet import Kubelet
 from runtime_env.local.preflight import free_ports
 from runtime_env.local.staged import stage_here, stand_in
 from tests.kuberay.deployment import Deployment
+from tests.kuberay.namespaces import is_ready
 from tests.kuberay.plane import ROOT
 
 pytestmark = pytest.mark.slow
@@ -55,6 +56,7 @@ def emulated(directory: Path, url: str) -> Path:
 def flow(real_deployment: Deployment, real_kubelet: Kubelet, slice_nodes: Cloud) -> Deployment:
     assert slice_nodes
     url, _ = stage_here(stand_in(real_kubelet.directory), real_kubelet.directory)  # which all pods see
+    real_kubelet.orders.held.add("*-worker-*")
     real_deployment.change(model__serve_config=str(emulated(real_deployment.directory, url)), metrics=False)
     return real_deployment
 
@@ -104,6 +106,10 @@ def test_from_a_spec_to_an_answer_and_back(flow: Deployment, real_kubelet: Kubel
     flow.do("apply")
     flow.give_hub_token()
     note("applied")
+    # First the head alone: KubeRay's hosts ask for it all the time, with a new Python each, which is much for two cores.
+    wait_for(lambda: any(map(is_ready, flow.pods("ray.io/node-type=head"))), _READY_S, "the head is not Ready")
+    note("the head is ready")
+    real_kubelet.orders.held.clear()
     assert "head ready, 4 of 4 hosts ready" in flow.do("wait", f"--timeout={_READY_S}")
     note("five Ray nodes are ready")
     assert "running: llm" in flow.do("deploy", f"--timeout={_READY_S}")

@@ -11,6 +11,8 @@ from runtime_env.control_plane.played.kubelet import running_kubelet
 from runtime_env.control_plane.played.sandbox import sandboxes
 from runtime_env.control_plane.played.webhook import running_tpu_webhook
 
+_HEAD_START_S = 15  # for the head alone: KubeRay lets hosts ask for it all the time, with a new Python each
+
 
 def run(directory: Path, topology: str, *, running: bool) -> int:
     """Play until SIGTERM. `running`: the pods' commands really run, else every container just says that it does."""
@@ -29,6 +31,10 @@ def run(directory: Path, topology: str, *, running: bool) -> int:
             with running_kubelet(layout, api, pods):
                 ended.wait()
         else:
-            with sandboxes(api, layout.egress_socket, pods) as runtime, running_kubelet(layout, api, pods, runtime):
+            with (
+                sandboxes(api, layout.egress_socket, pods) as runtime,
+                running_kubelet(layout, api, pods, runtime) as kubelet,
+            ):
+                kubelet.orders.slow["*-worker-*"] = _HEAD_START_S
                 ended.wait()
     return 0

@@ -11,6 +11,8 @@ class Orders:
 
     slow: dict[str, float] = field(default_factory=dict)
     """Seconds before the containers of these pods are started."""
+    held: set[str] = field(default_factory=set)
+    """Pods whose containers are not started until they are taken out again."""
     unready: set[str] = field(default_factory=set)
     """Pods that run and never get ready."""
     unpullable: set[str] = field(default_factory=set)
@@ -21,6 +23,9 @@ class Orders:
 
     def delay_s(self, pod: str) -> float:
         return max([seconds for pattern, seconds in self.slow.items() if fnmatchcase(pod, pattern)], default=0.0)
+
+    def holds(self, pod: str) -> bool:
+        return any(fnmatchcase(pod, pattern) for pattern in self.held)
 
     def keeps_unready(self, pod: str) -> bool:
         return any(fnmatchcase(pod, pattern) for pattern in self.unready)

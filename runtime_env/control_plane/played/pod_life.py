@@ -95,6 +95,8 @@ class PodLife(threading.Thread):
         self._publish()
         self._until_there(lambda: check_volumes(self._api, self.pod), self._warn_of_mount)
         self._sleep(self._orders.delay_s(self.pod["metadata"]["name"]))
+        while self._orders.holds(self.pod["metadata"]["name"]):
+            self._sleep(_POLL_S)
         self._state.ip = self._addresses["podIP"]
         self._runtime.open(self.pod, self._state.ip)
         self._files.address(self._state.ip)

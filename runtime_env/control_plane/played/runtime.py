@@ -63,6 +63,11 @@ class PlayedContainer:
         self._codes.append(exit_code)
 
 
+def of_job(pod: Json) -> bool:
+    """Jobs of this project need the world outside: the hub and the bucket."""
+    return _JOB_LABEL in pod["metadata"].get("labels", {})
+
+
 class PlayedRuntime:
     """Init containers and those of jobs succeed at once, others run and are ready."""
 
@@ -72,8 +77,7 @@ class PlayedRuntime:
     def start(self, pod: Json, container: Json, environment: dict[str, str], log: Callable[[str], None]) -> PlayedContainer:
         log(f"played: {container['name']} with {len(environment)} variables")
         started = PlayedContainer()
-        of_job = _JOB_LABEL in pod["metadata"].get("labels", {})
-        if of_job or container in pod["spec"].get("initContainers", []):
+        if of_job(pod) or container in pod["spec"].get("initContainers", []):
             started.fail(0)
         return started
 

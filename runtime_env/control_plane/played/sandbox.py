@@ -25,6 +25,7 @@ from apps.slice.topology import slice_of
 from runtime_env.control_plane.played.api import Api, Json
 from runtime_env.control_plane.played.dns import hosts_file
 from runtime_env.control_plane.played.probes import Probe
+from runtime_env.control_plane.played.runtime import Container, PlayedRuntime, of_job
 from runtime_env.control_plane.played.sandbox_scripts import ADD_POD, IN_CONTAINER, NETWORK, REMOVE_POD
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -76,7 +77,9 @@ class SandboxRuntime:
                 self._write_hosts()
                 self._run(REMOVE_POD, _name(pod))
 
-    def start(self, pod: Json, container: Json, environment: dict[str, str], log: Callable[[str], None]) -> "SandboxContainer":
+    def start(self, pod: Json, container: Json, environment: dict[str, str], log: Callable[[str], None]) -> Container:
+        if of_job(pod):
+            return PlayedRuntime().start(pod, container, environment, log)
         _, ip = self._pods[pod["metadata"]["uid"]]
         command = [*container.get("command", ["/bin/bash", "-c"]), *container.get("args", [])]
         host = pod["spec"].get("hostname") or pod["metadata"]["name"]
