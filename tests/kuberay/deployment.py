@@ -52,7 +52,7 @@ class Deployment:
         write_spec(self.directory, name=self.name, namespace=self.namespace, **changes)
 
     def arguments(self, command: str, *options: str, kubeconfig: Path | None = None) -> list[str]:
-        return [command, str(self.spec), f"--kubeconfig={kubeconfig or self.kubeconfig}", *options]
+        return [command, str(self.spec), *options, f"--kubeconfig={kubeconfig or self.kubeconfig}"]
 
     def run(self, command: str, *options: str, kubeconfig: Path | None = None) -> Outcome:
         """The command, in this process: what takes long is the start of a new Python."""

@@ -120,7 +120,7 @@ def test_from_a_spec_to_an_answer_and_back(flow: Deployment, real_kubelet: Kubel
         assert len(answer(url, stream=True)) > 8
         note("answered")
     assert "ray" in flow.do("logs", "--tail=20").lower()
-    refused = flow.run("deploy", "--timeout=5", str(broken(flow)))
+    refused = flow.run("deploy", str(broken(flow)), "--timeout=5")
     assert refused.code == 2, refused.text
 
     second = flow.directory / "second.yaml"
