@@ -27,6 +27,7 @@ PURE = [
     *(f"apps/checks/{name}.py" for name in ("findings", "schema", "arguments", "parallelism", "tpu_memory")),
     *(f"apps/checks/{name}.py" for name in ("llm_rules", "serve_rules")),
     *(f"apps/engine/sim/{name}.py" for name in ("text", "cache", "scheduler", "protocol", "engine")),
+    *(f"runtime_env/control_plane/played/{name}.py" for name in ("webhook_rules", "pod_status", "dns", "orders")),
 ]
 PRIVATE = {
     "ray.llm._internal": {"apps/engine/server.py", "apps/engine/callbacks.py", "apps/checks/refresh.py"},
@@ -36,6 +37,7 @@ PRIVATE = {
     "fsspec": "apps/weights/store.py",
     "kubernetes": "kuberay/api.py",
     "python_client": "kuberay/clusters.py",
+    "cryptography": "runtime_env/control_plane/pki.py",
     "huggingface_hub": {"apps/weights/sources.py", "runtime_env/local/model.py", "benchmarks/weights_contenders.py"},
 }
 

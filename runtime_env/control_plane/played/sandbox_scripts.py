@@ -2,7 +2,7 @@
 
 # The network that all pods are on, until standard input is closed. $POD_FILES: hosts and resolv.conf.
 NETWORK = """
-mount -t tmpfs none /run
+mount -t tmpfs -o size=1T none /run  # a limit, not a need: /dev/shm is there, and Ray wants room for what it might once keep
 mkdir -p /run/netns /run/pods
 ip link set lo up
 ip link add cni0 type bridge
