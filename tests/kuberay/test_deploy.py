@@ -26,10 +26,8 @@ def head(kubelet: Kubelet) -> Iterator[FakeRay]:
 
 
 @pytest.fixture
-def ray(deployment: Deployment, slice_nodes: Cloud, head: FakeRay) -> Deployment:
+def ray(deployment: Deployment, slice_nodes: Cloud, head: FakeRay) -> Deployment:  # noqa: ARG001
     """A deployment that is ready for apps."""
-    assert slice_nodes
-    assert head
     deployment.do("apply")
     deployment.give_hub_token()
     deployment.do("wait", "--timeout=60")

@@ -8,7 +8,6 @@ import pytest
 from runtime_env.control_plane.played.api import Json, wait_for
 from runtime_env.control_plane.played.cloud import Cloud
 from runtime_env.control_plane.played.kubelet import Kubelet
-from runtime_env.control_plane.played.webhook import TpuWebhook
 from tests.kuberay.deployment import Deployment
 from tests.kuberay.faulty_proxy import FaultyProxy
 from tests.kuberay.plane import ControlPlane
@@ -125,8 +124,8 @@ def test_a_cluster_without_the_webhook(deployment: Deployment, cloud: Cloud) -> 
     assert found["link"].startswith("https://github.com/ai-on-gke/")
 
 
-def test_the_nodes(deployment: Deployment, cloud: Cloud, tpu_webhook: TpuWebhook) -> None:
-    assert tpu_webhook
+@pytest.mark.usefixtures("tpu_webhook")
+def test_the_nodes(deployment: Deployment, cloud: Cloud) -> None:
     assert "0 of 4" in finding(deployment, "TPU nodes")[1]
     cloud.add_tpu_pool("wrong", topology="2x4")
     assert "none 4x4" in finding(deployment, "TPU nodes")[1]
@@ -140,8 +139,8 @@ def test_the_nodes(deployment: Deployment, cloud: Cloud, tpu_webhook: TpuWebhook
     assert "offers 0 of 4 chips" in finding(deployment, "TPU nodes")[1]
 
 
-def test_dranet_is_missing(deployment: Deployment, slice_nodes: Cloud) -> None:
-    assert slice_nodes
+@pytest.mark.usefixtures("slice_nodes")
+def test_dranet_is_missing(deployment: Deployment) -> None:
     assert finding(deployment, "DRANET")[0] == "ok"
     deployment.plane.api.delete(_DEVICE_CLASS)
     severity, evidence, _ = finding(deployment, "DRANET")

@@ -5,7 +5,6 @@ from typing import Any
 import pytest
 
 from runtime_env.control_plane.played.api import Api, Json, wait_for
-from runtime_env.control_plane.played.cloud import Cloud
 from tests.kuberay.deployment import Deployment
 
 pytestmark = pytest.mark.slow
@@ -32,8 +31,8 @@ def everything(api: Api, namespace: str | None = None) -> set[tuple[str, str]]:
     [{}, {"cloud__mode": "autopilot"}, {"kind": "RayService", "metrics": False, "users": ["user:anna@example.com"]}],
     ids=["standard", "autopilot", "service"],
 )
-def test_nothing_is_left_of_an_own_namespace(deployment: Deployment, slice_nodes: Cloud, changes: dict[str, Any]) -> None:
-    assert slice_nodes
+@pytest.mark.usefixtures("slice_nodes")
+def test_nothing_is_left_of_an_own_namespace(deployment: Deployment, changes: dict[str, Any]) -> None:
     api = deployment.plane.api
     before = everything(api)
     deployment.change(**changes)
@@ -48,8 +47,8 @@ def test_nothing_is_left_of_an_own_namespace(deployment: Deployment, slice_nodes
     assert everything(api) == before
 
 
-def test_other_peoples_things_stay(deployment: Deployment, slice_nodes: Cloud) -> None:
-    assert slice_nodes
+@pytest.mark.usefixtures("slice_nodes")
+def test_other_peoples_things_stay(deployment: Deployment) -> None:
     api, ns = deployment.plane.api, deployment.namespace
     deployment.make_namespace()
     wait_for(lambda: api.find(deployment.path("configmaps", "kube-root-ca.crt")), 20, "the namespace is not ready")

@@ -10,7 +10,6 @@ from apps.errors import OperationError
 from kuberay import lock
 from kuberay.api import connect
 from kuberay.kinds import Manifest
-from runtime_env.control_plane.played.cloud import Cloud
 from tests.kuberay.deployment import Deployment
 from tests.kuberay.faulty_proxy import FaultyProxy
 from tests.kuberay.test_wait import following
@@ -68,8 +67,8 @@ def test_a_conflict_of_the_moment_does_not_stop_an_apply(through: Deployment, fa
     assert faulty_proxy.count("PATCH", "*/roles/*") == 2  # the conflict, and the one after it
 
 
-def test_wait_goes_on_through_all_of_it(through: Deployment, faulty_proxy: FaultyProxy, slice_nodes: Cloud) -> None:
-    assert slice_nodes
+@pytest.mark.usefixtures("slice_nodes")
+def test_wait_goes_on_through_all_of_it(through: Deployment, faulty_proxy: FaultyProxy) -> None:
     through.do("apply")
     with following(through) as wait:
         wait.until_said("hub-token")

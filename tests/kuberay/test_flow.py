@@ -53,9 +53,9 @@ def emulated(directory: Path, url: str) -> Path:
 
 
 @pytest.fixture
-def flow(real_deployment: Deployment, real_kubelet: Kubelet, slice_nodes: Cloud) -> Deployment:
-    assert slice_nodes
-    url, _ = stage_here(stand_in(real_kubelet.directory), real_kubelet.directory)  # which all pods see
+def flow(real_deployment: Deployment, real_kubelet: Kubelet, slice_nodes: Cloud) -> Deployment:  # noqa: ARG001
+    """A spec of the emulated app, whose weights lie where all pods see them."""
+    url, _ = stage_here(stand_in(real_kubelet.directory), real_kubelet.directory)
     real_kubelet.orders.held.add("*-worker-*")
     real_deployment.change(model__serve_config=str(emulated(real_deployment.directory, url)), metrics=False)
     return real_deployment

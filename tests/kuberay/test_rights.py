@@ -5,7 +5,6 @@ from pathlib import Path
 import pytest
 
 from runtime_env.control_plane.played.api import Api, wait_for
-from runtime_env.control_plane.played.cloud import Cloud
 from tests.kuberay.deployment import Deployment
 from tests.kuberay.namespaces import made_namespace
 from tests.kuberay.plane import ControlPlane
@@ -31,8 +30,8 @@ def anna(given: Deployment) -> Path:
     return given.plane.kubeconfig_for(_ANNA)
 
 
-def test_every_command_works_for_a_user(given: Deployment, anna: Path, slice_nodes: Cloud) -> None:
-    assert slice_nodes
+@pytest.mark.usefixtures("slice_nodes")
+def test_every_command_works_for_a_user(given: Deployment, anna: Path) -> None:
     given.kubeconfig = anna
     assert "+kind: RayCluster" in given.do("diff")
     assert "made  RayCluster/gemma" in given.do("apply")

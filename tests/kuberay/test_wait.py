@@ -49,8 +49,8 @@ def following(deployment: Deployment, command: str = "wait") -> Iterator[Followi
         process.wait()
 
 
-def test_hosts_wait_for_nodes_and_get_them(deployment: Deployment, cloud: Cloud, tpu_webhook: TpuWebhook) -> None:
-    assert tpu_webhook
+@pytest.mark.usefixtures("tpu_webhook")
+def test_hosts_wait_for_nodes_and_get_them(deployment: Deployment, cloud: Cloud) -> None:
     cloud.add_cpu_pool()
     deployment.do("apply")
     deployment.give_hub_token()
@@ -62,8 +62,8 @@ def test_hosts_wait_for_nodes_and_get_them(deployment: Deployment, cloud: Cloud,
         assert "head ready, 4 of 4 hosts ready after" in wait.until_done()
 
 
-def test_a_quota_that_is_too_small(deployment: Deployment, slice_nodes: Cloud) -> None:
-    assert slice_nodes
+@pytest.mark.usefixtures("slice_nodes")
+def test_a_quota_that_is_too_small(deployment: Deployment) -> None:
     quota = {"metadata": {"name": "tpus"}, "spec": {"hard": {"requests.google.com/tpu": "8"}}}
     api = deployment.plane.api
     deployment.make_namespace()
@@ -76,8 +76,8 @@ def test_a_quota_that_is_too_small(deployment: Deployment, slice_nodes: Cloud) -
         wait.until_said("quota does not let it make a pod", "exceeded quota: tpus", "raise the ResourceQuota", "pods are made")
 
 
-def test_an_image_that_is_not_there(deployment: Deployment, slice_nodes: Cloud, kubelet: Kubelet) -> None:
-    assert slice_nodes
+@pytest.mark.usefixtures("slice_nodes")
+def test_an_image_that_is_not_there(deployment: Deployment, kubelet: Kubelet) -> None:
     kubelet.orders.unpullable.add("*server:0.1.0")
     deployment.do("apply")
     deployment.give_hub_token()
@@ -87,8 +87,8 @@ def test_an_image_that_is_not_there(deployment: Deployment, slice_nodes: Cloud, 
         wait.until_done()
 
 
-def test_a_claim_template_that_is_not_there(deployment: Deployment, slice_nodes: Cloud) -> None:
-    assert slice_nodes
+@pytest.mark.usefixtures("slice_nodes")
+def test_a_claim_template_that_is_not_there(deployment: Deployment) -> None:
     template = deployment.path("resourceclaimtemplates", "gemma-netdev", "resource.k8s.io/v1")
     deployment.do("apply")
     deployment.do("park")
@@ -99,8 +99,8 @@ def test_a_claim_template_that_is_not_there(deployment: Deployment, slice_nodes:
         wait.until_said("4 of 4 hosts ready")
 
 
-def test_network_cards_that_no_node_has(deployment: Deployment, cloud: Cloud, tpu_webhook: TpuWebhook) -> None:
-    assert tpu_webhook
+@pytest.mark.usefixtures("tpu_webhook")
+def test_network_cards_that_no_node_has(deployment: Deployment, cloud: Cloud) -> None:
     cloud.add_cpu_pool()
     cloud.add_tpu_pool("slice-a", dranet=False)
     deployment.do("apply")
@@ -108,8 +108,8 @@ def test_network_cards_that_no_node_has(deployment: Deployment, cloud: Cloud, tp
         wait.until_said("waits for its network claim", "4 cannot allocate all claims")
 
 
-def test_a_secret_that_is_made_by_hand(deployment: Deployment, slice_nodes: Cloud) -> None:
-    assert slice_nodes
+@pytest.mark.usefixtures("slice_nodes")
+def test_a_secret_that_is_made_by_hand(deployment: Deployment) -> None:
     deployment.change(api_keys="our-keys")
     deployment.do("apply")
     with following(deployment) as wait:
@@ -119,8 +119,8 @@ def test_a_secret_that_is_made_by_hand(deployment: Deployment, slice_nodes: Clou
         wait.until_done()
 
 
-def test_a_webhook_that_fails_lets_no_host_be_made(deployment: Deployment, slice_nodes: Cloud, tpu_webhook: TpuWebhook) -> None:
-    assert slice_nodes
+@pytest.mark.usefixtures("slice_nodes")
+def test_a_webhook_that_fails_lets_no_host_be_made(deployment: Deployment, tpu_webhook: TpuWebhook) -> None:
     deployment.do("apply", "--dry-run")
     tpu_webhook.break_down()
     refused = deployment.run("apply")
@@ -131,16 +131,16 @@ def test_a_webhook_that_fails_lets_no_host_be_made(deployment: Deployment, slice
     deployment.until_ready()
 
 
-def test_a_webhook_that_fails_only_for_pods(deployment: Deployment, slice_nodes: Cloud, tpu_webhook: TpuWebhook) -> None:
-    assert slice_nodes
+@pytest.mark.usefixtures("slice_nodes")
+def test_a_webhook_that_fails_only_for_pods(deployment: Deployment, tpu_webhook: TpuWebhook) -> None:
     tpu_webhook.break_down("/mutate")
     deployment.do("apply")
     with following(deployment) as wait:
         wait.until_said("a webhook refuses its pods, or does not answer", "mutate.kuberay-tpu-webhook.google.com", "see doctor")
 
 
-def test_a_spec_that_kuberay_refuses_ends_the_wait_at_once(deployment: Deployment, slice_nodes: Cloud) -> None:
-    assert slice_nodes
+@pytest.mark.usefixtures("slice_nodes")
+def test_a_spec_that_kuberay_refuses_ends_the_wait_at_once(deployment: Deployment) -> None:
     deployment.do("apply")
     deployment.until_ready()
     group = deployment.cluster()["spec"]["workerGroupSpecs"][0]
@@ -150,8 +150,8 @@ def test_a_spec_that_kuberay_refuses_ends_the_wait_at_once(deployment: Deploymen
         assert "KubeRay refuses it" in wait.until_done(code=1)
 
 
-def test_a_lost_host_costs_the_slice_and_is_told(deployment: Deployment, slice_nodes: Cloud, kubelet: Kubelet) -> None:
-    assert slice_nodes
+@pytest.mark.usefixtures("slice_nodes")
+def test_a_lost_host_costs_the_slice_and_is_told(deployment: Deployment, kubelet: Kubelet) -> None:
     deployment.do("apply")
     before = deployment.until_ready()
     hosts = {pod["metadata"]["uid"] for pod in deployment.hosts()}
@@ -168,8 +168,8 @@ def test_a_lost_host_costs_the_slice_and_is_told(deployment: Deployment, slice_n
     assert head["metadata"]["uid"] in {pod["metadata"]["uid"] for pod in deployment.pods()}
 
 
-def test_park_gives_the_hosts_back_and_unpark_brings_them_again(deployment: Deployment, slice_nodes: Cloud) -> None:
-    assert slice_nodes
+@pytest.mark.usefixtures("slice_nodes")
+def test_park_gives_the_hosts_back_and_unpark_brings_them_again(deployment: Deployment) -> None:
     deployment.do("apply")
     deployment.give_hub_token()
     before = {pod["metadata"]["uid"] for pod in deployment.until_ready()}
@@ -181,10 +181,8 @@ def test_park_gives_the_hosts_back_and_unpark_brings_them_again(deployment: Depl
     assert not before & {pod["metadata"]["uid"] for pod in deployment.pods()}
 
 
-def test_an_api_server_that_restarts_in_the_middle(
-    deployment: Deployment, cloud: Cloud, tpu_webhook: TpuWebhook, control_plane: ControlPlane
-) -> None:
-    assert tpu_webhook
+@pytest.mark.usefixtures("tpu_webhook")
+def test_an_api_server_that_restarts_in_the_middle(deployment: Deployment, cloud: Cloud, control_plane: ControlPlane) -> None:
     cloud.add_cpu_pool()
     deployment.do("apply")
     deployment.give_hub_token()
@@ -206,8 +204,8 @@ def test_the_deadline_is_kept_and_names_every_reason(deployment: Deployment, clo
     assert late.err.count("waits for a node") >= 4
 
 
-def test_an_operator_that_does_not_look(deployment: Deployment, slice_nodes: Cloud, control_plane: ControlPlane) -> None:
-    assert slice_nodes
+@pytest.mark.usefixtures("slice_nodes")
+def test_an_operator_that_does_not_look(deployment: Deployment, control_plane: ControlPlane) -> None:
     with control_plane.paused("ray-operator"):
         deployment.do("apply")
         late = deployment.run("wait", "--timeout=1")

@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 
 from runtime_env.control_plane import build
-from runtime_env.control_plane.played.cloud import Cloud
 from runtime_env.control_plane.played.kubelet import Kubelet
 from runtime_env.local.preflight import free_ports
 from tests.kuberay import fake_gcloud
@@ -90,10 +89,8 @@ def ray() -> Iterator[tuple[FakeRay, int]]:
         yield found
 
 
-def test_the_documents_commands_do_what_it_says(
-    shell: Shell, kubelet: Kubelet, slice_nodes: Cloud, ray: tuple[FakeRay, int]
-) -> None:
-    assert slice_nodes
+@pytest.mark.usefixtures("slice_nodes")
+def test_the_documents_commands_do_what_it_says(shell: Shell, kubelet: Kubelet, ray: tuple[FakeRay, int]) -> None:
     fake, fake_port = ray
     for port in (8000, 8265):
         kubelet.listen("gemma-head-*", port, fake_port)
