@@ -1,7 +1,7 @@
 """What applying a spec would change, and applying it: object by object, in order, unchanged ones left alone."""
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -41,23 +41,24 @@ class Change:
         return "".join(difflib.unified_diff(before, after, f"{name} (there)", f"{name} (wanted)"))
 
 
-def plan(api: Api, manifests: Iterable[tuple[Part, Manifest]], *, force: bool = False) -> list[Change]:
+def plan(api: Api, manifests: Iterable[tuple[Part, Manifest]], *, force: Container[str] = ()) -> list[Change]:
     """What would change, by a dry run of the API server, which also refuses what it would not take.
 
     Raises:
-        ApiError: the server refuses an object, or another manager holds a field (`force` takes it over).
+        ApiError: the server refuses an object, or another manager holds a field (taken over of the kinds in `force`).
     """
     found: list[Change] = []
     namespaces_to_come: set[str] = set()
     for part, manifest in manifests:
-        change = _plan_one(api, part, manifest, force=force, namespaces_to_come=namespaces_to_come)
+        forced = manifest["kind"] in force
+        change = _plan_one(api, part, manifest, force=forced, namespaces_to_come=namespaces_to_come)
         if manifest["kind"] == "Namespace" and change.verb == "create":
             namespaces_to_come.add(manifest["metadata"]["name"])
         found.append(change)
     return found
 
 
-def carry_out(api: Api, clusters: Clusters, change: Change, *, force: bool = False) -> None:
+def carry_out(api: Api, clusters: Clusters, change: Change, *, force: Container[str] = ()) -> None:
     """Apply one object.
 
     Raises:
@@ -71,10 +72,11 @@ def carry_out(api: Api, clusters: Clusters, change: Change, *, force: bool = Fal
             f"{title(change.manifest)} is not as the spec wants it, and you may not change it: someone who may has to run "
             "`scripts/cluster.py apply` first"
         )
+    forced = change.manifest["kind"] in force
     if change.manifest["kind"] == "RayCluster":
-        clusters.apply(change.manifest, force=force)
+        clusters.apply(change.manifest, force=forced)
     else:
-        api.apply(change.manifest, force=force)
+        api.apply(change.manifest, force=forced)
 
 
 def restarts_pods(change: Change) -> bool:

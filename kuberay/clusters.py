@@ -57,9 +57,10 @@ class KubeRayClient:
             done = self._theirs.create_ray_cluster(body=manifest, k8s_namespace=namespace)
         else:
             done = self._theirs.patch_ray_cluster(name=name, ray_patch=manifest, k8s_namespace=namespace)
-        if not done:
+        found = self._api.get("RayCluster", name, namespace)
+        if not done or found is None:
             raise _failed(name)
-        return self._api.apply(manifest, force=True)  # their fields become ours, or they would be in the way of the next apply
+        return found
 
     def suspend(self, name: str, namespace: str, *, suspended: bool) -> None:
         change = {"spec": {"suspend": suspended}}

@@ -7,7 +7,7 @@ from apps.progress_line import Progress
 from kuberay import change, deploy, names, reasons, remove, wait
 from kuberay.api import Api
 from kuberay.clusters import Clusters, clusters
-from kuberay.commands.shared import Options, api_of, app_names, checked, say_counts
+from kuberay.commands.shared import Options, api_of, app_names, checked, say_counts, taken_over
 from kuberay.dashboard import dashboard
 from kuberay.kinds import Manifest, title
 from kuberay.render import manifests
@@ -18,7 +18,7 @@ from kuberay.state import read_state
 def apply(options: Options) -> None:
     """Make the cluster what the spec says."""
     api, wanted = api_of(options), checked(options)
-    changes = change.plan(api, manifests(wanted.spec, wanted.serve_text), force=options.force)
+    changes = change.plan(api, manifests(wanted.spec, wanted.serve_text), force=taken_over(options))
     if any(map(change.restarts_pods, changes)) and not (options.yes or options.dry_run):
         raise OperationError(
             "this changes the pods of a running cluster: KubeRay ends them all, the model is away until it is loaded and "
@@ -27,7 +27,7 @@ def apply(options: Options) -> None:
     backend = clusters(api, options.backend)
     for one in changes:
         if not options.dry_run:
-            change.carry_out(api, backend, one, force=options.force)
+            change.carry_out(api, backend, one, force=taken_over(options))
         print(f"{_WORDS[one.verb]:>18}  {title(one.manifest)}")
     if not options.dry_run:
         _make_token(api, wanted.spec)

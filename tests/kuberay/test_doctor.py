@@ -173,7 +173,7 @@ def test_a_slice_with_a_host_twice(deployment: Deployment, control_plane: Contro
     deployment.do("apply")
     deployment.until_ready()
     with control_plane.paused("ray-operator"):
-        adopt(deployment, "twin", {})
+        adopt(deployment, "twin", {"ray.io/replica-host-index": "0"})
         severity, evidence, _ = finding(deployment, "slice")
     assert (severity, "has hosts [0, 0, 1, 2, 3] of 4" in evidence) == ("warning", True)
 

@@ -91,6 +91,7 @@ def test_an_image_that_is_not_there(deployment: Deployment, kubelet: Kubelet) ->
 def test_a_claim_template_that_is_not_there(deployment: Deployment) -> None:
     template = deployment.path("resourceclaimtemplates", "gemma-netdev", "resource.k8s.io/v1")
     deployment.do("apply")
+    deployment.until_ready()
     deployment.do("park")
     deployment.plane.api.delete(template)
     with following(deployment, command="unpark") as wait:

@@ -19,8 +19,8 @@ def run(directory: Path, topology: str, *, running: bool) -> int:
     layout = Layout(directory)
     api, pods = Api(layout.kubeconfig), directory / "pods"
     pods.mkdir(exist_ok=True)
+    Cloud(api).remove_all()  # of a run that was killed
     cloud = Cloud(api)
-    cloud.remove_all()  # of a run that was killed
     cloud.add_cpu_pool(nodes=2)
     cloud.add_tpu_pool("slice-a", topology)
     ended = Event()
