@@ -137,7 +137,7 @@ def test_from_a_spec_to_an_answer_and_back(flow: Deployment, real_kubelet: Kubel
     note("its apps are missed")
     flow.do("wait", f"--timeout={_READY_S}")
     note("ready again")
-    assert "running: llm" in flow.do("deploy", "--last", f"--timeout={_READY_S}")
+    assert "running: llm" in flow.do("deploy", "--last", f"--timeout={2 * _READY_S}")
     with forwarded(flow) as url:
         assert answer(url)
     note("answered again")
