@@ -54,6 +54,19 @@ def weights_url() -> str | None:
     return os.environ.get("WEIGHTS_URL")
 
 
+def compile_cache_directory() -> str | None:
+    """Where XLA keeps compiled programs on a host's disk, in vLLM TPU's own variable for it (`VLLM_XLA_CACHE_PATH`)."""
+    return os.environ.get("VLLM_XLA_CACHE_PATH")
+
+
+def ray_token() -> str | None:
+    """This user's token for Ray's dashboard, from where Ray's own commands take it; None where there is none."""
+    if token := os.environ.get("RAY_AUTH_TOKEN"):
+        return token
+    path = Path(os.environ.get("RAY_AUTH_TOKEN_PATH") or Path.home() / ".ray" / "auth_token")
+    return path.read_text().strip() if path.is_file() else None
+
+
 def engine_class() -> str | None:
     """Import path of an engine that replaces vLLM's, in Ray Serve LLM's own variable for it (`RAYLLM_VLLM_ENGINE_CLS`)."""
     return os.environ.get("RAYLLM_VLLM_ENGINE_CLS")

@@ -50,7 +50,7 @@ def deploy(api: Api, spec: Spec, dashboard: Dashboard, config: Config, *, alone:
     record = _record(spec)
     with lock.held(api, record, _LOCK_S):
         whole = config if alone else merged(config, dashboard.serve())
-        _serve_deploy(dashboard, whole)
+        serve_deploy(dashboard, whole)
         data = {"data": {_KEY: yaml.safe_dump(whole, sort_keys=False)}}
         api.patch("ConfigMap", record["metadata"]["name"], spec.namespace, data)
     return whole
@@ -93,7 +93,7 @@ def _record(spec: Spec) -> Manifest:
     return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": {}}
 
 
-def _serve_deploy(dashboard: Dashboard, config: Config) -> None:
+def serve_deploy(dashboard: Dashboard, config: Config) -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "serve.yaml"
         path.write_text(yaml.safe_dump(config, sort_keys=False))

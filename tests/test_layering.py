@@ -7,8 +7,10 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 ALLOWED = {
     "apps": set(),
-    "kuberay": {f"apps.{name}" for name in ("slice", "checks", "errors", "settings", "serve_status", "progress_line")},
-    "runtime_env": {"apps"},
+    "kuberay": {
+        f"apps.{name}" for name in ("slice", "checks", "weights", "errors", "settings", "serve_status", "progress_line")
+    },
+    "runtime_env": {"apps", "kuberay.observability"},
     "benchmarks": {"apps", "runtime_env"},
 }
 PURE = [
@@ -20,9 +22,12 @@ PURE = [
         "apps/chat_args.py",
         "apps/serve_status.py",
     ),
-    *(f"kuberay/{name}.py" for name in ("names", "quantity", "kinds", "agreement", "reasons")),
+    *(f"kuberay/{name}.py" for name in ("names", "quantity", "kinds", "agreement", "reasons", "rollout/effects")),
     *(f"kuberay/manifests/{name}.py" for name in ("pods", "ray", "network", "access", "operation")),
     *(f"apps/slice/{name}.py" for name in ("topology", "models", "memory", "roofline", "hosts", "replica")),
+    *(f"apps/slice/{name}.py" for name in ("stages", "efficiency")),
+    *(f"benchmarks/planner/{name}.py" for name in ("names", "candidates", "predict", "plan", "recommend", "case", "agreement")),
+    *(f"benchmarks/planner/{name}.py" for name in ("plain", "hlo")),
     *(f"apps/weights/{name}.py" for name in ("receipt", "manifest", "crc32c", "retry", "share", "local_copy", "replica_args")),
     *(f"apps/checks/{name}.py" for name in ("findings", "schema", "arguments", "parallelism", "tpu_memory")),
     *(f"apps/checks/{name}.py" for name in ("llm_rules", "serve_rules")),
@@ -38,6 +43,7 @@ PRIVATE = {
     "kubernetes": "kuberay/api.py",
     "python_client": "kuberay/clusters.py",
     "cryptography": "runtime_env/control_plane/pki.py",
+    "jax": {f"benchmarks/planner/{name}.py" for name in ("program", "attention", "compile_cases")},
     "huggingface_hub": {"apps/weights/sources.py", "runtime_env/local/model.py", "benchmarks/weights_contenders.py"},
 }
 

@@ -9,9 +9,9 @@ from typing import Any
 import ray
 from ray.llm._internal.common.callbacks.base import CallbackBase
 
+from apps.engine.before_start import bring
 from apps.weights.cache import resolve_source
-from apps.weights.for_replica import bring_weights
-from apps.weights.replica_args import PrefetchArgs
+from apps.weights.replica_args import prefetch_args
 
 
 class LocalWeights(CallbackBase):
@@ -35,10 +35,11 @@ class Prefetch(CallbackBase):
     """
 
     async def on_before_node_init(self) -> None:
-        args = PrefetchArgs(**self.kwargs)
-        source = str(self.llm_config.model_loading_config.model_source)
-        await bring_weights(args, source, _nodes(self.ctx.placement_group))
-        self.ctx.run_init_node = args.mode == "stream"  # where there is nothing left to download, Ray need not look
+        config = self.llm_config.model_dump()
+        await bring(config, _nodes(self.ctx.placement_group))
+        self.ctx.run_init_node = (
+            prefetch_args(config).mode == "stream"
+        )  # where there is nothing left to download, Ray need not look
 
 
 def _nodes(placement_group: Any) -> list[str]:

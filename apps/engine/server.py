@@ -20,6 +20,7 @@ with without_gc():
     from ray.llm._internal.serve.engines.vllm.vllm_engine import VLLMEngine
     from ray.serve.llm import LLMConfig
 
+from apps.compile_cache.programs import Programs
 from apps.engine.callbacks import LocalWeights
 from apps.engine.forked_core import forked_engine_core
 from apps.limits import BodyLimit
@@ -84,6 +85,9 @@ class Server(LLMServer):
         if self.watchdog:
             _use_placement_group(self._llm_config, self.watchdog.placement_group)
         await self.engine.start()
+        self._programs = Programs.of(self._llm_config.model_dump())
+        if self._programs:
+            self._programs.keep()
 
     async def check_health(self) -> None:
         if self.watchdog:

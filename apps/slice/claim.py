@@ -17,6 +17,7 @@ from ray.util.tpu import slice_placement_group
 
 from apps.errors import OperationError
 from apps.slice.hosts import SLICE_NAME, Host, describe_missing, living_hosts, missing
+from apps.slice.metrics import SliceMetrics
 from apps.slice.quarantine import set_aside
 from apps.slice.replica import head_resource
 from apps.slice.topology import Slice
@@ -72,8 +73,9 @@ async def hold_slice(shape: Slice, bundle: dict[str, float], timeout_s: float) -
 
 async def _wait_for_hosts(name: str, shape: Slice, timeout_s: float) -> tuple[Host, ...]:
     deadline = time.monotonic() + timeout_s
-    said = 0.0
+    said, metrics = 0.0, SliceMetrics(name, shape.hosts)
     while missing(hosts := (slices := await _slices(shape)).get(name, {}), shape.hosts):
+        metrics.ready(len(hosts))
         problem = describe_missing(f"slice {name}", hosts, shape.hosts)
         if other := await asyncio.to_thread(_free_whole_slice, slices, shape):
             set_aside(name, shape, head_resource(shape))

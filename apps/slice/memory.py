@@ -1,7 +1,7 @@
 """What a model needs of each chip's memory, and what it leaves for the KV cache.
 
-Agrees within 5 % with libtpu's compiler for v6e (tests/slice/test_memory.py has its figures). It knows two ways to keep the
-KV cache: as vLLM on TPU allocates it today, and as the model would allow.
+Agrees within 5 % with libtpu's compiler for v6e (docs/layouts.md has its figures). It knows three ways to keep the KV cache:
+as vLLM on TPU allocates it today, and two as the model would allow.
 """
 
 from dataclasses import dataclass
@@ -9,10 +9,12 @@ from enum import Enum
 
 from apps.errors import UserError
 from apps.slice.models import ModelShape
+from apps.slice.stages import Stage, stages
 from apps.slice.topology import Generation
 
 DTYPE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2, "fp8": 1, "fp8_e5m2": 1, "fp8_e4m3": 1, "int8": 1}
 _BF16 = 2
+_FLOAT32 = 4
 
 
 class KvLayout(Enum):
@@ -33,19 +35,28 @@ class Layout:
     shape: ModelShape
     tensor_parallel: int
     data_parallel: int = 1
+    pipeline_parallel: int = 1
     dtype: str = "bfloat16"
     """Of the layers' weights; embedding and vision stay in bfloat16 when this is narrower."""
     kv_dtype: str = "bfloat16"
     kv_layout: KvLayout = KvLayout.VLLM_TPU
     vision: bool = False
-    """Whether the vision encoder is loaded, on every chip as a whole (which part of it is sharded is not known)."""
+    """Whether the vision encoder is loaded: sharded as the layers are, on every stage (tpu-inference 0.29: gemma4_mm)."""
 
     def __post_init__(self) -> None:
         for name in ("dtype", "kv_dtype"):
             if getattr(self, name) not in DTYPE_BYTES:
                 raise UserError(f"{name} is {getattr(self, name)!r}: give one of {', '.join(DTYPE_BYTES)}")
-        if self.tensor_parallel < 1 or self.data_parallel < 1:
-            raise UserError(f"tensor and data parallelism are {self.tensor_parallel} and {self.data_parallel}: at least 1 each")
+        sizes = (self.tensor_parallel, self.data_parallel, self.pipeline_parallel)
+        if min(sizes) < 1 or self.pipeline_parallel > self.shape.layers:
+            raise UserError(
+                f"tensor, data and pipeline parallelism are {sizes}: at least 1 each, and no more stages than the "
+                f"{self.shape.layers} layers"
+            )
+
+    @property
+    def chips(self) -> int:
+        return self.tensor_parallel * self.data_parallel * self.pipeline_parallel
 
 
 @dataclass(frozen=True)
@@ -62,62 +73,136 @@ class ChipMemory:
         return self.weights + self.kv_cache + self.program
 
 
+def usable_bytes(generation: Generation) -> int:
+    """Bytes of a chip that a program can use, as far as it is known."""
+    return generation.usable_hbm_bytes or generation.hbm_bytes
+
+
+def model_stages(layout: Layout) -> tuple[Stage, ...]:
+    """The stages of a layout, one where there is no pipeline."""
+    return stages(layout.shape, layout.pipeline_parallel)
+
+
+def checkpoint_bytes(shape: ModelShape) -> int:
+    """Bytes of the published weights (bfloat16, with the vision encoder), which every start reads whatever the layout is."""
+    return _BF16 * (shape.text_parameters + shape.vision_parameters)
+
+
 def weight_bytes_per_chip(layout: Layout) -> float:
-    """Bytes of weights on each chip."""
+    """Bytes of weights on each chip of the stage that has the most."""
+    return max(stage_weight_bytes(layout, stage) for stage in model_stages(layout))
+
+
+def read_weight_bytes_per_chip(layout: Layout) -> float:
+    """Bytes of weights that a step of text reads on the chips of all stages, one chip of each."""
     shape = layout.shape
     width = DTYPE_BYTES[layout.dtype]
-    embedding = shape.embedding_parameters * max(width, _BF16)
-    vision = shape.vision_parameters * max(width, _BF16) if layout.vision else 0
-    return (shape.layer_parameters * width + embedding) / layout.tensor_parallel + vision
+    return (shape.layer_parameters * width + shape.embedding_parameters * max(width, _BF16)) / layout.tensor_parallel
 
 
 def kv_bytes_per_chip(layout: Layout, context: int) -> float:
-    """Bytes of KV cache that one sequence of `context` tokens takes on each chip of its data-parallel group."""
-    kept = context if layout.kv_layout is KvLayout.VLLM_TPU else min(context, layout.shape.window)
-    return _kv_bytes(layout, sliding_tokens=kept, global_tokens=context)
+    """Bytes of KV cache that one sequence of `context` tokens takes on each chip of its group's largest stage."""
+    return max(_kept(layout, stage, context) for stage in model_stages(layout))
 
 
 def kv_read_bytes_per_chip(layout: Layout, context: int) -> float:
-    """Bytes of KV cache that attention reads on each chip for a sequence: of sliding layers the window, whatever is kept."""
-    return _kv_bytes(layout, sliding_tokens=min(context, layout.shape.window), global_tokens=context)
+    """Bytes of KV cache that attention reads on the chips of all stages for a sequence, one chip of each.
+
+    Of sliding layers the window, whatever is kept.
+    """
+    window = min(context, layout.shape.window)
+    return sum(_kv_bytes(layout, stage, window, context) for stage in model_stages(layout))
 
 
-def program_bytes_per_chip(layout: Layout) -> float:
-    """Bytes of temporaries of a step: the compiler keeps a copy of the tied embedding in the form that the logits need."""
-    return layout.shape.embedding_parameters * _BF16 / layout.tensor_parallel
+def program_bytes_per_chip(layout: Layout, tokens: int) -> float:
+    """Bytes of temporaries of a step with `tokens` tokens in each data-parallel group: its activations, at the least.
+
+    The residual stream is whole on each chip, in float32 where it is normed and summed; the feed-forward is cut.
+    """
+    shape = layout.shape
+    stream = shape.hidden * (2 * _FLOAT32 + 2 * _BF16)
+    return tokens * (stream + 2 * shape.ffn * _BF16 / layout.tensor_parallel)
 
 
-def chip_memory(layout: Layout, sequences: int, context: int) -> ChipMemory:
-    """Memory of each chip with `sequences` of `context` tokens at once, over all data-parallel groups together."""
-    per_group = -(-sequences // layout.data_parallel)
-    kv_cache = per_group * kv_bytes_per_chip(layout, context)
-    return ChipMemory(weight_bytes_per_chip(layout), kv_cache, program_bytes_per_chip(layout))
+def chip_memory(layout: Layout, sequences: int, context: int, step_tokens: int | None = None) -> ChipMemory:
+    """Memory of each chip with `sequences` of `context` tokens at once, over all data-parallel groups together.
+
+    Args:
+        layout: where there are several stages, the answer is for the one that needs the most.
+        sequences: running at once.
+        context: tokens of each.
+        step_tokens: tokens of a step in each group; None for decoding, which has one for each sequence.
+    """
+    return _stage_memory(layout, fullest_stage(layout, sequences, context, step_tokens), sequences, context, step_tokens)
+
+
+def fullest_stage(layout: Layout, sequences: int, context: int, step_tokens: int | None = None) -> Stage:
+    """The stage whose chips need the most memory; arguments as for `chip_memory`."""
+    return max(model_stages(layout), key=lambda stage: _stage_memory(layout, stage, sequences, context, step_tokens).total)
 
 
 def kv_budget_per_chip(layout: Layout, generation: Generation, utilization: float) -> float:
-    """Bytes of each chip that are left for the KV cache when the engine takes `utilization` (0 to 1) of the usable memory."""
-    usable = generation.usable_hbm_bytes or generation.hbm_bytes
-    return utilization * usable - weight_bytes_per_chip(layout) - program_bytes_per_chip(layout)
+    """Bytes of each chip that are left for the KV cache when the engine takes `utilization` (0 to 1) of the usable memory.
+
+    As tpu-inference counts (tpu_worker: determine_available_memory): a step's temporaries live in what it does not take.
+    """
+    return utilization * usable_bytes(generation) - weight_bytes_per_chip(layout)
 
 
 def kv_tokens(layout: Layout, generation: Generation, utilization: float) -> int:
     """Tokens that the cache of one data-parallel group holds, under a layout that takes the same for each token; at least 0."""
-    return max(0, int(kv_budget_per_chip(layout, generation, utilization) / kv_bytes_per_chip(layout, 1)))
+    allowed = utilization * usable_bytes(generation)
+    held = ((allowed - stage_weight_bytes(layout, stage)) / _kept(layout, stage, 1) for stage in model_stages(layout))
+    return max(0, int(min(held)))
+
+
+def most_sequences(layout: Layout, generation: Generation, utilization: float, context: int) -> int:
+    """Sequences of `context` tokens that the caches of all data-parallel groups hold at once, under any KV layout."""
+    allowed = utilization * usable_bytes(generation)
+    held = ((allowed - stage_weight_bytes(layout, stage)) / _kept(layout, stage, context) for stage in model_stages(layout))
+    return max(0, int(min(held))) * layout.data_parallel
 
 
 def global_kv_bytes_per_chip(layout: Layout) -> float:
-    """Bytes of KV cache of the global layers alone, on each chip for each token."""
-    return _kv_bytes(layout, sliding_tokens=0, global_tokens=1)
+    """Bytes of KV cache of the global layers alone, of all stages, on one chip of each, for each token."""
+    return sum(_kv_bytes(layout, stage, 0, 1) for stage in model_stages(layout))
 
 
-def _kv_bytes(layout: Layout, *, sliding_tokens: int, global_tokens: int) -> float:
-    shape = layout.shape
-    sliding = shape.sliding_layers * _heads_per_chip(layout, shape.sliding_kv_heads) * shape.sliding_head_dim
-    wide = shape.global_layers * _heads_per_chip(layout, shape.global_kv_heads) * shape.global_head_dim
-    return 2 * DTYPE_BYTES[layout.kv_dtype] * (sliding * sliding_tokens + wide * global_tokens)
+def stored_heads_per_chip(layout: Layout, heads: int) -> float:
+    """KV heads that a chip stores of a layer with `heads`.
 
-
-def _heads_per_chip(layout: Layout, heads: int) -> float:
+    tpu-inference packs K and V heads into 32-bit words (kernel.get_kv_cache_shape), four of one byte: a lone head of a
+    1-byte cache therefore takes as much as one of two bytes.
+    """
     if layout.kv_layout is KvLayout.IDEAL:
         return heads / layout.tensor_parallel
-    return max(1, heads / layout.tensor_parallel)
+    own = max(1, heads / layout.tensor_parallel)
+    word = _FLOAT32 // DTYPE_BYTES[layout.kv_dtype]
+    return -(-2 * own // word) * word / 2
+
+
+def stage_weight_bytes(layout: Layout, stage: Stage) -> float:
+    """Bytes of weights on each chip of a stage."""
+    width = DTYPE_BYTES[layout.dtype]
+    wide = max(width, _BF16)
+    embedding = layout.shape.embedding_parameters * wide if stage.embeds else 0
+    vision = layout.shape.vision_parameters * wide if layout.vision else 0
+    return (layout.shape.parameters_of(stage.sliding, stage.wide) * width + embedding + vision) / layout.tensor_parallel
+
+
+def _stage_memory(layout: Layout, stage: Stage, sequences: int, context: int, step_tokens: int | None) -> ChipMemory:
+    per_group = -(-sequences // layout.data_parallel)
+    program = program_bytes_per_chip(layout, per_group if step_tokens is None else step_tokens)
+    return ChipMemory(stage_weight_bytes(layout, stage), per_group * _kept(layout, stage, context), program)
+
+
+def _kept(layout: Layout, stage: Stage, context: int) -> float:
+    in_sliding = context if layout.kv_layout is KvLayout.VLLM_TPU else min(context, layout.shape.window)
+    return _kv_bytes(layout, stage, in_sliding, context)
+
+
+def _kv_bytes(layout: Layout, stage: Stage, sliding_tokens: int, global_tokens: int) -> float:
+    shape = layout.shape
+    sliding = stage.sliding * stored_heads_per_chip(layout, shape.sliding_kv_heads) * shape.sliding_head_dim
+    wide = stage.wide * stored_heads_per_chip(layout, shape.global_kv_heads) * shape.global_head_dim
+    return 2 * DTYPE_BYTES[layout.kv_dtype] * (sliding * sliding_tokens + wide * global_tokens)

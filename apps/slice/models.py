@@ -42,13 +42,21 @@ class ModelShape:
     @property
     def layer_parameters(self) -> int:
         """Parameters of all layers: attention, feed-forward and norms."""
-        sliding = self._layer(self.sliding_head_dim, self.sliding_kv_heads, projections=2)
-        wide = self._layer(self.global_head_dim, self.global_kv_heads, projections=1 if self.global_k_equals_v else 2)
-        return self.sliding_layers * sliding + self.global_layers * wide
+        return self.parameters_of(self.sliding_layers, self.global_layers)
 
     @property
     def text_parameters(self) -> int:
         return self.layer_parameters + self.embedding_parameters
+
+    def is_global(self, layer: int) -> bool:
+        """Whether a layer (from 0) is global: evenly spread, each after its share of sliding ones, as in all Gemma models."""
+        return (layer + 1) % (self.layers // self.global_layers) == 0
+
+    def parameters_of(self, sliding: int, wide: int) -> int:
+        """Parameters of so many sliding and global (wide) layers."""
+        one_sliding = self._layer(self.sliding_head_dim, self.sliding_kv_heads, projections=2)
+        one_wide = self._layer(self.global_head_dim, self.global_kv_heads, projections=1 if self.global_k_equals_v else 2)
+        return sliding * one_sliding + wide * one_wide
 
     def _layer(self, head_dim: int, kv_heads: int, projections: int) -> int:
         attention = self.hidden * head_dim * (2 * self.query_heads + projections * kv_heads)
@@ -82,6 +90,22 @@ def recorded_shape(model_id: str) -> ModelShape | None:
     return _RECORDS.get(model_id)
 
 
+def shape_named(name: str) -> ModelShape:
+    """The record of a model by its Hugging Face id or the last part of it, in any case, with or without `-it`.
+
+    Raises:
+        UserError: there is no record of it; the message names the ones that there are.
+    """
+    short = {_short(model_id): shape for model_id, shape in _RECORDS.items()}
+    if _short(name) not in short:
+        raise UserError(f"model {name!r} is not recorded in apps/slice/models.py: give one of {', '.join(short)}")
+    return short[_short(name)]
+
+
+def _short(model_id: str) -> str:
+    return model_id.rpartition("/")[2].lower().removesuffix("-it")
+
+
 def shape_from_config(config: dict[str, Any]) -> ModelShape:
     """The shape from a config.json of the Gemma 3 or 4 families, in the field names of transformers.
 
@@ -94,6 +118,8 @@ def shape_from_config(config: dict[str, Any]) -> ModelShape:
             raise UserError(f"config.json: {part} is {text[part]!r}: memory of such models is not known here")
     try:
         kinds = text["layer_types"]
+        if "full_attention" not in kinds:
+            raise UserError("config.json: layer_types has no full_attention: such a model is not known here")
         return ModelShape(
             sliding_layers=kinds.count("sliding_attention"),
             global_layers=kinds.count("full_attention"),

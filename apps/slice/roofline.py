@@ -1,12 +1,13 @@
 """The least time that a step of the model can take on a slice: what its chips must read and compute, at their peak rates.
 
-A lower bound, not a prediction: links between chips, launches and sampling cost nothing here.
+A lower bound, not a prediction: links between chips, launches and sampling cost nothing here. `ceilings` says what follows
+from it for a whole slice under a load, so that a figure that no chip can reach is refused.
 """
 
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from apps.slice.memory import Layout, kv_read_bytes_per_chip, weight_bytes_per_chip
+from apps.slice.memory import Layout, kv_read_bytes_per_chip, read_weight_bytes_per_chip
 from apps.slice.models import ModelShape
 from apps.slice.topology import Generation
 
@@ -21,21 +22,127 @@ class Chunk:
 
 
 def step_seconds(layout: Layout, generation: Generation, chunks: Iterable[Chunk]) -> float:
-    """Seconds for one step over `chunks`, the sequences of one data-parallel group."""
+    """Seconds of a step over `chunks`, the sequences of one data-parallel group, through all stages of a pipeline in turn."""
     chunks = list(chunks)
-    read = weight_bytes_per_chip(layout) + sum(kv_read_bytes_per_chip(layout, c.context + c.tokens) for c in chunks)
-    flops = sum(_flops(layout.shape, chunk) for chunk in chunks) / layout.tensor_parallel
-    return max(read / generation.hbm_bytes_per_s, flops / _peak(layout, generation))
+    read = sum(kv_read_bytes_per_chip(layout, chunk.context + chunk.tokens) for chunk in chunks)
+    return _seconds(layout, generation, read, sum(_flops(layout.shape, chunk) for chunk in chunks))
+
+
+def decode_seconds(layout: Layout, generation: Generation, sequences: int, context: int) -> float:
+    """`step_seconds` for one token each of so many sequences that have `context` tokens."""
+    read = sequences * kv_read_bytes_per_chip(layout, context + 1)
+    return _seconds(layout, generation, read, sequences * _flops(layout.shape, Chunk(1, context)))
+
+
+def prompt_seconds(layout: Layout, generation: Generation, prompt: int) -> float:
+    """Seconds that the arithmetic of a prompt of so many tokens takes, on the chips of one stage after the other."""
+    return _flops(layout.shape, Chunk(prompt, 0)) / layout.tensor_parallel / peak_ops(layout, generation)
+
+
+def peak_ops(layout: Layout, generation: Generation) -> float:
+    """Operations per second of one chip: its int8 rate for int8 weights where it has one, else its bfloat16 rate.
+
+    8-bit floats are multiplied as bfloat16 on v6e and older (tpu-inference's table of accelerated types).
+    """
+    narrow = layout.dtype == "int8" and generation.int8_ops
+    return narrow or generation.bf16_flops
+
+
+@dataclass(frozen=True)
+class Load:
+    """What was running when something was measured."""
+
+    sequences: int
+    """Decoding at once, over all data-parallel groups; the mean of it is good enough, as steps grow faster than it."""
+    context: int = 0
+    """Tokens of each while it decodes, at the least: its prompt."""
+    prompt: int = 1
+    """Prompt tokens of a request that are computed, at the least; those found in a prefix cache do not count."""
+
+
+@dataclass(frozen=True)
+class Ceilings:
+    """What a layout on its chips cannot exceed under a load, all chips together. Whoever measured more did not measure that.
+
+    They hold for one new token per step and sequence, so not with speculative decoding.
+
+        >>> from apps.slice.models import GEMMA_4_31B
+        >>> from apps.slice.topology import GENERATIONS
+        >>> four_chips = ceilings(Layout(GEMMA_4_31B, tensor_parallel=4, dtype="int8"), GENERATIONS["v6e"], Load(1))
+        >>> four_chips.refusals(prompt_tok_per_s=463_345)
+        ['463,345 prompt tok/s is 3.7 times what 4 v6e chips can reach at most (125,375)']
+    """
+
+    chips: str
+    """How many of what, for people."""
+    output_tok_per_s: float
+    """Of all sequences together."""
+    prompt_tok_per_s: float
+    """The layers' multiplications at the chips' peak; attention and logits cost nothing here, whatever the load is."""
+    tpot_s: float
+    """Least mean time between the tokens of a sequence."""
+    ttft_s: float
+    """Least time to a request's first token."""
+
+    def refusals(
+        self,
+        *,
+        output_tok_per_s: float | None = None,
+        prompt_tok_per_s: float | None = None,
+        tpot_s: float | None = None,
+        ttft_s: float | None = None,
+    ) -> list[str]:
+        """Why measured figures cannot be right; empty where they can. None means not measured."""
+        rates = (("output", output_tok_per_s, self.output_tok_per_s), ("prompt", prompt_tok_per_s, self.prompt_tok_per_s))
+        times = (("TPOT", tpot_s, self.tpot_s), ("TTFT", ttft_s, self.ttft_s))
+        return [
+            *(
+                f"{found:,.0f} {what} tok/s is {found / most:.1f} times what {self.chips} can reach at most ({most:,.0f})"
+                for what, found, most in rates
+                if found is not None and found > most
+            ),
+            *(
+                f"{found * 1000:,.2f} ms {what} is less than the {least * 1000:,.2f} ms that {self.chips} need at least"
+                for what, found, least in times
+                if found is not None and found < least
+            ),
+        ]
+
+
+def ceilings(layout: Layout, generation: Generation, load: Load) -> Ceilings:
+    """What the layout cannot exceed on chips of a generation under a load.
+
+    At the best the groups, and the batches that follow each other through a pipeline's stages, share the load evenly, and the
+    stages work on different pieces of a prompt at once.
+    """
+    lanes = layout.data_parallel * layout.pipeline_parallel
+    step = decode_seconds(layout, generation, max(1, load.sequences // lanes), load.context)
+    peak = peak_ops(layout, generation)
+    arithmetic = _flops(layout.shape, Chunk(load.prompt, 0)) / (layout.tensor_parallel * layout.pipeline_parallel * peak)
+    return Ceilings(
+        f"{layout.chips} {generation.name} chips",
+        output_tok_per_s=load.sequences / step,
+        prompt_tok_per_s=layout.chips * peak / (2 * layout.shape.layer_parameters),
+        tpot_s=step,
+        ttft_s=max(arithmetic, read_weight_bytes_per_chip(layout) / generation.hbm_bytes_per_s),
+    )
+
+
+def _seconds(layout: Layout, generation: Generation, kv_bytes: float, flops: float) -> float:
+    read = read_weight_bytes_per_chip(layout) + kv_bytes
+    return max(read / generation.hbm_bytes_per_s, flops / layout.tensor_parallel / peak_ops(layout, generation))
 
 
 def _flops(shape: ModelShape, chunk: Chunk) -> float:
-    """Multiply-adds count twice. Each new token attends over half of the chunk's own tokens on average."""
-    seen = chunk.context + chunk.tokens / 2
-    sliding = shape.sliding_layers * shape.sliding_head_dim * min(seen, shape.window)
-    attention = 4 * shape.query_heads * (sliding + shape.global_layers * shape.global_head_dim * seen)
+    """Multiply-adds count twice. Logits are made for one token of the chunk."""
+    sliding = shape.sliding_layers * shape.sliding_head_dim * _mean_keys(chunk, shape.window)
+    wide = shape.global_layers * shape.global_head_dim * _mean_keys(chunk, chunk.context + chunk.tokens)
+    attention = 4 * shape.query_heads * (sliding + wide)
     return chunk.tokens * (2 * shape.layer_parameters + attention) + 2 * shape.embedding_parameters
 
 
-def _peak(layout: Layout, generation: Generation) -> float:
-    narrow = layout.dtype == "int8" and generation.int8_ops
-    return narrow or generation.bf16_flops
+def _mean_keys(chunk: Chunk, window: int) -> float:
+    """Keys that a token of the chunk attends over on average: itself and all before it, of which the window's last."""
+    growing = min(max(window - chunk.context, 0), chunk.tokens)  # tokens that still see everything
+    total = growing * chunk.context + growing * (growing + 1) / 2 + (chunk.tokens - growing) * window
+    return total / chunk.tokens

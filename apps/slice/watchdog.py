@@ -14,7 +14,9 @@ from ray.util.placement_group import PlacementGroup
 
 from apps.errors import OperationError
 from apps.slice.claim import HeldSlice
+from apps.slice.departure import Departure
 from apps.slice.hosts import Host, living_hosts
+from apps.slice.metrics import SliceMetrics
 
 logger = logging.getLogger("ray.serve")
 _BEAT_S = 2.0
@@ -28,6 +30,8 @@ class Watchdog:
     def __init__(self, held: HeldSlice) -> None:
         self.broken = asyncio.Event()
         self._held = held
+        self._departure = Departure(held, self.broken)
+        self._metrics = SliceMetrics(held.name, held.shape.hosts)
         self._lost: str | None = None
         self._task = asyncio.create_task(self._watch())
 
@@ -51,7 +55,9 @@ class Watchdog:
         seen = dict.fromkeys(self._held.hosts, time.monotonic())
         while not self._lost:
             await asyncio.sleep(_BEAT_S)
+            await self._departure.look()
             alive = await self._answering()
+            self._metrics.ready(len(alive))
             for host in self._held.hosts:
                 misses[host] = 0 if host in alive else misses[host] + 1
                 seen[host] = time.monotonic() if host in alive else seen[host]

@@ -7,9 +7,10 @@ from typing import Any
 
 import ray
 
-from apps.errors import UserError
+from apps.errors import ContentError, UserError
 from apps.settings import weights_url
 from apps.slice.hosts import host_name
+from apps.weights.metrics import count_refusal
 from apps.weights.progress import LogWatcher
 from apps.weights.replica_args import HOST, PrefetchArgs, directory_on
 from apps.weights.slice_prefetch import Place, prefetch_on_hosts
@@ -25,16 +26,31 @@ async def bring_weights(args: PrefetchArgs, source: str, node_ids: Sequence[str]
         ContentError: the model is not what its manifest says.
         OperationError: a host, the bucket or a disk failed.
     """
+    url = url_of(args)
+    places_there = places(node_ids, args.to or source)
+    watcher = LogWatcher(logger.info)
+    try:
+        outcome = await asyncio.to_thread(prefetch_on_hosts, url, places_there, args.mode, watcher, stall_s=args.stall_s)
+    except ContentError:
+        count_refusal()
+        raise
+    logger.info(f"weights of {url}: {outcome}")
+
+
+def url_of(args: PrefetchArgs) -> str:
+    """Where the model is staged. Raises `UserError` where nothing says so."""
     url = args.url or weights_url()
     if url is None:
         raise UserError(
             "where are the weights? Give callback_config.callback_kwargs.url (gs://BUCKET/MODEL), or start Ray's hosts with "
             "WEIGHTS_URL; `python -m apps.weights stage` brings them there"
         )
-    outcome = await asyncio.to_thread(
-        prefetch_on_hosts, url, places(node_ids, args.to or source), args.mode, LogWatcher(logger.info), stall_s=args.stall_s
-    )
-    logger.info(f"weights of {url}: {outcome}")
+    return url
+
+
+def own_host() -> str:
+    """The name of the host that this process is on."""
+    return _names()[ray.get_runtime_context().get_node_id()]
 
 
 def places(node_ids: Sequence[str], source: str) -> list[Place]:
@@ -49,7 +65,7 @@ def on_this_host(config: dict[str, Any]) -> dict[str, Any]:
     source = loading.get("model_source")
     if not isinstance(source, str) or HOST not in source:
         return config
-    own = directory_on(_names()[ray.get_runtime_context().get_node_id()], source)
+    own = directory_on(own_host(), source)
     elsewhere = {"to": source, **(callback.get("callback_kwargs") or {})}
     return {
         **config,

@@ -4,6 +4,9 @@ from ray.util.metrics import Counter, Gauge
 
 from apps.weights.progress import Progress
 
+# Ray forgets a metric with its object, so it must outlive the call that counts.
+_REFUSED = Counter("weights_refused_total", description="Starts refused, as weights were not what their manifest says")
+
 
 class HostMetrics:
     """Of one host's copy."""
@@ -15,12 +18,18 @@ class HostMetrics:
             description="Bytes of model weights that a host has read, from the bucket or from other hosts",
             tag_keys=("host", "source"),
         )
+        self._again = {
+            name: Counter(f"weights_{name}_total", description=text, tag_keys=("host",))
+            for name, text in {
+                "retries": "Ranges of model weights that a host had to ask for again",
+                "stalls": "Of those, the ranges that brought nothing for too long",
+            }.items()
+        }
+        self._counted = dict.fromkeys(self._again, 0)
         self._gauges = {
             name: Gauge(f"weights_{name}", description=text, tag_keys=("host",))
             for name, text in {
                 "bytes_per_second": "Mean rate at which a host has read model weights since it began",
-                "retries": "Ranges of model weights that a host had to ask for again since it began",
-                "stalls": "Of those, the ranges that brought nothing for too long",
                 "verify_seconds": "Time that a host took to compare the weights that were there with their manifest",
             }.items()
         }
@@ -36,5 +45,12 @@ class HostMetrics:
     def observe(self, progress: Progress) -> None:
         """The figures that a copy's progress keeps."""
         self._gauges["bytes_per_second"].set(progress.rate, self._tags)
-        self._gauges["retries"].set(progress.retries, self._tags)
-        self._gauges["stalls"].set(progress.stalls, self._tags)
+        for name, total in (("retries", progress.retries), ("stalls", progress.stalls)):
+            if more := total - self._counted[name]:
+                self._again[name].inc(more, self._tags)
+                self._counted[name] = total
+
+
+def count_refusal() -> None:
+    """A replica does not start, as its weights are not what their manifest says."""
+    _REFUSED.inc()

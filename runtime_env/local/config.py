@@ -35,7 +35,9 @@ def with_weights(config: dict[str, Any], url: str, directory: str) -> dict[str, 
     llm_config = _llm_config(config)
     callback = {"callback_class": CALLBACK, "callback_kwargs": {"url": url}}
     loading = {**llm_config["model_loading_config"], "model_source": directory}
-    return _with_llm_config(config, {**llm_config, "model_loading_config": loading, "callback_config": callback})
+    found = {**llm_config, "model_loading_config": loading, "callback_config": callback}
+    env_vars = {**(llm_config.get("runtime_env") or {}).get("env_vars", {}), "VLLM_XLA_CACHE_PATH": f"{directory}-programs"}
+    return _with_llm_config(config, {**found, "runtime_env": {"env_vars": env_vars}})
 
 
 def with_port(config: dict[str, Any], port: int) -> dict[str, Any]:

@@ -75,6 +75,7 @@ def stack_environment(temp_dir: Path, first_port: int, *, classic: bool) -> dict
         # Idle workers made ahead only compete for two cores while the engine starts.
         "RAY_prestart_worker_first_driver": "0",
         "RAY_enable_worker_prestart": "0",
+        "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0",  # there is nobody that the head could hand its work to
         "RAY_SERVE_ENABLE_HA_PROXY": "0" if classic else "1",
         "RAY_SERVE_LLM_ENABLE_DIRECT_STREAMING": "0" if classic else "1",
         "DASHBOARD_METRIC_PORT": str(dashboard_metrics),

@@ -20,6 +20,9 @@ from runtime_env.local.preflight import LOOPBACK, free_ports
 from runtime_env.local.record import StackRecord
 
 EMULATED = slice_of("v6e", "4x4")
+NOTICE_S = 20
+"""What a host has left when it is told to go (SIGTERM): a spot machine's 30 s, less what GKE needs of them."""
+_RAYLET = "raylet"
 _LOGICAL_CPUS = 4
 _START_S = 60
 _KILL_S = 10
@@ -62,12 +65,11 @@ def change(port: int, name: str, *, start: bool) -> int:
     if stack is None or not stack.hosts:
         raise UserError(f"no emulated slice runs on port {port}: start one with scripts/emulated_slice.sh --port {port}")
     living = processes.find([session], Path(stack.temp_dir)) if (session := stack.hosts.get(name)) else []
-    if start == bool(living):
+    if start == any(process.name() == _RAYLET for process in living):
         raise UserError(f"host {name} is {'there already' if start else 'not there'}: nothing was done")
+    _kill(living)  # of a host that was drained, `ray start` is left without a node
     if start:
         _start(stack, name)
-    else:
-        _kill(living)
     print(f"host {name} {'joins' if start else 'is dead'}")
     return 0
 
@@ -127,8 +129,9 @@ def _start_command(gcs_port: int) -> list[str]:
 
 
 def _tpu_environment(shape: Slice, slice_name: str, worker_id: str) -> dict[str, str]:
-    """What GKE's webhook sets on a TPU pod; without TPU_NAME Ray would ask Google's metadata server, without a deadline."""
+    """What a TPU pod has; without TPU_NAME Ray would ask Google's metadata server, without a deadline."""
     return {
+        "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": str(NOTICE_S),
         "TPU_NAME": slice_name,
         "TPU_WORKER_ID": worker_id,
         "TPU_ACCELERATOR_TYPE": shape.pod_type,

@@ -57,6 +57,7 @@ class Load:
 
     url: str
     clients: int = 4
+    max_tokens: int = 100
     ended: list[tuple[float, float, str]] = field(default_factory=list)
 
     async def run(self, seconds: float) -> None:
@@ -64,7 +65,7 @@ class Load:
         await asyncio.gather(*(self._client(start, seconds, number) for number in range(self.clients)))
 
     async def _client(self, start: float, seconds: float, number: int) -> None:
-        body = {"model": MODEL, "prompt": f"client {number}", "max_tokens": 100, "ignore_eos": True, "stream": True}
+        body = {"model": MODEL, "prompt": f"client {number}", "max_tokens": self.max_tokens, "ignore_eos": True, "stream": True}
         async with httpx.AsyncClient(timeout=15) as http:
             while time.monotonic() - start < seconds:
                 began = time.monotonic()
@@ -130,7 +131,7 @@ def test_a_killed_replica_comes_back_on_its_slice(emulated: EmulatedSlice) -> No
     wait_for(lambda: emulated.running() and emulated.held_slice() == "slice-a", 60, "the replica to come back")
     report("replica killed", f"slice freed after {freed_s:.0f} s, RUNNING on it again after {time.monotonic() - killed:.0f} s")
     assert len(emulated.placement_groups()) == 1
-    wait_for(lambda: _answers(emulated), 20, "an answer")
+    wait_for(lambda: answers(emulated), 20, "an answer")
 
 
 def test_a_host_killed_under_load_is_noticed_and_no_client_hangs(emulated: EmulatedSlice) -> None:
@@ -168,7 +169,7 @@ def test_a_broken_slice_is_left_for_a_whole_one(emulated: EmulatedSlice) -> None
     emulated.run("--kill-host=slice-a/3")
     killed = time.monotonic()
     wait_for(lambda: emulated.held_slice() == "slice-b", 90, "the replica to take the whole slice")
-    wait_for(lambda: emulated.running() and _answers(emulated), 60, "an answer from the other slice")
+    wait_for(lambda: emulated.running() and answers(emulated), 60, "an answer from the other slice")
     report("one of two slices broken", f"served by the whole one {time.monotonic() - killed:.0f} s after the host's death")
 
 
@@ -198,6 +199,6 @@ def _group_ids(emulated: EmulatedSlice) -> set[str]:
     return {group["placement_group_id"] for group in emulated.placement_groups()}
 
 
-def _answers(emulated: EmulatedSlice) -> bool:
+def answers(emulated: EmulatedSlice) -> bool:
     body = {"model": MODEL, "prompt": "hello", "max_tokens": 1}
     return httpx.post(f"{emulated.url}/v1/completions", json=body, timeout=15).status_code == 200

@@ -11,9 +11,10 @@ import httpx
 import pytest
 
 from apps.engine.sim.cache import BLOCK, KvCache
-from apps.engine.sim.engine import EFFICIENCY, Simulation
+from apps.engine.sim.engine import Simulation
 from apps.engine.sim.protocol import CompletionRequest
 from apps.engine.sim.server import build_server
+from apps.slice.efficiency import WHOLE_STEP
 from apps.slice.memory import Layout
 from apps.slice.models import GEMMA_4_31B
 from apps.slice.roofline import Chunk, step_seconds
@@ -94,7 +95,7 @@ def test_refusals_have_openais_form(body: dict[str, Any], status: int, fragment:
 
 
 def test_time_is_that_of_the_slice() -> None:
-    step_s = step_seconds(Layout(GEMMA_4_31B, 16), GENERATIONS["v6e"], [Chunk(1, 100)]) / EFFICIENCY
+    step_s = step_seconds(Layout(GEMMA_4_31B, 16), GENERATIONS["v6e"], [Chunk(1, 100)]) / WHOLE_STEP
     start = time.monotonic()
     asyncio.run(post(completion(max_tokens=200)))
     assert time.monotonic() - start == pytest.approx(200 * step_s, rel=0.25)

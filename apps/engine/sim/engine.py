@@ -8,12 +8,11 @@ from apps.engine.sim.protocol import ChatRequest, CompletionRequest, Usage
 from apps.engine.sim.scheduler import Limits, Request, Scheduler
 from apps.engine.sim.text import continuation, endless, tokenize
 from apps.errors import UserError
+from apps.slice.efficiency import WHOLE_STEP
 from apps.slice.memory import Layout, kv_tokens
 from apps.slice.models import ModelShape, recorded_shape
 from apps.slice.topology import slice_of
 
-EFFICIENCY = 0.43
-"""Share of the roofline's speed: Llama 3.3 70B on v6e-8 has 25.35 ms per token in tpu-recipes, its weights alone take 10.8."""
 _UTILIZATION = 0.9
 _MAX_NUM_SEQS, _MAX_NUM_BATCHED_TOKENS = 256, 2048  # vLLM's own defaults for serving
 
@@ -33,8 +32,9 @@ class Simulation:
             engine.get("max_num_seqs", _MAX_NUM_SEQS),
             engine.get("max_num_batched_tokens", _MAX_NUM_BATCHED_TOKENS),
             self.max_model_len,
-            EFFICIENCY,
+            WHOLE_STEP,
         )
+        self.max_num_seqs: int = limits.max_num_seqs
         cache = KvCache(capacity, prefix_caching=engine.get("enable_prefix_caching", True))
         self.scheduler = Scheduler(layout, found.generation, limits, cache)
         self.produced = 0

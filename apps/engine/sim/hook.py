@@ -8,6 +8,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from apps.engine.sim.compiler import warm_up
 from apps.engine.sim.engine import Simulation
 from apps.engine.sim.protocol import ChatRequest, CompletionRequest, Shape, Usage
 from apps.engine.sim.server import build_server, events
@@ -21,12 +22,14 @@ class SimulatedEngine:
     def __init__(self, llm_config: Any) -> None:
         self._llm_config = llm_config
         self._simulation: Simulation | None = None
+        self._programs: Any = None
 
     async def start(self) -> None:
         config: dict[str, Any] = self._llm_config.model_dump()
         if asks_for_prefetch(config):
             await self._llm_config.get_or_create_callback().run_callback("on_before_node_init")  # as Ray's own engine does
         self._simulation = Simulation(config)
+        self._programs = await warm_up(config, self._simulation.max_num_seqs)
 
     async def build_asgi_app(self) -> Any:
         return build_server(self._started)

@@ -2,11 +2,12 @@
 
 from typing import Any
 
+from apps.engine.sim.compiler import warm_up
 from apps.engine.sim.engine import Simulation
 from apps.engine.sim.server import build_server
 from apps.loopback import keep_replica_on_loopback
 from apps.slice.replica import take_slice
-from apps.weights.replica_args import asks_for_prefetch, prefetch_args
+from apps.weights.replica_args import asks_for_prefetch
 
 
 class SimulatedServer:
@@ -15,6 +16,7 @@ class SimulatedServer:
     def __init__(self, config: dict[str, Any]) -> None:
         self._config = config
         self._simulation: Simulation | None = None
+        self._programs: Any = None
         self.watchdog: Any = None
 
     async def start(self) -> None:
@@ -22,11 +24,11 @@ class SimulatedServer:
         keep_replica_on_loopback()
         self.watchdog = await take_slice(self._config)
         if self.watchdog and asks_for_prefetch(self._config):
-            from apps.weights.for_replica import bring_weights
+            from apps.engine.before_start import bring
 
-            source = self._config["model_loading_config"]["model_source"]
-            await bring_weights(prefetch_args(self._config), source, self.watchdog.node_ids)
+            await bring(self._config, self.watchdog.node_ids)
         self._simulation = Simulation(self._config)
+        self._programs = await warm_up(self._config, self._simulation.max_num_seqs)
 
     async def __serve_build_asgi_app__(self) -> Any:
         assert self._simulation is not None

@@ -1,0 +1,28 @@
+"""Which compiled programs fit a replica: a name for everything that XLA's programs depend on."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any
+
+COMPILERS = ("jax", "jaxlib", "libtpu", "libtpu-nightly", "tpu-inference", "vllm", "vllm-tpu")
+"""Packages that decide what is compiled. An image is known by them: two images with the same ones share their programs."""
+FOLDER = "compile-cache"
+"""In the bucket, beside the models."""
+
+
+def identity(config: Mapping[str, Any], versions: Mapping[str, str]) -> str:
+    """16 hex digits for an LLM config and the versions of `COMPILERS` that are installed.
+
+    JAX compares the program itself once more when it loads one, so a name that is too coarse costs a compilation and never a
+    wrong answer.
+    """
+    slice_of_it = [config.get("accelerator_type"), (config.get("accelerator_config") or {}).get("topology")]
+    facts = [config["model_loading_config"]["model_id"], slice_of_it, config.get("engine_kwargs") or {}, dict(versions)]
+    return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()[:16]
+
+
+def programs_url(weights_url: str, name: str) -> str:
+    """Where the programs of a model that is staged at `gs://BUCKET/MODEL` are: `gs://BUCKET/compile-cache/MODEL/NAME`."""
+    bucket, _, model = weights_url.rstrip("/").rpartition("/")
+    return f"{bucket}/{FOLDER}/{model}/{name}"

@@ -1,0 +1,17 @@
+"""What Prometheus sees of a replica's slice, through Ray's own metrics: the hosts that it needs, and those that are there."""
+
+from ray.util.metrics import Gauge
+
+
+class SliceMetrics:
+    """Of the slice that one replica holds or waits for."""
+
+    def __init__(self, slice_name: str, wanted: int) -> None:
+        self._tags = {"slice": slice_name}
+        self._ready = Gauge("slice_hosts_ready", description="Hosts of a replica's slice that answer", tag_keys=("slice",))
+        self._wanted = Gauge("slice_hosts_wanted", description="Hosts of a replica's slice when whole", tag_keys=("slice",))
+        self._wanted.set(wanted, self._tags)
+
+    def ready(self, hosts: int) -> None:
+        """So many hosts answer now."""
+        self._ready.set(hosts, self._tags)

@@ -1,0 +1,142 @@
+"""Every way to lay a model out on a slice, and what vLLM TPU 0.29 says of each: what is tested, what is not, what fails.
+
+Read in the wheel of tpu-inference 0.29.0, none of it run on a TPU.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import Enum
+
+from apps.errors import UserError
+from apps.slice.memory import Layout, stored_heads_per_chip
+from apps.slice.models import ModelShape
+from apps.slice.topology import Slice
+from benchmarks.planner.names import layout_name
+
+_MATRIX = "README of tpu-inference 0.29.0, release matrix of 2026-09-10"
+_ONE_DEVICE_PER_CHIP = ("v5e", "v5p", "v6e")  # on TPU7x vLLM counts two devices per chip, which is not modelled here
+
+
+class Status(Enum):
+    """What upstream says, from best to worst."""
+
+    PASSING = "passing"
+    UNTESTED = "untested"
+    """Upstream: "the functionality exists but has not been recently or thoroughly verified"."""
+    BROKEN = "not working"
+
+
+@dataclass(frozen=True)
+class Note:
+    """A fact about a candidate and where it was found."""
+
+    text: str
+    source: str
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A layout on a slice."""
+
+    layout: Layout
+    status: Status
+    notes: tuple[Note, ...]
+
+    @property
+    def name(self) -> str:
+        return layout_name(self.layout)
+
+    @property
+    def is_exact(self) -> bool:
+        """Whether the model's numbers are left as they were published."""
+        return self.layout.dtype == self.layout.kv_dtype == "bfloat16"
+
+
+def candidates(shape: ModelShape, on: Slice) -> list[Candidate]:
+    """All candidates, those with more tensor parallelism first.
+
+    Raises:
+        UserError: vLLM counts several devices per chip of this generation.
+    """
+    if on.generation.name not in _ONE_DEVICE_PER_CHIP:
+        raise UserError(f"layouts are not modelled for {on.generation.name}: give one of {', '.join(_ONE_DEVICE_PER_CHIP)}")
+    types = [(dtype, kv) for dtype in ("bfloat16", "int8") for kv in ("bfloat16", "fp8_e5m2")]
+    return [
+        _candidate(Layout(shape, tensor, data, stages, dtype, kv, vision=shape.vision_parameters > 0), on)
+        for tensor, data, stages in _cuts(shape, on)
+        for dtype, kv in types
+    ]
+
+
+def _cuts(shape: ModelShape, on: Slice) -> Iterator[tuple[int, int, int]]:
+    """Tensor, data and pipeline parallel sizes that fill the slice and that vLLM TPU takes."""
+    for tensor in range(on.chips, 0, -1):
+        if on.chips % tensor == 0 and _divides_heads(tensor, shape):
+            yield tensor, on.chips // tensor, 1
+    # Each stage is one host, a cluster of its own (tpu_worker: "we can only do pp:4, tp:4, but not pp:2, tp:8").
+    if on.hosts > 1 and on.hosts <= shape.layers and _divides_heads(on.chips_per_host, shape):
+        yield on.chips_per_host, 1, on.hosts
+
+
+def _divides_heads(tensor: int, shape: ModelShape) -> bool:
+    """As tpu-inference asks (utils.get_padded_num_heads): query heads are cut evenly, and of KV heads and chips one divides
+    the other.
+    """
+    kv = (shape.sliding_kv_heads, shape.global_kv_heads)
+    return shape.query_heads % tensor == 0 and all(heads % tensor == 0 or tensor % heads == 0 for heads in kv)
+
+
+def _candidate(layout: Layout, on: Slice) -> Candidate:
+    notes = [*_parallel_notes(layout, on), *_type_notes(layout)]
+    if layout.pipeline_parallel > 1:
+        return Candidate(layout, Status.BROKEN, tuple(notes))
+    is_tested = on.hosts == 1 and layout.dtype == "bfloat16"
+    return Candidate(layout, Status.PASSING if is_tested else Status.UNTESTED, tuple(notes))
+
+
+def _parallel_notes(layout: Layout, on: Slice) -> Iterator[Note]:
+    hosts = "one host" if on.hosts == 1 else f"{on.hosts} hosts"
+    tested = "passing" if on.hosts == 1 else "untested"
+    if layout.pipeline_parallel > 1:
+        yield Note("PP over several hosts is the one mode that upstream calls passing there, with other models", _MATRIX)
+        yield Note(
+            "Gemma 4's JAX model looks for its KV caches under the model's layer numbers, and a later stage counts its own "
+            "from 0: as read, the second stage fails (IndexError, or a cache of the wrong shape); the same in 0.32.0",
+            "tpu-inference 0.29.0: models/jax/gemma4.py Gemma4Model.__call__, runner/kv_cache_manager.py get_kv_cache_spec",
+        )
+        return
+    yield Note(f"TP on {hosts}: {tested}", _MATRIX)
+    if layout.data_parallel > 1:
+        yield Note(f"DP on {hosts}: {tested}", _MATRIX)
+        yield Note(
+            "DP is one program over all chips: every step takes as long as its slowest group",
+            "tpu-inference 0.29.0: core/sched/dp_scheduler.py DPSchedulerOutput",
+        )
+
+
+def _type_notes(layout: Layout) -> Iterator[Note]:
+    if layout.dtype == "int8":
+        yield Note(
+            "int8 weights change the answers (measure them), and have no tested way in: the JAX path refuses int8 "
+            "checkpoints, and Qwix rules, which quantise while loading, are untested with this model",
+            "tpu-inference 0.29.0: layers/jax/quantization/compressed_tensors.py, models/jax/utils/qwix/qwix_utils.py",
+        )
+    if layout.kv_dtype != "bfloat16":
+        yield Note(
+            "an fp8 cache changes the answers (measure them): e5m2 on v6e, with 2 bits of mantissa; it saves memory, "
+            "the chips compute in bfloat16",
+            "tpu-inference 0.29.0: platforms/tpu_platform.py fp8_dtype",
+        )
+        if note := _padding_note(layout):
+            yield note
+
+
+def _padding_note(layout: Layout) -> Note | None:
+    """Where a chip has one KV head of a kind of layers, half of each 32-bit word of an fp8 cache stays empty."""
+    shape = layout.shape
+    kinds = (("sliding", shape.sliding_kv_heads), ("global", shape.global_kv_heads))
+    wasteful = [name for name, heads in kinds if stored_heads_per_chip(layout, heads) > max(1, heads / layout.tensor_parallel)]
+    if not wasteful:
+        return None
+    text = f"one KV head per chip in {' and '.join(wasteful)} layers: there fp8 takes as much memory as bf16"
+    return Note(text, "tpu-inference 0.29.0: ragged_paged_attention/v3/kernel.py get_kv_cache_shape")

@@ -1,0 +1,115 @@
+"""The formula of memory beside the TPU compiler, as docs/layouts.md shows them.
+
+python -m benchmarks.planner.compare              the table, from what was stored
+python -m benchmarks.planner.compare --compile    compiles all of it anew and stores it (4 minutes on 2 cores)
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from apps.errors import BundleError, OperationError
+from apps.slice.models import GEMMA_4_31B
+from apps.slice.topology import GIB
+from benchmarks.planner.agreement import difference, fits
+from benchmarks.planner.case import Case, Result
+from benchmarks.planner.compiler import compile_all
+from benchmarks.planner.names import layout_name
+from benchmarks.planner.tables import markdown
+
+RECORD = Path(__file__).with_name("compiled.json")
+_BF16, _INT8, _FP8 = "bfloat16", "int8", "fp8_e5m2"
+
+
+def _case(cut: tuple[int, int, int], types: tuple[str, str], sequences: int, context: int, prompt: int | None = None) -> Case:
+    tensor, data, stages = cut
+    return Case(GEMMA_4_31B, "v6e", "4x4", tensor, data, stages, *types, "vllm-tpu", sequences, context, prompt)
+
+
+_TP16, _TP8, _TP4, _TP2, _PP = (16, 1, 1), (8, 2, 1), (4, 4, 1), (2, 8, 1), (4, 1, 4)
+CASES = (
+    _case(_TP16, (_BF16, _BF16), 40, 8192),
+    _case(_TP16, (_BF16, _BF16), 50, 8192),
+    _case(_TP16, (_BF16, _BF16), 64, 8192),
+    _case(_TP16, (_BF16, _BF16), 2, 131_072),
+    _case(_TP16, (_BF16, _BF16), 4, 131_072),
+    _case(_TP16, (_BF16, _FP8), 44, 8192),
+    _case(_TP16, (_INT8, _BF16), 11, 32_768),
+    _case(_TP8, (_BF16, _BF16), 44, 8192),
+    _case(_TP8, (_BF16, _BF16), 56, 8192),
+    _case(_TP8, (_BF16, _FP8), 76, 8192),
+    _case(_TP8, (_BF16, _FP8), 18, 32_768),
+    _case(_TP8, (_INT8, _FP8), 96, 8192),
+    _case(_TP4, (_BF16, _BF16), 28, 8192),
+    _case(_TP4, (_BF16, _BF16), 44, 8192),
+    _case(_TP4, (_INT8, _BF16), 8, 32_768),
+    _case(_TP4, (_INT8, _FP8), 84, 8192),
+    _case(_TP2, (_INT8, _FP8), 56, 8192),
+    _case(_TP2, (_BF16, _BF16), 16, 8192),
+    _case(_PP, (_BF16, _BF16), 54, 8192),
+    _case(_PP, (_BF16, _BF16), 64, 8192),
+    _case(_TP16, (_BF16, _BF16), 30, 8192, 4096),
+    _case(_TP4, (_BF16, _BF16), 16, 8192, 4096),
+)
+
+
+def stored() -> list[tuple[Case, Result]]:
+    """What the compiler said of `CASES` when it was last asked.
+
+    Raises:
+        OperationError: it was not asked of all of them.
+    """
+    record = json.loads(RECORD.read_text())
+    if missing := [case.label for case in CASES if case.label not in record]:
+        raise OperationError(f"{RECORD.name} has no {missing[0]}: run python -m benchmarks.planner.compare --compile")
+    return [(case, Result(**record[case.label])) for case in CASES]
+
+
+def table(found: Sequence[tuple[Case, Result]]) -> str:
+    """Cases, formula and compiler as Markdown, and below it the versions that compiled."""
+    head = ["layout", "sequences", "context", "step", "formula GiB", "compiler GiB", "difference", "fits: formula", "compiler"]
+    versions = {f"{name} {number}" for _, result in found for name, number in result.versions.items()}
+    return f"{markdown([head, *(_row(*one) for one in found)])}\n\nCompiled with {' and '.join(sorted(versions))}."
+
+
+def _row(case: Case, result: Result) -> list[str]:
+    return [
+        layout_name(case.layout),
+        str(case.sequences),
+        f"{case.context:,}",
+        f"prompt, {case.prompt_tokens:,}" if case.prompt_tokens else "decode",
+        f"{case.predicted.total / GIB:.2f}",
+        f"{result.total_bytes / GIB:.2f}",
+        f"{difference(case, result):+.1%}",
+        "yes" if fits(case) else "no",
+        "yes" if result.fits else "no",
+    ]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Print the table; compile first if that is asked."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.planner.compare", description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--compile", action="store_true", help="compile all cases anew where the cache does not have them")
+    options = parser.parse_args(argv)
+    try:
+        if options.compile:
+            results = compile_all(CASES, lambda text: print(text, file=sys.stderr, flush=True))
+            _store({case.label: asdict(result) for case, result in zip(CASES, results, strict=True)})
+        print(table(stored()))
+    except BundleError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    return 0
+
+
+def _store(found: Mapping[str, Any]) -> None:
+    lines = [f" {json.dumps(label)}: {json.dumps(result)}" for label, result in found.items()]
+    RECORD.write_text("{\n" + ",\n".join(lines) + "\n}\n")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

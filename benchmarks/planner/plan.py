@@ -1,0 +1,147 @@
+"""The plan of a model on a slice: memory, capacity, predictions and cost of each candidate."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from apps.slice.memory import (
+    KvLayout,
+    Layout,
+    kv_budget_per_chip,
+    kv_tokens,
+    most_sequences,
+    program_bytes_per_chip,
+    usable_bytes,
+    weight_bytes_per_chip,
+)
+from apps.slice.models import ModelShape
+from apps.slice.topology import Slice
+from benchmarks.planner.candidates import Candidate, candidates
+from benchmarks.planner.predict import FAST, SLOW, STEP_TOKENS, Point, Speed, Workload, alone, at_load
+
+CONTEXTS = (8192, 32_768, 131_072)
+UTILIZATION = 0.9
+"""`gpu_memory_utilization` of serve_configs/gemma.yaml."""
+MOST_SEQUENCES = 256
+"""Of a data-parallel group at once: vLLM's own default for `max_num_seqs`."""
+
+
+@dataclass(frozen=True)
+class Slo:
+    """The longest mean time to the first token, and per output token, that are good enough."""
+
+    ttft_s: float
+    tpot_s: float
+
+
+@dataclass(frozen=True)
+class Question:
+    """What a plan is asked for."""
+
+    model: str
+    shape: ModelShape
+    on: Slice
+    slo: Slo
+    work: Workload
+    max_context: int
+    """Tokens of the longest request that must fit."""
+    usd_per_chip_hour: float | None = None
+
+
+@dataclass(frozen=True)
+class Range:
+    """A prediction's slow and fast end; None where the SLO cannot be met."""
+
+    slow: Point | None
+    fast: Point | None
+
+
+@dataclass(frozen=True)
+class Row:
+    """One candidate. Bytes are those of a chip of the stage that has the most."""
+
+    candidate: Candidate
+    weight_bytes: float
+    kv_budget_bytes: float
+    """What the engine allocates for the KV cache at `UTILIZATION`; negative where the weights do not fit."""
+    program_bytes: float
+    """Temporaries of a step with a whole chunk of prompts, in what the engine leaves free."""
+    longest_request_tokens: int
+    """What the cache of one group holds, or the model takes."""
+    sequences: dict[int, dict[KvLayout, int]]
+    """The most of each context at once on the slice, as vLLM TPU allocates (and as the model would allow)."""
+    alone: Range
+    """One request on an idle slice."""
+    within_slo: Range
+    """The highest load that meets the SLO."""
+
+    @property
+    def fits(self) -> bool:
+        return self.longest_request_tokens > 0
+
+
+def plan(question: Question) -> list[Row]:
+    """A row for each candidate.
+
+    Raises:
+        UserError: layouts are not modelled for this generation.
+    """
+    return [_row(candidate, question) for candidate in candidates(question.shape, question.on)]
+
+
+def _row(candidate: Candidate, question: Question) -> Row:
+    layout, generation = candidate.layout, question.on.generation
+    program = program_bytes_per_chip(layout, STEP_TOKENS)
+    has_room = program <= (1 - UTILIZATION) * usable_bytes(generation)
+    longest = min(kv_tokens(layout, generation, UTILIZATION), question.shape.max_context) if has_room else 0
+    sequences = {
+        context: {
+            kept: _most(layout, kept, question.on, context) if has_room and context <= question.shape.max_context else 0
+            for kept in KvLayout
+        }
+        for context in CONTEXTS
+    }
+    return Row(
+        candidate,
+        weight_bytes_per_chip(layout),
+        kv_budget_per_chip(layout, generation, UTILIZATION),
+        program,
+        longest,
+        sequences,
+        Range(*(alone(layout, question.on, question.work, speed) for speed in (SLOW, FAST))),
+        Range(*(_highest(layout, question, speed) if longest else None for speed in (SLOW, FAST))),
+    )
+
+
+def _most(layout: Layout, kept: KvLayout, on: Slice, context: int) -> int:
+    return most_sequences(replace(layout, kv_layout=kept), on.generation, UTILIZATION, context)
+
+
+def _highest(layout: Layout, question: Question, speed: Speed) -> Point | None:
+    """The most sequences per lane that memory, vLLM and both limits of the SLO allow; each makes both times longer."""
+    lanes = layout.data_parallel * layout.pipeline_parallel
+    work, on = question.work, question.on
+    room = most_sequences(layout, on.generation, UTILIZATION, work.prompt + work.output) // lanes
+    most = min(room, MOST_SEQUENCES // layout.pipeline_parallel)
+
+    def meets(each: int) -> bool:
+        point = at_load(layout, on, work, each, speed)
+        return point.tpot_s <= question.slo.tpot_s and point.ttft_s <= question.slo.ttft_s
+
+    each = _largest(meets, most)
+    return at_load(layout, on, work, each, speed) if each else None
+
+
+def _largest(holds: Callable[[int], bool], most: int) -> int:
+    """The largest number up to `most` for which it holds, 0 if it holds for none; it holds for all below that."""
+    low, high = 0, most
+    while low < high:
+        middle = (low + high + 1) // 2
+        low, high = (middle, high) if holds(middle) else (low, middle - 1)
+    return low
+
+
+def usd_per_million_output_tokens(point: Point | None, question: Question) -> float | None:
+    """Cost of output at a load; None without a price or a load."""
+    if point is None or question.usd_per_chip_hour is None:
+        return None
+    return question.usd_per_chip_hour * question.on.chips / 3600 / point.output_tok_per_s * 1e6

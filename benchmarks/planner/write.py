@@ -1,0 +1,129 @@
+"""Put a layout's engine arguments into a Serve config, which is checked as `scripts/validate.py` does before it is saved."""
+
+from collections.abc import Mapping
+from copy import deepcopy
+from pathlib import Path as File
+from typing import Any
+
+import yaml
+
+from apps.checks.findings import Path
+from apps.checks.serve_rules import check_serve_config
+from apps.checks.source import Source, read
+from apps.checks.tpu_memory import shape_of
+from apps.errors import UserError
+from apps.slice.topology import slice_of
+from benchmarks.planner.candidates import Status
+from benchmarks.planner.edit import set_value
+from benchmarks.planner.plan import UTILIZATION, Question, Row
+from benchmarks.planner.predict import STEP_TOKENS
+
+
+def write(row: Row, question: Question, file: File) -> None:
+    """Set the arguments that follow from the layout, and leave everything else of the file as it is.
+
+    Raises:
+        UserError: the layout has no way in that anyone tested, the file is not for this slice or cannot be edited line by
+            line, or the result would not pass `scripts/validate.py`; the file is unchanged.
+    """
+    _refuse_what_nobody_tested(row)
+    source = read(file)
+    config = _tpu_config(source, file)
+    _check_target(_at(source.content, config), question, file)
+    wanted = _arguments(row, question)
+    text = file.read_text()
+    for path, value in wanted.items():
+        text = set_value(text, (*config, *path), value, f"scripts/plan.py: {row.candidate.name}")
+    expected = deepcopy(source.content)
+    for path, value in wanted.items():
+        _put(_at(expected, (*config, *path[:-1])), path[-1], value)
+    _check(text, expected, file)
+    try:
+        file.write_text(text)
+    except OSError as error:
+        raise UserError(f"{file}: cannot be written ({error.strerror})") from None
+
+
+def _refuse_what_nobody_tested(row: Row) -> None:
+    if row.candidate.layout.dtype == "int8" or row.candidate.status is Status.BROKEN:
+        why = "; ".join(note.text for note in row.candidate.notes)
+        raise UserError(f"{row.candidate.name} is not written: {why}")
+
+
+def _tpu_config(source: Source, file: File) -> Path:
+    """Path of the one LLM config on TPU."""
+    applications = source.content.get("applications")
+    found: list[Path] = [
+        ("applications", number, "args", "llm_configs", index)
+        for number, application in enumerate(applications if isinstance(applications, list) else [])
+        for index, config in enumerate(_llm_configs(application))
+        if _mapping(_mapping(config).get("accelerator_config")).get("kind") == "tpu"
+    ]
+    if len(found) != 1:
+        raise UserError(f"{file}: has {len(found)} LLM configs with accelerator_config.kind tpu, and must have one")
+    return found[0]
+
+
+def _llm_configs(application: Any) -> list[Any]:
+    configs = _mapping(_mapping(application).get("args")).get("llm_configs")
+    return configs if isinstance(configs, list) else []
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
+
+
+def _check_target(config: Mapping[str, Any], question: Question, file: File) -> None:
+    on = slice_of(str(config.get("accelerator_type")), str(config["accelerator_config"].get("topology")))
+    if on != question.on:
+        raise UserError(
+            f"{file}: is for {on.generation.name} {on.topology}, and the plan is for {question.on.generation.name} "
+            f"{question.on.topology}: give --accelerator {on.generation.name} --topology {on.topology}"
+        )
+    model = shape_of(config)
+    if model and model.text_parameters != question.shape.text_parameters:
+        raise UserError(f"{file}: serves another model than {question.model}: give it as --model")
+
+
+def _arguments(row: Row, question: Question) -> dict[Path, Any]:
+    """Values by their path in an LLM config; None for a key that must not be there."""
+    layout, load = row.candidate.layout, row.within_slo.fast
+    if load is None or row.longest_request_tokens < question.max_context:
+        raise UserError(
+            f"{row.candidate.name} does not do what is asked: "
+            + ("no load meets the SLO" if load is None else f"a request has {row.longest_request_tokens:,} tokens at most")
+        )
+    engine: dict[str, Any] = {
+        "tensor_parallel_size": layout.tensor_parallel,
+        "data_parallel_size": layout.data_parallel if layout.data_parallel > 1 else None,
+        "pipeline_parallel_size": None,
+        "kv_cache_dtype": layout.kv_dtype if layout.kv_dtype != "bfloat16" else None,
+        "gpu_memory_utilization": UTILIZATION,
+        "max_model_len": question.max_context,
+        "max_num_seqs": load.sequences // layout.data_parallel,  # of each group (dp_scheduler: per-rank limits)
+        "max_num_batched_tokens": STEP_TOKENS,
+    }
+    found: dict[Path, Any] = {("engine_kwargs", name): value for name, value in engine.items()}
+    return found | {("deployment_config", "max_ongoing_requests"): load.sequences}
+
+
+def _at(content: Any, path: Path) -> Any:
+    for step in path:
+        content = content[step]
+    return content
+
+
+def _put(mapping: dict[str, Any], key: Any, value: Any) -> None:
+    if value is None:
+        mapping.pop(key, None)
+    else:
+        mapping[key] = value
+
+
+def _check(text: str, expected: Any, file: File) -> None:
+    """What was written is what was meant, and passes the checks."""
+    if yaml.safe_load(text) != expected:
+        raise UserError(f"{file}: cannot be changed line by line; each engine argument needs a line of its own")
+    errors = [one for one in check_serve_config(expected, direct_streaming=True) if one.severity == "error"]
+    if errors:
+        raise UserError(f"{file}: would not pass scripts/validate.py, and is left as it was: {'; '.join(map(str, errors))}")

@@ -1,0 +1,57 @@
+"""What was deployed through this tool, and how it went: the last healthy config, and how long a change took."""
+
+import json
+import re
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+_KEPT = 10
+
+
+@dataclass(frozen=True)
+class Change:
+    """A config that became healthy. Seconds of the whole change, and of those without any replica of the model."""
+
+    when: str
+    """UTC in ISO 8601."""
+    config: dict[str, Any]
+    kind: str
+    """The strongest effect that it had: restart, in place, ..."""
+    seconds: float | None = None
+    """None for a config that was there before."""
+    away_s: float | None = None
+
+
+@dataclass
+class History:
+    """Of one Serve; the newest change is last."""
+
+    path: Path
+    changes: list[Change] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, root: Path, address: str) -> "History":
+        """The history of the Serve at a dashboard's address, in a file of its own."""
+        path = root / "changes" / f"{re.sub(r'[^a-zA-Z0-9.]+', '-', address)}.json"
+        try:
+            found = [Change(**one) for one in json.loads(path.read_text())]
+        except FileNotFoundError:
+            found = []
+        return cls(path, found)
+
+    def add(self, change: Change) -> None:
+        """Note a change, whole or not at all."""
+        self.changes = [*self.changes, change][-_KEPT:]
+        self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        draft = self.path.with_suffix(".new")
+        draft.write_text(json.dumps([asdict(one) for one in self.changes], indent=1))
+        draft.replace(self.path)
+
+    def last(self, kind: str) -> Change | None:
+        """The newest change of a kind of which the time is known."""
+        return next((one for one in reversed(self.changes) if one.kind == kind and one.away_s is not None), None)
+
+    def before(self, config: dict[str, Any]) -> dict[str, Any] | None:
+        """The newest healthy config that is another one."""
+        return next((one.config for one in reversed(self.changes) if one.config != config), None)

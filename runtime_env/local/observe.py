@@ -1,0 +1,123 @@
+"""`scripts/observe_local.sh`: the system's Prometheus on a running local stack, with this project's alerts and dashboards."""
+
+import argparse
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import httpx
+import yaml
+
+from apps.errors import BundleError, OperationError, UserError
+from kuberay.observability.console import to_console
+from kuberay.observability.dashboards import dashboards
+from kuberay.observability.rules import rules, shrunk
+from runtime_env.local import preflight, record
+from runtime_env.local.record import StackRecord
+
+READ_EVERY_S = 5
+_WINDOW = "1m"
+_TRIAL_LEAST_S = 30  # Ray exports every 10 s, so that this spans three exports
+_START_S = 30
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run Prometheus until Ctrl-C. Exit codes: 0 ended, 1 it failed, 2 the input or the machine does not allow it."""
+    options = _parser().parse_args(argv)
+    try:
+        stack = _stack(options.port)
+        program = shutil.which("prometheus")
+        if program is None:
+            raise UserError("prometheus is not installed: apt-get install prometheus (Debian), or from prometheus.io")
+        preflight.check_port(options.prometheus_port, "--prometheus-port")
+        with tempfile.TemporaryDirectory(prefix="rts-observe-") as directory:
+            write_files(Path(directory), stack, options.trial)
+            return _run(program, Path(directory), options.prometheus_port)
+    except BundleError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+
+
+def write_files(directory: Path, stack: StackRecord, trial: float) -> None:
+    """What Prometheus reads: its configuration, the rules (their time divided by `trial`), and a page for each dashboard."""
+    found = rules() if trial == 1 else shrunk(rules(), trial, _TRIAL_LEAST_S)
+    (directory / "alerts.yaml").write_text(yaml.safe_dump(found))
+    hosts = Path(stack.temp_dir) / "ray" / "prom_metrics_service_discovery.json"  # kept up to date by Ray's head
+    every = f"{READ_EVERY_S}s"
+    scrape = {"job_name": "ray", "file_sd_configs": [{"files": [str(hosts)], "refresh_interval": every}]}
+    intervals = {"scrape_interval": every, "evaluation_interval": every}
+    config = {"global": intervals, "rule_files": ["alerts.yaml"], "scrape_configs": [scrape]}
+    (directory / "prometheus.yml").write_text(yaml.safe_dump(config))
+    pages = directory / "consoles"
+    pages.mkdir()
+    for one in dashboards():
+        (pages / f"{one.name}.html").write_text(to_console(one, dashboards(), _WINDOW))
+
+
+def _run(program: str, directory: Path, port: int) -> int:
+    url = f"http://{preflight.LOOPBACK}:{port}"
+    command = [
+        *(program, f"--config.file={directory}/prometheus.yml", f"--storage.tsdb.path={directory}/data"),
+        *(f"--web.listen-address={preflight.LOOPBACK}:{port}", "--storage.tsdb.retention.time=1d", "--log.level=warn"),
+        *(f"--web.console.templates={directory}/consoles", f"--web.console.libraries={directory}/consoles"),
+    ]
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # it ends as by Ctrl-C
+    process = subprocess.Popen(command)
+    try:
+        _wait_until_ready(process, url)
+        pages = "\n".join(f"  {one.title:<18} {url}/consoles/{one.name}.html" for one in dashboards())
+        print(f"{pages}\n  {'Alerts':<18} {url}/alerts\nCtrl-C stops it.", flush=True)
+        code = process.wait()
+        raise OperationError(f"Prometheus ended by itself with {code}")
+    except KeyboardInterrupt:
+        return 0
+    finally:
+        process.terminate()
+        process.wait(_START_S)
+
+
+def _wait_until_ready(process: "subprocess.Popen[bytes]", url: str) -> None:
+    deadline = time.monotonic() + _START_S
+    while process.poll() is None and time.monotonic() < deadline:
+        try:
+            if httpx.get(f"{url}/-/ready", timeout=5).is_success:
+                return
+        except httpx.HTTPError:
+            pass
+        time.sleep(0.2)
+    raise OperationError(f"Prometheus did not become ready within {_START_S} s (its own message is above)")
+
+
+def _stack(port: int | None) -> StackRecord:
+    found = [one for one in record.all_records() if port in (None, one.port)]
+    if len(found) == 1:
+        return found[0]
+    if not found:
+        raise UserError("no local stack runs: start one with scripts/serve_local.sh or scripts/emulated_slice.sh")
+    raise UserError(f"several stacks run (ports {', '.join(str(one.port) for one in found)}): give one with --port")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="scripts/observe_local.sh",
+        description="Dashboards and alerts of a running local stack, by Prometheus. Loopback only.",
+    )
+    parser.add_argument("--port", type=int, help="port of the stack's API (needed only if several run)")
+    parser.add_argument("--prometheus-port", type=int, default=9090, help="port of Prometheus (default: %(default)s)")
+    parser.add_argument(
+        "--trial",
+        type=float,
+        default=1,
+        metavar="N",
+        help="divide all windows and waits of the alerts by N, to see them fire in minutes (none under 30 s)",
+    )
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,15 @@
+"""The question that most tests of the planner ask: the tutorial's model on the tutorial's slice."""
+
+from apps.slice.models import GEMMA_4_31B
+from apps.slice.topology import slice_of
+from benchmarks.planner.plan import Question, Row, Slo, plan
+from benchmarks.planner.predict import Workload
+
+
+def question(*, topology: str = "4x4", slo: Slo | None = None, max_context: int = 131_072) -> Question:
+    on = slice_of("v6e", topology)
+    return Question("gemma-4-31b", GEMMA_4_31B, on, slo or Slo(1, 0.05), Workload(1024, 256), max_context, 2.7)
+
+
+def rows(asked: Question) -> dict[str, Row]:
+    return {row.candidate.name: row for row in plan(asked)}

@@ -1,0 +1,176 @@
+"""`scripts/plan.py` as people and machines use it."""
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from benchmarks.planner.command import main
+from tests.slice.test_memory import gemma_config
+
+ROOT = Path(__file__).resolve().parents[3]
+CONFIG = ROOT / "serve_configs" / "gemma.yaml"
+
+
+def planned(capsys: pytest.CaptureFixture[str], *options: str) -> dict[str, Any]:
+    assert main(["--json", *options]) == 0
+    found: dict[str, Any] = json.loads(capsys.readouterr().out)
+    return found
+
+
+def refused(capsys: pytest.CaptureFixture[str], *options: str) -> str:
+    """What is said on stderr when a command ends with exit code 2."""
+    try:
+        code: Any = main(list(options))
+    except SystemExit as end:
+        code = end.code
+    assert code == 2
+    return capsys.readouterr().err
+
+
+def test_the_tutorials_question(capsys: pytest.CaptureFixture[str]) -> None:
+    found = planned(capsys, "--model", "gemma-4-31b", "--topology", "4x4", "--slo", "ttft=1s,tpot=50ms", "--price", "2.7")
+    assert found["question"]["slo"] == {"ttft_s": 1.0, "tpot_s": 0.05}
+    assert found["question"]["bucket_bytes"] == pytest.approx(62.5e9, rel=0.01)
+    layouts = {one["name"]: one for one in found["layouts"]}
+    chosen = layouts[found["recommended"]]
+    assert chosen["fits"]
+    assert chosen["dtype"] == chosen["kv_dtype"] == "bfloat16"
+    assert chosen["longest_request_tokens"] >= 131_072
+    assert chosen["within_slo"]["slow"]["usd_per_million_output_tokens"] > 0
+    assert set(layouts["DP4xTP4/bf16/bf16"]["sequences"]) == {"8192", "32768", "131072"}
+    assert found["why"]
+    assert found["risk"]
+
+
+def test_people_read_a_table_the_choice_and_where_it_comes_from(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--price", "2.7"]) == 0
+    text = capsys.readouterr().out
+    assert "| TP16/bf16/bf16 " in text
+    assert "**Recommended: TP16/bf16/bf16.**" in text
+    assert "$ per M output" in text
+    assert "tpu-inference 0.29.0" in text
+
+
+@pytest.mark.parametrize(
+    ("options", "fragment"),
+    [
+        (["--model", "llama"], "model 'llama' is not recorded"),
+        (["--model", "/nowhere/config.json"], "cannot be read (No such file or directory)"),
+        (["--model", str(ROOT / "pyproject.toml")], "is no config.json of a language model"),
+        (["--topology", "3x3"], "v6e has no topology '3x3': give one of 1x1, 2x2"),
+        (["--accelerator", "v9"], "'v9' is no TPU generation"),
+        (["--accelerator", "v7x", "--topology", "2x2x1"], "layouts are not modelled for v7x"),
+        (["--slo", "ttft=1"], "'ttft=1' is no limit: give ttft and tpot in s or ms"),
+        (["--slo", "ttft=1s,ttft=2s"], "'ttft=2s' is no limit"),
+        (["--slo", "tpot=-5ms"], "'tpot=-5ms' is no limit"),
+        (["--slo", ""], "is no limit"),
+        (["--price", "free"], "'free' is not a price above 0"),
+        (["--prompt", "0"], "'0' is not a number of tokens"),
+        (["--prompt", "200000"], "more than --max-context"),
+        (["--max-context", "300000"], "the model takes 262,144 tokens at most"),
+        (["--layout", "TP16/bf16/bf16"], "give --write FILE with it"),
+        (["--write", "/nowhere.yaml"], "/nowhere.yaml: cannot be read"),
+        (["--write", str(CONFIG), "--layout", "TP3"], "'TP3' is no layout that fits: give one of TP16/bf16/bf16"),
+        (["--write", str(CONFIG), "--layout", "PP4xTP4/bf16/bf16"], "PP4xTP4/bf16/bf16 is not written: "),
+        (["--write", str(CONFIG), "--layout", "TP16/int8/bf16"], "have no tested way in"),
+        (["--write", str(CONFIG), "--layout", "DP4xTP4/bf16/bf16"], "a request has"),
+        (["--write", str(CONFIG), "--topology", "2x4"], "is for v6e 4x4, and the plan is for v6e 2x4"),
+        (["--write", str(ROOT / "serve_configs" / "local.yaml")], "has 0 LLM configs with accelerator_config.kind tpu"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_2(capsys: pytest.CaptureFixture[str], options: list[str], fragment: str) -> None:
+    before = CONFIG.read_text()
+    said = refused(capsys, *options)
+    assert fragment in said
+    assert "Traceback" not in said
+    assert CONFIG.read_text() == before
+
+
+@pytest.mark.parametrize(
+    ("options", "why"),
+    [
+        (
+            ["--slo", "tpot=1ms"],
+            "No layout meets the SLO at the slow end of its prediction: one request alone takes at least 19 ms",
+        ),
+        (["--slo", "ttft=1ms"], "ms to the first token and 5.7 ms for each one after it"),
+        (["--topology", "2x4", "--max-context", "262144"], "No layout holds a request of 262,144 tokens: at most 182,108"),
+        (["--topology", "1x1"], "The weights fit no chip of v6e 1x1 in any layout: take more chips."),
+    ],
+)
+def test_what_cannot_be_had_is_not_recommended(capsys: pytest.CaptureFixture[str], options: list[str], why: str) -> None:
+    assert main([*options, "--json"]) == 1
+    found = json.loads(capsys.readouterr().out)
+    assert found["recommended"] is None
+    assert why in found["why"]
+    assert main([*options, "--write", str(CONFIG)]) == 2
+    assert f"there is nothing to write: {found['why']}" in capsys.readouterr().err
+
+
+def test_a_models_own_config_gives_the_same_layouts(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(json.dumps(gemma_config()))
+    for path in (tmp_path, tmp_path / "config.json"):
+        own = planned(capsys, "--model", str(path))
+        assert own["recommended"] == planned(capsys)["recommended"]
+        assert own["question"]["bucket_bytes"] == pytest.approx(61.4e9, rel=0.01)  # without the vision encoder
+
+
+@pytest.mark.parametrize("layout", [None, "DP2xTP8/bf16/bf16", "DP2xTP8/bf16/fp8", "TP16/bf16/fp8"])
+def test_a_written_config_passes_the_checks_and_keeps_its_comments(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, layout: str | None
+) -> None:
+    file = tmp_path / "serve.yaml"
+    file.write_text(CONFIG.read_text())
+    found = planned(capsys, "--write", str(file), *(["--layout", layout] if layout else []))
+    written = next(one for one in found["layouts"] if one["name"] == (layout or found["recommended"]))
+    config = yaml.safe_load(file.read_text())["applications"][0]["args"]["llm_configs"][0]
+    engine = config["engine_kwargs"]
+    assert engine["tensor_parallel_size"] == written["tensor_parallel"]
+    assert engine.get("data_parallel_size", 1) == written["data_parallel"]
+    assert engine.get("kv_cache_dtype", "bfloat16") == written["kv_dtype"]
+    assert engine["max_num_seqs"] * written["data_parallel"] == config["deployment_config"]["max_ongoing_requests"]
+    assert "# without it vLLM TPU silently runs on one host only" in file.read_text()
+    checked = subprocess.run([sys.executable, ROOT / "scripts" / "validate.py", file], capture_output=True, text=True)
+    assert checked.returncode == 0, checked.stdout
+
+
+def test_writing_again_changes_nothing_and_another_layout_can_be_taken_back(tmp_path: Path) -> None:
+    file = tmp_path / "serve.yaml"
+    file.write_text(CONFIG.read_text())
+    assert main(["--write", str(file)]) == 0
+    first = file.read_text()
+    assert main(["--write", str(file)]) == 0
+    assert file.read_text() == first
+    assert main(["--write", str(file), "--layout", "DP2xTP8/bf16/fp8"]) == 0
+    assert main(["--write", str(file)]) == 0
+    assert yaml.safe_load(file.read_text()) == yaml.safe_load(first)
+
+
+def test_a_config_of_another_model_is_left_alone(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    config = gemma_config()
+    config["text_config"]["intermediate_size"] //= 2
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    assert "serves another model than" in refused(capsys, "--model", str(tmp_path), "--write", str(CONFIG))
+
+
+def test_a_config_that_would_not_pass_the_checks_is_left_alone(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    file = tmp_path / "serve.yaml"
+    broken = CONFIG.read_text().replace("enable_prefix_caching", "enable_prefix_cashing")
+    file.write_text(broken)
+    assert "did you mean enable_prefix_caching?" in refused(capsys, "--write", str(file))
+    assert file.read_text() == broken
+
+
+def test_help_is_quick_and_loads_nothing_heavy() -> None:
+    start = time.process_time()
+    command = [sys.executable, "-X", "importtime", str(ROOT / "scripts" / "plan.py"), "--help"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert "--write FILE" in done.stdout
+    assert time.process_time() - start < 0.5
+    assert not {"yaml", "rich", "jax", "numpy", "ray"} & {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}

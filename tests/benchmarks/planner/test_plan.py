@@ -1,0 +1,128 @@
+"""The plan: figures worked out by hand for Gemma 4 31B on v6e 4x4, and what must hold whatever is asked."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from apps.slice.memory import KvLayout, kv_bytes_per_chip
+from apps.slice.roofline import Load, ceilings
+from apps.slice.topology import GIB
+from benchmarks.planner.candidates import Status
+from benchmarks.planner.plan import CONTEXTS, Slo, usd_per_million_output_tokens
+from benchmarks.planner.predict import Point, Workload, group_sides
+from tests.benchmarks.planner.questions import question, rows
+
+ASKED = question()
+PLANNED = rows(ASKED)
+SLO = st.builds(Slo, st.floats(0.05, 10), st.floats(0.005, 0.5))
+
+
+def test_all_parallelisms_and_types_are_compared() -> None:
+    assert {name.split("/")[0] for name in PLANNED} >= {"TP16", "DP2xTP8", "DP4xTP4", "PP4xTP4"}
+    for cut in ("TP16", "DP2xTP8", "DP4xTP4", "PP4xTP4"):
+        assert {f"{cut}/{dtype}/{kv}" for dtype in ("bf16", "int8") for kv in ("bf16", "fp8")} <= set(PLANNED)
+
+
+@pytest.mark.parametrize(
+    ("name", "gib"),
+    [
+        # (30.7e9 text + 0.55e9 vision) x 2 bytes over the chips of a group
+        ("TP16/bf16/bf16", 62.5e9 / 16 / GIB),
+        ("DP2xTP8/bf16/bf16", 62.5e9 / 8 / GIB),
+        ("DP4xTP4/bf16/bf16", 62.5e9 / 4 / GIB),
+        # 29.3e9 of layers x 1 byte, embedding 1.41e9 and vision 0.55e9 x 2 bytes
+        ("TP16/int8/bf16", (29.3e9 + 3.92e9) / 16 / GIB),
+        # 15 of 60 layers, and the embedding of the first and last stage
+        ("PP4xTP4/bf16/bf16", (29.3e9 / 4 + 1.41e9 + 0.55e9) * 2 / 4 / GIB),
+    ],
+)
+def test_weights_per_chip(name: str, gib: float) -> None:
+    assert PLANNED[name].weight_bytes / GIB == pytest.approx(gib, rel=0.01)
+
+
+@pytest.mark.parametrize(
+    ("name", "bytes_per_token"),
+    [
+        # (50 sliding layers x heads x 256 + 10 global x heads x 512) x keys and values x bytes, heads as a chip stores them
+        ("TP16/bf16/bf16", (50 * 1 * 256 + 10 * 1 * 512) * 2 * 2),
+        ("DP2xTP8/bf16/bf16", (50 * 2 * 256 + 10 * 1 * 512) * 2 * 2),
+        ("DP4xTP4/bf16/bf16", (50 * 4 * 256 + 10 * 1 * 512) * 2 * 2),
+        ("DP2xTP8/bf16/fp8", (50 * 2 * 256 + 10 * 2 * 512) * 2),  # a lone global head fills half of its 32-bit words
+        ("TP16/bf16/fp8", (50 * 2 * 256 + 10 * 2 * 512) * 2),  # so fp8 saves nothing here
+    ],
+)
+def test_a_token_of_kv_cache(name: str, bytes_per_token: int) -> None:
+    row = PLANNED[name]
+    assert kv_bytes_per_chip(row.candidate.layout, 1) == bytes_per_token
+    assert row.sequences[8192][KvLayout.VLLM_TPU] == row.candidate.layout.data_parallel * int(
+        row.kv_budget_bytes / bytes_per_token / 8192
+    )
+
+
+def test_sliding_layers_take_a_window_where_the_model_is_served_as_it_would_allow() -> None:
+    """TP16: 50 layers keep 1024 tokens of 16 heads, 10 keep all 131,072 of 4 heads, each stored once."""
+    row = PLANNED["TP16/bf16/bf16"]
+    one = (50 * 16 * 256 * 1024 + 10 * 4 * 512 * 131_072) * 2 * 2 / 16
+    assert row.sequences[131_072][KvLayout.IDEAL] == int(row.kv_budget_bytes / one)
+
+
+def test_all_weights_are_read_from_the_bucket_once_and_a_price_is_for_all_chips() -> None:
+    point = Point(sequences=100, tpot_s=0.01, ttft_s=0.1, requests_per_s=40, output_tok_per_s=10_000)
+    assert usd_per_million_output_tokens(point, ASKED) == pytest.approx(16 * 2.7 / 3600 / 10_000 * 1e6)
+    assert usd_per_million_output_tokens(None, ASKED) is None
+
+
+def test_groups_are_as_square_as_they_can_be() -> None:
+    assert [group_sides(ASKED.on, chips) for chips in (1, 2, 4, 8, 16)] == [(1, 1), (2, 1), (2, 2), (4, 2), (4, 4)]
+
+
+def test_what_upstream_fails_at_is_said() -> None:
+    assert all(PLANNED[name].candidate.status is Status.BROKEN for name in PLANNED if name.startswith("PP"))
+    assert PLANNED["TP16/bf16/bf16"].candidate.status is Status.UNTESTED
+    assert rows(question(topology="2x4"))["TP8/bf16/bf16"].candidate.status is Status.PASSING
+
+
+def test_what_does_not_fit_is_no_candidate() -> None:
+    """31.2e9 parameters of 2 bytes need 29.1 GiB on each of 2 chips, and 0.9 x 31.24 GiB are 28.1."""
+    assert not PLANNED["DP8xTP2/bf16/bf16"].fits
+    assert PLANNED["DP8xTP2/int8/bf16"].fits
+
+
+@pytest.mark.parametrize("name", PLANNED)
+def test_longer_contexts_leave_room_for_fewer(name: str) -> None:
+    for kept in KvLayout:
+        held = [PLANNED[name].sequences[context][kept] for context in CONTEXTS]
+        assert held == sorted(held, reverse=True)
+
+
+@given(slo=SLO, prompt=st.integers(1, 20_000), output=st.integers(1, 4000))
+def test_predictions_keep_below_the_ceilings_and_within_the_slo(slo: Slo, prompt: int, output: int) -> None:
+    asked = question(slo=slo)
+    asked = type(asked)(**{**vars(asked), "work": Workload(prompt, output)})
+    for row in rows(asked).values():
+        for point in (row.within_slo.slow, row.within_slo.fast):
+            if point is None:
+                continue
+            assert point.tpot_s <= slo.tpot_s
+            assert point.ttft_s <= slo.ttft_s
+            limits = ceilings(row.candidate.layout, asked.on.generation, Load(point.sequences, prompt, prompt))
+            assert (
+                limits.refusals(
+                    output_tok_per_s=point.output_tok_per_s,
+                    prompt_tok_per_s=point.requests_per_s * prompt,
+                    tpot_s=point.tpot_s,
+                    ttft_s=point.ttft_s,
+                )
+                == []
+            ), row.candidate.name
+
+
+@given(SLO, st.floats(1, 5))
+def test_a_looser_slo_never_serves_less(slo: Slo, more: float) -> None:
+    strict, loose = (rows(question(slo=one)) for one in (slo, Slo(slo.ttft_s * more, slo.tpot_s * more)))
+    for name, row in strict.items():
+        for before, after in (
+            (row.within_slo.slow, loose[name].within_slo.slow),
+            (row.within_slo.fast, loose[name].within_slo.fast),
+        ):
+            assert before is None or (after is not None and after.requests_per_s >= before.requests_per_s)

@@ -1,0 +1,74 @@
+"""What a new config does to the apps that run."""
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import yaml
+
+from kuberay.rollout.effects import Need, chips, drain_s, effects
+from tests.e2e.conftest import ROOT
+
+TODAY: dict[str, Any] = yaml.safe_load((ROOT / "serve_configs" / "gemma.yaml").read_text())
+
+
+def changed(change: Callable[[dict[str, Any]], object]) -> dict[str, Any]:
+    new = copy.deepcopy(TODAY)
+    change(new)
+    return new
+
+
+def llm(config: dict[str, Any]) -> dict[str, Any]:
+    found: dict[str, Any] = config["applications"][0]["args"]["llm_configs"][0]
+    return found
+
+
+def kinds(new: dict[str, Any], **options: bool) -> dict[str, str]:
+    return {one.app: one.kind for one in effects(TODAY, new, **options)}
+
+
+def test_the_same_config_does_nothing() -> None:
+    assert set(kinds(copy.deepcopy(TODAY)).values()) == {"nothing"}
+
+
+def test_an_argument_restarts_its_app_alone_and_is_named() -> None:
+    new = changed(lambda config: llm(config)["engine_kwargs"].update(max_num_seqs=64))
+    first, *others = effects(TODAY, new)
+    assert (first.kind, first.keys) == ("restart", ("args.llm_configs[0].engine_kwargs.max_num_seqs",))
+    assert {one.kind for one in others} == {"nothing"}
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "kind"),
+    [
+        ("max_ongoing_requests", 64, "in place"),
+        ("num_replicas", 2, "in place"),
+        ("user_config", {"a": 1}, "in place"),
+        ("ray_actor_options", {"num_cpus": 2}, "restart"),
+    ],
+)
+def test_a_deployments_option_is_taken_as_serve_takes_it(option: str, value: object, kind: str) -> None:
+    new = changed(lambda config: config["applications"][1].update(deployments=[{"name": "Chat", option: value}]))
+    assert kinds(new) == {"llm": "nothing", "chat": kind}
+
+
+def test_apps_come_and_go() -> None:
+    new = changed(lambda config: config["applications"][1].update(name="other"))
+    assert kinds(new) == {"llm": "nothing", "other": "start"}
+    assert kinds(new, alone=True) == {"llm": "nothing", "other": "start", "chat": "remove"}
+
+
+def test_serves_own_options_need_a_new_start() -> None:
+    new = changed(lambda config: config["http_options"].update(port=9000))
+    assert effects(TODAY, new)[-1].keys == ("http_options.port",)
+    assert kinds(new)["Serve"] == "new cluster"
+
+
+def test_chips_and_drain() -> None:
+    two = changed(lambda config: llm(config)["deployment_config"].update(num_replicas=2))
+    assert chips(TODAY, TODAY) == Need(16, 16, 16)
+    assert chips(TODAY, two) == Need(16, 32, 32)
+    surging = changed(lambda config: llm(config)["deployment_config"].update(max_surge_percent=100))
+    assert chips(TODAY, surging) == Need(16, 16, 32)
+    assert drain_s(TODAY) == llm(TODAY)["deployment_config"]["graceful_shutdown_timeout_s"]

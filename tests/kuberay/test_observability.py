@@ -1,0 +1,80 @@
+"""Dashboards and alert rules: what they ask Prometheus, and that each alert fires, clears and is explained."""
+
+import json
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+import yaml
+
+from kuberay.observability.console import to_console
+from kuberay.observability.dashboards import Dashboard, dashboards
+from kuberay.observability.grafana import to_grafana
+from kuberay.observability.rules import rules, shrunk
+from tests.e2e.conftest import ROOT
+
+needs_promtool = pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool is not installed (Debian: prometheus)")
+
+
+def promtool(*arguments: str) -> None:
+    done = subprocess.run(["promtool", *arguments], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@needs_promtool
+def test_prometheus_takes_the_rules_and_the_shrunk_ones(tmp_path: Path) -> None:
+    for name, found in (("own", rules()), ("shrunk", shrunk(rules(), 60, 30))):
+        (tmp_path / name).write_text(yaml.safe_dump(found))
+        promtool("check", "rules", str(tmp_path / name))
+
+
+@needs_promtool
+def test_each_alert_fires_and_clears_on_synthetic_series(tmp_path: Path) -> None:
+    tests = yaml.safe_load((ROOT / "tests" / "kuberay" / "alerts_test.yaml").read_text())
+    bare = rules()
+    for rule in (rule for group in bare["groups"] for rule in group["rules"]):
+        del rule["annotations"]  # what is tried is when it fires, not its words
+    (tmp_path / "alerts.yaml").write_text(yaml.safe_dump(bare))
+    (tmp_path / "test.yaml").write_text(yaml.safe_dump(tests))
+    promtool("test", "rules", str(tmp_path / "test.yaml"))
+    tried = {case["alertname"] for test in tests["tests"] for case in test["alert_rule_test"] if case.get("exp_alerts")}
+    assert tried == alert_names()
+
+
+def test_each_alert_has_a_page_and_each_page_an_alert() -> None:
+    assert {path.stem for path in (ROOT / "docs" / "alerts").glob("*.md")} == alert_names()
+    assert all((ROOT / rule["annotations"]["runbook"]).exists() for group in rules()["groups"] for rule in group["rules"])
+
+
+def test_shrunk_rules_keep_all_but_their_time() -> None:
+    short = {rule["alert"]: rule for group in shrunk(rules(), 60, 30)["groups"] for rule in group["rules"]}
+    for group in rules()["groups"]:
+        for rule in group["rules"]:
+            other = short[rule["alert"]]
+            assert re.sub(r"\d+[smhd]\b", "", other["expr"]) == re.sub(r"\d+[smhd]\b", "", rule["expr"])
+            assert ("for" in other) == ("for" in rule)
+    assert "[1h]" in rules()["groups"][0]["rules"][1]["expr"]
+    assert "[60s]" in short["RequestsFailFast"]["expr"]
+    assert "offset 30s" in short["WeightsMismatch"]["expr"]
+
+
+@pytest.mark.parametrize("dashboard", dashboards(), ids=lambda one: one.name)
+def test_grafana_gets_every_panel_once(dashboard: Dashboard) -> None:
+    found = to_grafana(dashboard)
+    assert json.loads(json.dumps(found)) == found
+    assert len({(p["gridPos"]["x"], p["gridPos"]["y"]) for p in found["panels"]}) == len(found["panels"])
+    assert all(target["expr"] and "[window]" not in target["expr"] for panel in found["panels"] for target in panel["targets"])
+
+
+@pytest.mark.parametrize("dashboard", dashboards(), ids=lambda one: one.name)
+def test_the_console_holds_nothing_that_its_template_would_fill_in(dashboard: Dashboard) -> None:
+    page = to_console(dashboard, dashboards(), "1m")
+    assert "{{" not in page
+    assert "__" not in re.sub(r"__name__", "", page)
+    assert all(f"{one.name}.html" in page for one in dashboards())
+
+
+def alert_names() -> set[str]:
+    return {rule["alert"] for group in rules()["groups"] for rule in group["rules"]}
