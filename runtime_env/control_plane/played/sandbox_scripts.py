@@ -57,8 +57,11 @@ exec nsenter "--net=/run/netns/$1" -- unshare --mount --uts --ipc --pid --fork -
       mkdir -p "$pod/volumes/$volume" "$root$path"
       mount --bind "$pod/volumes/$volume" "$root$path"
     done <<< "$5"
-    for path in "$3" "$4"; do  # they may be below a /tmp that the pod does not see
-      [ -d "$root$path" ] || { mkdir -p "$root$path" && mount --rbind "$path" "$root$path"; }
+    for path in "$3" "$4"; do  # of this machine, and the pod has a /tmp of its own
+      case "$path" in /tmp/*)
+        mkdir -p "$root$path"
+        mount --rbind "$path" "$root$path" ;;
+      esac
     done
     shift 5
     exec chroot "$root" bash -euc "cd /tmp; exec \"\$@\"" container "$@"' container "$@"
