@@ -11,6 +11,7 @@ import pytest
 from runtime_env.control_plane.played.api import wait_for
 from runtime_env.control_plane.played.cloud import Cloud
 from runtime_env.control_plane.played.kubelet import Kubelet
+from runtime_env.control_plane.played.pod_status import now
 from runtime_env.control_plane.played.webhook import TpuWebhook
 from tests.kuberay.deployment import Deployment
 from tests.kuberay.plane import ControlPlane
@@ -74,6 +75,26 @@ def test_a_quota_that_is_too_small(deployment: Deployment) -> None:
     deployment.do("apply")
     with following(deployment) as wait:
         wait.until_said("quota does not let it make a pod", "exceeded quota: tpus", "raise the ResourceQuota", "pods are made")
+
+
+@pytest.mark.usefixtures("tpu_webhook")
+def test_google_clouds_quota(deployment: Deployment, cloud: Cloud) -> None:
+    """As GKE's autoscaler says it."""
+    cloud.add_cpu_pool()
+    deployment.do("apply")
+    wait_for(lambda: len(deployment.hosts()) == 4, 20, "no four hosts")
+    meta = deployment.hosts()[0]["metadata"]
+    event = {
+        "metadata": {"generateName": "x", "namespace": deployment.namespace},
+        "involvedObject": {"kind": "Pod", "name": meta["name"], "namespace": deployment.namespace, "uid": meta["uid"]},
+        "type": "Warning",
+        "reason": "FailedScaleUp",
+        "message": "Node scale up in zones us-east5-b associated with this pod failed: GCE quota exceeded.",
+        "lastTimestamp": now(),
+    }
+    deployment.plane.api.create(deployment.path("events"), event)
+    with following(deployment) as wait:
+        wait.until_said("Google Cloud's quota is used up", "GCE quota exceeded", "use a reservation")
 
 
 @pytest.mark.usefixtures("slice_nodes")
