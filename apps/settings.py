@@ -49,6 +49,14 @@ def direct_streaming() -> bool:
     return os.environ.get("RAY_SERVE_LLM_ENABLE_DIRECT_STREAMING", "0") == "1"
 
 
+GUARD_VARIABLE = "RTS_GUARD"
+
+
+def guard_settings() -> str | None:
+    """What this replica's guard is told, as JSON; set by `apps.llm` where a config has a guard."""
+    return os.environ.get(GUARD_VARIABLE)
+
+
 def weights_url() -> str | None:
     """Where the model's weights are staged (`WEIGHTS_URL`, set on the hosts of a cluster)."""
     return os.environ.get("WEIGHTS_URL")

@@ -11,28 +11,20 @@ import argparse
 import asyncio
 import json
 import os
-import signal
 import statistics
 import subprocess
 import sys
-import tempfile
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
-import httpx
 import psutil
 
 from apps.errors import BundleError, OperationError
-from apps.settings import inherited_environment
-from apps.weights.cache import resolve_source
+from benchmarks.bare import ROOT, Server, bare_server, pause, served_llm_config
 from benchmarks.streaming import LoadFigures, prompts, run_load
-
-ROOT = Path(__file__).resolve().parents[1]
-_START_DEADLINE_S = 300
+from runtime_env.local.preflight import free_ports
 
 
 @dataclass(frozen=True)
@@ -46,12 +38,6 @@ class Plan:
     max_tokens: int
 
 
-@dataclass(frozen=True)
-class Server:
-    name: str
-    api_url: str
-
-
 def compare(bare: Sequence[LoadFigures], ours: Sequence[LoadFigures]) -> dict[str, float]:
     """The two figures that count, from medians over the rounds."""
     return {
@@ -62,19 +48,6 @@ def compare(bare: Sequence[LoadFigures], ours: Sequence[LoadFigures]) -> dict[st
 
 def _median(figures: Sequence[LoadFigures], clients: int, name: str) -> float:
     return statistics.median(getattr(f, name) for f in figures if f.clients == clients)
-
-
-def bare_command(llm_config: dict[str, Any], port: int) -> list[str]:
-    """`python -m vllm.entrypoints.openai.api_server` with the engine arguments of a Serve config's model."""
-    loading = llm_config["model_loading_config"]
-    command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--host", "127.0.0.1", "--port", str(port)]
-    command += ["--model", resolve_source(loading["model_source"]), "--served-model-name", loading["model_id"]]
-    for key, value in llm_config["engine_kwargs"].items():
-        flag = "--" + key.replace("_", "-")
-        if key == "chat_template":
-            value = ROOT / "apps" / "templates" / value
-        command += [flag] if value is True else [flag, json.dumps(value) if isinstance(value, dict) else str(value)]
-    return command
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -115,18 +88,18 @@ def _positive(text: str) -> int:
 
 
 def _measure(plan: Plan, *, classic: bool) -> dict[str, Any]:
-    llm_config = _served_llm_config()
+    llm_config = served_llm_config()
     model = llm_config["model_loading_config"]["model_id"]
-    with _our_stack(classic=classic) as ours, _bare_server(llm_config) as (bare, processes):
+    with _our_stack(classic=classic) as ours, bare_server(llm_config) as (bare, processes):
         rounds: dict[str, list[LoadFigures]] = {"bare": [], "ours": []}
         idle_cores = _idle_cores(processes)
         for number in range(-1, plan.rounds):  # round -1 warms both up and does not count
             for server in (bare, ours) if number % 2 else (ours, bare):
-                _pause(processes, server is ours)
+                pause(processes, server is ours)
                 figures = _one_round(server, model, plan, seed=2 * number + (server is ours))
                 if number >= 0:
                     rounds[server.name] += figures
-        _pause(processes, False)
+        pause(processes, False)
     return {
         **compare(rounds["bare"], rounds["ours"]),
         "path": "classic" if classic else "direct",
@@ -135,14 +108,6 @@ def _measure(plan: Plan, *, classic: bool) -> dict[str, Any]:
         "plan": asdict(plan),
         "rounds": {name: [asdict(f) for f in figures] for name, figures in rounds.items()},
     }
-
-
-def _served_llm_config() -> dict[str, Any]:
-    """The model's part of serve_configs/local.yaml, as scripts/serve_local.sh deploys it on this CPU."""
-    from runtime_env.local import config, cpu
-
-    served = config.with_dtype(config.load(config.LOCAL_CONFIG), cpu.best_dtype(cpu.flags()))
-    return next(app["args"]["llm_configs"][0] for app in served["applications"] if "llm_configs" in app["args"])
 
 
 def _one_round(server: Server, model: str, plan: Plan, seed: int) -> list[LoadFigures]:
@@ -157,7 +122,7 @@ def _one_round(server: Server, model: str, plan: Plan, seed: int) -> list[LoadFi
 
 @contextmanager
 def _our_stack(*, classic: bool) -> Iterator[Server]:
-    port, dashboard_port = _two_free_ports()
+    port, dashboard_port = free_ports(2)
     command = [str(ROOT / "scripts" / "serve_local.sh"), "--detach", f"--port={port}", f"--dashboard-port={dashboard_port}"]
     if subprocess.run([*command, *(["--classic"] if classic else [])], stdout=subprocess.DEVNULL).returncode:
         raise OperationError("scripts/serve_local.sh did not start; its message is above")
@@ -167,64 +132,12 @@ def _our_stack(*, classic: bool) -> Iterator[Server]:
         subprocess.run([str(ROOT / "scripts" / "stop_local.sh"), f"--port={port}"], stdout=subprocess.DEVNULL, check=False)
 
 
-@contextmanager
-def _bare_server(llm_config: dict[str, Any]) -> Iterator[tuple[Server, list[psutil.Process]]]:
-    port, _ = _two_free_ports()
-    environment = {
-        **inherited_environment(),
-        **llm_config["runtime_env"]["env_vars"],
-        "HF_HUB_OFFLINE": "1",
-        "VLLM_NO_USAGE_STATS": "1",
-    }
-    with tempfile.TemporaryFile() as log:
-        process = subprocess.Popen(
-            bare_command(llm_config, port), cwd=ROOT, env=environment, stdout=log, stderr=log, start_new_session=True
-        )
-        try:
-            _wait_for(f"http://127.0.0.1:{port}/health", process)
-            root = psutil.Process(process.pid)
-            yield Server("bare", f"http://127.0.0.1:{port}/v1"), [root, *root.children(recursive=True)]
-        finally:
-            os.killpg(process.pid, signal.SIGCONT)
-            os.killpg(process.pid, signal.SIGTERM)
-            try:
-                process.wait(20)
-            except subprocess.TimeoutExpired:
-                os.killpg(process.pid, signal.SIGKILL)
-
-
-def _wait_for(url: str, process: "subprocess.Popen[bytes]") -> None:
-    deadline = time.monotonic() + _START_DEADLINE_S
-    while process.poll() is None and time.monotonic() < deadline:
-        try:
-            httpx.get(url, timeout=5).raise_for_status()
-        except httpx.HTTPError:
-            time.sleep(0.5)
-        else:
-            return
-    raise OperationError(f"the bare vLLM server was not healthy within {_START_DEADLINE_S} s")
-
-
-def _pause(processes: Sequence[psutil.Process], paused: bool) -> None:
-    for process in processes:
-        process.send_signal(signal.SIGSTOP if paused else signal.SIGCONT)
-
-
 def _idle_cores(bare: Sequence[psutil.Process], seconds: float = 10) -> float:
     """Cores that this machine uses while nobody asks anything and bare vLLM is paused: our stack's idling."""
-    _pause(bare, True)
+    pause(bare, True)
     used = psutil.cpu_percent(interval=seconds) / 100 * (psutil.cpu_count() or 1)
-    _pause(bare, False)
+    pause(bare, False)
     return round(used, 2)
-
-
-def _two_free_ports() -> tuple[int, int]:
-    import socket
-
-    with socket.socket() as one, socket.socket() as two:
-        one.bind(("127.0.0.1", 0))
-        two.bind(("127.0.0.1", 0))
-        return one.getsockname()[1], two.getsockname()[1]
 
 
 def _print_table(result: dict[str, Any]) -> None:

@@ -44,8 +44,11 @@ def today(serve: dict[str, Any]) -> Config:
     return {**rest, "applications": apps}
 
 
-def apply(dashboard: Dashboard, history: History, config: Config, kind: str, say: Say, timeout_s: float) -> Change:
+def apply(dashboard: Dashboard, history: History, config: Config, kind: tuple[str, int], say: Say, timeout_s: float) -> Change:
     """Deploy a config and note it once it is healthy; else go back to what ran before.
+
+    Args:
+        kind: what the change does, and with how many replicas, for the note.
 
     Raises:
         OperationError: it did not become healthy; the message says why, and whether the old one runs again.
@@ -64,7 +67,7 @@ def apply(dashboard: Dashboard, history: History, config: Config, kind: str, say
         except OperationError as second:
             raise OperationError(f"{error}\nand the config before it does not run either: {second}") from second
         raise OperationError(f"{error}\nThe config before it runs again") from error
-    change = Change(_now(), dict(config), kind, round(watch.seconds, 1), round(watch.away_s, 1))
+    change = Change(_now(), dict(config), *kind, round(watch.seconds, 1), round(watch.away_s, 1))
     history.add(change)
     return change
 
@@ -93,10 +96,11 @@ def _note_as_good(history: History, config: Config) -> None:
 
 
 def _is_away(app: dict[str, Any]) -> bool:
+    """True for a model without a replica; while Serve builds an app it lists none of those that still run."""
     if "llm_configs" not in ((app.get("deployed_app_config") or {}).get("args") or {}):
         return False
-    running = [r for one in (app.get("deployments") or {}).values() for r in one["replicas"] if r["state"] == "RUNNING"]
-    return not running
+    states = [replica["state"] for one in (app.get("deployments") or {}).values() for replica in one["replicas"]]
+    return bool(states) and "RUNNING" not in states
 
 
 def _now() -> str:

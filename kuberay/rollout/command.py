@@ -69,15 +69,15 @@ def _act(options: argparse.Namespace, dashboard: "Dashboard", history: "History"
     if kind == "nothing":
         print("nothing to do")
         return
-    _carry_out(options, dashboard, history, config, kind)
+    _carry_out(options, dashboard, history, config, said)
 
 
-def _carry_out(options: argparse.Namespace, dashboard: "Dashboard", history: "History", config: Any, kind: str) -> None:
+def _carry_out(options: argparse.Namespace, dashboard: "Dashboard", history: "History", config: Any, said: Any) -> None:
     from apps.progress_line import Progress
     from kuberay.rollout.carry_out import apply
 
     with Progress() as progress:
-        done = apply(dashboard, history, config, kind, progress.say, options.timeout)
+        done = apply(dashboard, history, config, (said["kind"], said["replicas"]), progress.say, options.timeout)
     print(f"healthy after {done.seconds:.0f} s, of which the model was away for {done.away_s:.0f} s")
 
 
@@ -115,14 +115,14 @@ def _with_others(config: dict[str, Any], now: dict[str, Any]) -> dict[str, Any]:
 def _said(now: Any, config: Any, found: "list[Effect]", kind: str, history: "History") -> dict[str, Any]:
     from kuberay.rollout.effects import chips, drain_s, replicas
 
-    measured = history.last(kind)
-    restarts = kind == "restart"
+    left = replicas(now, config)
+    measured = history.last(kind, left)
     return {
         "effects": [asdict(one) for one in found],
         "kind": kind,
         "chips": asdict(chips(now, config)),
-        "replicas": replicas(config),
-        "drain_s": drain_s(now) if restarts else None,
+        "replicas": left,
+        "drain_s": drain_s(now) if kind == "restart" else None,
         "measured_away_s": measured.away_s if measured else None,
         "measured_s": measured.seconds if measured else None,
     }

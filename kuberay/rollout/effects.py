@@ -62,9 +62,9 @@ def drain_s(new: Config) -> float:
     return max(found, default=_DRAIN_S)
 
 
-def replicas(new: Config) -> int:
-    """Of the model that has the fewest."""
-    return min((_replicas(llm) for llm in _models(new)), default=1)
+def replicas(today: Config, new: Config) -> int:
+    """That stay of a model while it is changed, and one: those before or after, whichever are fewer."""
+    return min((_replicas(llm) for config in (today, new) for llm in _models(config)), default=1)
 
 
 def _effect(old: Config | None, app: Config) -> Effect:

@@ -18,6 +18,8 @@ class Change:
     config: dict[str, Any]
     kind: str
     """The strongest effect that it had: restart, in place, ..."""
+    replicas: int = 0
+    """Of the model, that ran before and after: the fewer. With two, one serves while the other is changed."""
     seconds: float | None = None
     """None for a config that was there before."""
     away_s: float | None = None
@@ -48,9 +50,10 @@ class History:
         draft.write_text(json.dumps([asdict(one) for one in self.changes], indent=1))
         draft.replace(self.path)
 
-    def last(self, kind: str) -> Change | None:
-        """The newest change of a kind of which the time is known."""
-        return next((one for one in reversed(self.changes) if one.kind == kind and one.away_s is not None), None)
+    def last(self, kind: str, replicas: int) -> Change | None:
+        """The newest change of a kind, with so many replicas, of which the time is known."""
+        alike = (one for one in reversed(self.changes) if (one.kind, one.replicas) == (kind, replicas))
+        return next((one for one in alike if one.away_s is not None), None)
 
     def before(self, config: dict[str, Any]) -> dict[str, Any] | None:
         """The newest healthy config that is another one."""

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from benchmarks import overhead
+from benchmarks import bare, overhead
 from benchmarks.streaming import LoadFigures, percentile, prompts, run_load
 from tests.fake_openai import FakeServer, running
 
@@ -51,7 +51,7 @@ def test_bare_server_gets_the_same_engine_arguments(tmp_path_factory: pytest.Tem
         "model_loading_config": {"model_id": "m", "model_source": str(model)},
         "engine_kwargs": {"max_model_len": 64, "enforce_eager": True, "dtype": "float32"},
     }
-    command = overhead.bare_command(llm_config, 1234)
+    command = bare.bare_command(llm_config, 1234)
     assert command[command.index("--max-model-len") + 1] == "64"
     assert "--enforce-eager" in command
     assert command[command.index("--model") + 1] == str(model)

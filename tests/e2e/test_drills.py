@@ -14,15 +14,12 @@ import pytest
 
 from apps.weights import receipt
 from tests.e2e.conftest import ROOT
+from tests.e2e.drills import report
 from tests.e2e.emulated import MODEL, EmulatedSlice, ray_environment, wait_for
 
 LATE_S = 60
 DETECT_S = 20
 HEAL_S = 30
-
-
-def report(drill: str, figure: str) -> None:
-    print(f"\ndrill: {drill}: {figure}")
 
 
 @pytest.fixture(scope="module")
@@ -60,14 +57,15 @@ class Load:
     max_tokens: int = 100
     ended: list[tuple[float, float, str]] = field(default_factory=list)
 
-    async def run(self, seconds: float) -> None:
-        start = time.monotonic()
-        await asyncio.gather(*(self._client(start, seconds, number) for number in range(self.clients)))
+    async def run(self, seconds: float, until: asyncio.Event | None = None) -> None:
+        """For so long at most, or until an event."""
+        start, until = time.monotonic(), until or asyncio.Event()
+        await asyncio.gather(*(self._client(start, seconds, number, until) for number in range(self.clients)))
 
-    async def _client(self, start: float, seconds: float, number: int) -> None:
+    async def _client(self, start: float, seconds: float, number: int, until: asyncio.Event) -> None:
         body = {"model": MODEL, "prompt": f"client {number}", "max_tokens": self.max_tokens, "ignore_eos": True, "stream": True}
         async with httpx.AsyncClient(timeout=15) as http:
-            while time.monotonic() - start < seconds:
+            while time.monotonic() - start < seconds and not until.is_set():
                 began = time.monotonic()
                 outcome = await self._request(http, body)
                 self.ended.append((time.monotonic() - start, time.monotonic() - began, outcome))

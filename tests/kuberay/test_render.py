@@ -36,6 +36,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
         "metrics": False,
         "slices__network": "none",
         "hub_token": None,
+        "api_keys": None,
         "model__revision": "main",
     },
 }

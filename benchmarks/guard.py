@@ -1,0 +1,238 @@
+"""What the guard costs: the same engine without and with it, both servers in one run, taking turns.
+
+    python -m benchmarks.guard          the simulated engine at 512 streams, then vLLM on this CPU; prints a table
+    python -m benchmarks.guard --json   one object with ttft_added_ms, throughput_ratio and every round's figures
+
+The simulated engine is asked twice: as fast as this machine's HTTP server goes (throughput), and at a pace that leaves it time
+(time to first token). The guard's part is measured in the server too, as the client's figures have the jitter of 512 streams in
+them. Without the guard means none of its code at all.
+"""
+
+import argparse
+import asyncio
+import json
+import os
+import random
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import psutil
+
+from apps.errors import BundleError
+from apps.settings import GUARD_VARIABLE, inherited_environment
+from benchmarks.bare import ROOT, Server, bare_server, pause, served_llm_config, wait_for_health
+from benchmarks.guard_cost import open_settings, own_cost
+from benchmarks.guard_server import MODEL, TIMES
+from benchmarks.streaming import percentile, prompts
+from runtime_env.local.preflight import free_ports
+
+_FULL_SPEED, _PACED = 1.0, 0.02  # shares of the roofline's speed: tokens at once, and every 100 ms or so
+_PROMPT_WORDS = 48
+
+
+@dataclass(frozen=True)
+class Load:
+    """So many streams at once, each client asking again as soon as its answer has ended."""
+
+    name: str
+    streams: int
+    requests: int
+    max_tokens: int
+    """On average: half as much to half as much again, so that streams do not begin and end all together."""
+    ramp_s: float = 0.0
+    """Over which the clients begin."""
+
+
+@dataclass(frozen=True)
+class Figures:
+    """Of one load: as a client sees it, and the time in the guard as the server does (None without, or for vLLM)."""
+
+    ttft_p50_ms: float
+    ttft_p99_ms: float
+    output_tok_per_s: float
+    in_guard_p50_ms: float | None = None
+    in_guard_p99_ms: float | None = None
+
+
+@dataclass(frozen=True)
+class Contender:
+    """A server, and what it takes to keep it still while the other is measured."""
+
+    server: Server
+    model: str
+    processes: Sequence[psutil.Process]
+    guarded: bool
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    options = _parser().parse_args(argv)
+    with tempfile.TemporaryDirectory() as directory:
+        try:
+            key, settings = open_settings(Path(directory))
+            cost = own_cost(settings, key)
+            rows = _measure(options, key, {GUARD_VARIABLE: settings.model_dump_json()})
+        except BundleError as error:
+            print(f"error: {error}", file=sys.stderr)
+            return error.exit_code
+    if options.json:
+        print(json.dumps({"cores": os.cpu_count(), "rounds": options.rounds, "own_cost": cost, "loads": rows}, indent=2))
+    else:
+        _print_table(rows, cost, options.rounds)
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.guard", description="The guard against none, in one run.")
+    parser.add_argument("--rounds", type=_positive, default=5, help="turns of each server (default: %(default)s)")
+    parser.add_argument("--streams", type=_positive, default=512, help="of the simulated engine (default: %(default)s)")
+    parser.add_argument("--engine", choices=("both", "sim", "cpu"), default="both", help="default: %(default)s")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    return parser
+
+
+def _positive(text: str) -> int:
+    if not text.isdigit() or not 1 <= int(text) <= 1000:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 1 to 1000")
+    return int(text)
+
+
+def _measure(options: argparse.Namespace, key: str, environment: dict[str, str]) -> list[dict[str, Any]]:
+    loads: list[tuple[Load, Any]] = []
+    if options.engine != "cpu":
+        paced = Load("simulated, paced", options.streams, 2 * options.streams, 32, ramp_s=4)
+        fast = Load("simulated, full speed", options.streams, 2 * options.streams, 64)
+        loads += [(paced, lambda env: _simulated(_PACED, env)), (fast, lambda env: _simulated(_FULL_SPEED, env))]
+    if options.engine != "sim":
+        loads.append((Load("vLLM on the CPU", 8, 16, 32), _vllm))
+    rows = []
+    for load, start in loads:
+        with ExitStack() as stack:
+            contenders = [stack.enter_context(start(env)) for env in ({}, environment)]
+            rows.append(_compare(load, contenders, key, options.rounds))
+    return rows
+
+
+def _compare(load: Load, contenders: Sequence[Contender], key: str, rounds: int) -> dict[str, Any]:
+    found: dict[bool, list[Figures]] = {False: [], True: []}
+    for number in range(-1, rounds):  # round -1 warms both up and does not count
+        for one in contenders if number % 2 else reversed(contenders):
+            for other in contenders:
+                pause(other.processes, other is not one)
+            figures = asyncio.run(_run(load, one, key, seed=number + 1))
+            if number >= 0:
+                found[one.guarded].append(figures)
+    for one in contenders:
+        pause(one.processes, False)
+    return {
+        "load": asdict(load),
+        "ttft_added_p50_ms": _median(found[True], "ttft_p50_ms") - _median(found[False], "ttft_p50_ms"),
+        "ttft_added_p99_ms": _median(found[True], "ttft_p99_ms") - _median(found[False], "ttft_p99_ms"),
+        "in_guard_p99_ms": _median(found[True], "in_guard_p99_ms"),
+        "throughput_ratio": _median(found[True], "output_tok_per_s") / _median(found[False], "output_tok_per_s"),
+        "without": [asdict(one) for one in found[False]],
+        "with": [asdict(one) for one in found[True]],
+    }
+
+
+def _median(figures: Sequence[Figures], name: str) -> Any:
+    values = [getattr(one, name) for one in figures]
+    return None if None in values else statistics.median(values)
+
+
+async def _run(load: Load, contender: Contender, key: str, seed: int) -> Figures:
+    draw = random.Random(seed)  # noqa: S311 - the same for both servers
+    lengths = [draw.randint(load.max_tokens // 2, load.max_tokens * 3 // 2) for _ in range(load.requests)]
+    waiting = list(zip(prompts(load.requests, _PROMPT_WORDS, seed), lengths, strict=True))
+    ttft_s: list[float] = []
+
+    async def client(http: aiohttp.ClientSession, begins_s: float) -> None:
+        await asyncio.sleep(begins_s)
+        while waiting:
+            ttft_s.append(await _stream(http, contender, *waiting.pop()))
+
+    connector = aiohttp.TCPConnector(limit=0)
+    headers = {"authorization": f"Bearer {key}"}
+    async with aiohttp.ClientSession(connector=connector, headers=headers, read_bufsize=2**20) as http:
+        start = time.perf_counter()
+        await asyncio.gather(*(client(http, load.ramp_s * number / load.streams) for number in range(load.streams)))
+        elapsed_s = time.perf_counter() - start
+        inside = await _stopwatch(http, contender)
+    return Figures(1000 * statistics.median(ttft_s), 1000 * percentile(ttft_s, 99), sum(lengths) / elapsed_s, *inside)
+
+
+async def _stream(http: aiohttp.ClientSession, contender: Contender, prompt: str, max_tokens: int) -> float:
+    """Seconds to the first token. Chunks are only counted: whoever measures must not be what is measured."""
+    body = {"model": contender.model, "prompt": prompt, "max_tokens": max_tokens, "ignore_eos": True, "stream": True}
+    start, first, ended = time.perf_counter(), None, b""
+    async with http.post(f"{contender.server.api_url}/completions", json=body) as answer:
+        answer.raise_for_status()
+        async for part in answer.content.iter_any():
+            first = first or time.perf_counter()
+            ended = part
+    if first is None or not ended.endswith(b"[DONE]\n\n"):
+        raise BundleError(f"{contender.server.name}: a stream broke off")
+    return first - start
+
+
+async def _stopwatch(http: aiohttp.ClientSession, contender: Contender) -> tuple[float, float] | tuple[None, None]:
+    if not contender.guarded or contender.model != MODEL:
+        return None, None
+    async with http.get(contender.server.api_url.removesuffix("/v1") + TIMES) as answer:
+        found = await answer.json()
+    return found["p50_ms"], found["p99_ms"]
+
+
+@contextmanager
+def _simulated(efficiency: float, environment: dict[str, str]) -> Iterator[Contender]:
+    (port,) = free_ports(1)
+    command = [sys.executable, "-m", "benchmarks.guard_server", str(port), str(efficiency)]
+    process = subprocess.Popen(command, cwd=ROOT, env={**inherited_environment(), **environment})
+    try:
+        wait_for_health(f"http://127.0.0.1:{port}/health", process)
+        yield Contender(
+            Server("simulated", f"http://127.0.0.1:{port}/v1"), MODEL, [psutil.Process(process.pid)], bool(environment)
+        )
+    finally:
+        process.kill()
+        process.wait()
+
+
+@contextmanager
+def _vllm(environment: dict[str, str]) -> Iterator[Contender]:
+    config = served_llm_config()
+    middleware = ["--middleware", "apps.guard.Guard"] if environment else []
+    with bare_server(config, middleware, environment) as (server, processes):
+        yield Contender(server, config["model_loading_config"]["model_id"], processes, bool(environment))
+
+
+def _print_table(rows: Sequence[dict[str, Any]], cost: dict[str, float], rounds: int) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=f"{os.cpu_count()} cores, medians of {rounds} rounds")
+    for column in ("load", "streams", "guard", "TTFT p50 ms", "TTFT p99 ms", "in guard p99 ms", "output tok/s", "ratio"):
+        table.add_column(column, justify="right")
+    for row in rows:
+        for guard in ("without", "with"):
+            figures = [Figures(**one) for one in row[guard]]
+            inside = _median(figures, "in_guard_p99_ms")
+            cells = [f"{_median(figures, name):.1f}" for name in ("ttft_p50_ms", "ttft_p99_ms")]
+            cells += [f"{inside:.2f}" if inside is not None else "", f"{_median(figures, 'output_tok_per_s'):.0f}"]
+            ratio = f"{row['throughput_ratio']:.3f}" if guard == "with" else ""
+            table.add_row(row["load"]["name"], str(row["load"]["streams"]), guard, *cells, ratio)
+    console = Console(width=120)
+    console.print(table)
+    console.print(f"The guard itself: {cost['request_us']:.0f} us for a request, {cost['token_us']:.2f} us for a token")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,58 @@
+"""The token that Ray's own doors ask for: dashboard, jobs, Serve's REST API, Ray's client and nodes (`RAY_AUTH_MODE=token`).
+
+It is Ray's token of this user, where Ray's own commands look for it. Source: Ray 2.60.0, `ray/_private/authentication`.
+"""
+
+import os
+import secrets
+from collections.abc import Mapping
+from pathlib import Path
+
+from apps.errors import UserError
+
+MODE, TOKEN, TOKEN_PATH = "RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"
+
+
+def default_file() -> Path:
+    """Where Ray keeps a user's token."""
+    return Path.home() / ".ray" / "auth_token"
+
+
+def ensure_token(environment: Mapping[str, str]) -> None:
+    """Make the user's token if there is none: as `ray get-auth-token --generate`, but readable by its owner alone."""
+    if environment.get(MODE, "token") != "token" or environment.get(TOKEN) or environment.get(TOKEN_PATH):
+        return
+    file = default_file()
+    file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    try:
+        descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except FileExistsError:
+        return
+    with os.fdopen(descriptor, "w") as out:
+        out.write(secrets.token_hex(32))
+
+
+def headers(environment: Mapping[str, str]) -> dict[str, str]:
+    """What a request to the dashboard must carry; nothing where Ray asks for no token.
+
+    Raises:
+        UserError: the token's file cannot be read.
+    """
+    if environment.get(MODE) != "token":
+        return {}
+    try:
+        token = environment.get(TOKEN) or Path(environment.get(TOKEN_PATH) or default_file()).read_text()
+    except OSError as error:
+        raise UserError(
+            f"{error.filename}: Ray's token cannot be read ({error.strerror}): ray get-auth-token --generate"
+        ) from None
+    return {"authorization": f"Bearer {token.strip()}"}
+
+
+def where(environment: Mapping[str, str]) -> str:
+    """For people: where the token is that the dashboard asks for; empty where it asks for none."""
+    if environment.get(MODE) != "token":
+        return ""
+    if environment.get(TOKEN):
+        return f"in {TOKEN}"
+    return f"in {environment.get(TOKEN_PATH) or default_file()}"

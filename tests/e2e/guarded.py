@@ -1,0 +1,102 @@
+"""A local stack that asks for keys, with HTTPS beside, in a home of its own: what tests of the guard start once."""
+
+import json
+import os
+import ssl
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+import openai
+
+from apps.settings import cache_root
+from runtime_env.local.preflight import free_ports
+from runtime_env.local.record import StackRecord
+from tests.e2e.conftest import ROOT
+
+MODEL = "gemma-3-270m"
+
+
+@dataclass
+class GuardedStack:
+    """`home` has the user's token of Ray, `keys` the keys file and a self-signed certificate."""
+
+    home: Path
+    port: int
+    dashboard_port: int
+    tls_port: int
+
+    @classmethod
+    def start(cls, home: Path, *options: str) -> "GuardedStack":
+        """By scripts/serve_local.sh, on free ports. The file of keys must be there."""
+        port, dashboard_port, tls_port = free_ports(3)
+        stack = cls(home, port, dashboard_port, tls_port)
+        stack.make_certificate()
+        ports = [f"--port={port}", f"--dashboard-port={dashboard_port}"]
+        up = stack.command("scripts/serve_local.sh", "--detach", *ports, "--keys", str(stack.keys_file), *options, seconds=500)
+        assert up.returncode == 0, up.stdout + up.stderr
+        return stack
+
+    def stop(self) -> None:
+        self.command("scripts/stop_local.sh", f"--port={self.port}")
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def dashboard(self) -> str:
+        return f"http://127.0.0.1:{self.dashboard_port}"
+
+    @property
+    def keys_file(self) -> Path:
+        return self.home / "keys.json"
+
+    @property
+    def certificate(self) -> Path:
+        return self.home / "certificate.pem"
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """Of somebody who has typed nothing of Ray's, in a home where nothing was."""
+        plain = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+        tls = {"HAPROXY_TLS_PEM": str(self.home / "both.pem"), "HAPROXY_TLS_BIND": f"127.0.0.1:{self.tls_port}"}
+        directories = {"HOME": str(self.home), "XDG_CACHE_HOME": str(cache_root().parent), "XDG_STATE_HOME": str(self.home)}
+        return {**plain, **tls, **directories}
+
+    @property
+    def record(self) -> StackRecord:
+        return StackRecord(**json.loads((self.home / "ray-tpu-serve" / "local" / f"{self.port}.json").read_text()))
+
+    @property
+    def serve_logs(self) -> Path:
+        return Path(self.record.temp_dir) / "ray" / "session_latest" / "logs" / "serve"
+
+    def command(
+        self, program: str, *arguments: str, seconds: float = 100, **environment: str
+    ) -> "subprocess.CompletedProcess[str]":
+        return subprocess.run(
+            [ROOT / program, *arguments],
+            env={**self.environment, **environment},
+            capture_output=True,
+            text=True,
+            timeout=seconds,
+            cwd=self.home,
+        )
+
+    def keys(self, *arguments: str) -> str:
+        """What scripts/keys.py prints: a key, alone on its line."""
+        done = self.command("scripts/keys.py", "--file", str(self.keys_file), *arguments)
+        assert done.returncode == 0, done.stderr
+        return done.stdout.strip()
+
+    def client(self, key: str, url: str | None = None) -> openai.OpenAI:
+        http = openai.DefaultHttpxClient(verify=ssl.create_default_context(cafile=self.certificate))
+        return openai.OpenAI(base_url=f"{url or self.url}/v1", api_key=key, max_retries=0, timeout=60, http_client=http)
+
+    def make_certificate(self) -> None:
+        key = self.home / "key.pem"
+        subject = ["-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1"]
+        made = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1", *subject]
+        subprocess.run([*made, "-keyout", key, "-out", self.certificate], check=True, capture_output=True)
+        (self.home / "both.pem").write_text(self.certificate.read_text() + key.read_text())

@@ -1,0 +1,164 @@
+"""What two slices are good for, in one story: changes without a lost request, and hosts that are told to go."""
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from runtime_env.local.hosts import NOTICE_S
+from tests.e2e.conftest import ROOT
+from tests.e2e.drills import report
+from tests.e2e.emulated import EmulatedSlice, wait_for
+from tests.e2e.test_drills import Load, answers
+
+
+@pytest.fixture(scope="module")
+def two_slices(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmulatedSlice]:
+    stack = EmulatedSlice.on_free_ports(tmp_path_factory.mktemp("state"))
+    try:
+        stack.run("--detach", "--slices=2")
+        yield stack
+    finally:
+        stack.stop()
+
+
+def notice(stack: EmulatedSlice, host: str) -> None:
+    os.kill(stack.record().hosts[host], signal.SIGTERM)
+
+
+def change(stack: EmulatedSlice, command: str, *arguments: str) -> "subprocess.CompletedProcess[str]":
+    script = [sys.executable, str(ROOT / "scripts" / "change.py"), command, "--address", stack.dashboard, *arguments]
+    return subprocess.run(script, env=stack.environment, capture_output=True, text=True, timeout=240)
+
+
+def written(path: Path, config: dict[str, Any], change: dict[str, Any] | None = None) -> str:
+    """A file with the config, its model's deployment or engine settings changed."""
+    llm = config["applications"][0]["args"]["llm_configs"][0]
+    for part, values in (change or {}).items():
+        llm[part].update(values)
+    path.write_text(yaml.safe_dump(config))
+    return str(path)
+
+
+@pytest.fixture
+def config(two_slices: EmulatedSlice) -> dict[str, Any]:
+    """What the stack was started with."""
+    found: dict[str, Any] = yaml.safe_load(Path(two_slices.record().temp_dir, "serve.yaml").read_text())
+    return found
+
+
+@pytest.mark.slow
+def test_a_second_replica_takes_the_second_slice(two_slices: EmulatedSlice, config: dict[str, Any], tmp_path: Path) -> None:
+    same = change(two_slices, "plan", written(tmp_path / "same.yaml", config))
+    assert "llm          nothing" in same.stdout, same.stderr
+    two = written(tmp_path / "two.yaml", config, {"deployment_config": {"num_replicas": 2}})
+    planned = change(two_slices, "plan", two, "--slices", "2", "--json")
+    assert json.loads(planned.stdout)["chips"] == {"before": 16, "after": 32, "most": 32}
+    assert change(two_slices, "apply", two).returncode == 2, "there is one slice, unless one says more"
+    done = change(two_slices, "apply", two, "--slices", "2")
+    assert done.returncode == 0, done.stderr
+    assert {group["name"] for group in two_slices.placement_groups()} == {"slice:slice-a", "slice:slice-b"}
+
+
+@pytest.mark.slow
+def test_a_change_loses_no_request(two_slices: EmulatedSlice, config: dict[str, Any], tmp_path: Path) -> None:
+    settings = {"deployment_config": {"num_replicas": 2}, "engine_kwargs": {"max_num_seqs": 64}}
+    load = Load(two_slices.url)
+
+    async def drill() -> "subprocess.CompletedProcess[str]":
+        done = asyncio.Event()
+        running = asyncio.create_task(load.run(120, until=done))
+        await asyncio.sleep(2)
+        result = await asyncio.to_thread(
+            change, two_slices, "apply", written(tmp_path / "new.yaml", config, settings), "--slices", "2"
+        )
+        await asyncio.sleep(2)
+        done.set()
+        await running
+        return result
+
+    result = asyncio.run(drill())
+    bad = [ended for ended in load.ended if ended[2] != "done"]
+    report("change on two slices", f"{result.stdout.strip()}; {len(load.ended)} streams, {len(bad)} failed")
+    assert result.returncode == 0, result.stderr
+    assert bad == []
+
+
+@pytest.mark.slow
+def test_a_change_that_does_not_become_healthy_is_taken_back(
+    two_slices: EmulatedSlice, config: dict[str, Any], tmp_path: Path
+) -> None:
+    three = written(tmp_path / "three.yaml", config, {"deployment_config": {"num_replicas": 3}})
+    failed = change(two_slices, "apply", three, "--slices", "3", "--timeout", "45")
+    assert failed.returncode == 1
+    assert "not healthy after 45 s" in failed.stderr
+    assert "The config before it runs again" in failed.stderr
+    assert two_slices.running()
+    assert two_slices.deployment()["target_num_replicas"] == 2
+
+
+@pytest.mark.slow
+def test_a_spot_notice_loses_no_request_where_another_slice_is(two_slices: EmulatedSlice) -> None:
+    wait_for(lambda: len(two_slices.placement_groups()) == 2, 90, "both slices serve")
+    load = Load(two_slices.url)
+
+    async def drill() -> float:
+        running = asyncio.create_task(load.run(15))
+        await asyncio.sleep(5)
+        begun = time.monotonic()
+        await asyncio.to_thread(notice, two_slices, "slice-a/2")
+        await asyncio.to_thread(wait_for, lambda: _gone(two_slices, "slice-a"), NOTICE_S + 15, "the slice to be left")
+        left_s = time.monotonic() - begun
+        await running
+        return left_s
+
+    left_s = asyncio.run(drill())
+    bad = [ended for ended in load.ended if ended[2] != "done"]
+    report("spot notice, two slices", f"{len(load.ended)} streams, {len(bad)} failed; left the slice after {left_s:.0f} s")
+    assert bad == []
+
+
+@pytest.mark.slow
+def test_a_spot_notice_on_the_only_slice_ends_a_long_answer_with_words(two_slices: EmulatedSlice) -> None:
+    assert two_slices.held_slice() == "slice-b", "the drill before this one leaves one slice"
+    load, long = Load(two_slices.url), Load(two_slices.url, clients=1, max_tokens=20_000)
+
+    async def drill() -> tuple[float, float]:
+        answering = asyncio.create_task(long.run(1))
+        await asyncio.sleep(3)
+        told = time.monotonic()
+        await asyncio.to_thread(notice, two_slices, "slice-b/1")
+        others = asyncio.create_task(load.run(NOTICE_S))
+        await answering
+        ended_s = time.monotonic() - told
+        await others
+        for host in range(4):
+            await asyncio.to_thread(two_slices.run, f"--start-host=slice-a/{host}")
+        back = time.monotonic()
+        await asyncio.to_thread(wait_for, lambda: answers(two_slices), 60, "an answer from the slice that came")
+        return ended_s, time.monotonic() - back
+
+    ended_s, healed_s = asyncio.run(drill())
+    ((_, _, outcome),) = long.ended
+    report(
+        "spot notice, one slice",
+        f"a long answer ends with an error after {ended_s:.0f} s; serves {healed_s:.0f} s after hosts came",
+    )
+    assert outcome.startswith('error: data: {"error": {"message": ')
+    assert NOTICE_S - 5 < ended_s < NOTICE_S + 1
+    refused = [ended for ended in load.ended if ended[2] != "done"]
+    assert refused
+    assert [ended for ended in refused if not ended[2].startswith("503 retry-after=30 {")] == []
+
+
+def _gone(stack: EmulatedSlice, slice_name: str) -> bool:
+    return f"slice:{slice_name}" not in {group["name"] for group in stack.placement_groups() if group["state"] == "CREATED"}
