@@ -18,6 +18,7 @@ from tests.kuberay.specs import write_spec
 
 HOSTS = "ray.io/group=tpu"
 _READY_S = 40
+_SECRETS = {"hub-token": {"token": "hf_x"}, "api-keys": {"keys.json": "{}", "chat.key": "x"}}
 
 
 @dataclass(frozen=True)
@@ -86,13 +87,15 @@ class Deployment:
         """Before `apply` would, for what must be in it first."""
         self.plane.api.create("/api/v1/namespaces", {"metadata": {"name": self.namespace}})
 
-    def give_hub_token(self) -> None:
-        """The secret that the staging of the weights needs, as docs/gke.md has it made by hand."""
-        secret = {"metadata": {"name": "hub-token"}, "stringData": {"token": "hf_x"}}
-        self.plane.api.create(f"/api/v1/namespaces/{self.namespace}/secrets", secret)
+    def give_secrets(self, *names: str) -> None:
+        """Those of them (default: all) that are not there: what docs/gke.md has made by hand before pods can start."""
+        for name in names or _SECRETS:
+            if self.plane.api.find(self.path("secrets", name)) is None:
+                self.plane.api.create(self.path("secrets"), {"metadata": {"name": name}, "stringData": _SECRETS[name]})
 
     def until_ready(self) -> list[Json]:
-        """Five pods, all Ready."""
+        """Five pods, all Ready; the weights may still wait for their token."""
+        self.give_secrets("api-keys")
 
         def five() -> list[Json] | None:
             found = self.pods()

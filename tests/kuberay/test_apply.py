@@ -38,7 +38,7 @@ def test_one_apply_makes_a_head_and_one_whole_slice(deployment: Deployment) -> N
     assert [len(claim["status"]["allocation"]["devices"]["results"]) for claim in claims] == [2] * 4
     services = {one["metadata"]["name"] for one in deployment.plane.api.items(deployment.path("services"))}
     assert services == {"gemma-head-svc", "gemma-headless", "gemma-serve-svc"}
-    deployment.give_hub_token()
+    deployment.give_secrets()
     assert "head ready, 4 of 4 hosts ready" in deployment.do("wait", "--timeout=60")
 
 
@@ -180,7 +180,7 @@ def test_a_ray_service_gets_the_same_pods(deployment: Deployment) -> None:
     names = {pod["metadata"]["labels"]["ray.io/cluster"] for pod in deployment.pods()}
     assert len(names) == 1
     assert names.pop().startswith("gemma-")
-    deployment.give_hub_token()
+    deployment.give_secrets()
     assert "4 of 4 hosts ready" in deployment.do("wait", "--timeout=60")
     assert "0 made, 0 changed" in deployment.do("apply")
     deployment.do("down")

@@ -40,7 +40,7 @@ def test_kubernetes_own_and_kuberays_client_make_the_same(deployment: Deployment
     first = {pod["metadata"]["uid"] for pod in deployment.until_ready()}
     assert "0 made, 0 changed" in deployment.do("apply")
     assert deployment.run("diff", _THEIRS).out == ""
-    deployment.give_hub_token()
+    deployment.give_secrets()
     assert "no pods are left" in deployment.do("park", _THEIRS, "--timeout=60")
     deployment.do("unpark", _THEIRS, "--timeout=60")
     assert not first & {pod["metadata"]["uid"] for pod in deployment.pods()}

@@ -47,6 +47,7 @@ def test_up_try_it_and_down(person: Person) -> None:
     api, spec = Api(Path(line[1])), "kuberay/examples/gemma-v6e-4x4.yaml"
     applied = person.type("scripts/cluster.py", "apply", spec, **environment)
     assert applied.returncode == 0, applied.stderr
+    api.create("/api/v1/namespaces/gemma/secrets", {"metadata": {"name": "api-keys"}})
     pods = "/api/v1/namespaces/gemma/pods"
     wait_for(lambda: [condition(pod, "Ready").get("status") for pod in api.items(pods)].count("True") == 5, 60, "no five pods")
     told = json.loads(person.type("scripts/control_plane.sh", "status", "--json").stdout)["running"]

@@ -29,7 +29,7 @@ def head(kubelet: Kubelet) -> Iterator[FakeRay]:
 def ray(deployment: Deployment, slice_nodes: Cloud, head: FakeRay) -> Deployment:  # noqa: ARG001
     """A deployment that is ready for apps."""
     deployment.do("apply")
-    deployment.give_hub_token()
+    deployment.give_secrets()
     deployment.do("wait", "--timeout=60")
     return deployment
 
@@ -43,7 +43,7 @@ def chat_app(deployment: Deployment, name: str) -> Path:
         "args": {"api_url": "http://127.0.0.1:8000/v1"},
     }
     path = deployment.directory / f"{name}.yaml"
-    path.write_text(yaml.safe_dump({"http_options": {"host": "0.0.0.0", "port": 8000}, "applications": [app]}))  # noqa: S104
+    path.write_text(yaml.safe_dump({"http_options": {"host": "0.0.0.0", "port": 8000}, "applications": [app]}))
     return path
 
 

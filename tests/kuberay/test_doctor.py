@@ -39,7 +39,7 @@ def on_gke(proxy: FaultyProxy, deployment: Deployment, version: str) -> None:
 def test_a_sound_deployment(deployment: Deployment, faulty_proxy: FaultyProxy) -> None:
     on_gke(faulty_proxy, deployment, "v1.36.1-gke.1000000")
     deployment.do("apply")
-    deployment.give_hub_token()
+    deployment.give_secrets()
     deployment.do("wait", "--timeout=60")
     done = deployment.run("doctor")
     assert done.code == 0, done.out

@@ -60,11 +60,13 @@ def test_other_peoples_things_stay(deployment: Deployment) -> None:
     }
     for plural, body in theirs.items():
         api.create(deployment.path(plural), body)
+    deployment.give_secrets("api-keys")
     before = everything(api, ns)
     deployment.do("apply")
     deployment.until_ready()
     deployment.do("down", "--timeout=60")
     assert everything(api, ns) == before
+    api.delete(deployment.path("secrets", "api-keys"))
     for plural, body in theirs.items():
         api.delete(deployment.path(plural, body["metadata"]["name"]))
     deployment.do("down")
@@ -73,9 +75,9 @@ def test_other_peoples_things_stay(deployment: Deployment) -> None:
 
 def test_an_own_namespace_stays_while_others_are_in_it(deployment: Deployment) -> None:
     deployment.do("apply")
-    deployment.give_hub_token()
+    deployment.give_secrets()
     said = deployment.do("down", "--timeout=60")
-    assert f"Namespace/{deployment.namespace} stays: it has Secret/hub-token" in said
+    assert f"Namespace/{deployment.namespace} stays: it has Secret/" in said
 
 
 def test_a_second_down_and_one_without_anything_are_no_errors(deployment: Deployment) -> None:

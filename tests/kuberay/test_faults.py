@@ -75,7 +75,7 @@ def test_wait_goes_on_through_all_of_it(through: Deployment, faulty_proxy: Fault
         for status in (429, 500, 503):
             faulty_proxy.answer(status, times=2, verb="GET")
         faulty_proxy.cut(times=2, verb="GET")
-        through.give_hub_token()
+        through.give_secrets()
         assert "4 of 4 hosts ready after" in wait.until_done()
 
 

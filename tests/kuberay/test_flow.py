@@ -41,7 +41,7 @@ http_options: {host: 0.0.0.0, port: 8000}
 def emulated(directory: Path, url: str) -> Path:
     """serve_configs/emulated.yaml as it has to be in pods, with weights from that URL and without the chat."""
     config = yaml.safe_load((ROOT / "serve_configs" / "emulated.yaml").read_text())
-    config["http_options"]["host"] = "0.0.0.0"  # noqa: S104 - in a pod
+    config["http_options"]["host"] = "0.0.0.0"
     config["applications"] = config["applications"][:1]
     (llm,) = config["applications"][0]["args"]["llm_configs"]
     llm["model_loading_config"]["model_source"] = f"{WEIGHTS}/gemma-4-31b-it"
@@ -104,7 +104,7 @@ def test_from_a_spec_to_an_answer_and_back(flow: Deployment, real_kubelet: Kubel
         print(f"{time.monotonic() - started:5.0f} s  {what}")
 
     flow.do("apply")
-    flow.give_hub_token()
+    flow.give_secrets()
     note("applied")
     # First the head alone: KubeRay's hosts ask for it all the time, with a new Python each, which is much for two cores.
     wait_for(lambda: any(map(is_ready, flow.pods("ray.io/node-type=head"))), _READY_S, "the head is not Ready")

@@ -19,7 +19,7 @@ def given(deployment: Deployment) -> Deployment:
     """What an administrator gives: everything but Ray, and a role for Anna."""
     deployment.change(users=[f"user:{_ANNA}", "group:ml-team@example.com"])
     deployment.do("apply")
-    deployment.give_hub_token()
+    deployment.give_secrets()
     deployment.plane.api.delete(deployment.cluster_path)
     wait_for(lambda: deployment.plane.api.find(deployment.cluster_path) is None, 20, "the RayCluster stays")
     return deployment

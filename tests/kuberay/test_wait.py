@@ -54,7 +54,7 @@ def following(deployment: Deployment, command: str = "wait") -> Iterator[Followi
 def test_hosts_wait_for_nodes_and_get_them(deployment: Deployment, cloud: Cloud) -> None:
     cloud.add_cpu_pool()
     deployment.do("apply")
-    deployment.give_hub_token()
+    deployment.give_secrets()
     with following(deployment) as wait:
         wait.until_said(
             "head ready, 0 of 4 hosts ready", "host 0 of tpu-", "waits for a node", "node affinity", "gke.py status"
@@ -101,7 +101,7 @@ def test_google_clouds_quota(deployment: Deployment, cloud: Cloud) -> None:
 def test_an_image_that_is_not_there(deployment: Deployment, kubelet: Kubelet) -> None:
     kubelet.orders.unpullable.add("*server:0.1.0")
     deployment.do("apply")
-    deployment.give_hub_token()
+    deployment.give_secrets()
     with following(deployment) as wait:
         wait.until_said("head: its image cannot be pulled", "server:0.1.0: not found", "weights: its image cannot be pulled")
         kubelet.orders.unpullable.clear()
@@ -136,7 +136,7 @@ def test_a_secret_that_is_made_by_hand(deployment: Deployment) -> None:
     deployment.do("apply")
     with following(deployment) as wait:
         wait.until_said('weights: secret "hub-token" not found', "make the secret", 'secret "our-keys" not found')
-        deployment.give_hub_token()
+        deployment.give_secrets("hub-token")
         deployment.plane.api.create(deployment.path("secrets"), {"metadata": {"name": "our-keys"}})
         wait.until_done()
 
@@ -184,7 +184,7 @@ def test_a_lost_host_costs_the_slice_and_is_told(deployment: Deployment, kubelet
         wait_for(
             lambda: not hosts & {pod["metadata"]["uid"] for pod in deployment.pods()}, 20, "hosts of the broken slice stay"
         )
-        deployment.give_hub_token()
+        deployment.give_secrets()
         wait.until_done()
     head = next(pod for pod in before if pod["metadata"]["labels"]["ray.io/node-type"] == "head")
     assert head["metadata"]["uid"] in {pod["metadata"]["uid"] for pod in deployment.pods()}
@@ -193,7 +193,7 @@ def test_a_lost_host_costs_the_slice_and_is_told(deployment: Deployment, kubelet
 @pytest.mark.usefixtures("slice_nodes")
 def test_park_gives_the_hosts_back_and_unpark_brings_them_again(deployment: Deployment) -> None:
     deployment.do("apply")
-    deployment.give_hub_token()
+    deployment.give_secrets()
     before = {pod["metadata"]["uid"] for pod in deployment.until_ready()}
     assert "no pods are left" in deployment.do("park", "--timeout=60")
     assert deployment.pods() == []
@@ -207,7 +207,7 @@ def test_park_gives_the_hosts_back_and_unpark_brings_them_again(deployment: Depl
 def test_an_api_server_that_restarts_in_the_middle(deployment: Deployment, cloud: Cloud, control_plane: ControlPlane) -> None:
     cloud.add_cpu_pool()
     deployment.do("apply")
-    deployment.give_hub_token()
+    deployment.give_secrets()
     with following(deployment) as wait:
         wait.until_said("waits for a node")
         control_plane.restart_apiserver()
