@@ -30,6 +30,12 @@ def state_root() -> Path:
     return Path(base) / PROJECT
 
 
+def kubebuilder_assets() -> Path | None:
+    """Directory with etcd, kube-apiserver and kubectl, in the variable that kubebuilder's own tools read for it."""
+    found = os.environ.get("KUBEBUILDER_ASSETS")
+    return Path(found) if found else None
+
+
 def inherited_environment() -> dict[str, str]:
     """A copy of the environment, for the child processes of a command."""
     return dict(os.environ)
