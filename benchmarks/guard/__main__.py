@@ -12,6 +12,7 @@ import argparse
 import asyncio
 import json
 import os
+import signal
 import statistics
 import sys
 import tempfile
@@ -35,6 +36,7 @@ _FULL_SPEED, _PACED = 1.0, 0.02  # shares of the roofline's speed: tokens at onc
 
 def main(argv: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(argv)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the servers end too
     with tempfile.TemporaryDirectory() as directory:
         try:
             key, settings = open_settings(Path(directory))
