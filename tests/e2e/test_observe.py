@@ -5,6 +5,7 @@ only a full disk shows (DiskNearlyFull) is tried there alone.
 """
 
 import asyncio
+import os
 import shutil
 import subprocess
 import sys
@@ -28,6 +29,7 @@ pytestmark = [
     pytest.mark.skipif(shutil.which("prometheus") is None, reason="Prometheus is not installed (Debian: prometheus)"),
 ]
 MODEL = "gemma-3-270m"
+FULL = pytest.mark.skipif(os.environ.get("OBSERVE") != "full", reason="ten minutes more, with OBSERVE=full")
 SOAK_S = 60
 FAULT_S = 150
 
@@ -165,6 +167,7 @@ def test_faults_of_engine_and_keys_fire_and_clear(observed: Observed) -> None:
     while_loaded(observed, lambda: wait_for(lambda: not wanted & observed.firing(), FAULT_S, "the alerts to clear"))
 
 
+@FULL
 def test_a_lost_host_and_wrong_weights_fire_and_clear(observed: Observed) -> None:
     part = next((Path(observed.stack.record().temp_dir) / "bucket" / "model").glob("*.safetensors"))
     right = part.read_bytes()
@@ -186,6 +189,7 @@ def test_a_lost_host_and_wrong_weights_fire_and_clear(observed: Observed) -> Non
     while_loaded(observed, lambda: wait_for(lambda: not observed.firing(), FAULT_S, "all alerts to clear"))
 
 
+@FULL
 def test_first_tokens_that_are_late_are_told(observed: Observed) -> None:
     core = engine_core(observed.stack)
 
