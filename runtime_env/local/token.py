@@ -6,23 +6,18 @@ It is Ray's token of this user, where Ray's own commands look for it. Source: Ra
 import os
 import secrets
 from collections.abc import Mapping
-from pathlib import Path
 
 from apps.errors import UserError
+from apps.settings import RAY_TOKEN, RAY_TOKEN_PATH, ray_token, ray_token_file
 
-MODE, TOKEN, TOKEN_PATH = "RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"
-
-
-def default_file() -> Path:
-    """Where Ray keeps a user's token."""
-    return Path.home() / ".ray" / "auth_token"
+MODE = "RAY_AUTH_MODE"
 
 
 def ensure_token(environment: Mapping[str, str]) -> None:
     """Make the user's token if there is none: as `ray get-auth-token --generate`, but readable by its owner alone."""
-    if environment.get(MODE, "token") != "token" or environment.get(TOKEN) or environment.get(TOKEN_PATH):
+    if environment.get(MODE, "token") != "token" or environment.get(RAY_TOKEN) or environment.get(RAY_TOKEN_PATH):
         return
-    file = default_file()
+    file = ray_token_file({})
     file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     try:
         descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
@@ -40,19 +35,16 @@ def headers(environment: Mapping[str, str]) -> dict[str, str]:
     """
     if environment.get(MODE) != "token":
         return {}
-    try:
-        token = environment.get(TOKEN) or Path(environment.get(TOKEN_PATH) or default_file()).read_text()
-    except OSError as error:
-        raise UserError(
-            f"{error.filename}: Ray's token cannot be read ({error.strerror}): ray get-auth-token --generate"
-        ) from None
-    return {"authorization": f"Bearer {token.strip()}"}
+    token = ray_token(environment)
+    if token is None:
+        raise UserError(f"{ray_token_file(environment)}: Ray's token cannot be read: ray get-auth-token --generate")
+    return {"authorization": f"Bearer {token}"}
 
 
 def where(environment: Mapping[str, str]) -> str:
     """For people: where the token is that the dashboard asks for; empty where it asks for none."""
     if environment.get(MODE) != "token":
         return ""
-    if environment.get(TOKEN):
-        return f"in {TOKEN}"
-    return f"in {environment.get(TOKEN_PATH) or default_file()}"
+    if environment.get(RAY_TOKEN):
+        return f"in {RAY_TOKEN}"
+    return f"in {ray_token_file(environment)}"
