@@ -43,6 +43,7 @@ def emulated(directory: Path, url: str) -> Path:
     config = yaml.safe_load((ROOT / "serve_configs" / "emulated.yaml").read_text())
     config["http_options"]["host"] = "0.0.0.0"
     config["applications"] = config["applications"][:1]
+    config["applications"][0]["args"]["guard"] = {"open": True}
     (llm,) = config["applications"][0]["args"]["llm_configs"]
     llm["model_loading_config"]["model_source"] = f"{WEIGHTS}/gemma-4-31b-it"
     llm["callback_config"]["callback_kwargs"]["url"] = url
