@@ -34,6 +34,7 @@ applications:
     import_path: apps.chat:build_app
     args:
       api_url: http://127.0.0.1:8000/v1
+      open: true
 http_options: {host: 0.0.0.0, port: 8000}
 """
 
