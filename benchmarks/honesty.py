@@ -7,7 +7,7 @@ from typing import Literal
 
 from benchmarks.limits import Limits, is_simulated, limits_of
 from benchmarks.serving.figures import figures, mean_in_flight
-from benchmarks.serving.result import Run, Setting
+from benchmarks.serving.result import Result, Run, Setting
 
 _CACHE_SLACK = 0.02  # of the prompts' tokens: templates begin alike, and blocks end where they end
 _WRONG_COUNTS = 0.001  # of the requests
@@ -45,6 +45,12 @@ def examine(setting: Setting, run: Run) -> list[Finding]:
         *_setting(setting, limits),
     ]
     return sorted(found, key=lambda finding: finding.severity != "refused")
+
+
+def best_rate(result: Result) -> float | None:
+    """What a sweep found, unless the run that it rests on is refused."""
+    runs = [run for run in result.runs if run.load.rate == result.best_rate and not is_refused(examine(result.setting, run))]
+    return result.best_rate if runs else None
 
 
 def is_refused(findings: list[Finding]) -> bool:

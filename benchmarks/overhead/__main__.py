@@ -1,7 +1,7 @@
 """What our stack costs over a bare server: the same engine arguments, the same load, both in one run, taking turns.
 
     python -m benchmarks.overhead                against bare vLLM on this CPU; prints a table
-    python -m benchmarks.overhead --engine sim   the simulated engine, bare and on the emulated slice, 1 to 1024 streams
+    python -m benchmarks.overhead --engine sim   the simulated engine, bare and on the emulated slice, 1 to 256 streams
     python -m benchmarks.overhead --json         one object with ttft_added_ms, throughput_ratio and every round's figures
 
 While one server is measured the other is idle: the bare one is paused, our stack is not (Ray's heartbeats would stop), which
@@ -11,6 +11,7 @@ costs the bare one the little that our idle stack uses; that is measured too and
 import argparse
 import json
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -25,11 +26,12 @@ from benchmarks.overhead.rounds import LoadFigures, Plan, Rounds, compare, media
 from benchmarks.overhead.servers import bare_server, llm_config_for, our_stack
 from benchmarks.serving.words import FileTokenizer, Tokenizer, tokenizer_for
 
-_SIM_CLIENTS = (1, 8, 64, 256, 1024)
+_SIM_CLIENTS = (1, 8, 64, 256)  # the replica takes 128 at once and queues 256 more; then it refuses
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     options = _parse(argv)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # the servers are stopped then, too
     try:
         result = _measure(options.engine, _plan(options), classic=options.classic)
     except BundleError as error:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from benchmarks.honesty import Finding
+from benchmarks.honesty import Finding, best_rate
 from benchmarks.report.compare import Ratio, compare
 from benchmarks.report.cost import cost
 from benchmarks.report.series import Examined, Series
@@ -50,9 +50,9 @@ def throughput(all_series: Sequence[Series]) -> Table:
         quality = [percent(figures["cache_hit_rate"]), number(figures["goodput_per_s"]), percent(figures["attainment"])]
         rows.append([one.name, f"{one.run.completed:,}", percent(figures["error_rate"]), *rates, *quality])
     best = [
-        f"{series.name}: {series.result.best_rate:g} requests/s is the highest rate with {ATTAINED:.0%} within the SLO"
+        f"{series.name}: {found:g} requests/s is the highest rate with {ATTAINED:.0%} within the SLO"
         for series in all_series
-        if series.result.best_rate
+        if (found := best_rate(series.result))
     ]
     return Table("Throughput and goodput", head, rows, ". ".join(best))
 

@@ -37,7 +37,7 @@ def execute(options: argparse.Namespace) -> Result:
         BundleError: an option is wrong, or the server does not answer.
     """
     headers = {"authorization": f"Bearer {key}"} if (key := api_key()) else {}
-    server = Server(options.url, headers)
+    server = Server(options.url, headers, options.dashboard)
     card = server.model_card(options.model)
     tokenizer = tokenizer_for(options.url, card["id"], headers, options.tokenizer)
     profile = _profile(options)

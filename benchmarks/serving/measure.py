@@ -1,5 +1,6 @@
 """One load from warm-up to its record, and the sweep that looks for the highest rate within the SLO."""
 
+import asyncio
 import contextlib
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -11,7 +12,7 @@ from benchmarks.serving.client import Client
 from benchmarks.serving.figures import figures
 from benchmarks.serving.load import Limits, Sender, settle_memory
 from benchmarks.serving.result import Checks, ClientState, Load, Run, Slo
-from benchmarks.serving.server import Server
+from benchmarks.serving.server import CacheCounters, Server
 from benchmarks.serving.tally import Tally
 from benchmarks.serving.watch import Watch, watching
 from benchmarks.serving.words import Tokenizer
@@ -22,6 +23,7 @@ ATTAINED = 0.9
 _GROWTH = 2.0
 _CLOSE = 1.1  # the sweep ends when the rate that holds and the one that does not are so close
 _MOST_STEPS = 12
+_METRICS_DEADLINE_S, _METRICS_PAUSE_S = 20.0, 1.0  # Ray's are up to ten seconds late
 
 
 class Bench:
@@ -67,10 +69,9 @@ class Bench:
         tally, sender, watch, client = await self._send(load.label, load, offsets)
         if not sender.sent:
             raise UserError(f"{load.label}: nothing was sent: no request was due in --duration, or the dataset is used up")
-        after = self._server.cache_counters()
         checks = tally.finish()
-        if before and after and checks.cached_tokens is None:
-            checks.cached_tokens, checks.cached_by = round(after["hits"] - before["hits"]), "metrics"
+        if before and checks.cached_tokens is None:
+            await self._read_cache(before, tally, checks)
         self._count_samples(tally, checks)
         record = _record(load, started_at, tally, sender, checks, _client_state(watch, sender, client))
         record.good = tally.good if self._slo.asked else None
@@ -113,6 +114,17 @@ class Bench:
         client.close()
         tally.end = tally.end or time.perf_counter()
         return tally, sender, watch, client
+
+    async def _read_cache(self, before: CacheCounters, tally: Tally, checks: Checks) -> None:
+        """Cache hits by the server's metrics, once those have the load's prompts in them."""
+        deadline = time.perf_counter() + _METRICS_DEADLINE_S
+        while after := self._server.cache_counters():
+            load = after.since(before)
+            if load.queries >= tally.prompt_tokens or time.perf_counter() > deadline:
+                if load.queries > 0:
+                    checks.cached_tokens, checks.cached_by = round(load.hits / load.queries * tally.prompt_tokens), "metrics"
+                return
+            await asyncio.sleep(_METRICS_PAUSE_S)
 
     def _count_samples(self, tally: Tally, checks: Checks) -> None:
         """Count the text of some answers by the tokenizer, beside what the server says of them."""

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import re
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +14,16 @@ from apps.errors import OperationError, UserError
 from apps.settings import ray_headers
 
 _TIMEOUT_S = 10
-_CACHE = re.compile(r"^vllm:prefix_cache_(queries|hits)_total\{[^}]*\} ([0-9.e+]+)$", re.MULTILINE)
+# vLLM's own names, and what Ray makes of them
+_CACHE = re.compile(r"^(?:vllm:|ray_vllm_)prefix_cache_(queries|hits)_total\{[^}]*\} ([0-9.e+]+)$", re.MULTILINE)
 
 
 class Server:
-    """An OpenAI-compatible server at an address such as `http://127.0.0.1:8000`."""
+    """An OpenAI-compatible server at an address such as `http://127.0.0.1:8000`; `dashboard` is its Ray's, if there is one."""
 
-    def __init__(self, url: str, headers: dict[str, str]) -> None:
+    def __init__(self, url: str, headers: dict[str, str], dashboard: str | None = None) -> None:
         self._http = httpx.Client(base_url=url, headers=headers, timeout=_TIMEOUT_S)
-        self.url = url
+        self.url, self._dashboard = url, dashboard
 
     def model_card(self, model: str | None) -> dict[str, Any]:
         """The model of that name, or the only one.
@@ -48,16 +50,41 @@ class Server:
         except (httpx.HTTPError, ValueError, KeyError, TypeError):
             return None
 
-    def cache_counters(self) -> dict[str, float] | None:
-        """Tokens looked up in the prefix cache and found there, since the server's start; None if it does not tell."""
+    def cache_counters(self) -> "CacheCounters | None":
+        """Since the server's start: by its own /metrics, else by what Ray collects of all replicas; None if neither tells."""
+        for text in (self._own_metrics, self._ray_metrics):
+            if found := _CACHE.findall(text()):
+                sums = {name: sum(float(value) for kind, value in found if kind == name) for name in ("queries", "hits")}
+                return CacheCounters(**sums)
+        return None
+
+    def _own_metrics(self) -> str:
         try:
-            text = self._http.get("/metrics").raise_for_status().text
+            return self._http.get("/metrics").raise_for_status().text
         except httpx.HTTPError:
-            return None
-        found = {"queries": 0.0, "hits": 0.0}
-        for name, value in _CACHE.findall(text):
-            found[name] += float(value)
-        return found if _CACHE.search(text) else None
+            return ""
+
+    def _ray_metrics(self) -> str:
+        """Of all nodes; seconds old, as Ray collects them now and then."""
+        if not self._dashboard:
+            return ""
+        try:
+            groups = httpx.get(f"{self._dashboard.rstrip('/')}/api/prometheus/sd", timeout=_TIMEOUT_S).raise_for_status().json()
+            targets = [target for group in groups for target in group["targets"]]
+            return "\n".join(httpx.get(f"http://{target}/metrics", timeout=_TIMEOUT_S).text for target in targets)
+        except (httpx.HTTPError, ValueError, KeyError, TypeError):
+            return ""
+
+
+@dataclass(frozen=True)
+class CacheCounters:
+    """Prompt tokens that were looked up in the prefix cache, and those found there."""
+
+    queries: float
+    hits: float
+
+    def since(self, before: "CacheCounters") -> "CacheCounters":
+        return CacheCounters(self.queries - before.queries, self.hits - before.hits)
 
 
 def deployed_config(dashboard: str) -> dict[str, Any]:

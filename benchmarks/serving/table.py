@@ -4,7 +4,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from benchmarks.honesty import examine
+from benchmarks.honesty import best_rate, examine
 from benchmarks.serving.figures import TIMES
 from benchmarks.serving.measure import ATTAINED
 from benchmarks.serving.result import Result, Run
@@ -22,8 +22,10 @@ def print_result(result: Result) -> None:
         for finding in examine(result.setting, run):
             console.print(escape(str(finding)), style="red" if finding.severity == "refused" else "yellow")
         console.print()
-    if result.best_rate:
-        console.print(f"Highest rate with {ATTAINED:.0%} of the requests within the SLO: {result.best_rate:g} requests/s")
+    if best := best_rate(result):
+        console.print(f"Highest rate with {ATTAINED:.0%} of the requests within the SLO: {best:g} requests/s")
+    elif result.best_rate:
+        console.print(f"The highest rate within the SLO, {result.best_rate:g} requests/s, rests on a refused run")
 
 
 def _times(run: Run) -> Table:

@@ -29,6 +29,8 @@ class Timing:
     miscount_every: int = 0
     """The usage says one token less than came."""
     tokens_per_event: int = 1
+    cached_percent: int = 0
+    """Of all prompts' tokens, by /metrics; 0: no such route."""
     text: str = "word "
 
 

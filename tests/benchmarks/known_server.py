@@ -40,7 +40,7 @@ class KnownServer:
     def __init__(self, timing: Timing) -> None:
         self.timing = timing
         self.due: defaultdict[int, list[Stream]] = defaultdict(list)
-        self.tokens = self.most = self.now = self.number = 0
+        self.tokens = self.most = self.now = self.number = self.prompt_tokens = 0
         self.next_tick = int(time.perf_counter() / _TICK_S)
         self.ttft_s: list[float] = []
         self.tpot_s: list[float] = []
@@ -152,12 +152,23 @@ class Connection(asyncio.Protocol):
         elif self._path.endswith(b"/models"):
             self._send(200, {"object": "list", "data": [{"id": "known", "object": "model", "owned_by": "x", "created": 0}]})
         else:
+            self._other()
+
+    def _other(self) -> None:
+        percent = self._server.timing.cached_percent
+        if percent and self._path == b"/metrics":
+            queries, label = self._server.prompt_tokens, '{engine="0",model_name="known"}'
+            lines = [f"vllm:prefix_cache_queries_total{label} {queries}.0"]
+            lines += [f"vllm:prefix_cache_hits_total{label} {queries * percent / 100}"]
+            self._send_text(200, "\n".join(lines).encode())
+        else:
             self._send(200 if self._path == b"/health" else 404, {})
 
     def _generate(self, arrived: float) -> None:
         server = self._server
         stream = Stream(self, server.number, json.loads(self._body), b"/chat/" in self._path)
         server.number += 1
+        server.prompt_tokens += stream.prompt
         if _every(server.timing.error_every, stream.number):
             server.faults["refused"] += 1
             return self._send(503, {"error": {"message": "known fault", "type": "unavailable", "param": None, "code": 503}})
@@ -167,7 +178,9 @@ class Connection(asyncio.Protocol):
         return server.begin(stream, arrived)
 
     def _send(self, status: int, body: Any) -> None:
-        text = json.dumps(body).encode()
+        self._send_text(status, json.dumps(body).encode())
+
+    def _send_text(self, status: int, text: bytes) -> None:
         head = f"HTTP/1.1 {status} X\r\ncontent-type: application/json\r\ncontent-length: {len(text)}\r\n\r\n"
         self.transport.write(head.encode() + text)
 

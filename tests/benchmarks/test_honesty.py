@@ -4,10 +4,10 @@ from collections.abc import Callable
 
 import pytest
 
-from benchmarks.honesty import Finding, examine, is_refused
+from benchmarks.honesty import Finding, best_rate, examine, is_refused
 from benchmarks.serving.answer import Usage
 from benchmarks.serving.histogram import Histogram
-from benchmarks.serving.result import Run
+from benchmarks.serving.result import Result, Run
 from tests.benchmarks.records import V6E, answers, refigured, run, setting
 
 
@@ -111,6 +111,13 @@ def test_a_result_without_a_config_or_of_a_simulation_says_so() -> None:
     assert [finding.rule for finding in examine(setting(llm_config=None), honest())] == ["ceiling"]
     emulated = {**V6E, "experimental_configs": {"emulated_slice": {}}}
     assert [finding.rule for finding in examine(setting(llm_config=emulated), honest())] == ["simulated"]
+
+
+def test_a_sweep_that_rests_on_a_refused_run_found_nothing() -> None:
+    found = Result(setting=setting(), runs=[honest()], best_rate=10)
+    assert best_rate(found) == 10
+    found.runs[0].client.cpu_share = 0.95
+    assert best_rate(found) is None
 
 
 def test_counts_that_contradict_each_other_are_noticed() -> None:

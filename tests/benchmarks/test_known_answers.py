@@ -123,6 +123,15 @@ def test_several_tokens_in_an_event_are_counted_by_usage() -> None:
     assert itl >= 30  # an event with four tokens comes after four times the time
 
 
+def test_cache_hits_that_nobody_declared_are_found_in_the_metrics_and_refused() -> None:
+    with running(Timing(ttft=0.01, tpot=0.001, cached_percent=30)) as server:
+        result, _ = measured(server, "--output-tokens", "3", "--clients", "4", "--requests", "40")
+    [run] = result.runs
+    assert run.checks.cached_by == "metrics"
+    assert run.figures["cache_hit_rate"] == pytest.approx(0.3, abs=0.01)
+    assert "cache" in {finding.rule for finding in examine(result.setting, run) if finding.severity == "refused"}
+
+
 def test_timeouts_end_a_load_by_themselves() -> None:
     with running(Timing(ttft=30)) as server:
         result, _ = measured(server, "--clients", "3", "--duration", "1", "--timeout", "0.5", "--warmup", "0")

@@ -30,8 +30,8 @@ def test_a_ray_job_measures_the_stack_and_the_report_shows_it(stack: Stack, tmp_
     assert run.checks.wrong_counts == run.checks.repeated_prompts == 0
     assert result.setting.llm_config is not None
     assert result.setting.llm_config["engine_kwargs"]["max_num_seqs"] == 16
-    if stack.path == "direct":  # Ray's own ingress has no /metrics of the engine
-        assert run.figures["cache_hit_rate"] is not None
+    assert run.checks.cached_by == "metrics"  # as Ray collects them
+    assert run.figures["cache_hit_rate"] is not None
     against = [finding for finding in examine(result.setting, run) if finding.rule != "client"]  # two cores for everything
     assert {finding.severity for finding in against} == {"marked"}
     file = tmp_path / "laptop.json"
