@@ -29,7 +29,7 @@ pytestmark = [
     pytest.mark.skipif(shutil.which("prometheus") is None, reason="Prometheus is not installed (Debian: prometheus)"),
 ]
 MODEL = "gemma-3-270m"
-FULL = pytest.mark.skipif(os.environ.get("OBSERVE") != "full", reason="ten minutes more, with OBSERVE=full")
+FULL = pytest.mark.skipif(os.environ.get("OBSERVE") != "full", reason="a quarter of an hour more, with OBSERVE=full")
 SOAK_S = 60
 FAULT_S = 150
 
@@ -156,6 +156,7 @@ def test_healthy_every_panel_has_data_and_nothing_fires(observed: Observed) -> N
     assert seen == set()
 
 
+@FULL
 def test_faults_of_engine_and_keys_fire_and_clear(observed: Observed) -> None:
     programs = observed.host_files("0") / "model-programs"
     core = engine_core(observed.stack)
