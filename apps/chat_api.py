@@ -3,15 +3,21 @@
 Knows nothing of Gradio or Ray. Prompts and answers are never logged.
 """
 
+import asyncio
+import logging
 import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
 from typing import Any
 from urllib.parse import urljoin
 
 import openai
 
-from apps.errors import OperationError
+from apps.errors import OperationError, UserError
+
+logger = logging.getLogger("ray.serve")
 
 
 @dataclass(frozen=True)
@@ -73,11 +79,13 @@ class ChatApi:
 
     api_url: str
     first_token_timeout_s: float
+    key_file: Path | None = None
     _client: openai.AsyncOpenAI = field(init=False)
 
     def __post_init__(self) -> None:
         timeout = openai.Timeout(self.first_token_timeout_s, connect=5)
-        self._client = openai.AsyncOpenAI(base_url=self.api_url, api_key="none", timeout=timeout, max_retries=0)
+        key = partial(_current_key, self.key_file) if self.key_file else "none"
+        self._client = openai.AsyncOpenAI(base_url=self.api_url, api_key=key, timeout=timeout, max_retries=0)
 
     async def models(self) -> list[ModelInfo]:
         """The served models with what they can do.
@@ -128,6 +136,26 @@ class ChatApi:
             return found.get("tokens") if isinstance(found, dict) else None
         except openai.OpenAIError:
             return None  # the route is closed: then the switch is not offered
+
+
+def read_key(file: Path) -> str:
+    """The key in a file: its first line. Raises `UserError`."""
+    try:
+        key = (file.read_text().splitlines() or [""])[0].strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{file}: the chat's key cannot be read ({error}): write one there, made by scripts/keys.py") from None
+    if not key:
+        raise UserError(f"{file}: is empty: the chat's key must be in its first line")
+    return key
+
+
+async def _current_key(file: Path) -> str:
+    """Read for each request, so that a rotated key needs no restart."""
+    try:
+        return await asyncio.to_thread(read_key, file)
+    except UserError as error:
+        logger.error("chat: %s", error)
+        raise OperationError("The chat has no key for the model server. The log of the chat app has the reason.") from None
 
 
 def explain(error: openai.OpenAIError) -> str:

@@ -16,6 +16,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from apps.chat_api import Answer, ChatApi, ModelInfo, Sampling
 from apps.chat_args import ChatArgs
+from apps.chat_login import Login
 from apps.errors import OperationError
 
 _THEME = gr.themes.Default(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"])  # nothing from the net
@@ -26,12 +27,14 @@ _MAX_IMAGE_BYTES = 10 * 1024 * 1024
 
 def build_asgi_app(args: ChatArgs) -> ASGIApp:
     """The page as an ASGI app that works under Serve's route prefix and under a reverse proxy's prefix in front of it."""
-    blocks = build_page(ChatApi(str(args.api_url).rstrip("/"), args.first_token_timeout_s), args)
+    key_file = Path(args.api_key_file) if args.api_key_file else None
+    blocks = build_page(ChatApi(str(args.api_url).rstrip("/"), args.first_token_timeout_s, key_file), args)
     blocks.queue(default_concurrency_limit=args.concurrency, max_size=args.queue_length)
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
-    gr.mount_gradio_app(
-        app, blocks, path="/", show_error=False, max_file_size=_MAX_IMAGE_BYTES, footer_links=[], theme=_THEME, css=_CSS
-    )
+    look: dict[str, Any] = {"footer_links": [], "theme": _THEME, "css": _CSS}
+    if args.login_keys_file:
+        look |= {"auth": Login(Path(args.login_keys_file)).check, "auth_message": "The name of your key, and the key."}
+    gr.mount_gradio_app(app, blocks, path="/", show_error=False, max_file_size=_MAX_IMAGE_BYTES, **look)
     return Prefixed(app)
 
 

@@ -11,11 +11,14 @@ from ray import serve
 from ray.serve import Application
 
 from apps.checks.findings import below
-from apps.checks.llm_rules import TEMPLATES, check_llm_configs
+from apps.checks.guard_rules import NEEDS_GUARD, check_guard
+from apps.checks.llm_rules import TEMPLATES, check_llm_configs, most_replicas
 from apps.engine.direct import DirectServer
 from apps.errors import UserError
+from apps.guard.settings import GuardArgs, replica_guard
 from apps.llm_args import LLMArgs
-from apps.settings import direct_streaming
+from apps.loopback import open_host
+from apps.settings import GUARD_VARIABLE, direct_streaming
 from apps.slice.replica import on_slice
 from apps.weights.cache import resolve_source
 from apps.weights.replica_args import asks_for_prefetch
@@ -27,34 +30,38 @@ def build_app(args: LLMArgs) -> Application:
     """Build the app. Raises `UserError` or a pydantic error, which `serve status` shows as the app's message."""
     _check(args)
     configs = [_prepare(config) for config in args.llm_configs]
-    return _direct_app(configs[0]) if direct_streaming() else _classic_app(configs)
+    return _direct_app(configs[0], args.guard) if direct_streaming() else _classic_app(configs, args.guard)
 
 
 def _check(args: LLMArgs) -> None:
     """What `scripts/validate.py` says of the file, for a config that was deployed without asking it."""
     found = below(("llm_configs",), check_llm_configs(args.llm_configs, direct_streaming=direct_streaming()))
+    found += check_guard(args.model_dump(), direct_streaming=direct_streaming())
     for one in found:
         if one.severity == "warning":
             logger.warning(str(one))
     errors = [str(one) for one in found if one.severity == "error"]
+    if args.guard is None and (host := open_host()):
+        errors.append(f"guard: {NEEDS_GUARD.format(host=host)}")
     if errors:
         raise UserError("\n".join(errors))
 
 
-def _direct_app(config: dict[str, Any]) -> Application:
+def _direct_app(config: dict[str, Any], guard: GuardArgs | None) -> Application:
     # HAProxy balances over the replicas by itself, so Ray's separate router (one more hop per request, one more process that
     # imports vLLM) is left out; Serve's late-bound ingress makes vLLM's own server the app.
-    engine = config["engine_kwargs"]
-    engine["middleware"] = [*(engine.get("middleware") or []), "apps.limits.BodyLimit"]
     options = dict(config.get("deployment_config") or {})
+    _, replicas = most_replicas(options)
+    variables = _guard_variables(guard, config["engine_kwargs"], replicas=replicas, engines=1)
     actor_options = dict(options.pop("ray_actor_options", None) or {})
-    actor_options["runtime_env"] = {**(actor_options.get("runtime_env") or {}), **(config.get("runtime_env") or {})}
+    runtime_env = {**(actor_options.get("runtime_env") or {}), **(config.get("runtime_env") or {})}
+    actor_options["runtime_env"] = {**runtime_env, "env_vars": {**(runtime_env.get("env_vars") or {}), **variables}}
     name = "LLMServer:" + config["model_loading_config"]["model_id"].replace("/", "--").replace(".", "_")
     deployment = serve.deployment(serve.ingress()(DirectServer), name=name, ray_actor_options=actor_options, **options)
     return deployment.bind(config)
 
 
-def _classic_app(configs: list[dict[str, Any]]) -> Application:
+def _classic_app(configs: list[dict[str, Any]], guard: GuardArgs | None) -> Application:
     from ray.serve.llm import build_openai_app
 
     from apps.engine.server import Ingress, Server, make_llm_config
@@ -64,7 +71,16 @@ def _classic_app(configs: list[dict[str, Any]]) -> Application:
         llm_config.server_cls = Server
         # Ray batches a stream's chunks for 50 ms, which is all that a reader notices (ray#59681).
         llm_config.experimental_configs.setdefault("stream_batching_interval_ms", 0)
-    return build_openai_app({"llm_configs": llm_configs, "ingress_cls_config": {"ingress_cls": Ingress}})
+    app: dict[str, Any] = {"llm_configs": llm_configs, "ingress_cls_config": {"ingress_cls": Ingress}}
+    engines = sum(most_replicas(config.get("deployment_config") or {})[1] for config in configs)
+    if variables := _guard_variables(guard, configs[0]["engine_kwargs"], replicas=1, engines=engines):  # Ray's ingress is one
+        app["ingress_deployment_config"] = {"ray_actor_options": {"runtime_env": {"env_vars": variables}}}
+    return build_openai_app(app)
+
+
+def _guard_variables(guard: GuardArgs | None, engine: dict[str, Any], *, replicas: int, engines: int) -> dict[str, str]:
+    """The environment that tells a replica's guard its settings: one of `replicas`, each in front of so many engines."""
+    return {} if guard is None else {GUARD_VARIABLE: replica_guard(guard, engine, replicas, engines).model_dump_json()}
 
 
 def _prepare(config: dict[str, Any]) -> dict[str, Any]:

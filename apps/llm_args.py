@@ -4,6 +4,8 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from apps.guard.settings import GuardArgs
+
 
 class LLMArgs(BaseModel):
     """`llm_configs` are Ray's own `LLMConfig`s; direct streaming takes exactly one. `apps.checks` says what is in them."""
@@ -11,3 +13,5 @@ class LLMArgs(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     llm_configs: list[dict[str, Any]] = Field(min_length=1)
+    guard: GuardArgs | None = None
+    """Keys and limits. Without it the server refuses to start where more than this machine can reach it."""

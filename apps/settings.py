@@ -2,6 +2,7 @@
 
 import os
 import tomllib
+from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -30,6 +31,12 @@ def state_root() -> Path:
     return Path(base) / PROJECT
 
 
+def kubebuilder_assets() -> Path | None:
+    """Directory with etcd, kube-apiserver and kubectl, in the variable that kubebuilder's own tools read for it."""
+    found = os.environ.get("KUBEBUILDER_ASSETS")
+    return Path(found) if found else None
+
+
 def inherited_environment() -> dict[str, str]:
     """A copy of the environment, for the child processes of a command."""
     return dict(os.environ)
@@ -43,6 +50,14 @@ def direct_streaming() -> bool:
     return os.environ.get("RAY_SERVE_LLM_ENABLE_DIRECT_STREAMING", "0") == "1"
 
 
+GUARD_VARIABLE = "RTS_GUARD"
+
+
+def guard_settings() -> str | None:
+    """What this replica's guard is told, as JSON; set by `apps.llm` where a config has a guard."""
+    return os.environ.get(GUARD_VARIABLE)
+
+
 def weights_url() -> str | None:
     """Where the model's weights are staged (`WEIGHTS_URL`, set on the hosts of a cluster)."""
     return os.environ.get("WEIGHTS_URL")
@@ -53,12 +68,26 @@ def compile_cache_directory() -> str | None:
     return os.environ.get("VLLM_XLA_CACHE_PATH")
 
 
-def ray_token() -> str | None:
-    """This user's token for Ray's dashboard, from where Ray's own commands take it; None where there is none."""
-    if token := os.environ.get("RAY_AUTH_TOKEN"):
-        return token
-    path = Path(os.environ.get("RAY_AUTH_TOKEN_PATH") or Path.home() / ".ray" / "auth_token")
-    return path.read_text().strip() if path.is_file() else None
+RAY_TOKEN, RAY_TOKEN_PATH = "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"
+
+
+def ray_token_file(environment: Mapping[str, str] = os.environ) -> Path:
+    """Where Ray keeps this user's token. Source: Ray 2.60.0, `ray/_private/authentication`."""
+    return Path(environment.get(RAY_TOKEN_PATH) or Path.home() / ".ray" / "auth_token")
+
+
+def ray_token(environment: Mapping[str, str] = os.environ) -> str | None:
+    """This user's token for Ray's dashboard, from where Ray's own commands take it; None where it is not, or not readable."""
+    try:
+        return (environment.get(RAY_TOKEN) or ray_token_file(environment).read_text()).strip()
+    except OSError:
+        return None
+
+
+def ray_headers() -> dict[str, str]:
+    """What a request to Ray's dashboard carries; a dashboard that asks for no token does not mind."""
+    token = ray_token()
+    return {"authorization": f"Bearer {token}"} if token else {}
 
 
 def engine_class() -> str | None:

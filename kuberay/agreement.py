@@ -1,15 +1,16 @@
 """Do the spec and the Serve config say the same? Slice, model and directories are in both, as each is needed in both."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import PurePosixPath
 from typing import Any
 
-from apps.checks.findings import Finding
+from apps.checks.findings import Finding, Path
 from kuberay.manifests import pods
 from kuberay.spec import Spec
 
 _LLM = "apps.llm:build_app"
 _CACHE_VARIABLE = "VLLM_XLA_CACHE_PATH"
+_KEYS_ARGUMENTS = ("api_key_file", "login_keys_file")
 
 
 def check(spec: Spec, serve_config: Mapping[str, Any]) -> list[Finding]:
@@ -23,6 +24,8 @@ def check(spec: Spec, serve_config: Mapping[str, Any]) -> list[Finding]:
     ]
     for path, config in configs:
         found += [Finding((*path, *one.path), one.message, one.severity, one.value, one.allowed) for one in _llm(spec, config)]
+    if spec.api_keys is None:
+        found += [_no_keys(path, file) for path, file in _keys_files(serve_config)]
     slices = sum(_replicas(config) for _, config in configs if (config.get("accelerator_config") or {}).get("kind") == "tpu")
     if slices > spec.slices.count:
         message = f"its replicas take {slices} slices, and the spec has {spec.slices.count} (slices.count)"
@@ -62,6 +65,24 @@ def _inside(path: tuple[str, ...], value: Any, root: str) -> list[Finding]:
         return []
     message = f"is {value!r}: of the hosts' pods only {root} is meant for it, all else cannot be written"
     return [Finding(path, message, value=value, allowed=f"{root}/...")]
+
+
+def _keys_files(serve_config: Mapping[str, Any]) -> Iterator[tuple[Path, str]]:
+    """Files of the secret that the apps read, with their places in the config."""
+    for number, app in enumerate(serve_config.get("applications") or []):
+        args = app.get("args") or {}
+        files: list[tuple[Path, Any]] = [
+            (("guard", "keys_files"), file) for file in (args.get("guard") or {}).get("keys_files", ())
+        ]
+        files += [((name,), args.get(name)) for name in _KEYS_ARGUMENTS]
+        for path, file in files:
+            if file and PurePosixPath(file).is_relative_to(pods.KEYS):
+                yield ("applications", number, "args", *path), file
+
+
+def _no_keys(path: Path, file: str) -> Finding:
+    message = f"{file} comes from a secret that the spec does not name: give its name under api_keys there"
+    return Finding(path, message, value=file)
 
 
 def _open_to_hosts(serve_config: Mapping[str, Any]) -> list[Finding]:

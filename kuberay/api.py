@@ -4,6 +4,7 @@ Asks again, for a while, where a request met a busy server or a broken connectio
 """
 
 import json
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,16 +22,23 @@ from kuberay.names import MANAGER
 
 _TIMEOUT_S = 30
 _RETRIES = 6  # with pauses of 0.5, 1, 2, ... s: half a minute, an API server's restart
-_BUSY = (429, 500, 502, 503, 504)
+_BUSY = (429, 502, 503, 504)
+_PAUSES_S = (0.5, 1.0, 2.0, 4.0)  # after an error inside the API server
+_UNKNOWN_FIELD = b"typed patch object"  # of server-side apply, which answers 500 to a field that does not exist
+_WRITES = 4  # attempts at an object that others write at the same moment
 
 
 class ApiError(OperationError):
-    """The API server refused a request. `status` is HTTP's, `reason` Kubernetes' word for it, such as `NotFound`."""
+    """The API server refused a request. `status` is HTTP's, `reason` Kubernetes' word for it, such as `NotFound`.
 
-    def __init__(self, message: str, status: int, reason: str) -> None:
+    `passing`: somebody else wrote the object at the same moment, so that asking again helps.
+    """
+
+    def __init__(self, message: str, status: int, reason: str, *, passing: bool = False) -> None:
         super().__init__(message)
         self.status = status
         self.reason = reason
+        self.passing = passing
 
 
 class ForbiddenError(ApiError):
@@ -82,10 +90,13 @@ class Api:
         path = kind_of(manifest).path(metadata.get("namespace"), metadata["name"])
         query = [("fieldManager", MANAGER), ("fieldValidation", "Strict"), ("force", str(force).lower())]
         query += [("dryRun", "All")] if dry_run else []
-        try:
-            return self._json("PATCH", path, query, manifest, "application/apply-patch+yaml")
-        except ApiError as error:
-            raise type(error)(f"{title(manifest)}: {error}", error.status, error.reason) from error
+        for left in reversed(range(_WRITES)):
+            try:
+                return self._json("PATCH", path, query, manifest, "application/apply-patch+yaml")
+            except ApiError as error:
+                if not (error.passing and left):
+                    raise type(error)(f"{title(manifest)}: {error}", error.status, error.reason) from error
+        raise AssertionError("the last attempt returns or raises")
 
     def patch(self, kind: str, name: str, namespace: str, change: Manifest) -> Manifest:
         """JSON merge patch of one object. Raises as `apply`."""
@@ -164,13 +175,18 @@ class Api:
         headers = {"Accept": "application/json", "Content-Type": content_type}
         # Server-side apply takes YAML, of which JSON is a part; as text, it goes through the client unchanged.
         sent = json.dumps(body) if content_type.endswith("yaml") else body
-        with _explained(self.context):
-            request = self._client.param_serialize(
-                method, path, query_params=query, header_params=headers, body=sent, auth_settings=["BearerToken"]
-            )
-            answer = self._client.call_api(*request, _request_timeout=timeout)
-        if answer.status >= 400:
-            raise _error(answer.status, answer.read())
+        for pause_s in (*_PAUSES_S, None):
+            with _explained(self.context):
+                request = self._client.param_serialize(
+                    method, path, query_params=query, header_params=headers, body=sent, auth_settings=["BearerToken"]
+                )
+                answer = self._client.call_api(*request, _request_timeout=timeout)
+            if answer.status < 400:
+                break
+            told = answer.read()
+            if answer.status != 500 or _UNKNOWN_FIELD in told or pause_s is None:
+                raise _error(answer.status, told)
+            time.sleep(pause_s)
         return answer
 
 
@@ -216,10 +232,12 @@ def _error(status: int, body: bytes) -> ApiError:
     try:
         told = json.loads(body)
         message, reason = str(told.get("message") or ""), str(told.get("reason") or "")
+        causes = [cause.get("reason") for cause in (told.get("details") or {}).get("causes") or []]
     except ValueError:
-        message, reason = body.decode(errors="replace").strip()[:300], ""
+        message, reason, causes = body.decode(errors="replace").strip()[:300], "", []
     kind = ForbiddenError if status == 403 and reason == "Forbidden" else ApiError
-    return kind(message or f"HTTP {status}", status, reason)
+    # A field that another manager holds is a conflict, too, and stays one.
+    return kind(message or f"HTTP {status}", status, reason, passing=status == 409 and "FieldManagerConflict" not in causes)
 
 
 @contextmanager

@@ -1,7 +1,7 @@
 """What applying a spec would change, and applying it: object by object, in order, unchanged ones left alone."""
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -11,6 +11,7 @@ from apps.errors import OperationError
 from kuberay.api import Api, ApiError, ForbiddenError
 from kuberay.clusters import Clusters
 from kuberay.kinds import KINDS, Manifest, title
+from kuberay.names import MANAGER
 from kuberay.quantity import parse_quantity
 from kuberay.render import Part
 
@@ -40,23 +41,24 @@ class Change:
         return "".join(difflib.unified_diff(before, after, f"{name} (there)", f"{name} (wanted)"))
 
 
-def plan(api: Api, manifests: Iterable[tuple[Part, Manifest]], *, force: bool = False) -> list[Change]:
+def plan(api: Api, manifests: Iterable[tuple[Part, Manifest]], *, force: Container[str] = ()) -> list[Change]:
     """What would change, by a dry run of the API server, which also refuses what it would not take.
 
     Raises:
-        ApiError: the server refuses an object, or another manager holds a field (`force` takes it over).
+        ApiError: the server refuses an object, or another manager holds a field (taken over of the kinds in `force`).
     """
     found: list[Change] = []
     namespaces_to_come: set[str] = set()
     for part, manifest in manifests:
-        change = _plan_one(api, part, manifest, force=force, namespaces_to_come=namespaces_to_come)
+        forced = manifest["kind"] in force
+        change = _plan_one(api, part, manifest, force=forced, namespaces_to_come=namespaces_to_come)
         if manifest["kind"] == "Namespace" and change.verb == "create":
             namespaces_to_come.add(manifest["metadata"]["name"])
         found.append(change)
     return found
 
 
-def carry_out(api: Api, clusters: Clusters, change: Change, *, force: bool = False) -> None:
+def carry_out(api: Api, clusters: Clusters, change: Change, *, force: Container[str] = ()) -> None:
     """Apply one object.
 
     Raises:
@@ -70,10 +72,11 @@ def carry_out(api: Api, clusters: Clusters, change: Change, *, force: bool = Fal
             f"{title(change.manifest)} is not as the spec wants it, and you may not change it: someone who may has to run "
             "`scripts/cluster.py apply` first"
         )
+    forced = change.manifest["kind"] in force
     if change.manifest["kind"] == "RayCluster":
-        clusters.apply(change.manifest, force=force)
+        clusters.apply(change.manifest, force=forced)
     else:
-        api.apply(change.manifest, force=force)
+        api.apply(change.manifest, force=forced)
 
 
 def restarts_pods(change: Change) -> bool:
@@ -89,7 +92,7 @@ def _plan_one(api: Api, part: Part, manifest: Manifest, *, force: bool, namespac
     if namespace in namespaces_to_come:  # the server cannot try what is in a namespace that is not there yet
         return Change(part, "create", manifest, None, manifest)
     before = _read(api, manifest["kind"], metadata["name"], namespace)
-    if before is not None and manifest["kind"] in _IMMUTABLE:
+    if before is not None and (manifest["kind"] in _IMMUTABLE or _of_others(before)):
         return Change(part, "unchanged", manifest, before, before)
     try:
         after = api.apply(manifest, dry_run=True, force=force)
@@ -99,6 +102,12 @@ def _plan_one(api: Api, part: Part, manifest: Manifest, *, force: bool, namespac
         return Change(part, "create", manifest, None, after)
     verb: Verb = "unchanged" if _bare(before) == _bare(after) else "change"
     return Change(part, verb, manifest, before, after)
+
+
+def _of_others(before: Manifest) -> bool:
+    """A namespace that was there before: its security level is its owner's, and `down` must leave it."""
+    labels = before["metadata"].get("labels") or {}
+    return before["kind"] == "Namespace" and labels.get("app.kubernetes.io/managed-by") != MANAGER
 
 
 def _verb_of_forbidden(manifest: Manifest, before: Manifest | None) -> Verb:

@@ -48,7 +48,7 @@ class KubeRayClient:
     def __init__(self, api: Api, cluster_api: Any) -> None:
         self._api = api
         self._theirs = cluster_api
-        self._theirs.api = api.custom_objects()  # its own is always for the kubeconfig's current context
+        self._theirs.api = api.custom_objects()
 
     def apply(self, manifest: Manifest, *, force: bool = False) -> Manifest:  # noqa: ARG002 - it knows no managers
         name, namespace = manifest["metadata"]["name"], manifest["metadata"]["namespace"]
@@ -94,4 +94,5 @@ def clusters(api: Api, backend: str) -> Clusters:
             "--backend python_client: KubeRay's Python client is not installed; it is in clients/python-client of "
             "github.com/ray-project/kuberay. Without --backend the official Kubernetes client is used"
         ) from None
-    return KubeRayClient(api, RayClusterApi())
+    # Its constructor takes the kubeconfig's current context, whichever was chosen, and fails where there is no such file.
+    return KubeRayClient(api, RayClusterApi.__new__(RayClusterApi))

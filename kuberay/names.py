@@ -24,6 +24,9 @@ TOKEN_KEY = "auth_token"  # noqa: S105 - the key in the secret, not a secret
 PORTS = {"gcs-server": 6379, "dashboard": 8265, "client": 10001, "serve": 8000, "metrics": 8080}
 AGENT_PORT = 52365
 
+# Kubernetes
+JOB_LABEL = "batch.kubernetes.io/job-name"
+
 # GKE
 TPU_RESOURCE = "google.com/tpu"
 ACCELERATOR_LABEL = "cloud.google.com/gke-tpu-accelerator"

@@ -8,6 +8,8 @@ from kuberay import names
 from kuberay.kinds import Manifest
 from kuberay.state import State, condition, events_about, index_of_pod, is_ready, slice_of_pod
 
+_OF_EVERY_POD_WITH_CLAIMS = "no new claims to deallocate"  # the scheduler says it whatever the reason is
+
 
 @dataclass(frozen=True)
 class Reason:
@@ -81,7 +83,8 @@ def _unscheduled(who: str, pod: Manifest, events: Sequence[Manifest]) -> Reason:
     )
     text = " ".join(filter(None, (said, scale_up)))
     claim = next((one["message"] for one in reversed(events) if one["reason"] == "FailedResourceClaimCreation"), None)
-    if claim or "resourceclaim" in text.lower() or "claim" in text.lower():
+    about = text.lower().replace(_OF_EVERY_POD_WITH_CLAIMS, "")
+    if claim or "claim" in about or "device class" in about:
         return Reason(
             who, f"waits for its network claim: {claim or text}", "the claim template or DRANET is missing: see doctor"
         )
@@ -89,8 +92,10 @@ def _unscheduled(who: str, pod: Manifest, events: Sequence[Manifest]) -> Reason:
         return Reason(
             who, f"Google Cloud's quota is used up: {text}", "ask for more TPU quota in the region, or use a reservation"
         )
+    if not text:
+        return Reason(who, "waits for a node: the scheduler has not looked at it")
     advice = "no node fits: `scripts/gke.py status` shows the node pool, doctor the labels"
-    return Reason(who, f"waits for a node: {text or 'the scheduler has not looked at it'}", advice)
+    return Reason(who, f"waits for a node: {text}", advice)
 
 
 def _starting(who: str, pod: Manifest, events: Sequence[Manifest]) -> Reason:
@@ -151,8 +156,8 @@ def _no_pods(events: Sequence[Manifest]) -> list[Reason]:
 def _no_pod(message: str) -> tuple[str, str]:
     if "exceeded quota" in message:
         return f"the namespace's quota does not let it make a pod: {message}", "raise the ResourceQuota, or ask for less"
-    if "admission webhook" in message:
-        return f"a webhook refuses its pods: {message}", "see doctor"
+    if "webhook" in message:
+        return f"a webhook refuses its pods, or does not answer: {message}", "see doctor"
     if "PodSecurity" in message:
         return f"the namespace's security level refuses its pods: {message}", "see slices.run_as_root in the spec"
     return f"its pods cannot be made: {message}", "see doctor"

@@ -16,6 +16,7 @@ from apps.slice.topology import Slice, slice_of
 from kuberay import names
 from kuberay.quantity import parse_quantity
 
+_PROJECT = Path(__file__).parents[1]
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9._-]{1,61}[a-z0-9]")
 _IMAGE = re.compile(r"(?P<name>[a-z0-9]+(?:[._:/-]+[a-z0-9]+)*?)(?::(?P<tag>[\w.-]+))?(?:@(?P<digest>sha256:[0-9a-f]{64}))?")
 _PLACE = re.compile(r"[a-z]+-[a-z]+[0-9]+(-[a-z])?")
@@ -117,7 +118,8 @@ class Head(_Strict):
 
 
 class Model(_Strict):
-    """What is served. `serve_config` is a path, relative to the spec's file; `directory` the model's own in the bucket."""
+    """What is served. `serve_config` is a path, from the spec's file or else from this project; `directory` the model's own in
+    the bucket."""
 
     id: str
     serve_config: Path
@@ -159,7 +161,9 @@ class Spec(_Strict):
 
     @property
     def serve_config_path(self) -> Path:
-        return self._folder / self.model.serve_config
+        """A copy of the example anywhere still finds this project's own Serve configs."""
+        beside = self._folder / self.model.serve_config
+        return beside if beside.exists() else _PROJECT / self.model.serve_config
 
     @model_validator(mode="after")
     def _names(self) -> "Spec":

@@ -9,8 +9,6 @@ from kuberay.kinds import Manifest
 from kuberay.manifests.operation import staging_job
 from kuberay.spec import Spec
 
-_JOB_LABEL = "batch.kubernetes.io/job-name"
-
 
 @dataclass(frozen=True)
 class State:
@@ -71,7 +69,7 @@ def read_state(api: Api, spec: Spec) -> State:
     selector = ",".join(f"{key}={value}" for key, value in names.ray_pods(spec.name).items())
     pods = api.objects("Pod", spec.namespace, selector)
     job = api.get("Job", staging_job(spec)["metadata"]["name"], spec.namespace)
-    job_pods = api.objects("Pod", spec.namespace, f"{_JOB_LABEL}={job['metadata']['name']}") if job else []
+    job_pods = api.objects("Pod", spec.namespace, f"{names.JOB_LABEL}={job['metadata']['name']}") if job else []
     about = {one["metadata"]["uid"] for one in (service, cluster, *pods, *job_pods) if one}
     events = [one for one in api.objects("Event", spec.namespace, fields="type=Warning") if _uid(one) in about]
     return State(cluster, service, tuple(pods), tuple(sorted(events, key=_when)), job, tuple(job_pods))

@@ -1,10 +1,9 @@
 """Follow a deployment until it is ready or gone, and say on the way what it waits for."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from apps.errors import OperationError
-from kuberay import names
 from kuberay.api import Api
 from kuberay.reasons import pod_name, reasons
 from kuberay.spec import Spec
@@ -37,14 +36,14 @@ def until_ready(api: Api, spec: Spec, say: Say, timeout_s: float) -> State:
     return state
 
 
-def until_gone(api: Api, spec: Spec, say: Say, timeout_s: float) -> None:
-    """Wait until none of Ray's pods is left.
+def until_gone(api: Api, spec: Spec, labels: Mapping[str, str], say: Say, timeout_s: float) -> None:
+    """Wait until none of the pods with these labels is left.
 
     Raises:
         OperationError: some are left at the deadline; they are named.
     """
     deadline = time.monotonic() + timeout_s
-    selector = ",".join(f"{key}={value}" for key, value in names.ray_pods(spec.name).items())
+    selector = ",".join(f"{key}={value}" for key, value in labels.items())
     while pods := api.objects("Pod", spec.namespace, selector):
         left = ", ".join(sorted(pod["metadata"]["name"] for pod in pods))
         say(f"{len(pods)} pods are ending")

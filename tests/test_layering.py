@@ -31,7 +31,10 @@ PURE = [
     *(f"apps/weights/{name}.py" for name in ("receipt", "manifest", "crc32c", "retry", "share", "local_copy", "replica_args")),
     *(f"apps/checks/{name}.py" for name in ("findings", "schema", "arguments", "parallelism", "tpu_memory")),
     *(f"apps/checks/{name}.py" for name in ("llm_rules", "serve_rules")),
+    *(f"apps/guard/{name}.py" for name in ("settings", "keys", "routes", "rates", "account", "fair", "question", "answers")),
+    *(f"apps/guard/{name}.py" for name in ("verifier", "bodies", "caps", "exchange", "guarded", "middleware", "command")),
     *(f"apps/engine/sim/{name}.py" for name in ("text", "cache", "scheduler", "protocol", "engine")),
+    *(f"runtime_env/control_plane/played/{name}.py" for name in ("webhook_rules", "pod_status", "dns", "orders")),
 ]
 PRIVATE = {
     "ray.llm._internal": {"apps/engine/server.py", "apps/engine/callbacks.py", "apps/checks/refresh.py"},
@@ -45,6 +48,7 @@ PRIVATE = {
     "tokenizers": "benchmarks/serving/words.py",
     "uvloop": {"benchmarks/serving/command.py", "benchmarks/overhead/rounds.py"},
     "python_client": "kuberay/clusters.py",
+    "cryptography": "runtime_env/control_plane/pki.py",
     "jax": {f"benchmarks/planner/{name}.py" for name in ("program", "attention", "compile_cases")},
     "huggingface_hub": {"apps/weights/sources.py", "runtime_env/local/model.py", "benchmarks/weights_contenders.py"},
 }

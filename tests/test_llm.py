@@ -10,8 +10,10 @@ import yaml
 from ray.serve import Application
 
 from apps.errors import ContentError, UserError
+from apps.guard.settings import ReplicaGuard
 from apps.llm import build_app
 from apps.llm_args import LLMArgs
+from apps.settings import GUARD_VARIABLE
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -51,9 +53,29 @@ def test_the_deployment_carries_the_configs_options() -> None:
     assert deployment.ray_actor_options["runtime_env"]["env_vars"]["TPU_MULTIHOST_BACKEND"] == "ray"
 
 
+@pytest.mark.usefixtures("direct")
+def test_the_replica_is_told_its_part_of_the_guard() -> None:
+    args = llm_args("gemma.yaml")
+    args["llm_configs"][0]["deployment_config"] |= {"num_replicas": 3}
+    variables = build_app(LLMArgs(**args))._bound_deployment.ray_actor_options["runtime_env"]["env_vars"]
+    told = ReplicaGuard.parse(variables[GUARD_VARIABLE])
+    assert (told.replicas, told.capacity, told.context_tokens) == (3, 128, 131072)
+    assert told.args.keys_files == ["/etc/guard/keys.json"]
+
+
+@pytest.mark.usefixtures("direct")
+def test_what_other_machines_reach_is_not_built_without_keys(monkeypatch: pytest.MonkeyPatch) -> None:
+    args = llm_args("gemma.yaml") | {"guard": None}
+    build_app(LLMArgs(**args))
+    monkeypatch.setattr("apps.llm.open_host", lambda: "10.1.2.3")
+    with pytest.raises(UserError, match=r"guard: Serve listens on 10.1.2.3.*open: true"):
+        build_app(LLMArgs(**args))
+    build_app(LLMArgs(**args | {"guard": {"open": True}}))
+
+
 def test_unknown_arguments_are_refused() -> None:
     with pytest.raises(ValueError, match="llm_config"):
-        LLMArgs(**{"llm_config": []})
+        LLMArgs.model_validate({"llm_config": []})
     with pytest.raises(ValueError, match="at least 1"):
         LLMArgs(llm_configs=[])
 

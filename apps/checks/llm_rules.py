@@ -137,6 +137,15 @@ def _strange_experiments(config: Mapping[str, Any]) -> list[Finding]:
     return [unknown_key(path, str(key), _EXPERIMENTAL, "nobody reads it") for key in strange]
 
 
+def most_replicas(deployment: Mapping[str, Any]) -> tuple[tuple[str, ...], int]:
+    """(the key that says it, how many replicas a deployment may have); 1 where that is left to Ray."""
+    key: tuple[str, ...] = ("num_replicas",)
+    replicas = deployment.get("num_replicas", 1)
+    if isinstance(scaling := deployment.get("autoscaling_config"), Mapping) and "max_replicas" in scaling:
+        key, replicas = ("autoscaling_config", "max_replicas"), scaling["max_replicas"]
+    return key, replicas if isinstance(replicas, int) else 1
+
+
 def _enough_slices(configs: list[Mapping[str, Any]], slices: int) -> list[Finding]:
     """Each replica on TPU takes a slice of its own."""
     found, wanted = [], 0
@@ -145,11 +154,9 @@ def _enough_slices(configs: list[Mapping[str, Any]], slices: int) -> list[Findin
         accelerator = config.get("accelerator_config")
         if not isinstance(deployment, Mapping) or not isinstance(accelerator, Mapping) or accelerator.get("kind") != "tpu":
             continue
-        path, replicas = (index, "deployment_config"), deployment.get("num_replicas", 1)
-        key: tuple[str, ...] = ("num_replicas",)
-        if isinstance(scaling := deployment.get("autoscaling_config"), Mapping) and "max_replicas" in scaling:
-            key, replicas = ("autoscaling_config", "max_replicas"), scaling["max_replicas"]
-        wanted += replicas if isinstance(replicas, int) else 1
+        path = (index, "deployment_config")
+        key, replicas = most_replicas(deployment)
+        wanted += replicas
         if wanted > slices:
             message = f"{wanted} replicas need {wanted} slices, and the cluster has {slices}: the others would wait for ever"
             found.append(Finding((*path, *key), message, value=replicas))

@@ -8,6 +8,7 @@ from pydantic import BaseModel, ValidationError
 from apps.chat_args import ChatArgs
 from apps.checks.arguments import against_model
 from apps.checks.findings import Finding, below
+from apps.checks.guard_rules import check_doors, check_guard
 from apps.checks.known import schema
 from apps.checks.llm_rules import check_llm_configs
 from apps.checks.schema import against
@@ -33,6 +34,7 @@ def check_serve_config(config: Any, *, direct_streaming: bool = True, slices: in
             path = ("applications", index)
             found += below(path, _application(application, direct_streaming=direct_streaming, slices=slices))
             found += below(path, _chat_address(application, config.get("http_options")))
+            found += below(path, check_doors(application, config.get("http_options")))
     return found + _duplicates(applications)
 
 
@@ -46,7 +48,9 @@ def _application(application: Mapping[str, Any], *, direct_streaming: bool, slic
     configs = args.get("llm_configs") if isinstance(args, Mapping) else None
     if import_path == "apps.llm:build_app" and isinstance(configs, list):
         checked = check_llm_configs(configs, direct_streaming=direct_streaming, slices=slices)
-        found += below(("args", "llm_configs"), checked)
+        found += below(("args", "llm_configs"), checked) + below(
+            ("args",), check_guard(args, direct_streaming=direct_streaming)
+        )
     return found
 
 

@@ -6,6 +6,7 @@ the other; here only the replica does.
 
 from typing import Any
 
+from apps.guard.middleware import Guard
 from apps.settings import engine_class
 from apps.slice.gate import SliceGate
 from apps.weights.replica_args import asks_for_prefetch
@@ -22,8 +23,11 @@ class DirectServer:
 
     async def __serve_build_asgi_app__(self) -> Any:
         app = await self._server.__serve_build_asgi_app__()
+        app.middleware_stack = None  # vLLM has built its own already
+        app.add_middleware(Guard)  # outside of all else: Ray looks for a LoRA adapter before vLLM's own `middleware` is asked
         if self._server.watchdog:
             app.add_middleware(SliceGate, broken=self._server.watchdog.broken)
+        app.middleware_stack = app.build_middleware_stack()  # a guard without keys ends the start, not the first request
         return app
 
     async def check_health(self) -> None:

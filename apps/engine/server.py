@@ -13,8 +13,9 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 
 from apps.imports import without_gc
+from apps.serve_log import kept_serve_log
 
-with without_gc():
+with without_gc(), kept_serve_log():
     from ray.llm._internal.serve.core.ingress.ingress import OpenAiIngress
     from ray.llm._internal.serve.core.server.llm_server import LLMServer
     from ray.llm._internal.serve.engines.vllm.vllm_engine import VLLMEngine
@@ -23,7 +24,7 @@ with without_gc():
 from apps.compile_cache.programs import Programs
 from apps.engine.callbacks import LocalWeights
 from apps.engine.forked_core import forked_engine_core
-from apps.limits import BodyLimit
+from apps.guard.middleware import Guard
 from apps.loopback import keep_replica_on_loopback
 from apps.slice.replica import take_slice
 
@@ -54,6 +55,8 @@ class Engine(VLLMEngine):
         # Ray 2.60 looks for `openai_serving_tokenization`, vLLM 0.29 calls it `serving_tokenization`: without this line
         # /tokenize and /detokenize answer 400 in the classic ingress.
         self._oai_serving_tokenization = getattr(self._app_state, "serving_tokenization", None)
+        for served in self._app_state.openai_serving_models.base_model_paths:
+            served.model_path = served.name  # which /v1/models shows as `root`: no directory of ours
 
     def _prepare_engine_config(self, callback_ctx: Any) -> tuple[Any, Any, Any]:
         engine_args, frontend_args, vllm_config = super()._prepare_engine_config(callback_ctx)
@@ -89,6 +92,11 @@ class Server(LLMServer):
         if self._programs:
             self._programs.keep()
 
+    async def _maybe_resolve_lora_from_multiplex(self) -> None:
+        # Ray fails (500) where a client names an adapter in a header and the model has none.
+        if self._llm_config.lora_config is not None:
+            await super()._maybe_resolve_lora_from_multiplex()
+
     async def check_health(self) -> None:
         if self.watchdog:
             self.watchdog.check()
@@ -102,12 +110,12 @@ def _use_placement_group(llm_config: LLMConfig, group: Any) -> None:
 
 
 class Ingress(OpenAiIngress):
-    """The classic path's HTTP front, with the bound on bodies and the OpenAI form of errors that vLLM's own server has."""
+    """The classic path's HTTP front, with the guard, and the OpenAI form of errors that vLLM's own server has."""
 
     def _set_asgi_app(self, app: Any) -> None:
         # Serve mixes this class into its own replica wrapper, whose `_set_asgi_app` comes after it.
         keep_replica_on_loopback()
-        app.add_middleware(BodyLimit)
+        app.add_middleware(Guard)
         app.add_exception_handler(HTTPException, _openai_error)
         app.add_exception_handler(TypeError, _wrong_type)
         super()._set_asgi_app(app)

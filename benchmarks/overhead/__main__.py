@@ -21,8 +21,9 @@ import psutil
 
 from apps.errors import BundleError
 from apps.weights.cache import resolve_source
+from benchmarks.bare import Server, pause
 from benchmarks.overhead.rounds import LoadFigures, Plan, Rounds, compare, median
-from benchmarks.overhead.servers import Server, bare_server, llm_config_for, our_stack, pause
+from benchmarks.overhead.servers import bare_server, llm_config_for, our_stack
 from benchmarks.serving.words import FileTokenizer, Tokenizer, tokenizer_for
 
 _SIM_CLIENTS = (1, 8, 64, 256)  # the replica takes 128 at once and queues 256 more; then it refuses

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import uvloop
 
-from benchmarks.overhead.servers import Server
+from benchmarks.bare import Server
 from benchmarks.serving.client import Client, Endpoint
 from benchmarks.serving.measure import Bench
 from benchmarks.serving.profiles import Profile

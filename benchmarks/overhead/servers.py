@@ -1,48 +1,16 @@
 """The servers that are compared: the bare one of each engine, and our whole stack around the same engine."""
 
-import json
-import os
-import signal
 import subprocess
 import sys
-import tempfile
-import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-import httpx
 import psutil
 
 from apps.errors import OperationError
-from apps.settings import inherited_environment
-from apps.weights.cache import resolve_source
-
-ROOT = Path(__file__).resolve().parents[2]
-_START_DEADLINE_S = 300
-
-
-@dataclass(frozen=True)
-class Server:
-    """`name` is `bare` or `ours`."""
-
-    name: str
-    url: str
-
-
-def bare_command(llm_config: dict[str, Any], port: int) -> list[str]:
-    """`python -m vllm.entrypoints.openai.api_server` with the engine arguments of a Serve config's model."""
-    loading = llm_config["model_loading_config"]
-    command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--host", "127.0.0.1", "--port", str(port)]
-    command += ["--model", resolve_source(loading["model_source"]), "--served-model-name", loading["model_id"]]
-    for key, value in llm_config["engine_kwargs"].items():
-        flag = "--" + key.replace("_", "-")
-        if key == "chat_template":
-            value = ROOT / "apps" / "templates" / value
-        command += [flag] if value is True else [flag, json.dumps(value) if isinstance(value, dict) else str(value)]
-    return command
+from benchmarks.bare import ROOT, Server, bare_vllm, running
+from runtime_env.local.preflight import free_ports
 
 
 def llm_config_for(engine: str) -> dict[str, Any]:
@@ -59,7 +27,7 @@ def llm_config_for(engine: str) -> dict[str, Any]:
 @contextmanager
 def our_stack(engine: str, *, classic: bool) -> Iterator[Server]:
     """Our stack for the block's time. Raises `OperationError` if it does not start."""
-    port, dashboard_port = _two_free_ports()
+    port, dashboard_port = free_ports(2)
     start, stop = (
         (["emulated_slice.sh"], ["emulated_slice.sh", "--stop"]) if engine == "sim" else (["serve_local.sh"], ["stop_local.sh"])
     )
@@ -76,53 +44,10 @@ def our_stack(engine: str, *, classic: bool) -> Iterator[Server]:
 @contextmanager
 def bare_server(engine: str, llm_config: dict[str, Any]) -> Iterator[tuple[Server, list[psutil.Process]]]:
     """The engine's own server for the block's time, and its processes. Raises `OperationError` if it does not start."""
-    port, _ = _two_free_ports()
-    if engine == "sim":
-        command = [sys.executable, "-m", "benchmarks.overhead.bare_simulation", str(port)]
-    else:
-        command = bare_command(llm_config, port)
-    environment = {
-        **inherited_environment(),
-        **llm_config["runtime_env"]["env_vars"],
-        "HF_HUB_OFFLINE": "1",
-        "VLLM_NO_USAGE_STATS": "1",
-    }
-    with tempfile.TemporaryFile() as log:
-        process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=log, start_new_session=True)
-        try:
-            _wait_for(f"http://127.0.0.1:{port}/health", process)
-            root = psutil.Process(process.pid)
-            yield Server("bare", f"http://127.0.0.1:{port}"), [root, *root.children(recursive=True)]
-        finally:
-            os.killpg(process.pid, signal.SIGCONT)
-            os.killpg(process.pid, signal.SIGTERM)
-            try:
-                process.wait(20)
-            except subprocess.TimeoutExpired:
-                os.killpg(process.pid, signal.SIGKILL)
-
-
-def _wait_for(url: str, process: "subprocess.Popen[bytes]") -> None:
-    deadline = time.monotonic() + _START_DEADLINE_S
-    while process.poll() is None and time.monotonic() < deadline:
-        try:
-            httpx.get(url, timeout=5).raise_for_status()
-        except httpx.HTTPError:
-            time.sleep(0.5)
-        else:
-            return
-    raise OperationError(f"the bare server was not healthy within {_START_DEADLINE_S} s")
-
-
-def pause(processes: Sequence[psutil.Process], paused: bool) -> None:
-    for process in processes:
-        process.send_signal(signal.SIGSTOP if paused else signal.SIGCONT)
-
-
-def _two_free_ports() -> tuple[int, int]:
-    import socket
-
-    with socket.socket() as one, socket.socket() as two:
-        one.bind(("127.0.0.1", 0))
-        two.bind(("127.0.0.1", 0))
-        return one.getsockname()[1], two.getsockname()[1]
+    if engine == "cpu":
+        with bare_vllm(llm_config) as found:
+            yield found
+        return
+    (port,) = free_ports(1)
+    with running([sys.executable, "-m", "benchmarks.overhead.bare_simulation", str(port)], port, {}) as found:
+        yield found

@@ -11,6 +11,7 @@ import httpx
 import yaml
 
 from apps.errors import OperationError, UserError
+from apps.settings import ray_headers
 
 _TIMEOUT_S = 10
 # vLLM's own names, and what Ray makes of them
@@ -89,7 +90,7 @@ class CacheCounters:
 def deployed_config(dashboard: str) -> dict[str, Any]:
     """What Ray Serve was given, from the dashboard's API. Raises `OperationError` if it does not answer."""
     try:
-        answer = httpx.get(f"{dashboard.rstrip('/')}/api/serve/applications/", timeout=_TIMEOUT_S)
+        answer = httpx.get(f"{dashboard.rstrip('/')}/api/serve/applications/", headers=ray_headers(), timeout=_TIMEOUT_S)
         applications = answer.raise_for_status().json()["applications"].values()
     except (httpx.HTTPError, ValueError, KeyError) as error:
         raise OperationError(f"--dashboard {dashboard}: {error}") from error

@@ -7,9 +7,9 @@ from apps.progress_line import Progress
 from kuberay import change, deploy, names, reasons, remove, wait
 from kuberay.api import Api
 from kuberay.clusters import Clusters, clusters
-from kuberay.commands.shared import Options, api_of, app_names, checked, say_counts
+from kuberay.commands.shared import Options, api_of, app_names, checked, say_counts, taken_over
 from kuberay.dashboard import dashboard
-from kuberay.kinds import title
+from kuberay.kinds import Manifest, title
 from kuberay.render import manifests
 from kuberay.spec import Spec, load
 from kuberay.state import read_state
@@ -18,7 +18,7 @@ from kuberay.state import read_state
 def apply(options: Options) -> None:
     """Make the cluster what the spec says."""
     api, wanted = api_of(options), checked(options)
-    changes = change.plan(api, manifests(wanted.spec, wanted.serve_text), force=options.force)
+    changes = change.plan(api, manifests(wanted.spec, wanted.serve_text), force=taken_over(options))
     if any(map(change.restarts_pods, changes)) and not (options.yes or options.dry_run):
         raise OperationError(
             "this changes the pods of a running cluster: KubeRay ends them all, the model is away until it is loaded and "
@@ -27,7 +27,7 @@ def apply(options: Options) -> None:
     backend = clusters(api, options.backend)
     for one in changes:
         if not options.dry_run:
-            change.carry_out(api, backend, one, force=options.force)
+            change.carry_out(api, backend, one, force=taken_over(options))
         print(f"{_WORDS[one.verb]:>18}  {title(one.manifest)}")
     if not options.dry_run:
         _make_token(api, wanted.spec)
@@ -57,7 +57,7 @@ def park(options: Options) -> None:
     api, spec = api_of(options), load(options.spec)
     _clusters(api, options, spec).suspend(spec.name, spec.namespace, suspended=True)
     with Progress() as progress:
-        wait.until_gone(api, spec, progress.say, options.timeout)
+        wait.until_gone(api, spec, names.ray_pods(spec.name), progress.say, options.timeout)
     print("parked: no pods are left; `scripts/cluster.py unpark` brings them back")
 
 
@@ -86,9 +86,9 @@ def down(options: Options) -> None:
     backend = clusters(api, options.backend)
     for one in planned.found:
         print(remove.remove(api, backend, one))
-        if one["kind"] in ("RayCluster", "RayService"):
+        if one["kind"] in ("RayCluster", "RayService", "Job"):  # what its pods use goes after them
             with Progress() as progress:
-                wait.until_gone(api, spec, progress.say, options.timeout)
+                wait.until_gone(api, spec, _pods_of(spec, one), progress.say, options.timeout)
     for kind in planned.hidden:
         print(f"{kind}: you may not look for them, what there is stays")
     if said := remove.remove_namespace(api, spec):
@@ -102,6 +102,12 @@ _WORDS = {
     "forbidden": "refused",
     "hidden": "not yours to see",
 }
+
+
+def _pods_of(spec: Spec, owner: Manifest) -> dict[str, str]:
+    if owner["kind"] == "Job":
+        return {names.JOB_LABEL: owner["metadata"]["name"]}
+    return names.ray_pods(spec.name)
 
 
 def _clusters(api: Api, options: Options, spec: Spec) -> Clusters:

@@ -12,7 +12,7 @@ from apps.progress_line import Progress
 from apps.serve_status import waiting_for
 from kuberay import change, deploy, names, reasons, wait
 from kuberay.api import Api
-from kuberay.commands.shared import Options, api_of, checked, say_counts
+from kuberay.commands.shared import Options, api_of, checked, say_counts, taken_over
 from kuberay.dashboard import dashboard
 from kuberay.doctor.examine import examine
 from kuberay.doctor.finding import Patient
@@ -26,7 +26,7 @@ from kuberay.state import State, index_of_pod, read_state
 def diff(options: Options) -> None:
     """Print what apply would change."""
     api, wanted = api_of(options), checked(options)
-    changes = change.plan(api, manifests(wanted.spec, wanted.serve_text), force=options.force)
+    changes = change.plan(api, manifests(wanted.spec, wanted.serve_text), force=taken_over(options))
     for one in changes:
         sys.stdout.write(one.diff())
     say_counts(changes)

@@ -2,11 +2,13 @@
 
 import argparse
 import sys
+from collections.abc import Container
 from typing import Any
 
 from kuberay.api import Api, connect
 from kuberay.change import Change
 from kuberay.checked import Deployment, load_checked
+from kuberay.kinds import KINDS
 
 Options = argparse.Namespace
 
@@ -22,6 +24,13 @@ def checked(options: Options) -> Deployment:
     for line in wanted.warnings:
         print(line, file=sys.stderr)
     return wanted
+
+
+def taken_over(options: Options) -> Container[str]:
+    """Kinds whose fields `apply` takes from others: with KubeRay's client, which is such an other, what it writes."""
+    if options.force:
+        return KINDS
+    return ("RayCluster",) if options.backend == "python_client" else ()
 
 
 def app_names(config: dict[str, Any]) -> str:

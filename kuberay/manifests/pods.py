@@ -25,7 +25,7 @@ def head_template(spec: Spec) -> Manifest:
     resources = {"cpu": spec.head.cpu, "memory": spec.head.memory}
     container = {
         **_container(spec, "ray-head", resources),
-        "ports": [{"name": name, "containerPort": port} for name, port in names.PORTS.items()],
+        "ports": [_port(name) for name in names.PORTS],
     }
     return _template(spec, container, _volumes(spec), root=False)
 
@@ -40,7 +40,7 @@ def host_template(spec: Spec) -> Manifest:
         {"name": "NODE_IP", "valueFrom": {"fieldRef": {"fieldPath": "status.hostIP"}}},
         _plain("VBAR_CONTROL_SERVICE_URL", "$(NODE_IP):8353"),
     ]
-    container["ports"] = [{"name": name, "containerPort": names.PORTS[name]} for name in ("serve", "metrics")]
+    container["ports"] = [_port("serve"), _port("metrics")]
     container["volumeMounts"] += [{"name": "weights", "mountPath": WEIGHTS}, {"name": "cache", "mountPath": CACHE}]
     if spec.slices.network == "dranet":
         container["resources"]["claims"] = [{"name": "netdev"}]
@@ -166,6 +166,11 @@ def _probe(period_s: int, failures: int) -> Manifest:
         "timeoutSeconds": 5,
         "failureThreshold": failures,
     }
+
+
+def _port(name: str) -> Manifest:
+    # The protocol is the default: left out, the server adds it, and the list is then not what another manager applies.
+    return {"name": name, "containerPort": names.PORTS[name], "protocol": "TCP"}
 
 
 def _plain(name: str, value: str) -> Manifest:

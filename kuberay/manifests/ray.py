@@ -55,6 +55,7 @@ def _cluster_spec(spec: Spec) -> Manifest:
                 "minReplicas": spec.slices.count,
                 "maxReplicas": spec.slices.count,
                 "numOfHosts": spec.slices.shape.hosts,
+                "scaleStrategy": {},  # KubeRay adds it where it is missing, and is from then on in the way of every apply
                 "rayStartParams": {"object-store-memory": str(OBJECT_STORE_BYTES)},
                 "template": host_template(spec),
             }

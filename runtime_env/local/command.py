@@ -6,12 +6,14 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import yaml
 
 from apps.errors import BundleError, OperationError, UserError
+from apps.guard.keyfile import change_keys, make_key, read_keys, utc_now
 from apps.progress_line import Progress
-from runtime_env.local import config, cpu, head, hosts, model, preflight, processes, record, staged, watch
+from runtime_env.local import config, cpu, head, hosts, model, preflight, processes, record, staged, token, watch
 from runtime_env.local.options import DownOptions, HostOptions, UpOptions
 from runtime_env.local.record import StackRecord
 
@@ -51,9 +53,13 @@ def _start(options: UpOptions, progress: Progress) -> tuple[StackRecord, head.He
     preflight.check_machine(_SHORT_TEMP_ROOT, vllm=options.engine != "sim")
     preflight.check_port(options.port, "--port")
     preflight.check_port(options.dashboard_port, "--dashboard-port")
+    if options.keys:
+        read_keys(Path(options.keys))
     temp_dir = Path(tempfile.mkdtemp(prefix="rts-", dir=_SHORT_TEMP_ROOT))
     try:
         serve_config = _config(options, progress, temp_dir)
+        if options.keys:
+            serve_config = _guarded(serve_config, Path(options.keys), temp_dir)
         ray_head = head.start_head(temp_dir, options.port, options.dashboard_port, classic=options.classic)
     except BaseException:
         shutil.rmtree(temp_dir, ignore_errors=True)
@@ -76,7 +82,17 @@ def _start(options: UpOptions, progress: Progress) -> tuple[StackRecord, head.He
     return stack, ray_head
 
 
-def _config(options: UpOptions, progress: Progress, temp_dir: Path) -> dict[str, object]:
+def _guarded(serve_config: dict[str, Any], keys_file: Path, temp_dir: Path) -> dict[str, Any]:
+    """With the chat's own key made here, where it ends with the stack."""
+    text, id, entry = make_key({"name": "chat"}, utc_now())
+    chat_keys, chat_key = temp_dir / "chat-keys.json", StackRecord.chat_key_in(temp_dir)
+    change_keys(chat_keys, lambda table: table.with_entry(id, entry))
+    chat_key.touch(0o600)
+    chat_key.write_text(text + "\n")
+    return config.with_guard(serve_config, keys_file.absolute(), chat_keys, chat_key)
+
+
+def _config(options: UpOptions, progress: Progress, temp_dir: Path) -> dict[str, Any]:
     if options.engine == "sim":
         emulated = config.with_port(config.load(config.EMULATED_CONFIG), options.port)
         return config.with_weights(emulated, *staged.stage_here(staged.stand_in(temp_dir), temp_dir))
@@ -97,7 +113,7 @@ def _config(options: UpOptions, progress: Progress, temp_dir: Path) -> dict[str,
     return config.with_model(serve_config, chosen.id, str(chosen.directory), own_template=own_template)
 
 
-def _deploy(stack: StackRecord, serve_config: dict[str, object], ray_head: head.Head, progress: Progress) -> None:
+def _deploy(stack: StackRecord, serve_config: dict[str, Any], ray_head: head.Head, progress: Progress) -> None:
     path = Path(stack.temp_dir) / "serve.yaml"
     path.write_text(yaml.safe_dump(serve_config, sort_keys=False))
     deadline = time.time() + _START_DEADLINE_S
@@ -111,7 +127,7 @@ def _deploy(stack: StackRecord, serve_config: dict[str, object], ray_head: head.
     with watch.deploying(ray_head, stack.dashboard_url, path, deadline) as deploy:
         watch.wait_until_serving(ray_head, deploy, stack.dashboard_url, say)
     progress.say("asking for a first answer")
-    watch.ask(stack.api_url, stack.model_id)
+    watch.ask(stack.api_url, stack.model_id, stack.own_key())
 
 
 def _already_up(running: StackRecord, options: UpOptions) -> int:
@@ -120,7 +136,9 @@ def _already_up(running: StackRecord, options: UpOptions) -> int:
             f"port {running.port} already serves {running.model_id} ({'classic' if running.classic else 'direct'} path): "
             f"stop it first with scripts/stop_local.sh --port {running.port}, or choose another --port"
         )
-    watch.ask(running.api_url, running.model_id)
+    if options.keys and running.own_key() is None:
+        raise UserError(f"port {running.port} already serves without keys: stop it first, or choose another --port")
+    watch.ask(running.api_url, running.model_id, running.own_key())
     print(f"It is up already.\n{_summary(running, None)}")
     return 0
 
@@ -186,11 +204,13 @@ def _interrupt(*_: object) -> None:
 
 def _summary(stack: StackRecord, seconds: float | None) -> str:
     ready = f"Ready after {seconds:.0f} s.\n" if seconds is not None else ""
+    place = token.where(head.stack_environment(Path(stack.temp_dir), stack.first_port, classic=stack.classic))
+    key = "-H 'authorization: Bearer KEY' " if stack.own_key() else ""
     return (
         f"{ready}  API        {stack.api_url}   (model {stack.model_id})\n"
-        f"  Chat       {stack.chat_url}\n"
-        f"  Dashboard  {stack.dashboard_url}\n"
-        f"  Try        curl {stack.api_url}/chat/completions -H 'content-type: application/json' \\\n"
+        f"  Chat       {stack.chat_url}{'   (log in with the name of a key, and the key)' if key else ''}\n"
+        f"  Dashboard  {stack.dashboard_url}{f'   (asks for the token {place})' if place else ''}\n"
+        f"  Try        curl {stack.api_url}/chat/completions -H 'content-type: application/json' {key}\\\n"
         f'               -d \'{{"model": "{stack.model_id}", "messages": '
         f'[{{"role": "user", "content": "Water boils at"}}], "max_tokens": 32}}\''
     )

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from apps.settings import inherited_environment
+from runtime_env.local import token
 from runtime_env.local.preflight import LOOPBACK, free_ports
 
 PROJECT_ROOT = Path(__file__).resolve().parents[2]
@@ -33,6 +34,7 @@ def start_head(temp_dir: Path, port: int, dashboard_port: int, *, classic: bool)
     """Start the head in a session of its own (see processes) and return at once; the dashboard answers some seconds later."""
     ports = free_ports(_OWN_PORTS + _REPLICA_PORTS, avoid=(port, dashboard_port))
     environment = stack_environment(temp_dir, ports[0], classic=classic)
+    token.ensure_token(environment)
     log = temp_dir / "ray-start.log"
     with log.open("wb") as output:
         process = subprocess.Popen(
@@ -60,7 +62,7 @@ def stack_environment(temp_dir: Path, first_port: int, *, classic: bool) -> dict
     replica_ports = ports[_OWN_PORTS:]
     inherited = {k: v for k, v in inherited_environment().items() if not k.startswith(("RAY_ADDRESS", "RAY_SERVE_"))}
     return {
-        "RAY_AUTH_MODE": "disabled",  # everything is on loopback
+        token.MODE: "token",  # on loopback too: who reaches Ray's doors runs code as this user
         "HF_HUB_OFFLINE": "1",  # weights are local by now; without it every start asks the hub
         "VLLM_NO_USAGE_STATS": "1",
         "DO_NOT_TRACK": "1",
@@ -82,6 +84,7 @@ def stack_environment(temp_dir: Path, first_port: int, *, classic: bool) -> dict
         "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(fallback),
         # Ray keeps a stopping replica, and its slice, for 30 s, for slow load balancers; HAProxy here is told in a second.
         "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "2",
+        "RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S": "2",  # a dead HAProxy is replaced after three of them, by default in 30 s
         "RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT": str(replica_ports[0]),
         "RAY_SERVE_DIRECT_INGRESS_MAX_HTTP_PORT": str(replica_ports[-1]),
         "RAY_SERVE_HAPROXY_BINARY_PATH": str(PROJECT_ROOT / "runtime_env" / "haproxy.sh"),

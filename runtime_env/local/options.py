@@ -22,6 +22,8 @@ class UpOptions:
     slices: int = 0
     absent: tuple[str, ...] = ()
     """Hosts that are not started, as `slice-a/2`."""
+    keys: str | None = None
+    """Keys file; None serves without keys."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +66,7 @@ def _parse_up(argv: Sequence[str]) -> UpOptions:
     _add_common(parser, stop="scripts/stop_local.sh")
     found = parser.parse_args(argv)
     _check_ports(parser, found)
-    return UpOptions(found.port, found.dashboard_port, found.model, found.detach, found.classic)
+    return UpOptions(found.port, found.dashboard_port, found.model, found.detach, found.classic, keys=found.keys)
 
 
 def _parse_slice(argv: Sequence[str]) -> UpOptions | DownOptions | HostOptions:
@@ -99,7 +101,7 @@ def _parse_slice(argv: Sequence[str]) -> UpOptions | DownOptions | HostOptions:
     if host := found.kill_host or found.start_host:
         return HostOptions(found.port, host, start=bool(found.start_host))
     common = (found.port, found.dashboard_port, None, found.detach, found.classic)
-    return UpOptions(*common, engine=found.engine, slices=found.slices, absent=tuple(found.absent))
+    return UpOptions(*common, engine=found.engine, slices=found.slices, absent=tuple(found.absent), keys=found.keys)
 
 
 def _add_common(parser: argparse.ArgumentParser, stop: str) -> None:
@@ -108,6 +110,7 @@ def _add_common(parser: argparse.ArgumentParser, stop: str) -> None:
         "--dashboard-port", type=_port, default=DEFAULT_DASHBOARD_PORT, help="port of the Ray dashboard (default: %(default)s)"
     )
     parser.add_argument("--detach", action="store_true", help=f"return once a real answer can be had; stop with {stop}")
+    parser.add_argument("--keys", metavar="F", help="ask for keys of this file, made by scripts/keys.py (default: no keys)")
     parser.add_argument("--classic", action="store_true", help="use Ray Serve's default ingress instead of direct streaming")
 
 

@@ -33,6 +33,16 @@ class StackRecord:
     def session_ids(self) -> list[int]:
         return [self.session_id, *self.hosts.values()]
 
+    @staticmethod
+    def chat_key_in(temp_dir: Path) -> Path:
+        """Where a stack that asks for keys keeps its chat's."""
+        return temp_dir / "chat.key"
+
+    def own_key(self) -> str | None:
+        """The key with which this stack asks itself; None where none is asked for."""
+        file = self.chat_key_in(Path(self.temp_dir))
+        return file.read_text().strip() if file.is_file() else None
+
     @property
     def api_url(self) -> str:
         return f"http://127.0.0.1:{self.port}/v1"

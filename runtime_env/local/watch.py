@@ -14,6 +14,7 @@ from typing import Any
 
 from apps import serve_status
 from apps.errors import OperationError
+from runtime_env.local import token
 from runtime_env.local.head import Head
 
 _POLL_S = 0.25
@@ -36,7 +37,7 @@ def deploying(head: Head, dashboard_url: str, config: Path, deadline: float) -> 
     """`serve deploy CONFIG`, started at once and ended with the block. Its imports happen while the dashboard comes up."""
     serve_deploy = ["deploy", "--address", dashboard_url, str(config)]
     process = subprocess.Popen(
-        [sys.executable, "-c", _DEPLOY_WHEN_UP, f"{dashboard_url}/api/version", str(deadline), *serve_deploy],
+        [sys.executable, "-c", _DEPLOY_WHEN_UP, f"{dashboard_url}/api/authentication_mode", str(deadline), *serve_deploy],
         env=head.environment,
         stdin=subprocess.DEVNULL,
         stdout=(head.log.parent / "serve-deploy.log").open("wb"),
@@ -57,6 +58,7 @@ def wait_until_serving(head: Head, deploy: subprocess.Popen[bytes], dashboard_ur
         OperationError: Ray or `serve deploy` ended, an app failed (with Serve's message), or the deadline of the caller's
             `serve deploy` passed without the dashboard coming up.
     """
+    headers = token.headers(head.environment)
     while True:
         if head.process.poll() is not None:
             raise OperationError(f"Ray's head ended with {head.process.returncode}: {_last_lines(head.log)}")
@@ -64,18 +66,19 @@ def wait_until_serving(head: Head, deploy: subprocess.Popen[bytes], dashboard_ur
             say("starting Ray and Serve")
         elif deploy.returncode:
             raise OperationError(f"serve deploy failed: {_last_lines(head.log.parent / 'serve-deploy.log')}")
-        elif _all_running(_get_json(f"{dashboard_url}/api/serve/applications/"), say):
+        elif _all_running(_get_json(f"{dashboard_url}/api/serve/applications/", headers), say):
             return
         time.sleep(_POLL_S)
 
 
-def ask(api_url: str, model_id: str, timeout_s: float = 60) -> None:
+def ask(api_url: str, model_id: str, key: str | None, timeout_s: float = 60) -> None:
     """One real completion of one token; a proxy that has not heard of a new replica yet (503) is asked again.
 
     Raises `OperationError` if no answer comes within `timeout_s` seconds.
     """
     body = json.dumps({"model": model_id, "prompt": "Water boils at", "max_tokens": 1}).encode()
-    request = urllib.request.Request(f"{api_url}/completions", body, {"content-type": "application/json"})
+    headers = {"content-type": "application/json"} | ({"authorization": f"Bearer {key}"} if key else {})
+    request = urllib.request.Request(f"{api_url}/completions", body, headers)
     deadline = time.monotonic() + timeout_s
     while True:
         try:
@@ -99,9 +102,9 @@ def _all_running(details: dict[str, Any] | None, say: Callable[[str], None]) -> 
     return False
 
 
-def _get_json(url: str) -> dict[str, Any] | None:
+def _get_json(url: str, headers: dict[str, str]) -> dict[str, Any] | None:
     try:
-        with urllib.request.urlopen(url, timeout=10) as response:
+        with urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=10) as response:
             return json.load(response)
     except (urllib.error.URLError, OSError, ValueError):
         return None

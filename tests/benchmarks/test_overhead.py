@@ -2,8 +2,8 @@
 
 import pytest
 
+from benchmarks.bare import Server, bare_command
 from benchmarks.overhead.rounds import LoadFigures, Plan, Rounds, compare
-from benchmarks.overhead.servers import Server, bare_command
 from benchmarks.serving.words import tokenizer_for
 from tests.benchmarks.known import Timing, running
 

@@ -51,6 +51,20 @@ CASES = [
     ("applications/1/args/api_url", "no url", "applications[1].args.api_url", "valid URL"),
     ("applications/1/args/api_url", "http://127.0.0.1:9000/v1", "applications[1].args.api_url", "http_options.port is 8000"),
     ("applications/1/args/queue_lenght", 1, "applications[1].args.queue_lenght", "did you mean queue_length?"),
+    ("applications/0/args/guard", ..., "applications[0].args.guard", "Serve listens on 0.0.0.0"),
+    ("applications/0/args/guard", {}, "applications[0].args.guard", "needs either keys_files, or open: true"),
+    ("applications/0/args/guard/keys_file", "/x", "applications[0].args.guard.keys_file", "did you mean keys_files?"),
+    (
+        "applications/0/args/guard/limits/max_token",
+        5,
+        "applications[0].args.guard.limits.max_token",
+        "did you mean max_tokens?",
+    ),
+    ("applications/0/args/guard/limits/max_tokens", "5", "applications[0].args.guard.limits.max_tokens", "valid integer"),
+    ("applications/0/args/guard/routes", ["/sleep"], "applications[0].args.guard", "only be one of admin_routes"),
+    ("applications/1/args/login_keys_file", ..., "applications[1].args.login_keys_file", "ask for a login"),
+    ("applications/1/args/api_key_file", "chat.key", "applications[1].args.api_key_file", "absolute path"),
+    (f"{ENGINE_PATH}/api_key", ["secret"], f"{ENGINE}.api_key", "keys stand in guard.keys_files"),
     (f"{LLM_PATH}/model_loading_config/model_id", ..., f"{LLM}.model_loading_config.model_id", "is missing"),
     (f"{LLM_PATH}/accelerator_type", "v6e", f"{LLM}.accelerator_type", "did you mean TPU-V6E?"),
     (
@@ -142,3 +156,33 @@ def test_somebody_elses_app_is_left_alone() -> None:
     config = changed("applications/1/import_path", "their.module:app")
     config["applications"][1]["args"] = {"anything": 1}
     assert errors(config) == []
+
+
+def without_guard(host: str | None) -> dict[str, Any]:
+    config = changed("applications/0/args/guard", ...)
+    del config["applications"][1]["args"]["login_keys_file"]
+    if host is None:
+        del config["http_options"]["host"]
+    else:
+        config["http_options"]["host"] = host
+    return config
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "::1", "127.1.2.3"])
+def test_on_loopback_nobody_needs_a_key(host: str) -> None:
+    assert errors(without_guard(host)) == []
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "10.1.2.3", "myhost", None])
+def test_elsewhere_both_apps_must_ask_for_keys_or_be_said_to_be_open(host: str | None) -> None:
+    config = without_guard(host)
+    assert [one.where for one in errors(config)] == ["applications[0].args.guard", "applications[1].args.login_keys_file"]
+    config["applications"][0]["args"]["guard"] = {"open": True}
+    config["applications"][1]["args"]["open"] = True
+    assert errors(config) == []
+
+
+def test_requests_that_wait_before_the_guard_are_a_warning() -> None:
+    found = check_serve_config(changed(f"{LLM_PATH}/deployment_config/max_ongoing_requests", 128))
+    (warning,) = [one for one in found if one.where.endswith("max_ongoing_requests")]
+    assert (warning.severity, warning.allowed) == ("warning", "384 or more")

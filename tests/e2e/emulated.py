@@ -13,6 +13,7 @@ from typing import Any
 import psutil
 import yaml
 
+from runtime_env.local import token
 from runtime_env.local.head import stack_environment
 from runtime_env.local.preflight import free_ports
 from runtime_env.local.record import StackRecord
@@ -110,7 +111,10 @@ class EmulatedSlice:
         return names[0].removeprefix("slice:") if names else None
 
     def get(self, path: str) -> dict[str, Any]:
-        with urllib.request.urlopen(self.dashboard + path, timeout=20) as response:
+        request = urllib.request.Request(
+            self.dashboard + path, headers=token.headers({token.MODE: "token", **self.environment})
+        )
+        with urllib.request.urlopen(request, timeout=20) as response:
             return dict(json.load(response))
 
     def deploy(self, change: Callable[[dict[str, Any]], None], directory: Path) -> None:

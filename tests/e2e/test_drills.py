@@ -14,15 +14,12 @@ import pytest
 
 from apps.weights import receipt
 from tests.e2e.conftest import ROOT
+from tests.e2e.drills import report
 from tests.e2e.emulated import MODEL, EmulatedSlice, ray_environment, wait_for
 
 LATE_S = 60
 DETECT_S = 20
 HEAL_S = 30
-
-
-def report(drill: str, figure: str) -> None:
-    print(f"\ndrill: {drill}: {figure}")
 
 
 @pytest.fixture(scope="module")

@@ -19,8 +19,9 @@ import pytest
 from runtime_env.local import processes
 from runtime_env.local.record import StackRecord
 from tests.e2e.conftest import ROOT
+from tests.e2e.drills import report
 from tests.e2e.emulated import EmulatedSlice, ray_environment
-from tests.e2e.test_drills import Load, report
+from tests.e2e.test_drills import Load
 
 PAIRS, SOAK_S = (100, 600) if os.environ.get("ENDURANCE") == "full" else (12, 60)
 """Pairs of deploys and deletes; seconds of load at least."""

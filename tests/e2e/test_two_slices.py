@@ -16,8 +16,9 @@ import yaml
 
 from runtime_env.local.hosts import NOTICE_S
 from tests.e2e.conftest import ROOT
+from tests.e2e.drills import report
 from tests.e2e.emulated import EmulatedSlice, wait_for
-from tests.e2e.test_drills import Load, answers, report
+from tests.e2e.test_drills import Load, answers
 
 
 @pytest.fixture(scope="module")

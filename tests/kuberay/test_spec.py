@@ -65,6 +65,10 @@ def test_what_can_be_derived_is(tmp_path: Path) -> None:
     [
         ({"slices__topology": "2x4"}, "topology: is '4x4', and the spec wants '2x4'"),
         ({"model__id": "google/gemma-3-27b-it"}, "model_id: is 'google/gemma-4-31B-it', and the spec wants"),
+        (
+            {"api_keys": None},
+            "/etc/guard/keys.json comes from a secret that the spec does not name: give its name under api_keys",
+        ),
         ({"slices__memory": "64Gi"}, "slices.memory: is 64Gi: weights in memory"),
     ],
 )

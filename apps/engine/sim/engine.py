@@ -20,7 +20,7 @@ _MAX_NUM_SEQS, _MAX_NUM_BATCHED_TOKENS = 256, 2048  # vLLM's own defaults for se
 class Simulation:
     """`model_id` and `max_model_len` as clients see them; `answer` gives pieces of text and then why it ended."""
 
-    def __init__(self, config: dict[str, Any]) -> None:
+    def __init__(self, config: dict[str, Any], efficiency: float = WHOLE_STEP) -> None:
         engine = config.get("engine_kwargs") or {}
         self.model_id: str = config["model_loading_config"]["model_id"]
         shape = _shape(self.model_id)
@@ -32,7 +32,7 @@ class Simulation:
             engine.get("max_num_seqs", _MAX_NUM_SEQS),
             engine.get("max_num_batched_tokens", _MAX_NUM_BATCHED_TOKENS),
             self.max_model_len,
-            WHOLE_STEP,
+            efficiency,
         )
         self.max_num_seqs: int = limits.max_num_seqs
         cache = KvCache(capacity, prefix_caching=engine.get("enable_prefix_caching", True))

@@ -54,7 +54,7 @@ class ChatRequest(_Generation):
 
     @property
     def text(self) -> str:
-        return "".join(f"<|turn>{message.role}\n{message.text}<turn|>\n" for message in self.messages)
+        return _turns(self.messages)
 
 
 class CompletionRequest(_Generation):
@@ -72,6 +72,14 @@ class TokenizeRequest(BaseModel):
 
     prompt: str = ""
     messages: list[Message] = []
+
+    @property
+    def text(self) -> str:
+        return self.prompt + _turns(self.messages)
+
+
+def _turns(messages: list[Message]) -> str:
+    return "".join(f"<|turn>{message.role}\n{message.text}<turn|>\n" for message in messages)
 
 
 @dataclass

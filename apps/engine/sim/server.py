@@ -14,13 +14,11 @@ from apps.engine.sim.engine import Simulation
 from apps.engine.sim.protocol import ChatRequest, CompletionRequest, Shape, TokenizeRequest, Usage, error_body
 from apps.engine.sim.text import tokenize
 from apps.errors import UserError
-from apps.limits import BodyLimit
 
 
 def build_server(simulation: Simulation) -> FastAPI:
     """Routes under the names that vLLM's server has."""
     app = FastAPI(title="simulated engine", docs_url=None, redoc_url=None)
-    app.add_middleware(BodyLimit)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _refused)
     app.add_exception_handler(UserError, _too_long)
@@ -51,7 +49,7 @@ def build_server(simulation: Simulation) -> FastAPI:
 
     @app.post("/tokenize")
     async def tokens(asked: TokenizeRequest) -> dict[str, Any]:
-        found = tokenize(asked.prompt + "".join(message.text for message in asked.messages))
+        found = tokenize(asked.text)
         return {"count": len(found), "tokens": list(range(len(found))), "max_model_len": simulation.max_model_len}
 
     @app.get("/health")
@@ -80,9 +78,10 @@ async def _answer(asked: ChatRequest | CompletionRequest, simulation: Simulation
 
 async def events(pieces: AsyncIterator[tuple[str, str | None]], shape: Shape, usage: Usage | None) -> AsyncIterator[str]:
     """Server-sent events of one answer, the last `[DONE]`; with `usage` before it if that is given."""
-    for body in shape.first():
-        yield _event(body)
+    first = list(shape.first())  # sent with the first token, as vLLM does
     async for text, reason in pieces:
+        while first:
+            yield _event(first.pop(0))
         if text:
             yield _event(shape.piece(text))
         if reason:

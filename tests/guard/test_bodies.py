@@ -9,7 +9,7 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
-from apps.limits import BodyLimit
+from apps.guard.bodies import BodyLimit
 
 
 async def echo_length(request: Request) -> Response:
@@ -51,7 +51,7 @@ def test_declared_size_over_the_limit(client: httpx.AsyncClient) -> None:
 def test_streamed_size_over_the_limit(client: httpx.AsyncClient) -> None:
     answer = run(client.post("/", content=chunks(20)))
     assert answer.status_code == 413
-    assert answer.json()["error"]["code"] == 413
+    assert answer.json()["error"]["code"] == "request_too_large"
 
 
 def test_streamed_size_at_the_limit_passes(client: httpx.AsyncClient) -> None:

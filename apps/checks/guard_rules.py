@@ -1,0 +1,61 @@
+"""Who may use what a Serve config opens: keys where more than one machine can reach it, and a guard that sees every request."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import ValidationError
+
+from apps.checks.findings import Finding
+from apps.guard.settings import GuardArgs
+from apps.loopback import is_loopback
+
+RAYS_HOST = "0.0.0.0"  # noqa: S104 - Ray's default for http_options.host is what is checked here
+NEEDS_GUARD = "Serve listens on {host}, and anybody who reaches it could use the model: give keys, or say open: true"
+NEEDS_LOGIN = (
+    "Serve listens on {host}, and anybody who reaches the page could use the model: ask for a login, or say open: true"
+)
+
+
+def check_doors(application: Mapping[str, Any], http_options: Any) -> list[Finding]:
+    """An app of this project that is open to other machines without having been said to be."""
+    host = http_options.get("host", RAYS_HOST) if isinstance(http_options, Mapping) else RAYS_HOST
+    args = application.get("args") or {}
+    if not isinstance(args, Mapping) or not isinstance(host, str) or is_loopback(host):
+        return []
+    if application.get("import_path") == "apps.llm:build_app" and args.get("guard") is None:
+        allowed = "guard: {keys_files: [/etc/guard/keys.json]} or guard: {open: true}"
+        return [Finding(("args", "guard"), NEEDS_GUARD.format(host=host), allowed=allowed)]
+    if application.get("import_path") == "apps.chat:build_app" and not (args.get("login_keys_file") or args.get("open")):
+        allowed = "login_keys_file: /etc/guard/keys.json or open: true"
+        return [Finding(("args", "login_keys_file"), NEEDS_LOGIN.format(host=host), allowed=allowed)]
+    return []
+
+
+def check_guard(args: Mapping[str, Any], *, direct_streaming: bool) -> list[Finding]:
+    """What of an LLM app's models contradicts its guard."""
+    try:
+        guard = GuardArgs.model_validate(args.get("guard") or {})
+    except ValidationError:
+        return []  # said already, or there is none
+    found = []
+    for index, config in enumerate(args.get("llm_configs") or []):
+        if not isinstance(config, Mapping):
+            continue
+        engine, deployment = (_mapping(config.get(name)) for name in ("engine_kwargs", "deployment_config"))
+        if engine.get("api_key"):
+            path = ("llm_configs", index, "engine_kwargs", "api_key")
+            message = "would refuse every request: the guard keeps keys to itself; keys stand in guard.keys_files"
+            found.append(Finding(path, message))
+        slots, most = guard.queue.capacity or engine.get("max_num_seqs"), deployment.get("max_ongoing_requests")
+        if direct_streaming and isinstance(slots, int) and isinstance(most, int) and most < slots + guard.queue.waiting:
+            path = ("llm_configs", index, "deployment_config", "max_ongoing_requests")
+            message = (
+                f"is {most}: requests beyond it wait in Serve, first come first served, where the guard cannot let keys take "
+                f"turns; {slots} run and {guard.queue.waiting} may wait"
+            )
+            found.append(Finding(path, message, "warning", most, f"{slots + guard.queue.waiting} or more"))
+    return found
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}

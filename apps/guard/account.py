@@ -1,0 +1,93 @@
+"""What a key has used, of one replica: its buckets, its requests that run, its place among the keys."""
+
+import time
+from dataclasses import dataclass, field
+
+from apps.guard.answers import Refusal
+from apps.guard.fair import Share
+from apps.guard.question import Question
+from apps.guard.rates import Bucket, headers, take
+from apps.guard.settings import Limits
+
+_FIRST_GUESS_TOKENS = 256.0  # of an answer's length, before this key had one
+_MEMORY = 0.1  # weight of the latest answer in the mean
+
+
+@dataclass(eq=False)
+class Account:
+    """`limits` are a replica's part of the key's."""
+
+    name: str
+    limits: Limits
+    share: Share = field(default_factory=Share)
+    active: int = 0
+    requests: Bucket | None = None
+    tokens: Bucket | None = None
+    mean_output: float = _FIRST_GUESS_TOKENS
+
+    def set_limits(self, limits: Limits, weight: float) -> None:
+        """Of the key's entry, which may have changed; what was used stays used."""
+        self.share.weight = weight
+        if limits != self.limits or (self.requests is None and self.tokens is None):
+            self.limits = limits
+            now = time.monotonic()
+            self.requests = _bucket(self.requests, limits.requests_per_minute, now)
+            self.tokens = _bucket(self.tokens, limits.tokens_per_minute, now)
+
+    def begin(self) -> None:
+        """One more request. Raises `Refusal` 429; then it does not count."""
+        most = self.limits.concurrent_requests
+        if most is not None and self.active >= most:
+            message = f"Key {self.name} has {self.active} requests running or waiting, as many as it may."
+            raise Refusal(429, message, "rate_limit_exceeded", kind="requests", headers={"retry-after": "1"})
+        take(self.requests, 1, "requests", self.name, time.monotonic())
+        self.active += 1
+
+    def charge_prompt(self, tokens: int) -> None:
+        """Raises `Refusal` 429 if the key has not that many left."""
+        take(self.tokens, tokens, "tokens", self.name, time.monotonic())
+
+    def correct(self, charged: int, used: int) -> None:
+        """Of a request that was charged so much, so much was used."""
+        if self.tokens:
+            self.tokens.level += charged - used
+
+    def guess(self, asked: Question) -> float:
+        """Tokens of the answers to a question, as this key's answers were long so far."""
+        return min(self.mean_output, asked.max_tokens or self.mean_output) * asked.choices
+
+    def learn(self, output_tokens: float) -> None:
+        """An answer was so long."""
+        self.mean_output += _MEMORY * (output_tokens - self.mean_output)
+
+    def headers(self) -> dict[str, str]:
+        """`x-ratelimit-*` as of now."""
+        now = time.monotonic()
+        for bucket in (self.requests, self.tokens):
+            if bucket:
+                bucket.fill(now)
+        return headers(self.requests, "requests") | headers(self.tokens, "tokens")
+
+
+def per_replica(limits: Limits, replicas: int) -> Limits:
+    """A replica's part of limits that hold for all of them together; at least 1 each. Those of one request stay whole."""
+
+    def part(value: int | None) -> int | None:
+        return None if value is None else max(1, value // replicas)
+
+    return limits.model_copy(
+        update={
+            "requests_per_minute": part(limits.requests_per_minute),
+            "tokens_per_minute": part(limits.tokens_per_minute),
+            "concurrent_requests": part(limits.concurrent_requests),
+        }
+    )
+
+
+def _bucket(before: Bucket | None, limit: int | None, now: float) -> Bucket | None:
+    if limit is None:
+        return None
+    if before is None:
+        return Bucket.full(limit, now)
+    before.fill(now)
+    return Bucket(limit, min(limit, before.level + limit - before.limit), now)

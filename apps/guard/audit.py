@@ -1,0 +1,80 @@
+"""One line of JSON for each request: who asked what of which route, what it cost and how it ended. No prompt, answer or key.
+
+Lines are written by a thread of their own, into a file that is turned over; the request's path only puts a record in a queue.
+"""
+
+import json
+import logging
+import logging.handlers
+import os
+import queue
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+from apps.errors import UserError
+
+logger = logging.getLogger("ray.serve")
+FILE_BYTES, _OLD_FILES = 64 * 1024 * 1024, 4
+_QUEUED, _GATHER_S = 10_000, 0.05
+
+
+class AuditLog:
+    """Of one process. `write` never waits: what a stuck disk keeps from being written is counted and said."""
+
+    def __init__(self, path: Path) -> None:
+        self._records: queue.Queue[dict[str, Any] | None] = queue.Queue(_QUEUED)
+        self.lost = 0
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            os.close(os.open(path, os.O_CREAT | os.O_APPEND | os.O_WRONLY, 0o600))
+            self._file = logging.handlers.RotatingFileHandler(
+                path, maxBytes=FILE_BYTES, backupCount=_OLD_FILES, encoding="utf-8"
+            )
+        except OSError as error:
+            raise UserError(f"{path}: the guard's audit file cannot be written ({error.strerror})") from None
+        self._file.handleError = lambda _: self._failed()  # type: ignore[assignment,method-assign]
+        self._thread = threading.Thread(target=self._write_all, name="guard-audit", daemon=True)
+        self._thread.start()
+
+    def write(self, record: dict[str, Any]) -> None:
+        try:
+            self._records.put_nowait(record)
+        except queue.Full:
+            self.lost += 1
+
+    def close(self) -> None:
+        """Write what is left, and end."""
+        self._records.put(None)
+        self._thread.join(10)
+        self._file.close()
+
+    def _write_all(self) -> None:
+        ended = False
+        while not ended:
+            records = [self._records.get()]
+            time.sleep(_GATHER_S)  # many lines in one write: this thread takes its time from the requests
+            while len(records) < _QUEUED and not self._records.empty():
+                records.append(self._records.get())
+            ended = None in records
+            lines = "\n".join(json.dumps(record, separators=(",", ":")) for record in records if record)
+            if lines:
+                self._file.emit(logging.LogRecord("audit", logging.INFO, "", 0, lines, None, None))
+
+    def _failed(self) -> None:
+        self.lost += 1
+        if self.lost in (1, 1000, 1_000_000):
+            logger.exception("guard: the audit file cannot be written, %d lines are lost", self.lost)
+
+
+def audit_path(wanted: str | None) -> Path:
+    """The file that the settings name, or one beside this replica's own log; in the working directory if it has none."""
+    if wanted:
+        return Path(wanted)
+    for handler in logging.getLogger("ray.serve").handlers:
+        target = getattr(handler, "target", handler)  # Ray wraps its file in a buffer
+        if isinstance(target, logging.FileHandler):
+            log = Path(target.baseFilename)
+            return log.with_name(f"guard_audit_{log.stem}.jsonl")
+    return Path.cwd() / f"guard_audit_{os.getpid()}.jsonl"

@@ -1,0 +1,107 @@
+"""How much one request may produce under its key's limits, by the server's own count of the prompt where that matters."""
+
+import json
+from typing import Any
+
+from starlette.types import ASGIApp, Message, Scope
+
+from apps.guard.answers import Refusal
+from apps.guard.question import COMPLETION_DEFAULT_TOKENS, Question
+from apps.guard.settings import Limits
+
+_TOKENIZED = (
+    *("model", "messages", "tools", "chat_template_kwargs"),
+    *("add_generation_prompt", "continue_final_message", "add_special_tokens"),
+)
+
+
+async def max_tokens_to_set(
+    app: ASGIApp, scope: Scope, question: Question, limits: Limits, context_tokens: int | None
+) -> int | None:
+    """max_tokens for the request where it has none and its key has a limit; None to leave it as it is.
+
+    Raises:
+        Refusal: 400, the request asks for more than its key may have.
+    """
+    most, context, asked = limits.max_tokens, limits.context_tokens, question.max_tokens
+    if most is not None and asked is not None and asked > most:
+        raise Refusal(
+            400, f"max_tokens is {asked}, and this key may ask for {most} at most.", "invalid_value", param="max_tokens"
+        )
+    if asked is None and not question.chat:
+        asked = COMPLETION_DEFAULT_TOKENS
+        if most is not None and asked > most:
+            return most
+    room = min((one for one in (context, context_tokens) if one is not None), default=None)
+    if context is None and (asked is not None or most is None):
+        return None
+    if _surely_fits(question, asked or most, room):
+        return None if asked is not None else most
+    counted = await count_tokens(app, scope, question)
+    prompt = question.prompt_tokens if counted is None else counted
+    if context is not None and prompt + (asked or 1) > context:
+        raise _too_long(prompt, asked or 1, context)
+    if asked is not None:
+        return None
+    left = room - prompt if room is not None else None
+    return max(1, min(one for one in (most, left) if one is not None))
+
+
+async def count_tokens(app: ASGIApp, scope: Scope, question: Question) -> int | None:
+    """Tokens of the (longest) prompt, by the server's own /tokenize; None if that cannot say it."""
+    asked: dict[str, Any] = {name: question.fields[name] for name in _TOKENIZED if name in question.fields}
+    if not question.chat:
+        prompt = question.fields.get("prompt")
+        if isinstance(prompt, list) and prompt and all(isinstance(one, str) for one in prompt):
+            prompt = max(prompt, key=len)
+        if not isinstance(prompt, str):
+            return None
+        asked["prompt"] = prompt
+    status, body = await _post(app, scope, "/tokenize", json.dumps(asked).encode())
+    try:
+        count = json.loads(body)["count"] if status == 200 else None
+    except (ValueError, KeyError, TypeError):
+        return None
+    return count if isinstance(count, int) else None
+
+
+def _surely_fits(question: Question, wanted: int | None, room: int | None) -> bool:
+    if wanted is None or question.most_prompt_tokens is None:
+        return False
+    return room is None or question.most_prompt_tokens + wanted <= room
+
+
+def _too_long(prompt: int, asked: int, context: int) -> Refusal:
+    message = (
+        f"This key's maximum context length is {context} tokens. The prompt has {prompt} and {asked} more were asked for. "
+        "Shorten the prompt or lower max_tokens."
+    )
+    return Refusal(400, message, "context_length_exceeded", param="messages")
+
+
+async def _post(app: ASGIApp, scope: Scope, path: str, body: bytes) -> tuple[int, bytes]:
+    """Ask the server behind, in this process. Its failures are only a status here."""
+    status, parts = 500, []
+    headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
+    root = scope.get("root_path", "")
+    asked: Message = {"type": "http.request", "body": body, "more_body": False}
+
+    async def receive() -> Message:
+        return asked
+
+    async def send(message: Message) -> None:
+        nonlocal status
+        status = message.get("status", status)
+        parts.append(message.get("body", b""))
+
+    inner = {
+        **scope,
+        "method": "POST",
+        "path": root + path,
+        "raw_path": (root + path).encode(),
+        "query_string": b"",
+        "headers": headers,
+    }
+    inner.pop("state", None)
+    await app(inner, receive, send)
+    return status, b"".join(parts)

@@ -1,0 +1,192 @@
+"""`scripts/keys.py`: make, list, rotate and revoke the keys of a keys file. A key's text is printed once, and kept nowhere."""
+
+import argparse
+import json
+import re
+import sys
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from apps.guard.keys import Entry, KeyTable
+
+_UNITS = {"m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
+_LIMITS = ("requests_per_minute", "tokens_per_minute", "concurrent_requests", "max_tokens", "context_tokens")
+
+
+def main(argv: Sequence[str]) -> int:
+    """Exit code 0, 1 if the file cannot be written, 2 for bad input."""
+    options = _parser().parse_args(argv)
+    from apps.errors import BundleError  # after the options: --help needs none of it
+
+    try:
+        options.run(options)
+    except BundleError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="scripts/keys.py",
+        description="Keys of the API. The file holds only salted hashes; servers that use it see a change within two seconds.",
+    )
+    parser.add_argument(
+        "--file", metavar="F", type=Path, required=True, help="the keys file; create makes it if it is not there"
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    create = commands.add_parser("create", help="make a key, and print it: it is not shown again")
+    create.add_argument("name", metavar="NAME", type=_name)
+    create.add_argument("--expires", metavar="WHEN", type=_when, help="30d, 12h, or a date such as 2027-01-31 (UTC)")
+    create.add_argument("--models", metavar="ID", nargs="+", help="only these models (default: all)")
+    create.add_argument("--weight", type=_weight, default=1.0, help="its share when the engine is full (default: %(default)g)")
+    create.add_argument("--admin", action="store_true", help="may also use the routes in guard.admin_routes")
+    for limit in _LIMITS:
+        flag = "--" + limit.replace("_", "-")
+        create.add_argument(flag, metavar="N", type=_positive, help="instead of the config's guard.limits")
+    create.set_defaults(run=_create)
+
+    show = commands.add_parser("list", help="the keys, without their secrets")
+    show.add_argument("--json", action="store_true", help="for machines")
+    show.set_defaults(run=_list)
+
+    rotate = commands.add_parser("rotate", help="make a successor with the same rights, and print it")
+    rotate.add_argument("name", metavar="NAME", type=_name)
+    rotate.add_argument(
+        "--grace", metavar="TIME", type=_duration, default=timedelta(0), help="how long the old key still works, such as 24h"
+    )
+    rotate.set_defaults(run=_rotate)
+
+    revoke = commands.add_parser("revoke", help="remove every key of this name")
+    revoke.add_argument("name", metavar="NAME", type=_name)
+    revoke.set_defaults(run=_revoke)
+    return parser
+
+
+def _create(options: argparse.Namespace) -> None:
+    from apps.errors import UserError
+    from apps.guard.keyfile import change_keys, make_key, utc_now
+
+    limits = {name: value for name in _LIMITS if (value := getattr(options, name)) is not None}
+    settings: dict[str, object] = {"name": options.name, "weight": options.weight, "admin": options.admin, "limits": limits}
+    settings |= {"expires": options.expires} if options.expires else {}
+    settings |= {"models": options.models} if options.models else {}
+    text, id, entry = make_key(settings, utc_now())
+
+    def add(table: "KeyTable") -> "KeyTable":
+        if table.by_name(options.name):
+            raise UserError(f"{options.name!r} is there already: rotate or revoke it, or take another name")
+        return table.with_entry(id, entry)
+
+    change_keys(options.file, add)
+    print(text)
+
+
+def _rotate(options: argparse.Namespace) -> None:
+    from apps.guard.keyfile import change_keys, make_key, utc_now
+
+    now = utc_now()
+    until = now + options.grace
+    made: list[str] = []
+
+    def turn(table: "KeyTable") -> "KeyTable":
+        old = _named(table, options.name)
+        newest = max(old.values(), key=lambda entry: entry.created)
+        kept = newest.model_dump(exclude={"salt", "hash", "created"}, exclude_unset=True)
+        if newest.expires:
+            kept["expires"] = now + (newest.expires - newest.created)  # as long a life as the old one had
+        text, id, entry = make_key(kept, now)
+        made.append(text)
+        table = table.without(old)
+        for old_id, one in old.items():
+            if options.grace and (one.expires is None or one.expires > now):
+                last = until if one.expires is None else min(until, one.expires)
+                table = table.with_entry(old_id, one.model_copy(update={"expires": last}))
+        return table.with_entry(id, entry)
+
+    change_keys(options.file, turn)
+    print(made[0])
+
+
+def _revoke(options: argparse.Namespace) -> None:
+    from apps.guard.keyfile import change_keys
+
+    change_keys(options.file, lambda table: table.without(_named(table, options.name)))
+
+
+def _list(options: argparse.Namespace) -> None:
+    from apps.guard.keyfile import read_keys, utc_now
+
+    now = utc_now()
+    entries = sorted(read_keys(options.file).entries.items(), key=lambda item: (item[1].name, item[1].created))
+    rows = [_plain(id, entry, now) for id, entry in entries]
+    if options.json:
+        print(json.dumps(rows, indent=1))
+        return
+    for row in rows:
+        models = ",".join(row["models"]) if row["models"] else "all models"
+        extra = [f"{name}={value}" for name, value in row["limits"].items()] + (["admin"] if row["admin"] else [])
+        print(f"{row['name']:<20} {row['id']}  {row['state']:<8}  until {row['expires'] or 'revoked':<20}  {models}", *extra)
+
+
+def _plain(id: str, entry: "Entry", now: datetime) -> dict[str, Any]:
+    plain = entry.model_dump(mode="json", exclude={"salt", "hash", "limits"})
+    state = "usable" if entry.usable(now) else "disabled" if entry.disabled else "expired"
+    return {"id": id, **plain, "limits": entry.limits.model_dump(exclude_unset=True), "state": state}
+
+
+def _named(table: "KeyTable", name: str) -> "dict[str, Entry]":
+    from apps.errors import UserError
+
+    found = table.by_name(name)
+    if not found:
+        raise UserError(f"there is no key {name!r}: `list` shows which there are")
+    return found
+
+
+def _name(text: str) -> str:
+    if not re.fullmatch(r"[a-z0-9][a-z0-9._-]{0,62}", text):
+        raise argparse.ArgumentTypeError(f"{text!r} is no name: small letters, digits, dots, dashes, 63 at most")
+    return text
+
+
+def _duration(text: str) -> timedelta:
+    found = re.fullmatch(r"(\d{1,5})([mhdw])", text)
+    if not found:
+        raise argparse.ArgumentTypeError(f"{text!r} is no time: give for example 30m, 12h, 30d or 8w")
+    return timedelta(**{_UNITS[found[2]]: int(found[1])})
+
+
+def _when(text: str) -> datetime:
+    try:
+        return datetime.now(UTC).replace(microsecond=0) + _duration(text)
+    except argparse.ArgumentTypeError:
+        pass
+    try:
+        found = datetime.fromisoformat(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is neither a time such as 30d nor a date such as 2027-01-31") from None
+    found = found if found.tzinfo else found.replace(tzinfo=UTC)
+    if found <= datetime.now(UTC):
+        raise argparse.ArgumentTypeError(f"{text!r} is over already")
+    return found
+
+
+def _weight(text: str) -> float:
+    try:
+        weight = float(text)
+    except ValueError:
+        weight = 0.0
+    if not 0 < weight <= 1000:
+        raise argparse.ArgumentTypeError(f"{text!r} is no weight: give a number above 0, at most 1000")
+    return weight
+
+
+def _positive(text: str) -> int:
+    if not text.isdigit() or not 1 <= int(text) <= 10**12:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
+    return int(text)

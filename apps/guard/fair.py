@@ -1,0 +1,102 @@
+"""Who is let into a full engine next: keys take turns so that each gets tokens in proportion to its weight.
+
+Each key has a virtual time, which its tokens move forward, slower the more weight it has. The waiting request of the key that
+is furthest behind goes first; a key that comes back from a pause starts where the others are, and saves nothing up. A
+request's tokens are guessed when it is let in and corrected when it has ended. Knows nothing of requests, only their cost.
+
+Source: start-time fair queueing (Goyal, Vin and Cheng, 1996); the Linux scheduler's vruntime is the same idea.
+"""
+
+import asyncio
+from collections import deque
+from dataclasses import dataclass, field
+
+from apps.guard.answers import Refusal
+
+
+@dataclass(eq=False)
+class Turn:
+    """One request's place: `slots` of the engine's sequences, and the tokens that it is thought to cost."""
+
+    slots: int
+    cost: float
+    admitted: "asyncio.Future[None] | None" = None
+    """To be waited for, where the engine is full."""
+    inside: bool = False
+
+
+@dataclass(eq=False)
+class Share:
+    """A key in the queue. `served` is its virtual time, in tokens at weight 1."""
+
+    weight: float = 1.0
+    served: float = 0.0
+    waiting: deque[Turn] = field(default_factory=deque)
+
+
+class FairQueue:
+    """Of one engine with `capacity` sequences; None lets everybody in. At most `most` wait, `most_per_key` of one key."""
+
+    def __init__(self, capacity: int | None, most: int, most_per_key: int) -> None:
+        self._capacity = capacity
+        self._most, self._most_per_key = most, most_per_key
+        self._now = 0.0
+        self._backlog: dict[int, Share] = {}
+        """Those with waiting requests, by identity."""
+        self.taken = 0
+        self.waiting = 0
+
+    def enter(self, share: Share, slots: int, cost: float) -> Turn:
+        """A place for a request; if its `admitted` is a future, that must be waited for.
+
+        Raises:
+            Refusal: 429, too many wait.
+        """
+        turn = Turn(min(slots, self._capacity or slots), cost)
+        if not share.waiting:
+            share.served = max(share.served, self._now)
+        if self._capacity is None or (not self.waiting and self.taken + turn.slots <= self._capacity):
+            self._admit(share, turn)
+            return turn
+        if self.waiting >= self._most or len(share.waiting) >= self._most_per_key:
+            whose = "this key" if len(share.waiting) >= self._most_per_key else "all keys"
+            message = f"The model is busy, and as many requests of {whose} are waiting as may. Try again later."
+            raise Refusal(429, message, "rate_limit_exceeded", kind="requests", headers={"retry-after": "5"})
+        self._backlog[id(share)] = share
+        turn.admitted = asyncio.get_running_loop().create_future()
+        share.waiting.append(turn)
+        self.waiting += 1
+        return turn
+
+    def leave(self, share: Share, turn: Turn, cost: float | None) -> None:
+        """A request has ended and did cost so much (None: as was thought), or its client left before it was let in."""
+        if turn.inside:
+            self.taken -= turn.slots
+            share.served += ((turn.cost if cost is None else cost) - turn.cost) / share.weight
+        else:
+            share.waiting.remove(turn)
+            self._one_less(share)
+        self._admit_waiting()
+
+    def _admit_waiting(self) -> None:
+        while self._backlog:
+            share = min(self._backlog.values(), key=lambda one: one.served)
+            turn = share.waiting[0]
+            if self._capacity is not None and self.taken + turn.slots > self._capacity:
+                return
+            share.waiting.popleft()
+            self._one_less(share)
+            self._admit(share, turn)
+            if turn.admitted and not turn.admitted.done():
+                turn.admitted.set_result(None)
+
+    def _admit(self, share: Share, turn: Turn) -> None:
+        turn.inside = True
+        self.taken += turn.slots
+        self._now = max(self._now, share.served)
+        share.served += turn.cost / share.weight
+
+    def _one_less(self, share: Share) -> None:
+        self.waiting -= 1
+        if not share.waiting:
+            del self._backlog[id(share)]

@@ -1,0 +1,135 @@
+"""What goes on beside the requests: the keys file is watched, requests that take too long are ended, what was done is told.
+
+One task per guard looks once a second, so that a request's own path needs no timers.
+"""
+
+import asyncio
+import logging
+import sys
+import time
+from collections import Counter
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from apps.guard.audit import AuditLog, audit_path
+from apps.guard.exchange import Exchange
+from apps.guard.keyfile import WatchedKeys, utc_now
+from apps.guard.settings import GuardArgs
+
+logger = logging.getLogger("ray.serve")
+_LOOK_S = 1.0
+_PUBLISH_LOOKS = 5
+_NOBODY = "none"  # of requests without a right key, in metrics
+
+
+class Keeper:
+    """Of one guard. Raises `UserError` where the keys cannot be read."""
+
+    def __init__(self, args: GuardArgs) -> None:
+        self._args = args
+        self.keys = WatchedKeys([Path(path) for path in args.keys_files]) if args.keys_files else None
+        self.live: dict[Exchange, asyncio.Task[Any] | None] = {}
+        self._audit: AuditLog | None = None
+        self._metrics: Any = None
+        self._requests: Counter[tuple[str, int]] = Counter()
+        self._tokens: Counter[tuple[str, str]] = Counter()
+        self._task: asyncio.Task[None] | None = None
+
+    def watch(self, guarded: Any) -> None:
+        """Begin, with the first request: before that no loop runs."""
+        if self._task is None:
+            self._audit = AuditLog(audit_path(self._args.audit_file)) if self._args.audit else None
+            self._metrics = _ray_metrics()
+            if self.keys:
+                self.keys.refresh()  # of a server that nobody asked for hours
+            self._task = asyncio.create_task(self._run(guarded))
+
+    def close(self) -> None:
+        """Write what is left of the audit."""
+        if self._task:
+            self._task.cancel()
+        if self._audit:
+            self._audit.close()
+
+    def note(self, exchange: Exchange) -> None:
+        """A request has ended: its line in the audit, its numbers."""
+        status = exchange.final_status
+        key = exchange.account.name if exchange.account else None
+        self._requests[key or _NOBODY, status] += 1
+        for kind, count in (("prompt", exchange.prompt_tokens), ("output", exchange.output_tokens or exchange.streamed)):
+            if key and count:
+                self._tokens[key, kind] += count
+        if self._audit:
+            self._audit.write(_record(exchange, key, status))
+
+    async def _run(self, guarded: Any) -> None:
+        looks = 0
+        while True:
+            await asyncio.sleep(_LOOK_S)
+            looks += 1
+            try:
+                if self.keys and await _refreshed(self.keys):
+                    guarded.forget_wrong_keys()
+                self._end_what_takes_too_long()
+                if self._metrics and looks % _PUBLISH_LOOKS == 0:
+                    self._publish(guarded)
+            except Exception:  # the next look may do better, and without this task nothing ends
+                logger.exception("guard: its housekeeping failed")
+
+    def _end_what_takes_too_long(self) -> None:
+        bounds, now = self._args.bounds, time.monotonic()
+        for exchange, task in list(self.live.items()):
+            if exchange.stalled(_LOOK_S) >= bounds.send_s:
+                exchange.aborted = "the client took nothing of its answer"
+            elif now - exchange.began > bounds.request_s and exchange.aborted is None:
+                exchange.aborted = f"it took longer than {bounds.request_s:g} seconds"
+            else:
+                continue
+            if task:
+                task.cancel()
+
+    def _publish(self, guarded: Any) -> None:
+        requests, tokens = self._requests, self._tokens
+        self._requests, self._tokens = Counter(), Counter()
+        gauges = {
+            "running_sequences": guarded.queue.taken,
+            "waiting_requests": guarded.queue.waiting,
+            "lost_audit_lines": self._audit.lost if self._audit else 0,
+            "next_key_expiry_seconds": self._next_expiry(),
+        }
+        self._metrics.publish(requests, tokens, gauges)
+
+    def _next_expiry(self) -> float:
+        found = self.keys.table.next_to_expire(utc_now()) if self.keys else None
+        return found.timestamp() if found else 0
+
+
+async def _refreshed(keys: WatchedKeys) -> bool:
+    return await asyncio.to_thread(keys.refresh)
+
+
+def _record(exchange: Exchange, key: str | None, status: int) -> dict[str, Any]:
+    now = time.monotonic()
+    return {
+        "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
+        "id": exchange.id,
+        "key": key,
+        "route": exchange.route,
+        "model": exchange.model if status < 400 else None,  # else it may be any text
+        "prompt_tokens": exchange.prompt_tokens,
+        "output_tokens": exchange.output_tokens if exchange.output_tokens is not None else exchange.streamed or None,
+        "ttft_s": round(exchange.first_at - exchange.began, 4) if exchange.first_at else None,
+        "duration_s": round(now - exchange.began, 4),
+        "status": status,
+    }
+
+
+def _ray_metrics() -> Any:
+    """None outside a Ray cluster, as behind vLLM's own server."""
+    ray = sys.modules.get("ray")
+    if ray is None or not ray.is_initialized():
+        return None
+    from apps.guard.metrics import GuardMetrics
+
+    return GuardMetrics()

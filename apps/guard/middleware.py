@@ -1,0 +1,51 @@
+"""The guard as a class that a web server loads with nothing but its app: settings come from the replica's environment."""
+
+from starlette.middleware.cors import CORSMiddleware
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from apps.guard.bodies import BodyLimit
+from apps.guard.guarded import Guarded
+from apps.guard.keeper import Keeper
+from apps.guard.settings import Bounds, ReplicaGuard
+from apps.settings import guard_settings
+
+_EXPOSED = [
+    "x-request-id",
+    "retry-after",
+    *(f"x-ratelimit-{a}-{b}" for a in ("limit", "remaining", "reset") for b in ("requests", "tokens")),
+]
+
+
+class Guard:
+    """Lets through what may be answered. Without settings it only bounds bodies, as on a laptop.
+
+    Raises:
+        UserError: on construction, where the settings or the keys cannot be read: the server does not start.
+    """
+
+    def __init__(self, app: ASGIApp, settings: ReplicaGuard | None = None) -> None:
+        text = guard_settings() if settings is None else None
+        settings = ReplicaGuard.parse(text) if text else settings
+        self.keeper: Keeper | None = None
+        self._behind = app
+        if settings is None:
+            self._app: ASGIApp = BodyLimit(app, Bounds().body_bytes)
+            return
+        self.keeper = Keeper(settings.args)
+        self._app = Guarded(app, settings, self.keeper)
+        if settings.args.allowed_origins:
+            self._app = CORSMiddleware(
+                self._app,
+                allow_origins=settings.args.allowed_origins,
+                allow_methods=["GET", "POST"],
+                allow_headers=["*"],
+                expose_headers=_EXPOSED,
+            )
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            await self._app(scope, receive, send)
+        elif scope["type"] == "websocket" and self.keeper:
+            await send({"type": "websocket.close", "code": 1008})  # nothing that users need speaks it
+        else:
+            await self._behind(scope, receive, send)

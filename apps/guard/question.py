@@ -1,0 +1,199 @@
+"""A request's JSON body: what the guard has to know of it, whether it is within bounds, and the few edits that may be made.
+
+Edits go into the bytes as they came, so everything else stays what the client sent. Values are taken only in the types that
+OpenAI's API has: a server that also takes "8" for a number must not be asked more that way.
+"""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from apps.guard.answers import Refusal
+from apps.guard.settings import Bounds
+
+_IMAGE_TOKENS = 280  # Gemma's image at its usual resolution; corrected by the server's own count
+_BYTES_PER_TOKEN = 4  # of English; corrected likewise
+_TEMPLATE_BYTES = 64  # more than a chat template writes around a message
+COMPLETION_DEFAULT_TOKENS = 16  # vLLM's, of /v1/completions without max_tokens
+_REMOTE = "images must be sent as data: URLs; this server fetches none"
+
+
+@dataclass(frozen=True)
+class Question:
+    """A body within bounds. `fields` is the parsed JSON, `raw` what came."""
+
+    raw: bytes
+    fields: dict[str, Any]
+    chat: bool
+    model: str | None
+    stream: bool
+    max_tokens: int | None
+    choices: int
+    """Answers that are computed: n for each prompt."""
+    prompt_tokens: int
+    """A guess; the server counts them exactly."""
+    most_prompt_tokens: int | None
+    """A bound that is certain: each token is at least one byte. None where images make it uncertain."""
+
+    @classmethod
+    def unknown(cls, raw: bytes, fields: dict[str, Any]) -> "Question":
+        """Of a route that the guard has no rules for beyond those of every body: it waits its turn, and counts as it may."""
+        return cls(raw, fields, False, None, False, None, 1, max(1, len(raw) // _BYTES_PER_TOKEN), None)
+
+    @property
+    def wants_usage(self) -> bool:
+        """Whether the client asked for the last chunk of a stream that has the token counts."""
+        options = self.fields.get("stream_options")
+        return isinstance(options, dict) and options.get("include_usage") is True
+
+
+def parse(raw: bytes) -> dict[str, Any]:
+    """The JSON object in a body, by the same parser that the server behind uses. Raises `Refusal` 400."""
+    try:
+        text = raw.decode()
+        found = json.loads(text)
+        if "\\ud" in text or "\\uD" in text:
+            json.dumps(found, ensure_ascii=False).encode()  # half of a character, which no tokenizer takes
+    except (ValueError, RecursionError):
+        raise _bad("The request body is not valid JSON in UTF-8.") from None
+    if not isinstance(found, dict):
+        raise _bad("The request body must be a JSON object.")
+    return found
+
+
+def check_depth(raw: bytes, fields: dict[str, Any], most: int) -> None:
+    """Raise `Refusal` 400 for JSON that is nested deeper than `most` levels."""
+    if raw.count(b"[") + raw.count(b"{") <= most:
+        return
+    level: list[Any] = [fields]
+    for _ in range(most):
+        level = [one for node in level for one in _children(node) if isinstance(one, dict | list)]
+        if not level:
+            return
+    raise _bad(f"The request body is nested deeper than {most} levels.")
+
+
+def ask(raw: bytes, fields: dict[str, Any], bounds: Bounds, *, chat: bool) -> Question:
+    """The question in a body of /v1/chat/completions or /v1/completions. Raises `Refusal` 400."""
+    model, stream = fields.get("model"), fields.get("stream")
+    if model is not None and not isinstance(model, str):
+        raise _bad("model must be a string.", "model")
+    if stream is not None and not isinstance(stream, bool):
+        raise _bad("stream must be true or false.", "stream")
+    for name in ("stream_options", "structured_outputs"):  # at the second vLLM fails where it is a list
+        if not isinstance(fields.get(name), dict | None):
+            raise _bad(f"{name} must be an object.", name)
+    _check_numbers(fields, bounds)
+    _check_stop(fields.get("stop"), bounds.stop_strings)
+    prompts = 1 if chat else _prompts(fields.get("prompt"))
+    choices = max(_number(fields, "n") or 1, _number(fields, "best_of") or 1) * prompts
+    if choices > bounds.choices:
+        raise _bad(f"{choices} choices were asked for (n for each prompt), and at most {bounds.choices} are given.", "n")
+    images, image_bytes = _images(fields.get("messages"), bounds) if chat else (0, 0)
+    size = _prompt_size(fields, len(raw) - image_bytes, chat=chat)
+    asked = _number(fields, "max_completion_tokens") if chat else None
+    return Question(
+        raw,
+        fields,
+        chat,
+        model,
+        bool(stream),
+        asked if asked is not None else _number(fields, "max_tokens"),
+        choices,
+        max(1, size // _BYTES_PER_TOKEN) + images * _IMAGE_TOKENS,
+        None if images else size,
+    )
+
+
+def edited(question: Question, max_tokens: int | None) -> bytes:
+    """The body to forward: a stream is made to end with its token counts, and max_tokens is set where one is given."""
+    added: dict[str, Any] = {}
+    if max_tokens is not None:
+        added["max_tokens"] = max_tokens
+    if question.stream and not question.wants_usage:
+        added["stream_options"] = {**(question.fields.get("stream_options") or {}), "include_usage": True}
+    if not added:
+        return question.raw
+    if added.keys() & question.fields.keys():  # to be replaced, not added: the body has to be written anew
+        return json.dumps({**question.fields, **added}).encode()
+    head, _, rest = question.raw.partition(b"{")
+    return head + b"{" + json.dumps(added).encode()[1:-1] + (b"," if question.fields else b"") + rest
+
+
+def _children(node: Any) -> Iterator[Any]:
+    yield from node.values() if isinstance(node, dict) else node
+
+
+def _bad(message: str, param: str | None = None) -> Refusal:
+    return Refusal(400, message, "invalid_value", param=param)
+
+
+def _number(fields: dict[str, Any], name: str) -> int | None:
+    value = fields.get(name)
+    if value is not None and type(value) is not int:  # bool is an int to Python
+        raise _bad(f"{name} must be an integer.", name)
+    return value
+
+
+def _check_numbers(fields: dict[str, Any], bounds: Bounds) -> None:
+    for name in ("max_tokens", "max_completion_tokens", "min_tokens"):
+        if (value := _number(fields, name)) is not None and value < 0:
+            raise _bad(f"{name} is {value}, and must be at least 0.", name)
+    for name in ("n", "best_of"):
+        if (value := _number(fields, name)) is not None and value < 1:
+            raise _bad(f"{name} is {value}, and must be at least 1.", name)
+    for name in ("logprobs", "top_logprobs", "prompt_logprobs"):
+        value = None if isinstance(fields.get(name), bool) else _number(fields, name)
+        if value is not None and not 0 <= value <= bounds.logprobs:  # -1 would be the whole vocabulary
+            raise _bad(f"{name} is {value}, and must be between 0 and {bounds.logprobs}.", name)
+
+
+def _check_stop(stop: Any, most: int) -> None:
+    strings = [stop] if isinstance(stop, str) else stop or []
+    if not isinstance(strings, list) or not all(isinstance(one, str) for one in strings):
+        raise _bad("stop must be a string or a list of strings.", "stop")
+    if len(strings) > most or any(len(one) > 1024 for one in strings):
+        raise _bad(f"stop may have at most {most} strings of at most 1024 characters.", "stop")
+
+
+def _prompts(prompt: Any) -> int:
+    """Prompts in a /v1/completions body: a string or a list of token ids is one, a list of those is several."""
+    is_batch = isinstance(prompt, list) and prompt and not isinstance(prompt[0], int)
+    return len(prompt) if is_batch else 1
+
+
+def _prompt_size(fields: dict[str, Any], size: int, *, chat: bool) -> int:
+    """Bytes of a prompt, or tokens where it is given in those; a chat template adds to it."""
+    prompt = fields.get("prompt")
+    if isinstance(prompt, list) and prompt and type(prompt[0]) is int:
+        return len(prompt)
+    messages = fields.get("messages")
+    return size + _TEMPLATE_BYTES * (1 + len(messages)) if chat and isinstance(messages, list) else size
+
+
+def _images(messages: Any, bounds: Bounds) -> tuple[int, int]:
+    """(images in a chat, the bytes that they take)."""
+    urls = [url for part in _parts(messages) for url in _urls(part)]
+    if len(urls) > bounds.images:
+        raise _bad(f"{len(urls)} images or other media were sent, and at most {bounds.images} are taken.", "messages")
+    if not bounds.remote_images and not all(url.startswith("data:") for url in urls):
+        raise _bad(_REMOTE, "messages")
+    return len(urls), sum(map(len, urls))
+
+
+def _parts(messages: Any) -> Iterator[dict[str, Any]]:
+    for message in messages if isinstance(messages, list) else ():
+        content = message.get("content") if isinstance(message, dict) else None
+        if isinstance(content, list):
+            yield from (part for part in content if isinstance(part, dict))
+
+
+def _urls(part: dict[str, Any]) -> Iterator[str]:
+    """What a content part refers to, in any of the forms that vLLM takes: {"image_url": {"url": ...}}, {"image_url": "..."}."""
+    for name, value in part.items():
+        if name.endswith("_url"):
+            url = value.get("url") if isinstance(value, dict) else value
+            yield url if isinstance(url, str) else ""
+        elif name in ("image", "input_image", "input_audio", "audio", "video", "image_pil", "image_embeds", "audio_embeds"):
+            yield "data:"

@@ -1,0 +1,43 @@
+"""Which paths are open to whom. What is in no list does not exist for clients."""
+
+from collections.abc import Iterable
+from enum import Enum
+
+from apps.guard.settings import GuardArgs, is_control
+
+
+class Access(Enum):
+    """Who may use a path."""
+
+    ANYBODY = "anybody"
+    KEY = "key"
+    """Anybody too where the server is open; limits hold all the same."""
+    ADMIN = "admin"
+    NOBODY = "nobody"
+
+
+class Routes:
+    """The lists of the settings. With `open: true` there are no admins, so their routes are closed."""
+
+    def __init__(self, args: GuardArgs) -> None:
+        self._exact: dict[str, Access] = {}
+        self._prefixes: list[tuple[str, Access]] = []
+        self._add(args.admin_routes, Access.NOBODY if args.open else Access.ADMIN)
+        self._add(args.routes, Access.KEY)
+        self._add(args.keyless_routes, Access.ANYBODY)
+
+    def access(self, path: str) -> Access:
+        """Who may use a path, as the server behind sees it (decoded, without the prefix that Serve adds)."""
+        found = self._exact.get(path)
+        if found is None:
+            found = next((access for prefix, access in self._prefixes if path.startswith(prefix)), Access.NOBODY)
+        if found in (Access.KEY, Access.ANYBODY) and is_control(path):
+            return Access.NOBODY  # a wildcard must not open what the lists may not name
+        return found
+
+    def _add(self, paths: Iterable[str], access: Access) -> None:
+        for path in paths:
+            if path.endswith("/*"):
+                self._prefixes.append((path[:-1], access))
+            else:
+                self._exact[path] = access

@@ -1,0 +1,168 @@
+"""What the `guard:` section of a Serve config may say, and what of it a replica is told. Strict: every key is checked."""
+
+import re
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from apps.errors import UserError
+
+MIB = 1024 * 1024
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+def _absolute(path: str) -> str:
+    if not path.startswith("/"):
+        raise ValueError("must be an absolute path on the replica's host, such as /etc/guard/keys.json")
+    return path
+
+
+def _route(path: str) -> str:
+    if not re.fullmatch(r"(/[\w.~-]+)+(/\*)?", path):
+        raise ValueError("must be a path such as /v1/models, or /v1/models/* for all below it")
+    return path
+
+
+def _origin(origin: str) -> str:
+    if not re.fullmatch(r"https?://[\w.-]+(:\d+)?", origin):
+        raise ValueError("must be an origin such as https://chat.example.com")
+    return origin
+
+
+AbsolutePath = Annotated[str, AfterValidator(_absolute)]
+Route = Annotated[str, AfterValidator(_route)]
+Origin = Annotated[str, AfterValidator(_origin)]
+Count = Annotated[int, Field(ge=1)]
+
+
+class Limits(_Strict):
+    """What one key may do, over all replicas together. None means no limit."""
+
+    requests_per_minute: Count | None = None
+    tokens_per_minute: Count | None = None
+    """Prompt and output together."""
+    concurrent_requests: Count | None = None
+    """Running or waiting."""
+    max_tokens: Count | None = None
+    """Output of one choice; a request without max_tokens gets at most this much."""
+    context_tokens: Count | None = None
+    """Prompt and output of one choice."""
+
+    def overridden_by(self, own: "Limits") -> "Limits":
+        """These limits with those that a key's own entry sets (also to null)."""
+        return self.model_copy(update=own.model_dump(exclude_unset=True))
+
+
+class Bounds(_Strict):
+    """What any request may be, whoever asks."""
+
+    body_bytes: Count = 32 * MIB  # a long context and some images; a JSON body is held in memory several times over
+    header_bytes: Count = 32 * 1024
+    json_depth: Count = 64
+    images: int = Field(default=16, ge=0)
+    remote_images: bool = False
+    """Whether the server fetches images from addresses that clients name, which it can reach and they perhaps cannot."""
+    choices: Count = 8  # n, times the prompts of a batch
+    logprobs: int = Field(default=20, ge=0)
+    stop_strings: int = Field(default=16, ge=0)
+    request_s: float = Field(default=3600, gt=0)
+    body_s: float = Field(default=30, gt=0)
+    """Longest wait for a whole body."""
+    send_s: float = Field(default=60, gt=0)
+    """Longest wait for a client to take what it is sent."""
+
+
+class Queue(_Strict):
+    """Requests that wait because the engine is full; keys take turns by their weights."""
+
+    capacity: Count | None = None
+    """Sequences in a replica's engine at once; None takes the engine's max_num_seqs."""
+    waiting: Count = 256
+    waiting_per_key: Count = 64
+    wait_s: float = Field(default=300, gt=0)
+
+
+class GuardArgs(_Strict):
+    """The section. Either keys are asked for, or the server is said to be open."""
+
+    keys_files: list[AbsolutePath] = []
+    """Made by scripts/keys.py; a mounted secret, for example. Watched: a change needs no restart."""
+    open: bool = False
+    """True: nobody needs a key; bounds, routes and the rest hold all the same."""
+    routes: list[Route] = ["/v1/models", "/v1/models/*", "/v1/chat/completions", "/v1/completions", "/tokenize", "/detokenize"]
+    """For every key. A path that is in no list is closed to all."""
+    keyless_routes: list[Route] = ["/health"]
+    admin_routes: list[Route] = ["/metrics", "/version"]
+    allowed_origins: list[Origin] = []
+    """Of web pages that may call the API from a browser (CORS)."""
+    limits: Limits = Limits()
+    """Of a key that has none of its own."""
+    bounds: Bounds = Bounds()
+    queue: Queue = Queue()
+    audit: bool = True
+    audit_file: AbsolutePath | None = None
+    """None: beside the replica's own log, where Ray's dashboard lists it."""
+
+    @model_validator(mode="after")
+    def _keys_or_open(self) -> "GuardArgs":
+        if bool(self.keys_files) == self.open:
+            raise ValueError("needs either keys_files, or open: true to serve anybody; not both")
+        for route in (*self.routes, *self.keyless_routes):
+            if is_control(route):
+                raise ValueError(f"{route} controls the engine or shows its inside: it can only be one of admin_routes")
+        return self
+
+
+class ReplicaGuard(_Strict):
+    """What one replica's guard works with, as the environment of the replica carries it."""
+
+    args: GuardArgs
+    replicas: Count = 1
+    """The limits are divided by it, as each replica counts for itself."""
+    capacity: Count | None = None
+    context_tokens: Count | None = None
+    """The engine's max_model_len, if it is known."""
+
+    @classmethod
+    def parse(cls, text: str) -> "ReplicaGuard":
+        """From the environment. Raises `UserError`."""
+        try:
+            return cls.model_validate_json(text)
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(map(str, first["loc"])) or "it"
+            raise UserError(f"RTS_GUARD, which apps.llm sets: {where}: {first['msg']}") from None
+
+
+_CONTROL = re.compile(
+    r"/(docs|redoc|openapi\.json|metrics|version|load|server_info|get_world_size|tokenizer_info|weight_info|collective_rpc)(/.*)?"
+    r"|/(sleep|wake_up|is_sleeping|pause|resume|is_paused|abort_requests|reset_\w+|fault_tolerance)(/.*)?"
+    r"|/(scale_elastic_ep|is_scaling_elastic_ep|start_profile|stop_profile|invocations|inference)(/.*)?"
+    r"|/(update_weight\w*|init_weight_transfer_engine|start_\w+|finish_weight_update)(/.*)?"
+    r"|/v1/(load|unload)_lora_adapter"
+)
+
+
+def is_control(path: str) -> bool:
+    """True for vLLM's routes that steer the engine or describe the server: never without an admin key."""
+    return _CONTROL.fullmatch(path) is not None
+
+
+def replica_guard(args: GuardArgs, engine: dict[str, Any], replicas: int, engines: int) -> ReplicaGuard:
+    """A replica's part of the settings.
+
+    Args:
+        engine: vLLM's arguments, for what the guard derives from them.
+        replicas: how many processes count limits, each for itself.
+        engines: how many engines one such process feeds.
+    """
+    slots = args.queue.capacity or engine.get("max_num_seqs")
+    return ReplicaGuard(
+        args=args,
+        replicas=replicas,
+        capacity=slots * engines if slots else None,
+        context_tokens=engine.get("max_model_len"),
+    )

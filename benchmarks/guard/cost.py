@@ -1,0 +1,75 @@
+"""The guard's own work for a request and for each token of a stream, in microseconds: no sockets, no engine, one process."""
+
+import asyncio
+import json
+import statistics
+import time
+from pathlib import Path
+from typing import Any
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from apps.guard.keyfile import change_keys, make_key, utc_now
+from apps.guard.middleware import Guard
+from apps.guard.settings import GuardArgs, ReplicaGuard
+
+_CHUNK = b'data: {"id":"cmpl-1","object":"text_completion","choices":[{"index":0,"text":" word","finish_reason":null}]}\n\n'
+_SHORT, _LONG = 1, 201
+_REQUESTS, _TURNS = 200, 7
+
+
+def open_settings(directory: Path) -> tuple[str, ReplicaGuard]:
+    """(a key, the guard's settings): every limit and the audit in force, none of them reached."""
+    text, id, entry = make_key({"name": "benchmark"}, utc_now())
+    change_keys(directory / "keys.json", lambda table: table.with_entry(id, entry))
+    section = {
+        "keys_files": [str(directory / "keys.json")],
+        "limits": {"requests_per_minute": 10**9, "tokens_per_minute": 10**9, "concurrent_requests": 2000, "max_tokens": 4000},
+        "audit_file": str(directory / "audit.jsonl"),
+    }
+    return text, ReplicaGuard(args=GuardArgs.model_validate(section), capacity=1000, context_tokens=4096)
+
+
+def own_cost(settings: ReplicaGuard, key: str) -> dict[str, float]:
+    """`request_us` and `token_us` that the guard adds; the median of turns with and without it."""
+    return asyncio.run(_measure(settings, key))
+
+
+async def _measure(settings: ReplicaGuard, key: str) -> dict[str, float]:
+    guard = Guard(_stream, settings)
+    await _seconds(guard, key, _SHORT)  # the key is hashed once
+    request_s, token_s = [], []
+    for _ in range(_TURNS):
+        short, long = [await _seconds(guard, key, tokens) - await _seconds(_stream, key, tokens) for tokens in (_SHORT, _LONG)]
+        request_s.append(short)
+        token_s.append((long - short) / (_LONG - _SHORT))
+    if guard.keeper:
+        guard.keeper.close()
+    return {"request_us": 1e6 * statistics.median(request_s), "token_us": 1e6 * statistics.median(token_s)}
+
+
+async def _seconds(app: ASGIApp, key: str, tokens: int) -> float:
+    """Of one request, on average."""
+    body = json.dumps({"model": "m", "prompt": "word " * 48, "max_tokens": tokens, "stream": True}).encode()
+    headers = [(b"authorization", f"Bearer {key}".encode()), (b"content-type", b"application/json")]
+    scope: Scope = {"type": "http", "method": "POST", "path": "/v1/completions", "headers": headers, "tokens": tokens}
+
+    async def receive() -> Message:
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    async def send(message: Message) -> None:
+        assert message.get("status", 200) == 200, message
+
+    start = time.perf_counter()
+    for _ in range(_REQUESTS):
+        await app(dict(scope), receive, send)
+    return (time.perf_counter() - start) / _REQUESTS
+
+
+async def _stream(scope: Scope, receive: Receive, send: Send) -> None:
+    await receive()
+    headers: list[Any] = [(b"content-type", b"text/event-stream")]
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
+    for _ in range(scope["tokens"]):
+        await send({"type": "http.response.body", "body": _CHUNK, "more_body": True})
+    await send({"type": "http.response.body", "body": b"data: [DONE]\n\n", "more_body": False})

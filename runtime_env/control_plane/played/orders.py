@@ -1,0 +1,34 @@
+"""What a test has told the kubelets: which pods are slow, which images are missing, which nodes have crashed."""
+
+import threading
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+
+
+@dataclass
+class Orders:
+    """Patterns are those of a shell, over pods' names and over image references."""
+
+    slow: dict[str, float] = field(default_factory=dict)
+    """Seconds before the containers of these pods are started."""
+    held: set[str] = field(default_factory=set)
+    """Pods whose containers are not started until they are taken out again."""
+    unready: set[str] = field(default_factory=set)
+    """Pods that run and never get ready."""
+    unpullable: set[str] = field(default_factory=set)
+    """Images that no registry has."""
+    crashed: set[str] = field(default_factory=set)
+    """Nodes whose kubelet says nothing any more."""
+    stopping: threading.Event = field(default_factory=threading.Event)
+
+    def delay_s(self, pod: str) -> float:
+        return max([seconds for pattern, seconds in self.slow.items() if fnmatchcase(pod, pattern)], default=0.0)
+
+    def holds(self, pod: str) -> bool:
+        return any(fnmatchcase(pod, pattern) for pattern in self.held)
+
+    def keeps_unready(self, pod: str) -> bool:
+        return any(fnmatchcase(pod, pattern) for pattern in self.unready)
+
+    def can_pull(self, image: str) -> bool:
+        return not any(fnmatchcase(image, pattern) for pattern in self.unpullable)

@@ -1,0 +1,231 @@
+"""The guard on the real stack: real vLLM behind HAProxy, keys made and revoked by the command, Ray's doors, HTTPS, the chat."""
+
+import json
+import socket
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import httpx
+import openai
+import pytest
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+
+from tests.e2e.guarded import MODEL, GuardedStack, answers, ask, asked_by_page, bearer, knock, ray_metrics, running
+from tests.guard import hostile
+from tests.guard.served import Keys, wait_for
+
+pytestmark = pytest.mark.slow
+REQUESTS, BATCH, CLIENTS = 5000, 50, 16
+SECRET_TEXT = "nobody-may-read-this-prompt"
+
+
+@pytest.fixture(scope="module")
+def keys(tmp_path_factory: pytest.TempPathFactory) -> Keys:
+    """As the file was when the stack started; `revoked` is in it no more when a test begins."""
+    made = Keys(tmp_path_factory.mktemp("home") / "keys.json")
+    for name in ("alice", "revoked"):
+        made.make(name)
+    made.make("bob", limits={"max_tokens": 4})
+    made.make("root", admin=True)
+    made.make("disabled", disabled=True)
+    made.make_expired("expired")
+    return made
+
+
+@pytest.fixture(scope="module")
+def stack(keys: Keys) -> Iterator[GuardedStack]:
+    started = GuardedStack.start(keys.path.parent)
+    ask(started.client(keys.texts["revoked"]))
+    started.keys("revoke", "revoked")
+    wait_for(lambda: not answers(started, keys.texts["revoked"]), 5, "the key to be refused")
+    yield started
+    started.stop()
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_the_openai_client_with_keys_that_are_right_and_not(stack: GuardedStack, keys: Keys, stream: bool) -> None:
+    assert "100 degrees" in ask(stack.client(keys.texts["alice"]), stream=stream)
+    wrong = keys.texts["alice"][:-4] + "0000"
+    for bad in (wrong, "sk-none", *(keys.texts[name] for name in ("expired", "revoked", "disabled"))):
+        with pytest.raises(openai.AuthenticationError) as caught:
+            ask(stack.client(bad), stream=stream)
+        assert caught.value.code == "invalid_api_key"
+
+
+def test_a_new_key_works_and_a_revoked_one_does_not_without_a_restart(stack: GuardedStack) -> None:
+    key = stack.keys("create", "visitor", "--expires", "1d")
+    wait_for(lambda: answers(stack, key), 5, "the new key to work")
+    successor = stack.keys("rotate", "visitor")
+    wait_for(lambda: answers(stack, successor) and not answers(stack, key), 5, "the successor alone to work")
+    stack.keys("revoke", "visitor")
+    wait_for(lambda: not answers(stack, successor), 5, "the key to be refused")
+
+
+def test_a_broken_keys_file_leaves_the_keys_and_is_said_in_the_replicas_log(stack: GuardedStack, keys: Keys) -> None:
+    whole = keys.path.read_text()
+    (log,) = stack.serve_logs.glob("replica_llm_*.log")
+    try:
+        keys.path.write_text(whole[: len(whole) // 2])
+        wait_for(lambda: "the keys that were read before stay valid" in log.read_text(), 10, "the error in the log")
+        assert ask(stack.client(keys.texts["alice"]))
+    finally:
+        keys.path.write_text(whole)
+
+
+def test_only_the_listed_routes_are_open_and_no_answer_names_a_directory(stack: GuardedStack, keys: Keys) -> None:
+    def status(path: str, key: str) -> int:
+        return httpx.get(stack.url + path, headers=bearer(keys.texts[key])).status_code
+
+    assert (status("/metrics", "alice"), status("/metrics", "root")) == (403, 200)
+    for path in ("/docs", "/openapi.json", "/server_info", "/is_sleeping", "/v1/load_lora_adapter", "/invocations"):
+        assert status(path, "root") == 404
+    assert httpx.get(f"{stack.url}/v1/models").status_code == 401
+    models = httpx.get(f"{stack.url}/v1/models", headers=bearer(keys.texts["alice"]))
+    assert not hostile.LEAKS.search(models.text)
+    assert len(models.headers.get_list("x-request-id")) == 1
+    assert models.json()["data"][0]["root"] == MODEL
+    assert (
+        "access-control-allow-origin" not in httpx.get(f"{stack.url}/health", headers={"origin": "https://x.example"}).headers
+    )
+
+
+def test_hostile_requests(stack: GuardedStack, keys: Keys) -> None:
+    statuses = Counter[int]()
+    with ThreadPoolExecutor(CLIENTS) as threads, httpx.Client(base_url=stack.url, timeout=60) as http:
+        options: dict[str, Any] = {
+            "deadline": None,
+            "database": None,
+            "derandomize": True,
+            "suppress_health_check": list(HealthCheck),
+        }
+
+        @settings(max_examples=REQUESTS // BATCH, phases=[Phase.generate], **options)
+        @given(st.lists(hostile.requests(MODEL), min_size=BATCH, max_size=BATCH))
+        def assault(batch: list[hostile.Hostile]) -> None:
+            for answer in threads.map(lambda one: hostile.fire(http, one, keys.texts["bob"]), batch):
+                assert "alice" not in answer.text
+                statuses[answer.status_code] += 1
+
+        assault()
+    print(f"\nhostile: {statuses.total()} requests, answers by status: {dict(sorted(statuses.items()))}")
+    assert statuses.total() >= REQUESTS
+    assert statuses[200] > REQUESTS / 50  # else it would never get past the guard
+    assert "100 degrees" in ask(stack.client(keys.texts["alice"]))
+    wait_for(lambda: running(stack) == 0, 30, "nothing to be left running")
+
+
+def test_half_requests_and_slow_ones_keep_nobody_out(stack: GuardedStack, keys: Keys) -> None:
+    body = json.dumps({"model": MODEL, "prompt": "x", "max_tokens": 1}).encode()
+    head = f"POST /v1/completions HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {keys.texts['bob']}\r\n".encode()
+    rest = f"content-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n".encode()
+    with ExitStack() as held:
+        for number in range(300):
+            connection = held.enter_context(socket.create_connection(("127.0.0.1", stack.port)))
+            connection.sendall(head[: 10 + number % 50] if number % 2 else head + rest + body[:5])
+        start = time.monotonic()
+        assert ask(stack.client(keys.texts["alice"]))
+        assert time.monotonic() - start < 10
+        connection.settimeout(60)
+        assert connection.recv(100).startswith(b"HTTP/1.1 408")  # a half head: HAProxy's own answer after 10 s
+
+
+def test_https_with_a_self_signed_certificate(stack: GuardedStack, keys: Keys) -> None:
+    url = f"https://127.0.0.1:{stack.tls_port}"
+    assert "100 degrees" in ask(stack.client(keys.texts["alice"], url), stream=True)
+    with pytest.raises(httpx.ConnectError, match="CERTIFICATE_VERIFY_FAILED"):
+        httpx.get(f"{url}/health")
+
+
+DOORS = [
+    *(
+        "/api/version",
+        "/api/jobs/",
+        "/api/serve/applications/",
+        "/nodes",
+        "/logs/",
+        "/metrics",
+        "/events",
+        "/api/cluster_status",
+    ),
+    *("/api/v0/actors", "/api/v0/nodes", "/api/prometheus_health", "/log_proxy", "/worker/traceback", "/api/actors/kill"),
+]
+
+
+def test_rays_doors_open_with_the_token_alone(stack: GuardedStack) -> None:
+    assert (stack.home / ".ray" / "auth_token").stat().st_mode & 0o777 == 0o600
+    plain = stack.command(".venv/bin/serve", "status", "-a", stack.dashboard)
+    assert plain.stdout.count("status: RUNNING") == 2, plain.stderr
+    stranger = stack.home / "stranger"
+    stranger.mkdir()
+    for headers in ({}, bearer("0" * 64)):
+        for path in DOORS:
+            assert httpx.get(stack.dashboard + path, headers=headers).status_code in (401, 403), path
+        job = httpx.post(f"{stack.dashboard}/api/jobs/", json={"entrypoint": "echo hello"}, headers=headers)
+        assert job.status_code in (401, 403)
+        assert httpx.put(f"{stack.dashboard}/api/serve/applications/", json={}, headers=headers).status_code in (401, 403)
+        assert httpx.delete(f"{stack.dashboard}/api/serve/applications/", headers=headers).status_code in (401, 403)
+    first = stack.record.first_port  # of the head's control store, client server, agent
+    for port, method in GRPC_DOORS:
+        assert knock(first + port, method, ()) is knock(first + port, method, bearer("0" * 64).items()) is False
+        assert knock(first + port, method, bearer((stack.home / ".ray" / "auth_token").read_text()).items())
+    submit = ("job", "submit", "--address", stack.dashboard, "--no-wait", "--", "echo", "hello")
+    refused = stack.command(".venv/bin/ray", *submit, HOME=str(stranger))
+    assert refused.returncode != 0
+    assert "Authentication" in refused.stdout + refused.stderr
+    assert stack.command(".venv/bin/ray", *submit).returncode == 0
+
+
+GRPC_DOORS = [
+    (0, "/ray.rpc.NodeInfoGcsService/GetAllNodeInfo"),
+    (0, "/ray.rpc.InternalKVGcsService/InternalKVKeys"),
+    (1, "/ray.rpc.RayletDriver/ListNamedActors"),
+    (3, "/ray.rpc.ReporterService/GetTraceback"),
+]
+
+
+def test_the_chat_asks_for_a_login_and_shows_nothing_of_its_own_key(stack: GuardedStack, keys: Keys) -> None:
+    chat_key = (Path(stack.record.temp_dir) / "chat.key").read_text().strip()
+    with httpx.Client(base_url=f"{stack.url}/chat", follow_redirects=True, timeout=60) as browser:
+        for path in ("/config", "/gradio_api/info", "/gradio_api/queue/data?session_hash=x"):
+            assert browser.get(path).status_code == 401, path
+        assert browser.post("/login", data={"username": "bob", "password": keys.texts["alice"]}).status_code == 400
+        assert browser.post("/login", data={"username": "alice", "password": keys.texts["expired"]}).status_code == 400
+        assert browser.post("/login", data={"username": "alice", "password": keys.texts["alice"]}).status_code == 200
+        told = asked_by_page(browser)
+        assert MODEL in told
+        for secret in (chat_key, keys.texts["alice"], chat_key.rpartition("_")[2], str(keys.path)):
+            assert secret not in told + browser.get("/config").text + browser.get("/").text
+
+
+def test_the_audit_has_every_request_and_no_text(stack: GuardedStack, keys: Keys) -> None:
+    done = stack.client(keys.texts["alice"]).completions.create(model=MODEL, prompt=SECRET_TEXT, max_tokens=4)
+    (file,) = stack.serve_logs.glob("guard_audit_*.jsonl")
+    mine = last_of(file, lambda line: line["key"] == "alice")
+    assert done.usage
+    assert (mine["status"], mine["route"], mine["model"]) == (200, "/v1/completions", MODEL)
+    assert (mine["prompt_tokens"], mine["output_tokens"]) == (done.usage.prompt_tokens, done.usage.completion_tokens)
+    text = file.read_text()
+    for secret in (SECRET_TEXT, keys.texts["alice"], keys.texts["alice"].rpartition("_")[2]):
+        assert secret not in text
+    assert file.stat().st_mode & 0o777 == 0o600
+
+
+def last_of(file: Path, wanted: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
+    time.sleep(0.3)  # lines are gathered for 50 ms
+    return [line for line in map(json.loads, file.read_text().splitlines()) if wanted(line)][-1]
+
+
+def test_prometheus_sees_requests_and_tokens_by_key(stack: GuardedStack, keys: Keys) -> None:
+    ask(stack.client(keys.texts["alice"]))
+
+    def shown(name: str, label: str) -> bool:
+        return any(one.startswith(f"{name}{{") and 'key="alice"' in one and label in one for one in ray_metrics(stack))
+
+    wait_for(lambda: shown("ray_guard_requests_total", 'status="200"'), 40, "requests by key")
+    wait_for(lambda: shown("ray_guard_tokens_total", 'kind="output"'), 40, "tokens by key")

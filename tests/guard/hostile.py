@@ -1,0 +1,172 @@
+"""Requests that nobody means well with, drawn by hypothesis: bodies, headers, paths and methods a little or very wrong."""
+
+import json
+import re
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+from hypothesis import strategies as st
+
+ODD_NUMBERS = st.sampled_from(
+    [0, -1, 1, 2, 7, 2**31, 2**63, 2**64, -(2**63), 1e308, -1e308, 0.1, 1e-320, float("inf"), float("nan")]
+)
+ODD_TEXTS = st.sampled_from(
+    [
+        "",
+        "\x00",
+        "\ud800",
+        "\U0001f600" * 50,
+        "x" * 5000,
+        "../../etc/passwd",
+        "{{7*7}}",
+        "${jndi:ldap://x}",
+        "<|turn>",
+        "a\r\nb",
+        "%s%n",
+    ]
+)
+SCALARS = st.none() | st.booleans() | ODD_NUMBERS | ODD_TEXTS | st.integers() | st.text(max_size=30)
+VALUES = st.recursive(
+    SCALARS, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=10), inner, max_size=3), max_leaves=6
+)
+FIELDS = [
+    *("messages", "prompt", "model", "max_tokens", "max_completion_tokens", "min_tokens", "n", "best_of", "stream", "stop"),
+    *(
+        "stream_options",
+        "logprobs",
+        "top_logprobs",
+        "prompt_logprobs",
+        "temperature",
+        "top_p",
+        "top_k",
+        "seed",
+        "echo",
+        "suffix",
+    ),
+    *("user", "logit_bias", "presence_penalty", "frequency_penalty", "response_format", "structured_outputs", "tools"),
+    *("tool_choice", "parallel_tool_calls", "chat_template", "chat_template_kwargs", "ignore_eos", "add_generation_prompt"),
+    *("continue_final_message", "truncate_prompt_tokens", "repetition_penalty", "length_penalty", "use_beam_search"),
+    *("bad_words", "allowed_token_ids", "stop_token_ids", "skip_special_tokens", "priority", "request_id", "cache_salt"),
+    *("kv_transfer_params", "mm_processor_kwargs", "return_token_ids", "vllm_xargs", "documents", "reasoning_effort"),
+    *("include_reasoning", "prompt_embeds"),
+]
+PATHS = st.sampled_from(
+    [
+        *("/v1/chat/completions", "/v1/completions", "/tokenize", "/detokenize", "/v1/models", "/v1/models/x", "/health"),
+        *(
+            "/",
+            "//",
+            "/metrics",
+            "/docs",
+            "/openapi.json",
+            "/sleep",
+            "/collective_rpc",
+            "/v1/responses",
+            "/server_info",
+            "/-/routes",
+        ),
+        *(
+            "/v1/models/..%2f..%2fmetrics",
+            "/v1/../metrics",
+            "/v1/models/%00",
+            "/v1/models/%ff",
+            "/v1/completions/",
+            "/V1/MODELS",
+        ),
+    ]
+)
+GENERATING = ("/v1/chat/completions", "/v1/completions")
+LEAKS = re.compile(
+    r"Traceback|site-packages|File \"|\.py\b|/(?:root|home|work|usr|opt|tmp)/|object at 0x|rts_[0-9a-f]{12}_|Errno|ray::"
+)
+
+
+@dataclass(frozen=True)
+class Hostile:
+    """One request. `with_key`: whether it is sent with a key that is right, so that more of it is looked at."""
+
+    method: str
+    path: str
+    headers: list[tuple[bytes, bytes]]
+    body: bytes
+    with_key: bool
+
+
+def _base(path: str, model: str) -> dict[str, Any]:
+    if path == "/v1/chat/completions":
+        return {"model": model, "messages": [{"role": "user", "content": "hi"}], "max_tokens": 2}
+    if path == "/detokenize":
+        return {"model": model, "tokens": [1, 2]}
+    return {"model": model, "prompt": "hi", **({"max_tokens": 2} if path == "/v1/completions" else {})}
+
+
+@st.composite
+def bodies(draw: st.DrawFn, path: str, model: str) -> bytes:
+    body = _base(path, model) | draw(st.dictionaries(st.sampled_from(FIELDS), VALUES, max_size=4))
+    if draw(st.booleans()):
+        body["messages"] = draw(
+            st.lists(st.dictionaries(st.sampled_from(["role", "content", "name", "tool_calls"]), VALUES), max_size=3)
+        )
+    for name in draw(st.lists(st.sampled_from(sorted(body)), max_size=1)):
+        del body[name]
+    raw = json.dumps(body).encode("utf-8", "surrogatepass")
+    kind = draw(st.integers(0, 11))
+    if kind == 0:
+        return raw[: draw(st.integers(0, len(raw)))]
+    if kind == 1:
+        at = draw(st.integers(0, len(raw)))
+        return raw[:at] + draw(st.binary(max_size=20)) + raw[at:]
+    if kind == 2:
+        return draw(st.binary(max_size=200))
+    if kind == 3:
+        return b'{"prompt":' * 3000 + b"1" + b"}" * 3000
+    if kind == 4:
+        return raw.decode().encode("utf-16")
+    return raw
+
+
+HEADERS = st.lists(
+    st.tuples(
+        st.sampled_from(
+            [
+                *(b"x-request-id", b"content-type", b"accept", b"origin", b"cookie", b"x-forwarded-for", b"accept-encoding"),
+                *(b"x-data-parallel-rank", b"x-request-timeout-seconds", b"serve_multiplexed_model_id", b"x-session-id", b"te"),
+            ]
+        ),
+        st.sampled_from(
+            [b"", b"application/json", b"text/plain", b"-1", b"nan", b"\xff\xfe", b"a" * 300, b"multipart/form-data"]
+        ),
+    ),
+    max_size=3,
+)
+KEYS = st.sampled_from(
+    [b"", b"Bearer", b"Bearer  x", b"Basic x", b"bearer rts_0_0", b"Bearer \xff", b"Bearer rts_000000000000_" + b"0" * 48]
+)
+
+
+@st.composite
+def requests(draw: st.DrawFn, model: str) -> Hostile:
+    likely = draw(st.sampled_from([True, True, False]))
+    path = draw(st.sampled_from(GENERATING)) if likely else draw(PATHS)
+    method = "POST" if likely else draw(st.sampled_from(["GET", "POST", "PUT", "DELETE", "PATCH", "HEAD", "OPTIONS", "TRACE"]))
+    headers = draw(HEADERS)
+    if likely:
+        headers = [*headers, (b"content-type", b"application/json")]
+    with_key = draw(st.sampled_from([True] * 20 + [False]))
+    if not with_key:
+        headers = [*headers, (b"authorization", draw(KEYS))]
+    body = draw(bodies(path, model)) if method in ("POST", "PUT", "PATCH") else b""
+    return Hostile(method, path, headers, body, with_key)
+
+
+def fire(http: httpx.Client, one: Hostile, key: str) -> httpx.Response:
+    """Send it, and check what no answer may be."""
+    headers = [*one.headers, (b"authorization", f"Bearer {key}".encode())] if one.with_key else one.headers
+    answer = http.request(one.method, one.path, headers=headers, content=one.body)
+    said = f"{one}: {answer.status_code} {answer.text[:500]}"
+    assert answer.status_code < 500, said
+    assert not LEAKS.search(answer.text), said
+    if answer.status_code >= 400 and one.method != "HEAD":
+        assert answer.json()["error"]["message"], said
+    return answer

@@ -1,0 +1,160 @@
+"""Who goes first when the engine is full: shares by weight, no key starves, nothing is lost when clients leave."""
+
+import asyncio
+import contextlib
+import random
+from collections import Counter
+from collections.abc import Coroutine
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from apps.guard.answers import Refusal
+from apps.guard.fair import FairQueue, Share, Turn
+
+
+def run(coroutine: Coroutine[Any, Any, Any]) -> Any:
+    return asyncio.run(coroutine)
+
+
+def served_tokens(weights: dict[str, float], requests: int, sizes: dict[str, tuple[int, int]]) -> Counter[str]:
+    """Tokens of each key after so many requests, where every key always has some waiting and sizes are guessed wrong."""
+
+    async def simulate() -> Counter[str]:
+        queue = FairQueue(8, most=1000, most_per_key=100)
+        draw, done = random.Random(1), Counter[str]()
+        shares = {name: Share(weight) for name, weight in weights.items()}
+        running: list[tuple[str, Turn]] = []
+        entered: dict[str, list[Turn]] = {name: [] for name in weights}
+
+        def refill(name: str) -> None:
+            while len(entered[name]) < 12:
+                entered[name].append(queue.enter(shares[name], 1, cost=100))
+
+        for name in weights:
+            refill(name)
+        for _ in range(requests):
+            for name, turns in entered.items():
+                running += [(name, turn) for turn in turns if turn.inside]
+                entered[name] = [turn for turn in turns if not turn.inside]
+            name, turn = running.pop(draw.randrange(len(running)))
+            tokens = draw.randint(*sizes[name])
+            queue.leave(shares[name], turn, tokens)
+            done[name] += tokens
+            refill(name)
+        return done
+
+    return run(simulate())
+
+
+@pytest.mark.parametrize("weights", [{"a": 1, "b": 1}, {"a": 1, "b": 2, "c": 3, "d": 4}, {"a": 0.5, "b": 5}])
+def test_tokens_are_shared_by_weight_however_wrong_the_guesses(weights: dict[str, float]) -> None:
+    sizes = {name: (10, 50) if number % 2 else (200, 600) for number, name in enumerate(weights)}
+    done = served_tokens(weights, 6000, sizes)
+    for name, weight in weights.items():
+        share, wanted = done[name] / done.total(), weight / sum(weights.values())
+        assert share == pytest.approx(wanted, rel=0.1, abs=0.005)
+
+
+def test_an_empty_engine_is_for_whoever_comes() -> None:
+    async def scenario() -> None:
+        queue, share = FairQueue(4, 10, 10), Share()
+        turns = [queue.enter(share, 1, 100) for _ in range(4)]
+        assert all(turn.inside and turn.admitted is None for turn in turns)
+        assert not queue.enter(share, 1, 100).inside
+
+    run(scenario())
+
+
+def test_a_newcomer_goes_before_the_queue_of_a_heavy_key() -> None:
+    async def scenario() -> None:
+        queue, heavy, light = FairQueue(1, 100, 100), Share(), Share()
+        first = queue.enter(heavy, 1, 1000)
+        waiting = [queue.enter(heavy, 1, 1000) for _ in range(50)]
+        mine = queue.enter(light, 1, 1000)
+        queue.leave(heavy, first, 1000)
+        assert mine.inside
+        assert not any(turn.inside for turn in waiting)
+        assert mine.admitted
+        await asyncio.wait_for(mine.admitted, 1)
+
+    run(scenario())
+
+
+def test_who_pauses_saves_nothing_up() -> None:
+    async def scenario() -> Counter[str]:
+        queue, busy, back = FairQueue(1, 100, 100), Share(), Share()
+        queue.leave(back, queue.enter(back, 1, 10), 10)
+        for _ in range(1000):  # the other key works for long
+            queue.leave(busy, queue.enter(busy, 1, 100), 100)
+        running = queue.enter(busy, 1, 100)
+        waiting = [("busy", busy, queue.enter(busy, 1, 100)) for _ in range(20)]
+        waiting += [("back", back, queue.enter(back, 1, 100)) for _ in range(20)]
+        owner, order = busy, Counter[str]()
+        for _ in range(20):
+            queue.leave(owner, running, 100)
+            name, owner, running = next(one for one in waiting if one[2].inside)
+            waiting = [one for one in waiting if one[2] is not running]
+            order[name] += 1
+        return order
+
+    assert run(scenario())["busy"] >= 9
+
+
+def test_too_many_waiting_are_refused_first_of_one_key_then_of_all() -> None:
+    async def scenario() -> None:
+        queue, heavy, light = FairQueue(1, 5, 3), Share(), Share()
+        queue.enter(heavy, 1, 1)
+        for _ in range(3):
+            queue.enter(heavy, 1, 1)
+        with pytest.raises(Refusal) as caught:
+            queue.enter(heavy, 1, 1)
+        assert "this key" in caught.value.message
+        assert caught.value.status == 429
+        for _ in range(2):
+            queue.enter(light, 1, 1)
+        with pytest.raises(Refusal) as caught:
+            queue.enter(light, 1, 1)
+        assert "all keys" in caught.value.message
+
+    run(scenario())
+
+
+def test_many_choices_take_many_places_but_never_more_than_there_are() -> None:
+    async def scenario() -> None:
+        queue, share = FairQueue(4, 10, 10), Share()
+        large = queue.enter(share, 9, 100)
+        assert large.inside
+        small = queue.enter(share, 1, 1)
+        assert not small.inside
+        queue.leave(share, large, 100)
+        assert small.inside
+        assert queue.taken == 1
+
+    run(scenario())
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(st.tuples(st.sampled_from("abc"), st.integers(1, 3), st.booleans()), max_size=60), st.randoms())
+def test_whatever_the_order_of_comings_and_leavings_nothing_is_lost(
+    steps: list[tuple[str, int, bool]], draw: random.Random
+) -> None:
+    async def scenario() -> None:
+        queue = FairQueue(3, 20, 10)
+        shares = {"a": Share(1), "b": Share(2), "c": Share(5)}
+        inside: list[tuple[Share, Turn]] = []
+        for name, slots, leaves in steps:
+            with contextlib.suppress(Refusal):
+                inside.append((shares[name], queue.enter(shares[name], slots, 10)))
+            if leaves and inside:
+                share, turn = inside.pop(draw.randrange(len(inside)))
+                queue.leave(share, turn, draw.choice([None, 0, 50]))
+            assert queue.taken == sum(turn.slots for _, turn in inside if turn.inside) <= 3
+            assert queue.waiting == sum(not turn.inside for _, turn in inside)
+        for share, turn in inside:
+            queue.leave(share, turn, None)
+        assert (queue.taken, queue.waiting) == (0, 0)
+
+    run(scenario())

@@ -1,0 +1,89 @@
+"""The `guard:` section, and which path it opens to whom."""
+
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from apps.errors import UserError
+from apps.guard.routes import Access, Routes
+from apps.guard.settings import GuardArgs, ReplicaGuard, replica_guard
+
+KEYS = {"keys_files": ["/etc/guard/keys.json"]}
+
+
+def args(**section: Any) -> GuardArgs:
+    return GuardArgs.model_validate({**KEYS, **section})
+
+
+@pytest.mark.parametrize(
+    ("section", "words"),
+    [
+        ({}, "either keys_files, or open: true"),
+        ({**KEYS, "open": True}, "not both"),
+        ({"keys_files": ["keys.json"]}, "absolute path"),
+        ({**KEYS, "key_file": "x"}, "Extra inputs"),
+        ({**KEYS, "open": "no"}, "valid boolean"),
+        ({**KEYS, "limits": {"requests_per_minute": "60"}}, "valid integer"),
+        ({**KEYS, "limits": {"requests_per_minute": 0}}, "greater than or equal to 1"),
+        ({**KEYS, "limits": {"requests": 5}}, "Extra inputs"),
+        ({**KEYS, "bounds": {"body_bytes": 1.5}}, "valid integer"),
+        ({**KEYS, "routes": ["v1/models"]}, "must be a path"),
+        ({**KEYS, "routes": ["/*"]}, "must be a path"),
+        ({**KEYS, "routes": ["/sleep"]}, "only be one of admin_routes"),
+        ({**KEYS, "keyless_routes": ["/metrics"]}, "only be one of admin_routes"),
+        ({**KEYS, "allowed_origins": ["*"]}, "must be an origin"),
+    ],
+)
+def test_what_is_wrong_is_said(section: dict[str, Any], words: str) -> None:
+    with pytest.raises(ValidationError, match=words):
+        GuardArgs.model_validate(section)
+
+
+def test_the_replicas_part_survives_its_environment() -> None:
+    told = replica_guard(args(limits={"max_tokens": 5}), {"max_num_seqs": 128, "max_model_len": 8192}, 3, engines=2)
+    assert (told.capacity, told.context_tokens, told.replicas) == (256, 8192, 3)
+    assert ReplicaGuard.parse(told.model_dump_json()) == told
+    with pytest.raises(UserError, match=r"RTS_GUARD.*args"):
+        ReplicaGuard.parse('{"args": {}}')
+
+
+@pytest.mark.parametrize(
+    ("path", "access"),
+    [
+        ("/health", Access.ANYBODY),
+        ("/v1/models", Access.KEY),
+        ("/v1/models/google/gemma-4-31B-it", Access.KEY),
+        ("/v1/chat/completions", Access.KEY),
+        ("/metrics", Access.ADMIN),
+        ("/v1/chat/completions/", Access.NOBODY),
+        ("/v1/Chat/completions", Access.NOBODY),
+        ("//v1/models", Access.NOBODY),
+        ("/v1/models/../../metrics", Access.KEY),  # a model's name to the server behind, which resolves no dots
+        ("/v1/responses", Access.NOBODY),
+        ("/", Access.NOBODY),
+        *(
+            (path, Access.NOBODY)
+            for path in ("/docs", "/openapi.json", "/sleep", "/pause", "/collective_rpc", "/start_profile")
+        ),
+        *(
+            (path, Access.NOBODY)
+            for path in ("/v1/load_lora_adapter", "/scale_elastic_ep", "/reset_prefix_cache", "/invocations")
+        ),
+    ],
+)
+def test_only_what_is_listed_is_open(path: str, access: Access) -> None:
+    assert Routes(args()).access(path) is access
+
+
+def test_the_engines_controls_open_to_admins_only_and_only_if_listed() -> None:
+    assert Routes(args(admin_routes=["/sleep", "/wake_up"])).access("/sleep") is Access.ADMIN
+    wide = Routes(args(routes=["/v1/*"]))
+    assert wide.access("/v1/responses") is Access.KEY
+    assert wide.access("/v1/load_lora_adapter") is Access.NOBODY
+
+
+def test_an_open_server_has_no_admins() -> None:
+    routes = Routes(GuardArgs.model_validate({"open": True}))
+    assert routes.access("/v1/models") is Access.KEY
+    assert routes.access("/metrics") is Access.NOBODY

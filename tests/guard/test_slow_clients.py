@@ -1,0 +1,136 @@
+"""Clients that send slowly, or half a request, or take nothing of their answer lose their place; others notice nothing."""
+
+import json
+import socket
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import httpx
+import pytest
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response, StreamingResponse
+from starlette.routing import Route
+
+from tests.guard.served import MODEL, Keys, Served, served, wait_for
+
+BODY = json.dumps({"model": MODEL, "prompt": "hello", "max_tokens": 2}).encode()
+
+
+@pytest.fixture
+def keys(tmp_path: Path) -> Keys:
+    found = Keys(tmp_path / "keys.json")
+    found.make("alice", limits={"concurrent_requests": 3})
+    found.make("bob")
+    return found
+
+
+@pytest.fixture
+def server(keys: Keys, tmp_path: Path) -> Iterator[Served]:
+    with served(keys, tmp_path, bounds={"body_s": 1.5, "send_s": 2, "request_s": 2}) as found:
+        yield found
+
+
+def connect(server: Served, *, receive_bytes: int | None = None) -> socket.socket:
+    address = urlsplit(server.url)
+    connection = socket.socket()
+    if receive_bytes:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_bytes)
+    connection.settimeout(15)
+    connection.connect((address.hostname, address.port))
+    return connection
+
+
+def head(key: str | None, length: int) -> bytes:
+    auth = f"authorization: Bearer {key}\r\n" if key else ""
+    return (
+        f"POST /v1/completions HTTP/1.1\r\nhost: x\r\n{auth}content-type: application/json\r\ncontent-length: {length}\r\n\r\n"
+    ).encode()
+
+
+def answers(server: Served, key: str) -> bool:
+    headers = {**server.headers(key), "content-type": "application/json"}
+    return httpx.post(f"{server.url}/v1/completions", content=BODY, headers=headers, timeout=5).status_code == 200
+
+
+def status_of(connection: socket.socket) -> int:
+    return int(connection.recv(65536).split(b" ", 2)[1])
+
+
+def live(server: Served) -> int:
+    assert server.guard.keeper
+    return len(server.guard.keeper.live)
+
+
+def test_a_body_that_drips_is_given_up_and_frees_its_place(server: Served, keys: Keys) -> None:
+    with ExitStack() as stack:
+        slow = [stack.enter_context(connect(server)) for _ in range(3)]
+        for connection in slow:
+            connection.sendall(head(keys.texts["alice"], len(BODY)) + BODY[:5])
+        wait_for(lambda: live(server) == 3, 5, "the slow requests to be there")
+        assert answers(server, keys.texts["bob"])
+        slow[0].sendall(BODY[5:7])  # a byte now and then does not help
+        assert [status_of(connection) for connection in slow] == [408] * 3
+    assert answers(server, keys.texts["alice"])
+
+
+def test_without_a_key_nobody_waits_for_the_body(server: Served) -> None:
+    with connect(server) as connection:
+        start = time.monotonic()
+        connection.sendall(head(None, 10_000_000) + b"{")
+        assert status_of(connection) == 401
+        assert time.monotonic() - start < 3
+
+
+def test_half_requests_in_hundreds_keep_nobody_out(server: Served, keys: Keys) -> None:
+    with ExitStack() as stack:
+        for number in range(300):
+            connection = stack.enter_context(connect(server))
+            connection.sendall(head(keys.texts["alice"], len(BODY))[: 20 + number % 40])
+        start = time.monotonic()
+        assert all(answers(server, keys.texts["bob"]) for _ in range(10))
+        assert time.monotonic() - start < 5
+
+
+def test_a_client_that_is_gone_without_a_word_frees_the_engine(server: Served, keys: Keys) -> None:
+    body = json.dumps({"model": MODEL, "prompt": "hello", "max_tokens": 4000, "ignore_eos": True, "stream": True}).encode()
+    connection = connect(server)
+    connection.sendall(head(keys.texts["alice"], len(body)) + body)
+    assert connection.recv(1024).startswith(b"HTTP/1.1 200")
+    connection.close()
+    assert server.simulation
+    scheduler = server.simulation.scheduler
+    wait_for(lambda: not scheduler.running and live(server) == 0, 5, "the engine to be free")
+
+
+def test_a_stream_that_nobody_reads_is_ended(keys: Keys, tmp_path: Path) -> None:
+    async def endless(_: Request) -> Response:
+        async def chunks() -> AsyncIterator[bytes]:
+            while True:
+                yield b"data: " + b"x" * 60_000 + b"\n\n"
+
+        return StreamingResponse(chunks(), media_type="text/event-stream")
+
+    app = Starlette(routes=[Route("/v1/completions", endless, methods=["POST"])])
+    with served(keys, tmp_path, app=app, bounds={"send_s": 2}) as server, connect(server, receive_bytes=4096) as connection:
+        start = time.monotonic()
+        connection.sendall(head(keys.texts["alice"], len(BODY)) + BODY)
+        wait_for(lambda: live(server) == 1, 5, "the request")
+        wait_for(lambda: live(server) == 0, 10, "the stream to be ended")
+        assert 2 <= time.monotonic() - start < 8
+
+
+def test_a_request_that_takes_too_long_is_told_so(server: Served, keys: Keys) -> None:
+    body = {"model": MODEL, "prompt": "hello", "max_tokens": 4000, "ignore_eos": True, "stream": True}
+    with httpx.stream("POST", f"{server.url}/v1/completions", json=body, headers=server.headers(keys.texts["alice"])) as answer:
+        last = [line for line in answer.iter_lines() if line][-1]
+    assert json.loads(last.removeprefix("data: "))["error"]["code"] == "request_timeout"
+    whole = httpx.post(
+        f"{server.url}/v1/completions", json={**body, "stream": False}, headers=server.headers(keys.texts["alice"]), timeout=10
+    )
+    assert whole.status_code == 408
+    assert server.simulation
+    assert not server.simulation.scheduler.running

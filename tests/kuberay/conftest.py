@@ -1,0 +1,143 @@
+"""The parts of a cluster as fixtures: one real control plane for the session, everything else for one test.
+
+docs/control_plane.md says what is real and what is played.
+"""
+
+import contextlib
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from runtime_env.control_plane import build
+from runtime_env.control_plane.played.cloud import Cloud
+from runtime_env.control_plane.played.kubelet import Kubelet, running_kubelet
+from runtime_env.control_plane.played.sandbox import SandboxUnavailableError, sandboxes
+from runtime_env.control_plane.played.webhook import TpuWebhook, running_tpu_webhook
+from tests.kuberay.deployment import Deployment, made_deployment
+from tests.kuberay.faulty_proxy import FaultyProxy, running_faulty_proxy
+from tests.kuberay.namespaces import made_namespace
+from tests.kuberay.plane import ROOT, ControlPlane, running_control_plane
+
+_background_builds: list[subprocess.Popen[bytes]] = []
+
+
+def skip_or_fail(reason: str) -> None:
+    """REQUIRE_CONTROL_PLANE=1 makes what is missing an error."""
+    if os.environ.get("REQUIRE_CONTROL_PLANE") == "1":
+        pytest.fail(reason)
+    pytest.skip(reason)
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Build the control plane beside other tests, so that those that need it wait less."""
+    needed = any("control_plane" in getattr(item, "fixturenames", ()) for item in session.items)
+    if needed and shutil.which("go") and not build.programs().complete and not session.config.option.collectonly:
+        command = ["nice", "-n", "19", sys.executable, "-m", "runtime_env.control_plane", "build"]
+        nothing = subprocess.DEVNULL
+        process = subprocess.Popen(command, cwd=ROOT, start_new_session=True, stdin=nothing, stdout=nothing, stderr=nothing)
+        _background_builds.append(process)
+
+
+def pytest_sessionfinish() -> None:
+    for process in _background_builds:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+@pytest.fixture(scope="session")
+def control_plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPlane]:
+    """The real one. Built first, if it is not: minutes."""
+    if shutil.which("go") is None and not build.programs().complete:
+        skip_or_fail("no Go on PATH to build the control plane with")
+    with running_control_plane(tmp_path_factory.mktemp("state")) as plane:
+        yield plane
+
+
+@pytest.fixture
+def cloud(control_plane: ControlPlane) -> Iterator[Cloud]:
+    """A cluster without nodes, until the test adds some."""
+    found = Cloud(control_plane.api)
+    yield found
+    found.remove_all()
+
+
+@pytest.fixture
+def kubelet(control_plane: ControlPlane, cloud: Cloud, tmp_path: Path) -> Iterator[Kubelet]:  # noqa: ARG001 - nodes outlive it
+    """Kubelets on all nodes; they run nothing in their pods."""
+    with running_kubelet(control_plane.layout, control_plane.api, _pods(tmp_path)) as found:
+        yield found
+
+
+@pytest.fixture
+def real_kubelet(control_plane: ControlPlane, cloud: Cloud, tmp_path: Path) -> Iterator[Kubelet]:  # noqa: ARG001
+    """Kubelets on all nodes that run the pods' commands, each pod in namespaces of its own."""
+    directory = _pods(tmp_path)
+    try:
+        with (
+            sandboxes(control_plane.api, control_plane.layout.egress_socket, directory) as runtime,
+            running_kubelet(control_plane.layout, control_plane.api, directory, runtime) as found,
+        ):
+            yield found
+    except SandboxUnavailableError as error:
+        pytest.skip(str(error))  # the kernel's own policy, which nobody can install
+
+
+@pytest.fixture
+def namespace(control_plane: ControlPlane, kubelet: Kubelet) -> Iterator[str]:  # noqa: ARG001 - pods end by a kubelet
+    """A namespace of the test's own, deleted with all that is in it at the end; with the kubelets that run nothing."""
+    with made_namespace(control_plane) as name:
+        yield name
+
+
+@pytest.fixture
+def real_deployment(control_plane: ControlPlane, real_kubelet: Kubelet, tmp_path: Path) -> Iterator[Deployment]:  # noqa: ARG001
+    """As `deployment`, with the kubelets that run the pods' commands."""
+    directory = tmp_path / "deployment"
+    directory.mkdir()
+    with made_deployment(control_plane, directory, f"test-{uuid.uuid4().hex[:8]}") as found:
+        yield found
+
+
+@pytest.fixture
+def deployment(control_plane: ControlPlane, kubelet: Kubelet, tmp_path: Path) -> Iterator[Deployment]:  # noqa: ARG001
+    """The example's spec in a namespace that `apply` makes, with kubelets that run nothing; no nodes, no webhook yet."""
+    directory = tmp_path / "deployment"
+    directory.mkdir()
+    with made_deployment(control_plane, directory, f"test-{uuid.uuid4().hex[:8]}") as found:
+        yield found
+
+
+@pytest.fixture
+def slice_nodes(cloud: Cloud, tpu_webhook: TpuWebhook) -> Cloud:  # noqa: ARG001
+    """What the example needs: a node for the head, one whole slice, and GKE's webhook."""
+    cloud.add_cpu_pool()
+    cloud.add_tpu_pool("slice-a")
+    return cloud
+
+
+@pytest.fixture
+def tpu_webhook(control_plane: ControlPlane) -> Iterator[TpuWebhook]:
+    """GKE's webhook; without this fixture it is absent."""
+    with running_tpu_webhook(control_plane.layout, control_plane.api) as found:
+        yield found
+
+
+@pytest.fixture
+def faulty_proxy(control_plane: ControlPlane, tmp_path: Path) -> Iterator[FaultyProxy]:
+    """In front of the API server, as its administrator."""
+    with running_faulty_proxy(control_plane, tmp_path) as found:
+        yield found
+
+
+def _pods(tmp_path: Path) -> Path:
+    directory = tmp_path / "pods"
+    directory.mkdir()
+    return directory

@@ -1,0 +1,120 @@
+"""scripts/control_plane.sh as people use it: start, try, stop; and what it says where something is missing."""
+
+import json
+import os
+import re
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from runtime_env.control_plane.played.api import Api, wait_for
+from tests.kuberay.namespaces import condition
+from tests.kuberay.plane import ROOT, ControlPlane
+
+pytestmark = pytest.mark.slow
+
+
+class Person:
+    """Types commands, with a state directory of their own."""
+
+    def __init__(self, state: Path) -> None:
+        self.environment = {**os.environ, "XDG_STATE_HOME": str(state)}
+
+    def type(self, *words: str, **more: str) -> "subprocess.CompletedProcess[str]":
+        command = [str(ROOT / words[0]), *words[1:]]
+        return subprocess.run(command, env={**self.environment, **more}, cwd=ROOT, capture_output=True, text=True, timeout=300)
+
+
+@pytest.fixture
+def person(tmp_path: Path) -> Iterator[Person]:
+    found = Person(tmp_path / "state")
+    yield found
+    found.type("scripts/control_plane.sh", "down")
+
+
+@pytest.mark.usefixtures("control_plane")  # which has built the programs
+def test_up_try_it_and_down(person: Person) -> None:
+    up = person.type("scripts/control_plane.sh", "up", "--detach")
+    assert up.returncode == 0, up.stderr
+    line = re.search(r"export KUBECONFIG=(\S+)", up.stdout)
+    assert line
+    environment = {"KUBECONFIG": line[1]}
+    assert "It is up already" in person.type("scripts/control_plane.sh", "up", "--detach").stdout
+    api, spec = Api(Path(line[1])), "kuberay/examples/gemma-v6e-4x4.yaml"
+    applied = person.type("scripts/cluster.py", "apply", spec, **environment)
+    assert applied.returncode == 0, applied.stderr
+    api.create("/api/v1/namespaces/gemma/secrets", {"metadata": {"name": "api-keys"}})
+    pods = "/api/v1/namespaces/gemma/pods"
+    wait_for(lambda: [condition(pod, "Ready").get("status") for pod in api.items(pods)].count("True") == 5, 60, "no five pods")
+    told = json.loads(person.type("scripts/control_plane.sh", "status", "--json").stdout)["running"]
+    assert set(told["memory_bytes"]) >= {"etcd", "kube-apiserver", "kube-scheduler", "ray-operator", "nodes"}
+
+    scheduler = json.loads((Path(line[1]).parent / "running.json").read_text())["kube-scheduler"]
+    psutil.Process(scheduler).kill()
+    wait_for(lambda: json.loads((Path(line[1]).parent / "running.json").read_text())["kube-scheduler"] != scheduler, 20, "gone")
+
+    kubeconfig = person.type("scripts/control_plane.sh", "user", "anna").stdout.strip()
+    assert Api(Path(kubeconfig)).client.get(pods).status_code == 403
+
+    supervisor = psutil.Process(told["pid"])
+    processes = [supervisor, *supervisor.children(recursive=True)]
+    assert person.type("scripts/control_plane.sh", "down").returncode == 0
+    _, left = psutil.wait_procs(processes, timeout=10)
+    assert left == []
+    assert not Path(line[1]).parent.exists()
+    assert "nothing is running" in person.type("scripts/control_plane.sh", "down").stdout
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["up", "--help"]])
+def test_help_is_quick(person: Person, arguments: list[str]) -> None:
+    started = time.monotonic()
+    shown = person.type("scripts/control_plane.sh", *arguments)
+    assert shown.returncode == 0
+    assert "usage: scripts/control_plane.sh" in shown.stdout
+    assert time.monotonic() - started < 2  # of a busy machine
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["up", "--port=80"], "'80' is not a port"),
+        (["up", "--nodes=many"], "invalid choice"),
+        (["up", "--topology=3x5"], "3x5"),
+        (["user", "a/b"], "no control plane runs"),
+    ],
+)
+def test_bad_input_is_refused_in_words(person: Person, arguments: list[str], said: str) -> None:
+    refused = person.type("scripts/control_plane.sh", *arguments)
+    assert refused.returncode == 2
+    assert said in refused.stderr
+    assert "Traceback" not in refused.stderr
+
+
+def test_without_go_it_says_so(person: Person, tmp_path: Path) -> None:
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    for directory in os.environ["PATH"].split(os.pathsep):
+        for program in Path(directory).glob("*"):
+            if program.name != "go" and not (programs / program.name).exists():
+                (programs / program.name).symlink_to(program)
+    refused = person.type("scripts/control_plane.sh", "up", PATH=str(programs), XDG_CACHE_HOME=str(tmp_path / "cache"))
+    assert refused.returncode == 2
+    assert "there is no `go` on PATH: install Go 1.25" in refused.stderr
+
+
+def test_kubebuilders_assets_are_checked(person: Person, tmp_path: Path) -> None:
+    refused = person.type("scripts/control_plane.sh", "up", KUBEBUILDER_ASSETS=str(tmp_path))
+    assert refused.returncode == 2
+    assert "etcd, kube-apiserver, kubectl missing there" in refused.stderr
+
+
+def test_an_api_server_that_dies_comes_back_with_all_it_knew(control_plane: ControlPlane) -> None:
+    path = "/api/v1/namespaces/default/configmaps"
+    control_plane.api.create(path, {"metadata": {"name": "kept"}})
+    control_plane.restart_apiserver()
+    assert control_plane.api.find(f"{path}/kept")
+    control_plane.api.delete(f"{path}/kept")

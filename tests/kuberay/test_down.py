@@ -1,0 +1,87 @@
+"""`down` removes all that `apply` and `deploy` made, and nothing else."""
+
+from typing import Any
+
+import pytest
+
+from runtime_env.control_plane.played.api import Api, Json, wait_for
+from tests.kuberay.deployment import Deployment
+
+pytestmark = pytest.mark.slow
+_EPHEMERAL = ("events", "leases", "endpoints", "endpointslices")
+
+
+def everything(api: Api, namespace: str | None = None) -> set[tuple[str, str]]:
+    """(path of the kind, name) of every object, of a namespace or of the cluster, but what comes and goes by itself."""
+    found = set()
+    groups = [f"/apis/{group['preferredVersion']['groupVersion']}" for group in api.get("/apis")["groups"]]
+    for root in ("/api/v1", *groups):
+        for kind in api.get(root)["resources"]:
+            if "list" not in kind["verbs"] or "/" in kind["name"] or kind["name"] in _EPHEMERAL:
+                continue
+            if kind["namespaced"] != (namespace is not None):
+                continue
+            path = f"{root}/namespaces/{namespace}/{kind['name']}" if namespace else f"{root}/{kind['name']}"
+            found |= {(path, one["metadata"]["name"]) for one in api.items(path) if "deletionTimestamp" not in one["metadata"]}
+    return found
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{}, {"cloud__mode": "autopilot"}, {"kind": "RayService", "metrics": False, "users": ["user:anna@example.com"]}],
+    ids=["standard", "autopilot", "service"],
+)
+@pytest.mark.usefixtures("slice_nodes")
+def test_nothing_is_left_of_an_own_namespace(deployment: Deployment, changes: dict[str, Any]) -> None:
+    api = deployment.plane.api
+    before = everything(api)
+    deployment.change(**changes)
+    deployment.do("apply")
+    wait_for(deployment.pods, 30, "no pods")
+    assert everything(api) > before
+    planned = deployment.do("down", "--dry-run")
+    assert f"would delete {changes.get('kind', 'RayCluster')}/gemma" in planned
+    said = deployment.do("down", "--timeout=60")
+    assert f"Namespace/{deployment.namespace} deleted" in said
+    wait_for(lambda: api.find(f"/api/v1/namespaces/{deployment.namespace}") is None, 60, "the namespace stays")
+    assert everything(api) == before
+
+
+@pytest.mark.usefixtures("slice_nodes")
+def test_other_peoples_things_stay(deployment: Deployment) -> None:
+    api, ns = deployment.plane.api, deployment.namespace
+    deployment.make_namespace()
+    wait_for(lambda: api.find(deployment.path("configmaps", "kube-root-ca.crt")), 20, "the namespace is not ready")
+    wait_for(lambda: api.find(deployment.path("serviceaccounts", "default")), 20, "the namespace is not ready")
+    labels = {"app.kubernetes.io/instance": "another", "app.kubernetes.io/managed-by": "ray-tpu-serve"}
+    theirs: dict[str, Json] = {
+        "configmaps": {"metadata": {"name": "theirs"}},
+        "serviceaccounts": {"metadata": {"name": "x", "labels": labels}},
+    }
+    for plural, body in theirs.items():
+        api.create(deployment.path(plural), body)
+    deployment.give_secrets("api-keys")
+    before = everything(api, ns)
+    deployment.do("apply")
+    deployment.until_ready()
+    deployment.do("down", "--timeout=60")
+    assert everything(api, ns) == before
+    api.delete(deployment.path("secrets", "api-keys"))
+    for plural, body in theirs.items():
+        api.delete(deployment.path(plural, body["metadata"]["name"]))
+    deployment.do("down")
+    assert "deletionTimestamp" not in api.get(f"/api/v1/namespaces/{ns}")["metadata"]  # it was there before
+
+
+def test_an_own_namespace_stays_while_others_are_in_it(deployment: Deployment) -> None:
+    deployment.do("apply")
+    deployment.give_secrets()
+    said = deployment.do("down", "--timeout=60")
+    assert f"Namespace/{deployment.namespace} stays: it has Secret/" in said
+
+
+def test_a_second_down_and_one_without_anything_are_no_errors(deployment: Deployment) -> None:
+    assert deployment.run("down").code == 0
+    deployment.do("apply")
+    deployment.do("down", "--timeout=60")
+    assert deployment.run("down").code == 0

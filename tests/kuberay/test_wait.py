@@ -1,0 +1,240 @@
+"""`wait` says which pod waits for what, each cause provoked; it sees lost hosts, a restarted API server, and parking."""
+
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from runtime_env.control_plane.played.api import wait_for
+from runtime_env.control_plane.played.cloud import Cloud
+from runtime_env.control_plane.played.kubelet import Kubelet
+from runtime_env.control_plane.played.pod_status import now
+from runtime_env.control_plane.played.webhook import TpuWebhook
+from tests.kuberay.deployment import Deployment
+from tests.kuberay.plane import ControlPlane
+
+pytestmark = pytest.mark.slow
+_SAID_S = 30
+
+
+class Following:
+    """A `wait` in a process of its own, and what it has said so far."""
+
+    def __init__(self, process: "subprocess.Popen[str]", log: Path) -> None:
+        self.process, self._log = process, log
+
+    @property
+    def text(self) -> str:
+        return self._log.read_text()
+
+    def until_said(self, *words: str) -> None:
+        wait_for(lambda: all(word in self.text for word in words), _SAID_S, lambda: f"{words} not in:\n{self.text}")
+
+    def until_done(self, code: int = 0) -> str:
+        assert self.process.wait(60) == code, self.text
+        return self.text
+
+
+@contextmanager
+def following(deployment: Deployment, command: str = "wait") -> Iterator[Following]:
+    log = deployment.directory / "wait.log"
+    with log.open("w") as output:
+        process = deployment.start(command, "--timeout=120", output=output)
+    try:
+        yield Following(process, log)
+    finally:
+        process.kill()
+        process.wait()
+
+
+@pytest.mark.usefixtures("tpu_webhook")
+def test_hosts_wait_for_nodes_and_get_them(deployment: Deployment, cloud: Cloud) -> None:
+    cloud.add_cpu_pool()
+    deployment.do("apply")
+    deployment.give_secrets()
+    with following(deployment) as wait:
+        wait.until_said(
+            "head ready, 0 of 4 hosts ready", "host 0 of tpu-", "waits for a node", "node affinity", "gke.py status"
+        )
+        cloud.add_tpu_pool("slice-a")
+        assert "head ready, 4 of 4 hosts ready after" in wait.until_done()
+
+
+@pytest.mark.usefixtures("slice_nodes")
+def test_a_quota_that_is_too_small(deployment: Deployment) -> None:
+    quota = {"metadata": {"name": "tpus"}, "spec": {"hard": {"requests.google.com/tpu": "8"}}}
+    api = deployment.plane.api
+    deployment.make_namespace()
+    api.create(deployment.path("resourcequotas"), quota)
+    wait_for(
+        lambda: "hard" in api.get(deployment.path("resourcequotas", "tpus")).get("status", {}), 20, "the quota is not counted"
+    )
+    deployment.do("apply")
+    with following(deployment) as wait:
+        wait.until_said("quota does not let it make a pod", "exceeded quota: tpus", "raise the ResourceQuota", "pods are made")
+
+
+@pytest.mark.usefixtures("tpu_webhook")
+def test_google_clouds_quota(deployment: Deployment, cloud: Cloud) -> None:
+    """As GKE's autoscaler says it."""
+    cloud.add_cpu_pool()
+    deployment.do("apply")
+    wait_for(lambda: len(deployment.hosts()) == 4, 20, "no four hosts")
+    meta = deployment.hosts()[0]["metadata"]
+    event = {
+        "metadata": {"generateName": "x", "namespace": deployment.namespace},
+        "involvedObject": {"kind": "Pod", "name": meta["name"], "namespace": deployment.namespace, "uid": meta["uid"]},
+        "type": "Warning",
+        "reason": "FailedScaleUp",
+        "message": "Node scale up in zones us-east5-b associated with this pod failed: GCE quota exceeded.",
+        "lastTimestamp": now(),
+    }
+    deployment.plane.api.create(deployment.path("events"), event)
+    with following(deployment) as wait:
+        wait.until_said("Google Cloud's quota is used up", "GCE quota exceeded", "use a reservation")
+
+
+@pytest.mark.usefixtures("slice_nodes")
+def test_an_image_that_is_not_there(deployment: Deployment, kubelet: Kubelet) -> None:
+    kubelet.orders.unpullable.add("*server:0.1.0")
+    deployment.do("apply")
+    deployment.give_secrets()
+    with following(deployment) as wait:
+        wait.until_said("head: its image cannot be pulled", "server:0.1.0: not found", "weights: its image cannot be pulled")
+        kubelet.orders.unpullable.clear()
+        wait.until_done()
+
+
+@pytest.mark.usefixtures("slice_nodes")
+def test_a_claim_template_that_is_not_there(deployment: Deployment) -> None:
+    template = deployment.path("resourceclaimtemplates", "gemma-netdev", "resource.k8s.io/v1")
+    deployment.do("apply")
+    deployment.until_ready()
+    deployment.do("park")
+    deployment.plane.api.delete(template)
+    with following(deployment, command="unpark") as wait:
+        wait.until_said("waits for its network claim", "gemma-netdev", "see doctor")
+        deployment.do("apply")
+        wait.until_said("4 of 4 hosts ready")
+
+
+@pytest.mark.usefixtures("tpu_webhook")
+def test_network_cards_that_no_node_has(deployment: Deployment, cloud: Cloud) -> None:
+    cloud.add_cpu_pool()
+    cloud.add_tpu_pool("slice-a", dranet=False)
+    deployment.do("apply")
+    with following(deployment) as wait:
+        wait.until_said("waits for its network claim", "4 cannot allocate all claims")
+
+
+@pytest.mark.usefixtures("slice_nodes")
+def test_a_secret_that_is_made_by_hand(deployment: Deployment) -> None:
+    deployment.change(api_keys="our-keys")
+    deployment.do("apply")
+    with following(deployment) as wait:
+        wait.until_said('weights: secret "hub-token" not found', "make the secret", 'secret "our-keys" not found')
+        deployment.give_secrets("hub-token")
+        deployment.plane.api.create(deployment.path("secrets"), {"metadata": {"name": "our-keys"}})
+        wait.until_done()
+
+
+@pytest.mark.usefixtures("slice_nodes")
+def test_a_webhook_that_fails_lets_no_host_be_made(deployment: Deployment, tpu_webhook: TpuWebhook) -> None:
+    deployment.do("apply", "--dry-run")
+    tpu_webhook.break_down()
+    refused = deployment.run("apply")
+    assert refused.code == 1
+    assert "webhook" in refused.err
+    tpu_webhook.mend()
+    deployment.do("apply")
+    deployment.until_ready()
+
+
+@pytest.mark.usefixtures("slice_nodes")
+def test_a_webhook_that_fails_only_for_pods(deployment: Deployment, tpu_webhook: TpuWebhook) -> None:
+    tpu_webhook.break_down("/mutate")
+    deployment.do("apply")
+    with following(deployment) as wait:
+        wait.until_said("a webhook refuses its pods, or does not answer", "mutate.kuberay-tpu-webhook.google.com", "see doctor")
+
+
+@pytest.mark.usefixtures("slice_nodes")
+def test_a_spec_that_kuberay_refuses_ends_the_wait_at_once(deployment: Deployment) -> None:
+    deployment.do("apply")
+    deployment.until_ready()
+    group = deployment.cluster()["spec"]["workerGroupSpecs"][0]
+    change = {"spec": {"workerGroupSpecs": [{**group, "minReplicas": 2, "maxReplicas": 1}]}}
+    deployment.plane.api.merge(deployment.cluster_path, change)
+    with following(deployment) as wait:
+        assert "KubeRay refuses it" in wait.until_done(code=1)
+
+
+@pytest.mark.usefixtures("slice_nodes")
+def test_a_lost_host_costs_the_slice_and_is_told(deployment: Deployment, kubelet: Kubelet) -> None:
+    deployment.do("apply")
+    before = deployment.until_ready()
+    hosts = {pod["metadata"]["uid"] for pod in deployment.hosts()}
+    with following(deployment) as wait:
+        wait.until_said("weights")  # which keep it waiting until there is a token
+        kubelet.fail(deployment.hosts()[2]["metadata"]["name"], exit_code=137, reason="OOMKilled")
+        wait.until_said("is gone; KubeRay replaces it")
+        wait_for(
+            lambda: not hosts & {pod["metadata"]["uid"] for pod in deployment.pods()}, 20, "hosts of the broken slice stay"
+        )
+        deployment.give_secrets()
+        wait.until_done()
+    head = next(pod for pod in before if pod["metadata"]["labels"]["ray.io/node-type"] == "head")
+    assert head["metadata"]["uid"] in {pod["metadata"]["uid"] for pod in deployment.pods()}
+
+
+@pytest.mark.usefixtures("slice_nodes")
+def test_park_gives_the_hosts_back_and_unpark_brings_them_again(deployment: Deployment) -> None:
+    deployment.do("apply")
+    deployment.give_secrets()
+    before = {pod["metadata"]["uid"] for pod in deployment.until_ready()}
+    assert "no pods are left" in deployment.do("park", "--timeout=60")
+    assert deployment.pods() == []
+    assert "is parked" in deployment.do("status")
+    assert "0 changed" in deployment.do("apply")  # which does not unpark
+    assert "head ready, 4 of 4 hosts ready; apps: none" in deployment.do("unpark", "--timeout=60")
+    assert not before & {pod["metadata"]["uid"] for pod in deployment.pods()}
+
+
+@pytest.mark.usefixtures("tpu_webhook")
+def test_an_api_server_that_restarts_in_the_middle(deployment: Deployment, cloud: Cloud, control_plane: ControlPlane) -> None:
+    cloud.add_cpu_pool()
+    deployment.do("apply")
+    deployment.give_secrets()
+    with following(deployment) as wait:
+        wait.until_said("waits for a node")
+        control_plane.restart_apiserver()
+        cloud.add_tpu_pool("slice-a")
+        assert "4 of 4 hosts ready after" in wait.until_done()
+
+
+def test_the_deadline_is_kept_and_names_every_reason(deployment: Deployment, cloud: Cloud) -> None:
+    cloud.add_cpu_pool()
+    deployment.do("apply")
+    started = time.monotonic()
+    late = deployment.run("wait", "--timeout=4")
+    assert late.code == 1
+    assert time.monotonic() - started < 15
+    assert "not ready after 4 s" in late.err
+    assert late.err.count("waits for a node") >= 4
+
+
+@pytest.mark.usefixtures("slice_nodes")
+def test_an_operator_that_does_not_look(deployment: Deployment, control_plane: ControlPlane) -> None:
+    with control_plane.paused("ray-operator"):
+        deployment.do("apply")
+        late = deployment.run("wait", "--timeout=1")
+        assert "KubeRay has not looked at it as it is now (doctor says whether KubeRay runs)" in late.err
+    deployment.until_ready()
+
+
+def test_nothing_there_yet(deployment: Deployment) -> None:
+    late = deployment.run("wait", "--timeout=1")
+    assert (late.code, "scripts/cluster.py apply makes it" in late.err) == (1, True)
