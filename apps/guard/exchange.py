@@ -20,6 +20,7 @@ logger = logging.getLogger("ray.serve")
 _MOST_ERROR_BYTES = 64 * 1024
 CLIENT_LEFT = 499  # nginx's word for it, and Serve's
 _NO_CHOICES = re.compile(rb'"choices": ?\[\]')
+_COUNTS = b'_tokens":'  # not `"usage"`: vLLM writes `"usage": null` into every chunk
 _PROMPT = re.compile(rb'"(?:prompt|input)_tokens": ?(\d+)')
 _OUTPUT = re.compile(rb'"(?:completion|output)_tokens": ?(\d+)')
 
@@ -88,7 +89,7 @@ class Exchange:
         if self._is_stream:
             body = message.get("body", b"")
             if body:
-                if b'"usage"' in body or body.startswith(b'data: {"error"'):
+                if _COUNTS in body or body.startswith(b'data: {"error"'):
                     body = self._look_at(body)
                     message = {**message, "body": body}
                 events = body.count(b"data: ")

@@ -61,10 +61,17 @@ def test_refusals_take_the_same_time_whatever_was_wrong(server: Served, keys: Ke
         assert post(server, key, {}).status_code == 401
         return time.perf_counter() - start
 
-    unknown = min(seconds("rts_0123456789ab_" + "0" * 48) for _ in range(3))
-    wrong = min(seconds(keys.texts["alice"][:-2] + f"{number:02x}") for number in range(3))
-    remembered = min(seconds(keys.texts["alice"][:-2] + "00") for _ in range(3))
-    assert max(unknown, wrong, remembered) - min(unknown, wrong, remembered) < 0.05
+    kinds: dict[str, Callable[[int], str]] = {
+        "unknown": lambda _: "rts_0123456789ab_" + "0" * 48,
+        "wrong": lambda number: keys.texts["alice"][:-2] + f"{number:02x}",
+        "remembered": lambda _: keys.texts["alice"][:-2] + "00",
+    }
+    best = dict.fromkeys(kinds, 9.0)
+    for number in range(6):  # in turns, as the machine is not always as busy
+        for kind, key in kinds.items():
+            best[kind] = min(best[kind], seconds(key(number)))
+    print(f"\nrefusals: {best}")
+    assert min(best.values()) > 0.4 * max(best.values()), "without a hash one would take a twentieth"
 
 
 def test_a_revoked_key_stops_working_without_a_restart(server: Served, keys: Keys) -> None:
@@ -148,10 +155,11 @@ def test_ten_thousand_keys(tmp_path: Path) -> None:
 def test_wrong_keys_in_a_flood_do_not_slow_the_right_one_much(server: Served, keys: Keys) -> None:
     right = keys.texts["alice"]
 
-    async def scenario() -> tuple[list[int], list[float]]:
+    async def scenario() -> tuple[list[int], list[float], float]:
         statuses: list[int] = []
         timings: list[float] = []
         stop = asyncio.Event()
+        start = time.monotonic()
 
         async def attacker(http: httpx.AsyncClient, number: int) -> None:
             count = 0
@@ -170,11 +178,11 @@ def test_wrong_keys_in_a_flood_do_not_slow_the_right_one_much(server: Served, ke
                 await asyncio.sleep(0.03)
             stop.set()
             await asyncio.gather(*attackers)
-        return statuses, sorted(timings)
+        return statuses, sorted(timings), time.monotonic() - start
 
-    statuses, timings = asyncio.run(scenario())
+    statuses, timings, elapsed_s = asyncio.run(scenario())
     hashed = statuses.count(401)
     print(f"\nflood: {len(statuses)} wrong keys, {hashed} hashed, right key p50 {1000 * timings[30]:.1f} ms")
     assert set(statuses) <= {401, 429}
-    assert hashed < 150  # of thousands: as many as one thread hashes in that time
-    assert timings[30] < 0.1
+    assert hashed < 10 + elapsed_s / 0.015  # of thousands: as many as one thread hashes in that time
+    assert timings[30] < 0.5  # behind the hashes of 40 attackers it would be 1.4 s

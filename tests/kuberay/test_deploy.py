@@ -40,7 +40,7 @@ def chat_app(deployment: Deployment, name: str) -> Path:
         "name": name,
         "route_prefix": f"/{name}",
         "import_path": "apps.chat:build_app",
-        "args": {"api_url": "http://127.0.0.1:8000/v1"},
+        "args": {"api_url": "http://127.0.0.1:8000/v1", "open": True},
     }
     path = deployment.directory / f"{name}.yaml"
     path.write_text(yaml.safe_dump({"http_options": {"host": "0.0.0.0", "port": 8000}, "applications": [app]}))

@@ -34,6 +34,7 @@ applications:
     import_path: apps.chat:build_app
     args:
       api_url: http://127.0.0.1:8000/v1
+      open: true
 http_options: {host: 0.0.0.0, port: 8000}
 """
 
@@ -43,6 +44,7 @@ def emulated(directory: Path, url: str) -> Path:
     config = yaml.safe_load((ROOT / "serve_configs" / "emulated.yaml").read_text())
     config["http_options"]["host"] = "0.0.0.0"
     config["applications"] = config["applications"][:1]
+    config["applications"][0]["args"]["guard"] = {"open": True}
     (llm,) = config["applications"][0]["args"]["llm_configs"]
     llm["model_loading_config"]["model_source"] = f"{WEIGHTS}/gemma-4-31b-it"
     llm["callback_config"]["callback_kwargs"]["url"] = url
