@@ -1,7 +1,7 @@
 """What our stack costs over a bare server: the same engine arguments, the same load, both in one run, taking turns.
 
     python -m benchmarks.overhead                against bare vLLM on this CPU; prints a table
-    python -m benchmarks.overhead --engine sim   the simulated engine, bare and on the emulated slice, 1 to 256 streams
+    python -m benchmarks.overhead --engine sim   the simulated engine, bare and on the emulated slice, 1 to 128 streams
     python -m benchmarks.overhead --json         one object with ttft_added_ms, throughput_ratio and every round's figures
 
 While one server is measured the other is idle: the bare one is paused, our stack is not (Ray's heartbeats would stop), which
@@ -26,7 +26,7 @@ from benchmarks.overhead.rounds import LoadFigures, Plan, Rounds, compare, media
 from benchmarks.overhead.servers import bare_server, llm_config_for, our_stack
 from benchmarks.serving.words import FileTokenizer, Tokenizer, tokenizer_for
 
-_SIM_CLIENTS = (1, 8, 64, 256)  # the replica takes 128 at once and queues 256 more; then it refuses
+_SIM_CLIENTS = (1, 8, 64, 128)  # as many as the replica takes at once; more wait in HAProxy
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -69,7 +69,8 @@ class Server:
         if not self._dashboard:
             return ""
         try:
-            groups = httpx.get(f"{self._dashboard.rstrip('/')}/api/prometheus/sd", timeout=_TIMEOUT_S).raise_for_status().json()
+            address = f"{self._dashboard.rstrip('/')}/api/prometheus/sd"
+            groups = httpx.get(address, headers=ray_headers(), timeout=_TIMEOUT_S).raise_for_status().json()
             targets = [target for group in groups for target in group["targets"]]
             return "\n".join(httpx.get(f"http://{target}/metrics", timeout=_TIMEOUT_S).text for target in targets)
         except (httpx.HTTPError, ValueError, KeyError, TypeError):
