@@ -80,6 +80,11 @@ def engine_class() -> str | None:
     return os.environ.get("RAYLLM_VLLM_ENGINE_CLS")
 
 
+def api_key() -> str | None:
+    """The key that clients send to a server of the OpenAI API, as the openai package reads it (`OPENAI_API_KEY`)."""
+    return os.environ.get("OPENAI_API_KEY")
+
+
 def prepare_gcsfs() -> None:
     """Let gcsfs talk plain JSON to an emulator: its gRPC client, for kinds of buckets that no emulator has, would stall."""
     if os.environ.get("STORAGE_EMULATOR_HOST"):

@@ -1,4 +1,4 @@
-"""Bare vLLM on this CPU, as the benchmarks compare with it: the engine arguments of serve_configs/local.yaml, without Ray."""
+"""The servers that ours is compared with: an engine's own, as a process, without Ray."""
 
 import json
 import os
@@ -27,10 +27,10 @@ _START_DEADLINE_S = 300
 
 @dataclass(frozen=True)
 class Server:
-    """One that is measured."""
+    """One that is measured; `name` is `bare` or `ours`."""
 
     name: str
-    api_url: str
+    url: str
 
 
 def bare_command(llm_config: dict[str, Any], port: int) -> list[str]:
@@ -46,35 +46,32 @@ def bare_command(llm_config: dict[str, Any], port: int) -> list[str]:
     return command
 
 
-def served_llm_config() -> dict[str, Any]:
-    """The model's part of serve_configs/local.yaml, as scripts/serve_local.sh deploys it on this CPU."""
-    from runtime_env.local import config, cpu
-
-    served = config.with_dtype(config.load(config.LOCAL_CONFIG), cpu.best_dtype(cpu.flags()))
-    return next(app["args"]["llm_configs"][0] for app in served["applications"] if "llm_configs" in app["args"])
-
-
 @contextmanager
-def bare_server(
+def bare_vllm(
     llm_config: dict[str, Any], more: Sequence[str] = (), environment: Mapping[str, str] | None = None
 ) -> Iterator[tuple[Server, list[psutil.Process]]]:
     """vLLM's own server with `more` arguments and variables, and its processes."""
     (port,) = free_ports(1)
     variables = {
-        **inherited_environment(),
         **llm_config["runtime_env"]["env_vars"],
         "HF_HUB_OFFLINE": "1",
         "VLLM_NO_USAGE_STATS": "1",
         **(environment or {}),
     }
+    with running([*bare_command(llm_config, port), *more], port, variables) as found:
+        yield found
+
+
+@contextmanager
+def running(command: Sequence[str], port: int, environment: Mapping[str, str]) -> Iterator[tuple[Server, list[psutil.Process]]]:
+    """A server for the block's time, once it is healthy, and its processes. Raises `OperationError` if it does not start."""
     with tempfile.TemporaryFile() as log:
-        process = subprocess.Popen(
-            [*bare_command(llm_config, port), *more], cwd=ROOT, env=variables, stdout=log, stderr=log, start_new_session=True
-        )
+        variables = {**inherited_environment(), **environment}
+        process = subprocess.Popen(command, cwd=ROOT, env=variables, stdout=log, stderr=log, start_new_session=True)
         try:
-            wait_for_health(f"http://127.0.0.1:{port}/health", process)
+            _wait_for_health(f"http://127.0.0.1:{port}/health", process)
             root = psutil.Process(process.pid)
-            yield Server("bare", f"http://127.0.0.1:{port}/v1"), [root, *root.children(recursive=True)]
+            yield Server("bare", f"http://127.0.0.1:{port}"), [root, *root.children(recursive=True)]
         finally:
             os.killpg(process.pid, signal.SIGCONT)
             os.killpg(process.pid, signal.SIGTERM)
@@ -84,7 +81,7 @@ def bare_server(
                 os.killpg(process.pid, signal.SIGKILL)
 
 
-def wait_for_health(url: str, process: "subprocess.Popen[bytes]") -> None:
+def _wait_for_health(url: str, process: "subprocess.Popen[bytes]") -> None:
     """Raises `OperationError` if the server ends, or is not healthy in time."""
     deadline = time.monotonic() + _START_DEADLINE_S
     while process.poll() is None and time.monotonic() < deadline:

@@ -35,7 +35,7 @@ def check(config: Mapping[str, Any], engine: Mapping[str, Any], shape: Slice) ->
     path = ("engine_kwargs", "max_model_len")
     if context > model.max_context:
         return [Finding(path, f"is {context:,}, and the model takes {model.max_context:,} tokens at most", value=context)]
-    layout = _layout(model, engine)
+    layout = layout_of(model, engine)
     utilization = engine.get("gpu_memory_utilization", _UTILIZATION)
     budget = kv_budget_per_chip(layout, shape.generation, utilization)
     tokens = kv_tokens(layout, shape.generation, utilization)
@@ -55,7 +55,8 @@ def check(config: Mapping[str, Any], engine: Mapping[str, Any], shape: Slice) ->
     return []
 
 
-def _layout(model: ModelShape, engine: Mapping[str, Any]) -> Layout:
+def layout_of(model: ModelShape, engine: Mapping[str, Any]) -> Layout:
+    """How engine arguments cut and store a model."""
     dtype, kv_dtype = engine.get("dtype", "auto"), engine.get("kv_cache_dtype", "auto")
     images = engine.get("limit_mm_per_prompt")
     return Layout(

@@ -6,11 +6,11 @@ _HIT = Gauge("compile_cache_hit", description="1 where a replica found its compi
 _PROGRAMS = Gauge("compile_cache_programs", description="Compiled programs on a host's disk", tag_keys=("host",))
 
 
-def found(hit: bool) -> None:
-    """What a replica's start found in the bucket."""
-    _HIT.set(int(hit))
+def observe(host: str, programs: int, hit: bool | None) -> None:
+    """How many programs are on a host's disk, and what the start found in the bucket (None: it could not be asked).
 
-
-def counted(host: str, programs: int) -> None:
-    """So many programs are on a host's disk."""
+    To be said again and again: Ray exports what was set since its last export.
+    """
     _PROGRAMS.set(programs, {"host": host})
+    if hit is not None:
+        _HIT.set(int(hit))

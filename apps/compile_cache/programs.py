@@ -51,7 +51,6 @@ class Programs:
             hit = await asyncio.to_thread(self._bring, node_ids)
         except BundleError as error:
             logger.warning(f"compile cache: not brought, the engine compiles: {error}")
-        metrics.found(hit)
         logger.info(f"compile cache: {'hit' if hit else 'miss'} at {self._url}")
 
     def own_directory(self) -> Path:
@@ -71,28 +70,34 @@ class Programs:
     async def _watch(self) -> None:
         host, own = own_host(), self.own_directory()
         compiled = _count(own)
-        if compiled:
-            await self._save(own, compiled)
+        hit = await self._keep(own)
         while True:
-            metrics.counted(host, _count(own))
             if (now := _count(own)) > compiled:
                 logger.warning(f"compile cache: {now - compiled} programs compiled while serving; each made all requests wait")
                 compiled = now
+            metrics.observe(host, now, hit)
             await asyncio.sleep(_LOOK_S)
 
-    async def _save(self, own: Path, compiled: int) -> None:
+    async def _keep(self, own: Path) -> bool | None:
+        """Save the programs unless the bucket has some; whether it had, or None where it cannot be asked."""
         try:
-            if await asyncio.to_thread(self._save_once, own):
-                logger.info(f"compile cache: {compiled} programs saved at {self._url}")
+            saved = await asyncio.to_thread(self._save_once, own)
         except BundleError as error:
             logger.warning(f"compile cache: not saved, the next host compiles again: {error}")
+            return None
+        if saved:
+            logger.info(f"compile cache: {saved} programs saved at {self._url}")
+        return saved is None
 
-    def _save_once(self, own: Path) -> bool:
+    def _save_once(self, own: Path) -> int | None:
+        """How many were saved; None where the bucket has them already."""
         store = Store(self._url)
         if store.manifest() is not None:
-            return False
-        stage(open_source(str(own), None, allow=[_PROGRAM]), store, Progress())
-        return True
+            return None
+        programs = _count(own)
+        if programs:
+            stage(open_source(str(own), None, allow=[_PROGRAM]), store, Progress())
+        return programs
 
 
 def _count(directory: Path) -> int:

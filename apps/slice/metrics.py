@@ -10,8 +10,9 @@ class SliceMetrics:
         self._tags = {"slice": slice_name}
         self._ready = Gauge("slice_hosts_ready", description="Hosts of a replica's slice that answer", tag_keys=("slice",))
         self._wanted = Gauge("slice_hosts_wanted", description="Hosts of a replica's slice when whole", tag_keys=("slice",))
-        self._wanted.set(wanted, self._tags)
+        self._hosts = wanted
 
     def ready(self, hosts: int) -> None:
-        """So many hosts answer now."""
+        """So many hosts answer now. To be said again and again: Ray exports what was set since its last export."""
         self._ready.set(hosts, self._tags)
+        self._wanted.set(self._hosts, self._tags)

@@ -4,9 +4,13 @@ import json
 import os
 import ssl
 import subprocess
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import grpc
+import httpx
 import openai
 
 from apps.settings import cache_root
@@ -100,3 +104,66 @@ class GuardedStack:
         made = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1", *subject]
         subprocess.run([*made, "-keyout", key, "-out", self.certificate], check=True, capture_output=True)
         (self.home / "both.pem").write_text(self.certificate.read_text() + key.read_text())
+
+
+def ask(client: openai.OpenAI, *, stream: bool = False, prompt: str = "Water boils at") -> str:
+    """The model's own text, streamed or not."""
+    done: Any = client.completions.create(model=MODEL, prompt=prompt, max_tokens=8, temperature=0, stream=stream)
+    return "".join(chunk.choices[0].text for chunk in done) if stream else done.choices[0].text
+
+
+def answers(stack: GuardedStack, key: str) -> bool:
+    try:
+        return bool(stack.client(key).models.list().data)
+    except openai.AuthenticationError:
+        return False
+
+
+def bearer(key: str) -> dict[str, str]:
+    return {"authorization": f"Bearer {key}"}
+
+
+def running(stack: GuardedStack) -> float:
+    """Requests in vLLM, by its own metrics."""
+    found = [
+        one
+        for one in ray_metrics(stack)
+        if one.startswith(("ray_vllm_num_requests_running{", "ray_vllm_num_requests_waiting{"))
+    ]
+    assert found
+    return sum(float(line.rpartition(" ")[2]) for line in found)
+
+
+def ray_metrics(stack: GuardedStack) -> list[str]:
+    """What Prometheus would read, some seconds old."""
+    targets_file = Path(stack.record.temp_dir) / "ray" / "prom_metrics_service_discovery.json"
+    addresses = {address for group in json.loads(targets_file.read_text()) for address in group["targets"]}
+    return [line for one in addresses for line in httpx.get(f"http://{one}/metrics", timeout=30).text.splitlines()]
+
+
+def knock(port: int, method: str, metadata: Iterable[tuple[str, str]]) -> bool:
+    """Whether one of Ray's gRPC servers does what it is asked."""
+    with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+        try:
+            channel.unary_unary(method)(b"", timeout=10, metadata=tuple(metadata))
+        except grpc.RpcError as error:
+            return error.code() is not grpc.StatusCode.UNAUTHENTICATED
+    return True
+
+
+def asked_by_page(browser: httpx.Client) -> str:
+    """What the page hears when it loads: the models, which the chat asks of the guarded API with its own key."""
+    load = next(one for one in browser.get("/config").json()["dependencies"] if [None, "load"] in targets(one))
+    join = {"data": [None] * len(load["inputs"]), "fn_index": load["id"], "session_hash": "a1b2c3"}
+    assert browser.post("/gradio_api/queue/join", json=join).status_code == 200
+    told = ""
+    with browser.stream("GET", "/gradio_api/queue/data?session_hash=a1b2c3") as events:
+        for line in events.iter_lines():
+            told += line
+            if "process_completed" in line:
+                break
+    return told
+
+
+def targets(dependency: dict[str, Any]) -> list[list[Any]]:
+    return [[None, event] for _, event in dependency["targets"]]

@@ -1,24 +1,22 @@
 """The guard on the real stack: real vLLM behind HAProxy, keys made and revoked by the command, Ray's doors, HTTPS, the chat."""
 
 import json
-import os
 import socket
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-import grpc
 import httpx
 import openai
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from tests.e2e.guarded import MODEL, GuardedStack
+from tests.e2e.guarded import MODEL, GuardedStack, answers, ask, asked_by_page, bearer, knock, ray_metrics, running
 from tests.guard import hostile
 from tests.guard.served import Keys, wait_for
 
@@ -48,41 +46,6 @@ def stack(keys: Keys) -> Iterator[GuardedStack]:
     wait_for(lambda: not answers(started, keys.texts["revoked"]), 5, "the key to be refused")
     yield started
     started.stop()
-
-
-def ask(client: openai.OpenAI, *, stream: bool = False, prompt: str = "Water boils at") -> str:
-    """The model's own text, streamed or not."""
-    done: Any = client.completions.create(model=MODEL, prompt=prompt, max_tokens=8, temperature=0, stream=stream)
-    return "".join(chunk.choices[0].text for chunk in done) if stream else done.choices[0].text
-
-
-def answers(stack: GuardedStack, key: str) -> bool:
-    try:
-        return bool(stack.client(key).models.list().data)
-    except openai.AuthenticationError:
-        return False
-
-
-def bearer(key: str) -> dict[str, str]:
-    return {"authorization": f"Bearer {key}"}
-
-
-@pytest.mark.skipif(os.environ.get("GUARD") != "full", reason="a stack of its own: GUARD=full")
-def test_the_classic_ingress_has_the_same_guard(keys: Keys, tmp_path: Path) -> None:
-    (tmp_path / keys.path.name).write_text(keys.path.read_text())
-    classic = GuardedStack.start(tmp_path, "--classic")
-    try:
-        for stream in (False, True):
-            assert "100 degrees" in ask(classic.client(keys.texts["alice"]), stream=stream)
-            with pytest.raises(openai.AuthenticationError):
-                ask(classic.client(keys.texts["expired"]), stream=stream)
-        assert httpx.get(f"{classic.url}/docs", headers=bearer(keys.texts["root"])).status_code == 404
-        classic.keys("revoke", "alice")
-        wait_for(lambda: not answers(classic, keys.texts["alice"]), 5, "the key to be refused")
-        (audit,) = classic.serve_logs.glob("guard_audit_*.jsonl")
-        assert '"key":"alice"' in audit.read_text()
-    finally:
-        classic.stop()
 
 
 @pytest.mark.parametrize("stream", [False, True])
@@ -157,24 +120,6 @@ def test_hostile_requests(stack: GuardedStack, keys: Keys) -> None:
     wait_for(lambda: running(stack) == 0, 30, "nothing to be left running")
 
 
-def running(stack: GuardedStack) -> float:
-    """Requests in vLLM, by its own metrics."""
-    found = [
-        one
-        for one in ray_metrics(stack)
-        if one.startswith(("ray_vllm_num_requests_running{", "ray_vllm_num_requests_waiting{"))
-    ]
-    assert found
-    return sum(float(line.rpartition(" ")[2]) for line in found)
-
-
-def ray_metrics(stack: GuardedStack) -> list[str]:
-    """What Prometheus would read, some seconds old."""
-    targets_file = Path(stack.record.temp_dir) / "ray" / "prom_metrics_service_discovery.json"
-    addresses = {address for group in json.loads(targets_file.read_text()) for address in group["targets"]}
-    return [line for one in addresses for line in httpx.get(f"http://{one}/metrics", timeout=30).text.splitlines()]
-
-
 def test_half_requests_and_slow_ones_keep_nobody_out(stack: GuardedStack, keys: Keys) -> None:
     body = json.dumps({"model": MODEL, "prompt": "x", "max_tokens": 1}).encode()
     head = f"POST /v1/completions HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {keys.texts['bob']}\r\n".encode()
@@ -244,16 +189,6 @@ GRPC_DOORS = [
 ]
 
 
-def knock(port: int, method: str, metadata: Iterable[tuple[str, str]]) -> bool:
-    """Whether one of Ray's gRPC servers does what it is asked."""
-    with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
-        try:
-            channel.unary_unary(method)(b"", timeout=10, metadata=tuple(metadata))
-        except grpc.RpcError as error:
-            return error.code() is not grpc.StatusCode.UNAUTHENTICATED
-    return True
-
-
 def test_the_chat_asks_for_a_login_and_shows_nothing_of_its_own_key(stack: GuardedStack, keys: Keys) -> None:
     chat_key = (Path(stack.record.temp_dir) / "chat.key").read_text().strip()
     with httpx.Client(base_url=f"{stack.url}/chat", follow_redirects=True, timeout=60) as browser:
@@ -266,24 +201,6 @@ def test_the_chat_asks_for_a_login_and_shows_nothing_of_its_own_key(stack: Guard
         assert MODEL in told
         for secret in (chat_key, keys.texts["alice"], chat_key.rpartition("_")[2], str(keys.path)):
             assert secret not in told + browser.get("/config").text + browser.get("/").text
-
-
-def asked_by_page(browser: httpx.Client) -> str:
-    """What the page hears when it loads: the models, which the chat asks of the guarded API with its own key."""
-    load = next(one for one in browser.get("/config").json()["dependencies"] if [None, "load"] in targets(one))
-    join = {"data": [None] * len(load["inputs"]), "fn_index": load["id"], "session_hash": "a1b2c3"}
-    assert browser.post("/gradio_api/queue/join", json=join).status_code == 200
-    told = ""
-    with browser.stream("GET", "/gradio_api/queue/data?session_hash=a1b2c3") as events:
-        for line in events.iter_lines():
-            told += line
-            if "process_completed" in line:
-                break
-    return told
-
-
-def targets(dependency: dict[str, Any]) -> list[list[Any]]:
-    return [[None, event] for _, event in dependency["targets"]]
 
 
 def test_the_audit_has_every_request_and_no_text(stack: GuardedStack, keys: Keys) -> None:

@@ -1,10 +1,13 @@
-"""What the guard logs, whether or not Ray has set up its loggers in this process (they keep records from pytest)."""
+"""Keys and a guarded server; its log, whether or not Ray has set up its loggers here (they keep records from pytest)."""
 
 import io
 import logging
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
+
+from tests.guard.served import Keys, Served, served
 
 
 @pytest.fixture
@@ -15,3 +18,19 @@ def log() -> Iterator[io.StringIO]:
     logger.addHandler(handler)
     yield text
     logger.removeHandler(handler)
+
+
+@pytest.fixture
+def keys(tmp_path: Path) -> Keys:
+    found = Keys(tmp_path / "keys.json")
+    found.make("alice")
+    found.make_expired("old")
+    found.make("off", disabled=True)
+    found.make("root", admin=True)
+    return found
+
+
+@pytest.fixture
+def server(keys: Keys, tmp_path: Path) -> Iterator[Served]:
+    with served(keys, tmp_path) as found:
+        yield found

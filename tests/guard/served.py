@@ -1,6 +1,7 @@
 """The guard in front of the simulated engine, on a real socket of loopback: no Ray, up in milliseconds."""
 
 import asyncio
+import json
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -10,6 +11,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import httpx
 import openai
 import uvicorn
 
@@ -20,6 +22,7 @@ from apps.guard.middleware import Guard
 from apps.guard.settings import GuardArgs, ReplicaGuard
 
 MODEL = "google/gemma-4-31B-it"
+HELLO: Any = [{"role": "user", "content": "Hello there"}]
 LLM_CONFIG: dict[str, Any] = {
     "model_loading_config": {"model_id": MODEL},
     "accelerator_type": "TPU-V6E",
@@ -107,3 +110,22 @@ def wait_for(condition: Callable[[], object], seconds: float, what: str) -> None
     while not condition():
         assert time.monotonic() < deadline, f"not within {seconds} s: {what}"
         time.sleep(0.02)
+
+
+def ask(client: openai.OpenAI, *, stream: bool = False, **more: Any) -> Any:
+    body: dict[str, Any] = {"model": MODEL, "messages": HELLO, "max_tokens": 6, "extra_body": {"ignore_eos": True}} | more
+    return client.chat.completions.create(**body, stream=stream)
+
+
+def post(server: Served, key: str | None, body: Any, path: str = "/v1/completions", **headers: str) -> httpx.Response:
+    auth = {"authorization": f"Bearer {key}"} if key else {}
+    content = body if isinstance(body, bytes) else json.dumps(body).encode()
+    return httpx.post(
+        server.url + path, content=content, headers={"content-type": "application/json", **auth, **headers}, timeout=30
+    )
+
+
+def events(text: str) -> list[dict[str, Any]]:
+    lines = [line.removeprefix("data: ") for line in text.splitlines() if line]
+    assert lines[-1] == "[DONE]"
+    return [json.loads(line) for line in lines[:-1]]

@@ -1,11 +1,13 @@
 """The simulated engine with or without the guard, on a socket, and a stopwatch around the guard: what benchmarks.guard asks.
 
-python -m benchmarks.guard_server PORT EFFICIENCY    the guard is on where its settings are in the environment, as in a replica
+python -m benchmarks.guard.server PORT EFFICIENCY    the guard is on where its settings are in the environment, as in a replica
 """
 
 import asyncio
+import math
 import sys
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import uvicorn
@@ -16,7 +18,6 @@ from apps.engine.sim.engine import Simulation
 from apps.engine.sim.server import build_server
 from apps.guard.middleware import Guard
 from apps.settings import guard_settings
-from benchmarks.streaming import percentile
 
 MODEL = "google/gemma-4-31B-it"
 CONFIG: dict[str, Any] = {
@@ -26,6 +27,11 @@ CONFIG: dict[str, Any] = {
     "engine_kwargs": {"tensor_parallel_size": 16, "max_model_len": 4096, "max_num_seqs": 512, "max_num_batched_tokens": 8192},
 }
 TIMES = "/stopwatch"
+
+
+def percentile(values: Sequence[float], percent: float) -> float:
+    """Nearest-rank percentile of a non-empty list."""
+    return sorted(values)[max(math.ceil(len(values) * percent / 100), 1) - 1]
 
 
 class Stopwatch:

@@ -12,69 +12,31 @@ import argparse
 import asyncio
 import json
 import os
-import random
+import signal
 import statistics
-import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import aiohttp
-import psutil
-
 from apps.errors import BundleError
-from apps.settings import GUARD_VARIABLE, inherited_environment
-from benchmarks.bare import ROOT, Server, bare_server, pause, served_llm_config, wait_for_health
-from benchmarks.guard_cost import open_settings, own_cost
-from benchmarks.guard_server import MODEL, TIMES
-from benchmarks.streaming import percentile, prompts
+from apps.settings import GUARD_VARIABLE
+from benchmarks.bare import bare_vllm, pause, running
+from benchmarks.guard.cost import open_settings, own_cost
+from benchmarks.guard.load import Contender, Figures, Load, run
+from benchmarks.guard.server import MODEL
+from benchmarks.overhead.servers import llm_config_for
 from runtime_env.local.preflight import free_ports
 
 _FULL_SPEED, _PACED = 1.0, 0.02  # shares of the roofline's speed: tokens at once, and every 100 ms or so
-_PROMPT_WORDS = 48
-
-
-@dataclass(frozen=True)
-class Load:
-    """So many streams at once, each client asking again as soon as its answer has ended."""
-
-    name: str
-    streams: int
-    requests: int
-    max_tokens: int
-    """On average: half as much to half as much again, so that streams do not begin and end all together."""
-    ramp_s: float = 0.0
-    """Over which the clients begin."""
-
-
-@dataclass(frozen=True)
-class Figures:
-    """Of one load: as a client sees it, and the time in the guard as the server does (None without, or for vLLM)."""
-
-    ttft_p50_ms: float
-    ttft_p99_ms: float
-    output_tok_per_s: float
-    in_guard_p50_ms: float | None = None
-    in_guard_p99_ms: float | None = None
-
-
-@dataclass(frozen=True)
-class Contender:
-    """A server, and what it takes to keep it still while the other is measured."""
-
-    server: Server
-    model: str
-    processes: Sequence[psutil.Process]
-    guarded: bool
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(argv)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the servers end too
     with tempfile.TemporaryDirectory() as directory:
         try:
             key, settings = open_settings(Path(directory))
@@ -127,7 +89,7 @@ def _compare(load: Load, contenders: Sequence[Contender], key: str, rounds: int)
         for one in contenders if number % 2 else reversed(contenders):
             for other in contenders:
                 pause(other.processes, other is not one)
-            figures = asyncio.run(_run(load, one, key, seed=number + 1))
+            figures = asyncio.run(run(load, one, key, seed=number + 1))
             if number >= 0:
                 found[one.guarded].append(figures)
     for one in contenders:
@@ -137,6 +99,7 @@ def _compare(load: Load, contenders: Sequence[Contender], key: str, rounds: int)
         "ttft_added_p50_ms": _median(found[True], "ttft_p50_ms") - _median(found[False], "ttft_p50_ms"),
         "ttft_added_p99_ms": _median(found[True], "ttft_p99_ms") - _median(found[False], "ttft_p99_ms"),
         "in_guard_p99_ms": _median(found[True], "in_guard_p99_ms"),
+        "cpu_ratio": _median(found[False], "cpu_us_per_token") / _median(found[True], "cpu_us_per_token"),
         "throughput_ratio": _median(found[True], "output_tok_per_s") / _median(found[False], "output_tok_per_s"),
         "without": [asdict(one) for one in found[False]],
         "with": [asdict(one) for one in found[True]],
@@ -148,69 +111,19 @@ def _median(figures: Sequence[Figures], name: str) -> Any:
     return None if None in values else statistics.median(values)
 
 
-async def _run(load: Load, contender: Contender, key: str, seed: int) -> Figures:
-    draw = random.Random(seed)  # noqa: S311 - the same for both servers
-    lengths = [draw.randint(load.max_tokens // 2, load.max_tokens * 3 // 2) for _ in range(load.requests)]
-    waiting = list(zip(prompts(load.requests, _PROMPT_WORDS, seed), lengths, strict=True))
-    ttft_s: list[float] = []
-
-    async def client(http: aiohttp.ClientSession, begins_s: float) -> None:
-        await asyncio.sleep(begins_s)
-        while waiting:
-            ttft_s.append(await _stream(http, contender, *waiting.pop()))
-
-    connector = aiohttp.TCPConnector(limit=0)
-    headers = {"authorization": f"Bearer {key}"}
-    async with aiohttp.ClientSession(connector=connector, headers=headers, read_bufsize=2**20) as http:
-        start = time.perf_counter()
-        await asyncio.gather(*(client(http, load.ramp_s * number / load.streams) for number in range(load.streams)))
-        elapsed_s = time.perf_counter() - start
-        inside = await _stopwatch(http, contender)
-    return Figures(1000 * statistics.median(ttft_s), 1000 * percentile(ttft_s, 99), sum(lengths) / elapsed_s, *inside)
-
-
-async def _stream(http: aiohttp.ClientSession, contender: Contender, prompt: str, max_tokens: int) -> float:
-    """Seconds to the first token. Chunks are only counted: whoever measures must not be what is measured."""
-    body = {"model": contender.model, "prompt": prompt, "max_tokens": max_tokens, "ignore_eos": True, "stream": True}
-    start, first, ended = time.perf_counter(), None, b""
-    async with http.post(f"{contender.server.api_url}/completions", json=body) as answer:
-        answer.raise_for_status()
-        async for part in answer.content.iter_any():
-            first = first or time.perf_counter()
-            ended = part
-    if first is None or not ended.endswith(b"[DONE]\n\n"):
-        raise BundleError(f"{contender.server.name}: a stream broke off")
-    return first - start
-
-
-async def _stopwatch(http: aiohttp.ClientSession, contender: Contender) -> tuple[float, float] | tuple[None, None]:
-    if not contender.guarded or contender.model != MODEL:
-        return None, None
-    async with http.get(contender.server.api_url.removesuffix("/v1") + TIMES) as answer:
-        found = await answer.json()
-    return found["p50_ms"], found["p99_ms"]
-
-
 @contextmanager
 def _simulated(efficiency: float, environment: dict[str, str]) -> Iterator[Contender]:
     (port,) = free_ports(1)
-    command = [sys.executable, "-m", "benchmarks.guard_server", str(port), str(efficiency)]
-    process = subprocess.Popen(command, cwd=ROOT, env={**inherited_environment(), **environment})
-    try:
-        wait_for_health(f"http://127.0.0.1:{port}/health", process)
-        yield Contender(
-            Server("simulated", f"http://127.0.0.1:{port}/v1"), MODEL, [psutil.Process(process.pid)], bool(environment)
-        )
-    finally:
-        process.kill()
-        process.wait()
+    command = [sys.executable, "-m", "benchmarks.guard.server", str(port), str(efficiency)]
+    with running(command, port, environment) as (server, processes):
+        yield Contender(server, MODEL, processes, bool(environment))
 
 
 @contextmanager
 def _vllm(environment: dict[str, str]) -> Iterator[Contender]:
-    config = served_llm_config()
+    config = llm_config_for("cpu")
     middleware = ["--middleware", "apps.guard.Guard"] if environment else []
-    with bare_server(config, middleware, environment) as (server, processes):
+    with bare_vllm(config, middleware, environment) as (server, processes):
         yield Contender(server, config["model_loading_config"]["model_id"], processes, bool(environment))
 
 
@@ -219,7 +132,18 @@ def _print_table(rows: Sequence[dict[str, Any]], cost: dict[str, float], rounds:
     from rich.table import Table
 
     table = Table(title=f"{os.cpu_count()} cores, medians of {rounds} rounds")
-    for column in ("load", "streams", "guard", "TTFT p50 ms", "TTFT p99 ms", "in guard p99 ms", "output tok/s", "ratio"):
+    for column in (
+        "load",
+        "streams",
+        "guard",
+        "TTFT p50 ms",
+        "TTFT p99 ms",
+        "in guard p99 ms",
+        "output tok/s",
+        "ratio",
+        "CPU us/token",
+        "ratio",
+    ):
         table.add_column(column, justify="right")
     for row in rows:
         for guard in ("without", "with"):
@@ -227,9 +151,10 @@ def _print_table(rows: Sequence[dict[str, Any]], cost: dict[str, float], rounds:
             inside = _median(figures, "in_guard_p99_ms")
             cells = [f"{_median(figures, name):.1f}" for name in ("ttft_p50_ms", "ttft_p99_ms")]
             cells += [f"{inside:.2f}" if inside is not None else "", f"{_median(figures, 'output_tok_per_s'):.0f}"]
-            ratio = f"{row['throughput_ratio']:.3f}" if guard == "with" else ""
-            table.add_row(row["load"]["name"], str(row["load"]["streams"]), guard, *cells, ratio)
-    console = Console(width=120)
+            ratios = [f"{row[name]:.3f}" if guard == "with" else "" for name in ("throughput_ratio", "cpu_ratio")]
+            cells += [ratios[0], f"{_median(figures, 'cpu_us_per_token'):.1f}", ratios[1]]
+            table.add_row(row["load"]["name"], str(row["load"]["streams"]), guard, *cells)
+    console = Console(width=140)
     console.print(table)
     console.print(f"The guard itself: {cost['request_us']:.0f} us for a request, {cost['token_us']:.2f} us for a token")
 

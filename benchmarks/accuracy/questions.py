@@ -1,0 +1,85 @@
+"""Seeded questions with one right answer each, where no data set can be had: skills that careless quantising spoils."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from random import Random
+
+_SHOTS = 4  # solved examples before each question, so that a base model knows what is wanted
+_NOUNS = "apple river stone candle window garden silver monkey pencil bridge cotton yellow dragon engine island"
+_PLACES = (
+    "France:Paris Germany:Berlin Italy:Rome Spain:Madrid Portugal:Lisbon Austria:Vienna Poland:Warsaw Greece:Athens "
+    "Norway:Oslo Sweden:Stockholm Finland:Helsinki Denmark:Copenhagen Ireland:Dublin Hungary:Budapest Japan:Tokyo "
+    "China:Beijing Thailand:Bangkok Vietnam:Hanoi Egypt:Cairo Kenya:Nairobi Peru:Lima Chile:Santiago Cuba:Havana "
+    "Canada:Ottawa Russia:Moscow Turkey:Ankara Iran:Tehran Iraq:Baghdad Nepal:Kathmandu Belgium:Brussels"
+)
+_WORDS = _NOUNS.split()
+_CAPITALS = dict(pair.split(":") for pair in _PLACES.split())
+
+
+@dataclass(frozen=True)
+class Question:
+    """`prompt` ends where the answer begins."""
+
+    family: str
+    prompt: str
+    answer: str
+
+
+def questions(count: int, seed: int) -> list[Question]:
+    """The same for the same seed; families take turns."""
+    random = Random(seed)  # noqa: S311 - not for secrets
+    families = list(_FAMILIES)
+    return [_question(families[number % len(families)], random) for number in range(count)]
+
+
+def is_right(question: Question, text: str) -> bool:
+    """Whether the first line of a text is the answer, whatever its case and full stop."""
+    lines = text.strip().splitlines()
+    return bool(lines) and lines[0].strip().rstrip(".").casefold() == question.answer.casefold()
+
+
+def _question(family: str, random: Random) -> Question:
+    make = _FAMILIES[family]
+    asked, answer = make(random)
+    shots: dict[str, str] = {}
+    while len(shots) < _SHOTS:
+        shot, solved = make(random)
+        if shot != asked:
+            shots[shot] = solved
+    lines = [f"Q: {shot}\nA: {solved}\n\n" for shot, solved in shots.items()]
+    return Question(family, f"{''.join(lines)}Q: {asked}\nA:", answer)
+
+
+def _addition(random: Random) -> tuple[str, str]:
+    one, two = random.randint(10, 499), random.randint(10, 499)
+    return f"What is {one} + {two}?", str(one + two)
+
+
+def _sequence(random: Random) -> tuple[str, str]:
+    start, step = random.randint(1, 60), random.randint(2, 12)
+    shown = ", ".join(str(start + step * number) for number in range(4))
+    return f"Which number comes next: {shown}?", str(start + 4 * step)
+
+
+def _copying(random: Random) -> tuple[str, str]:
+    words = " ".join(random.sample(_WORDS, 5))
+    return f"Repeat these words: {words}", words
+
+
+def _largest(random: Random) -> tuple[str, str]:
+    numbers = random.sample(range(1, 999), 4)
+    return f"Which number is the largest: {', '.join(map(str, numbers))}?", str(max(numbers))
+
+
+def _capital(random: Random) -> tuple[str, str]:
+    country = random.choice(list(_CAPITALS))
+    return f"What is the capital of {country}?", _CAPITALS[country]
+
+
+_FAMILIES: dict[str, Callable[[Random], tuple[str, str]]] = {
+    "addition": _addition,
+    "sequence": _sequence,
+    "copying": _copying,
+    "largest": _largest,
+    "capital": _capital,
+}

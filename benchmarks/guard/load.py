@@ -1,0 +1,111 @@
+"""So many streams at once against one server, and what its clients and its processor saw of it."""
+
+import asyncio
+import random
+import statistics
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import aiohttp
+import psutil
+
+from apps.errors import BundleError
+from benchmarks.bare import Server
+from benchmarks.guard.server import MODEL, TIMES, percentile
+
+_PROMPT_WORDS = 48
+_WORDS = ("water", "stone", "river", "light", "engine", "copper", "winter", "garden", "letter", "window", "market", "bridge")
+
+
+@dataclass(frozen=True)
+class Load:
+    """So many streams at once, each client asking again as soon as its answer has ended."""
+
+    name: str
+    streams: int
+    requests: int
+    max_tokens: int
+    """On average: half as much to half as much again, so that streams do not begin and end all together."""
+    ramp_s: float = 0.0
+    """Over which the clients begin."""
+
+
+@dataclass(frozen=True)
+class Figures:
+    """Of one load: as a client sees it, and the time in the guard as the server does (None without, or for vLLM)."""
+
+    ttft_p50_ms: float
+    ttft_p99_ms: float
+    output_tok_per_s: float
+    cpu_us_per_token: float
+    """Of all the server's processes: what else runs on the machine hardly changes it."""
+    in_guard_p50_ms: float | None = None
+    in_guard_p99_ms: float | None = None
+
+
+@dataclass(frozen=True)
+class Contender:
+    """A server, and what it takes to keep it still while the other is measured."""
+
+    server: Server
+    model: str
+    processes: Sequence[psutil.Process]
+    guarded: bool
+
+
+async def run(load: Load, contender: Contender, key: str, seed: int) -> Figures:
+    """One turn of a server. Raises `BundleError` or aiohttp's errors where a stream breaks off."""
+    draw = random.Random(seed)  # noqa: S311 - the same for both servers
+    lengths = [draw.randint(load.max_tokens // 2, load.max_tokens * 3 // 2) for _ in range(load.requests)]
+    prompts = [f"{seed} {number} " + " ".join(draw.choices(_WORDS, k=_PROMPT_WORDS)) for number in range(load.requests)]
+    waiting = list(zip(prompts, lengths, strict=True))
+    ttft_s: list[float] = []
+
+    async def client(http: aiohttp.ClientSession, begins_s: float) -> None:
+        await asyncio.sleep(begins_s)
+        while waiting:
+            ttft_s.append(await _stream(http, contender, *waiting.pop()))
+
+    cpu_s = _cpu_s(contender)
+    connector = aiohttp.TCPConnector(limit=0)
+    headers = {"authorization": f"Bearer {key}"}
+    async with aiohttp.ClientSession(connector=connector, headers=headers, read_bufsize=2**20) as http:
+        start = time.perf_counter()
+        await asyncio.gather(*(client(http, load.ramp_s * number / load.streams) for number in range(load.streams)))
+        elapsed_s, cpu_s = time.perf_counter() - start, _cpu_s(contender) - cpu_s
+        inside = await _stopwatch(http, contender)
+    return Figures(
+        1000 * statistics.median(ttft_s),
+        1000 * percentile(ttft_s, 99),
+        sum(lengths) / elapsed_s,
+        1e6 * cpu_s / sum(lengths),
+        *inside,
+    )
+
+
+def _cpu_s(contender: Contender) -> float:
+    times = [process.cpu_times() for process in contender.processes]
+    return sum(one.user + one.system for one in times)
+
+
+async def _stream(http: aiohttp.ClientSession, contender: Contender, prompt: str, max_tokens: int) -> float:
+    """Seconds to the first token. Chunks are only counted: whoever measures must not be what is measured."""
+    body = {"model": contender.model, "prompt": prompt, "max_tokens": max_tokens, "ignore_eos": True, "stream": True}
+    start, first, ended = time.perf_counter(), None, b""
+    async with http.post(f"{contender.server.url}/v1/completions", json=body) as answer:
+        answer.raise_for_status()
+        async for part in answer.content.iter_any():
+            first = first or time.perf_counter()
+            ended = part
+    if first is None or not ended.endswith(b"[DONE]\n\n"):
+        raise BundleError(f"{contender.server.name}: a stream broke off")
+    return first - start
+
+
+async def _stopwatch(http: aiohttp.ClientSession, contender: Contender) -> tuple[float, float] | tuple[None, None]:
+    if not contender.guarded or contender.model != MODEL:
+        return None, None
+    async with http.get(contender.server.url + TIMES) as answer:
+        found = await answer.json()
+    return found["p50_ms"], found["p99_ms"]

@@ -1,0 +1,1 @@
+"""One page from results of benchmarks.serving: `python -m benchmarks.report --help`."""

@@ -1,0 +1,172 @@
+"""The HTTP client of the load: raw asyncio connections with keep-alive, one request at a time on each, streams parsed in place.
+
+General clients take 30 to 200 microseconds for each event of a stream; at 1,000 streams a core is then the limit before the
+server is (docs/benchmarks.md has the figures).
+"""
+
+import asyncio
+import ssl
+from collections.abc import Callable
+from dataclasses import dataclass
+from time import perf_counter
+from typing import Any
+from urllib.parse import urlsplit
+
+import httptools
+import msgspec
+
+from benchmarks.serving.answer import Answer, Asked
+from benchmarks.serving.events import EventReader
+
+_IDLE_S = 2.0  # shorter than any server's own limit (uvicorn: 5 s), so that none closes a connection under a new request
+_DETAIL = 300
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """Where requests go."""
+
+    host: str
+    port: int
+    tls: bool
+    head: bytes
+    """Of each request, up to the value of content-length."""
+
+    @classmethod
+    def of(cls, url: str, path: str, api_key: str | None) -> "Endpoint":
+        """From a server's address such as `http://127.0.0.1:8000` and a path such as `/v1/completions`."""
+        parts = urlsplit(url)
+        port = parts.port or (443 if parts.scheme == "https" else 80)
+        lines = [f"POST {parts.path.rstrip('/')}{path} HTTP/1.1", f"host: {parts.netloc}", "content-type: application/json"]
+        lines += ["accept: text/event-stream"] + ([f"authorization: Bearer {api_key}"] if api_key else [])
+        head = "\r\n".join([*lines, "content-length: "]).encode()
+        return cls(parts.hostname or "", port, parts.scheme == "https", head)
+
+
+class Client:
+    """Keeps connections to one endpoint. `opened` counts those made."""
+
+    def __init__(self, endpoint: Endpoint, *, timeout_s: float) -> None:
+        self._endpoint, self._timeout_s = endpoint, timeout_s
+        self._tls = ssl.create_default_context() if endpoint.tls else None
+        self._idle: list[_Connection] = []
+        self.opened = 0
+
+    async def ask(self, asked: Asked, intended: float, *, keep_text: bool = False) -> Answer:
+        """Send one request and follow its stream to the end. Never raises for what the server or the network does."""
+        answer = Answer(asked, intended)
+        loop = asyncio.get_running_loop()
+        try:
+            connection = self._kept()
+            if connection is None:
+                connection = await asyncio.wait_for(self._open(), self._timeout_s)
+        except (OSError, TimeoutError) as error:
+            answer.error = f"no connection: {type(error).__name__}"
+            return answer
+        done: asyncio.Future[None] = loop.create_future()
+        connection.begin(answer, keep_text, done)
+        deadline = loop.call_later(self._timeout_s, connection.fail, "timeout")
+        try:
+            await done
+        finally:
+            deadline.cancel()
+            if connection.reusable:
+                connection.idle_since = perf_counter()
+                self._idle.append(connection)
+            else:
+                connection.transport.abort()
+        return answer
+
+    def close(self) -> None:
+        for connection in self._idle:
+            connection.transport.close()
+        self._idle.clear()
+
+    def _kept(self) -> "_Connection | None":
+        oldest = perf_counter() - _IDLE_S
+        while self._idle:
+            connection = self._idle.pop()
+            if not connection.transport.is_closing() and connection.idle_since > oldest:
+                return connection
+            connection.transport.close()
+        return None
+
+    async def _open(self) -> "_Connection":
+        self.opened += 1
+        loop, end = asyncio.get_running_loop(), self._endpoint
+        make: Callable[[], _Connection] = lambda: _Connection(end.head)  # noqa: E731
+        _, connection = await loop.create_connection(make, end.host, end.port, ssl=self._tls)
+        return connection
+
+
+class _Connection(asyncio.Protocol):
+    def __init__(self, head: bytes) -> None:
+        self._head = head
+        self.transport: Any = None
+        self.reusable = False
+        self.idle_since = 0.0
+        self._answer: Answer | None = None
+
+    def begin(self, answer: Answer, keep_text: bool, done: "asyncio.Future[None]") -> None:
+        """Write the request and take what comes as its answer; `done` is set at the end of it, good or bad."""
+        self._answer, self._keep_text, self._done = answer, keep_text, done
+        self._parser = httptools.HttpResponseParser(self)
+        self._reader = EventReader(answer, keep_text=keep_text)
+        self._status, self.reusable = 0, False
+        body = answer.asked.body
+        answer.sent = perf_counter()
+        self.transport.write(b"%b%d\r\n\r\n%b" % (self._head, len(body), body))
+
+    def fail(self, kind: str) -> None:
+        if self._answer is not None:
+            self._end(kind)
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = transport
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self._answer is not None and not self._answer.whole:
+            self.fail(f"connection lost: {type(exc).__name__}" if exc else "connection lost")
+        elif self._answer is not None:
+            self._end(None)
+
+    def data_received(self, data: bytes) -> None:
+        if self._answer is None:
+            return
+        self._now = perf_counter()
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserError as error:
+            # httptools wraps what a callback raised
+            malformed = isinstance(error.__context__, msgspec.DecodeError)
+            self.fail("malformed event" if malformed else "malformed HTTP")
+
+    def on_headers_complete(self) -> None:
+        self._status = self._parser.get_status_code()
+
+    def on_body(self, body: bytes) -> None:
+        if self._answer is None:
+            return
+        if self._status == 200:
+            self._reader.feed(body, self._now)
+        elif len(self._answer.detail) < _DETAIL:
+            self._answer.detail += body[:_DETAIL].decode(errors="replace")
+
+    def on_message_complete(self) -> None:
+        self.reusable = self._parser.should_keep_alive()
+        assert self._answer is not None
+        if self._status != 200:
+            self._end(f"HTTP {self._status}")
+        elif self._answer.error:
+            self._end(self._answer.error)
+        else:
+            self._end(None if self._answer.whole else "stream without its end")
+
+    def _end(self, error: str | None) -> None:
+        assert self._answer is not None
+        self._answer.error = error
+        self._answer.text = self._reader.text
+        self._answer = None
+        self.reusable = self.reusable and error in (None, f"HTTP {self._status}")
+        if not self._done.done():
+            self._done.set_result(None)

@@ -1,0 +1,84 @@
+"""Prompts from a file: ShareGPT's form (a JSON list of conversations) or JSONL. Lengths are counted before the test begins."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from apps.errors import UserError
+from benchmarks.serving.words import Tokenizer
+
+_ROLES = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant", "system": "system"}
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What is asked in one request, and how many tokens are wanted for an answer."""
+
+    messages: list[dict[str, str]]
+    prompt_tokens: int
+    output_tokens: int
+
+
+def read_dataset(path: Path, tokenizer: Tokenizer, output_tokens: int, most: int) -> list[Entry]:
+    """The first `most` usable entries of a file.
+
+    ShareGPT: an object has `conversations`, a list of {from, value}; the first human turn (after a system turn) is asked, and
+    as many tokens are wanted as the answer beside it has. JSONL: `prompt` or `messages`, and `max_tokens` or `output_tokens`
+    if `output_tokens` here is not right for it.
+
+    Raises:
+        UserError: the file cannot be read, or nothing in it can be used; with the line or the number of the entry.
+    """
+    try:
+        text = path.read_text()
+        records = json.loads(text) if text.lstrip().startswith("[") else list(_lines(path, text))
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise UserError(f"--dataset {path}: {error}") from error
+    found: list[Entry] = []
+    for number, record in enumerate(records, 1):
+        if len(found) == most:
+            break
+        if entry := _entry(f"{path}, entry {number}", record, tokenizer, output_tokens):
+            found.append(entry)
+    if not found:
+        raise UserError(f"--dataset {path}: no entry with a human turn, a prompt or messages in it")
+    return found
+
+
+def _lines(path: Path, text: str) -> Iterator[Any]:
+    for number, line in enumerate(text.split("\n"), 1):
+        if line.strip():
+            try:
+                yield json.loads(line)
+            except json.JSONDecodeError as error:
+                raise UserError(f"{path}:{number}: {error}") from error
+
+
+def _entry(where: str, record: Any, tokenizer: Tokenizer, output_tokens: int) -> Entry | None:
+    try:
+        if "conversations" in record:
+            messages, answer = _sharegpt(record["conversations"])
+            wanted = tokenizer.count(answer) if answer else output_tokens
+        else:
+            messages = record.get("messages") or [{"role": "user", "content": record["prompt"]}]
+            wanted = int(record.get("max_tokens") or record.get("output_tokens") or output_tokens)
+        if not messages or not all(isinstance(message["content"], str) for message in messages):
+            return None
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        raise UserError(f"{where}: give conversations, messages or prompt ({type(error).__name__}: {error})") from error
+    return Entry(messages, sum(tokenizer.count(message["content"]) for message in messages), max(1, wanted))
+
+
+def _sharegpt(turns: list[dict[str, str]]) -> tuple[list[dict[str, str]], str]:
+    """Messages up to the first human turn, and the answer to it; no messages where no human speaks."""
+    messages = []
+    for number, turn in enumerate(turns):
+        role = _ROLES.get(turn["from"])
+        if role in ("system", "user"):
+            messages.append({"role": role, "content": turn["value"]})
+        if role == "user":
+            answer = turns[number + 1]["value"] if number + 1 < len(turns) else ""
+            return messages, answer
+    return [], ""

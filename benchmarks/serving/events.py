@@ -1,0 +1,109 @@
+"""Server-sent events of OpenAI's streams, parsed as they come in. The hot path of the client: no copies, no callbacks.
+
+A token is in an event whose choice has text, reasoning or a tool call; the role that opens a chat, the finish reason and the
+usage have none.
+"""
+
+from typing import Any
+
+import msgspec
+
+from benchmarks.serving.answer import Answer, Usage
+
+
+class _Delta(msgspec.Struct):
+    content: str | None = None
+    reasoning_content: str | None = None
+    reasoning: str | None = None
+    tool_calls: Any = None
+
+
+class _Choice(msgspec.Struct):
+    delta: _Delta | None = None
+    text: str | None = None
+    finish_reason: str | None = None
+
+
+class _Details(msgspec.Struct):
+    cached_tokens: int | None = None
+
+
+class _Usage(msgspec.Struct):
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    prompt_tokens_details: _Details | None = None
+
+
+class _Chunk(msgspec.Struct):
+    choices: list[_Choice] = []
+    usage: _Usage | None = None
+    error: Any = None
+
+
+_decode = msgspec.json.Decoder(_Chunk).decode
+
+
+class EventReader:
+    """Feeds pieces of a body into an answer, wherever they were cut."""
+
+    __slots__ = ("_answer", "_keep_text", "_rest", "_texts")
+
+    def __init__(self, answer: Answer, *, keep_text: bool) -> None:
+        self._answer, self._keep_text = answer, keep_text
+        self._rest = b""
+        self._texts: list[str] = []
+
+    def feed(self, body: bytes, now: float) -> None:
+        """Take a piece that came at `now`. Raises `msgspec.DecodeError` if an event is no JSON of the API's form."""
+        if self._rest:
+            body = self._rest + body
+        if b"\r" in body:
+            body = body.replace(b"\r\n", b"\n")
+        *events, self._rest = body.split(b"\n\n")
+        for event in events:
+            if event.startswith(b"data: "):
+                self._take(event[6:], now)
+            else:
+                self._take_unusual(event, now)
+
+    @property
+    def text(self) -> str:
+        return "".join(self._texts)
+
+    def _take_unusual(self, event: bytes, now: float) -> None:
+        """Comments, named events, and no blank after the colon: allowed by the standard, and rare."""
+        for line in event.split(b"\n"):
+            if line.startswith(b"data:"):
+                self._take(line[5:].strip(), now)
+
+    def _take(self, data: bytes, now: float) -> None:
+        answer = self._answer
+        if data == b"[DONE]":
+            answer.whole = True
+            return
+        chunk = _decode(data)
+        if chunk.choices:
+            self._take_choice(chunk.choices[0], now)
+        if chunk.usage:
+            self._take_usage(chunk.usage)
+        if chunk.error is not None:
+            answer.error = "error in the stream"
+
+    def _take_choice(self, choice: _Choice, now: float) -> None:
+        answer, delta = self._answer, choice.delta
+        text = choice.text if delta is None else delta.content or delta.reasoning_content or delta.reasoning
+        if text or (delta is not None and delta.tool_calls):
+            if answer.last is None:
+                answer.first = now
+            else:
+                answer.gaps.append(now - answer.last)
+            answer.last = now
+            answer.events += 1
+            if self._keep_text and text:
+                self._texts.append(text)
+        if choice.finish_reason:
+            answer.finish_reason = choice.finish_reason
+
+    def _take_usage(self, usage: _Usage) -> None:
+        details = usage.prompt_tokens_details
+        self._answer.usage = Usage(usage.prompt_tokens, usage.completion_tokens, details.cached_tokens if details else None)

@@ -1,0 +1,59 @@
+"""Starts servers whose timing is known (see known_server), for tests that must recover it."""
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Seconds, and which requests (every so-manieth one, 0 for none) go wrong and how."""
+
+    ttft: float = 0.1
+    tpot: float = 0.01
+    error_every: int = 0
+    """Answered with status 503."""
+    drop_every: int = 0
+    """The connection breaks after half of the tokens."""
+    stall_every: int = 0
+    stall: float = 0.0
+    """Half of the tokens come `stall` seconds late."""
+    miscount_every: int = 0
+    """The usage says one token less than came."""
+    tokens_per_event: int = 1
+    text: str = "word "
+
+
+@dataclass(frozen=True)
+class Running:
+    """A server in a process of its own."""
+
+    url: str
+    pid: int
+
+    def stats(self) -> dict[str, Any]:
+        """What it did since the last call."""
+        return dict(httpx.get(f"{self.url}/stats").json())
+
+
+@contextmanager
+def running(timing: Timing) -> Iterator[Running]:
+    """The server for the block's time."""
+    command = [sys.executable, "-m", "tests.benchmarks.known_server"]
+    for name, value in asdict(timing).items():
+        command += [f"--{name.replace('_', '-')}", str(value)]
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    try:
+        assert process.stdout
+        yield Running(f"http://127.0.0.1:{int(process.stdout.readline())}", process.pid)
+    finally:
+        process.terminate()
+        process.wait(10)

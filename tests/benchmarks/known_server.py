@@ -1,0 +1,225 @@
+"""A raw asyncio server of OpenAI streams whose timing is set and whose faults are asked for: what a load test must recover.
+
+    python -m tests.benchmarks.known_server --ttft 0.2 --tpot 0.02      prints its port
+
+It writes whole steps: all streams whose next token is due in one millisecond get it in one pass over them. `GET /stats` says
+when it really sent what, by its own clock: a busy machine makes that late too, and a client can be compared with it.
+"""
+
+import argparse
+import asyncio
+import json
+import time
+from collections import Counter, defaultdict
+from dataclasses import fields
+from typing import Any
+
+import httptools
+import uvloop
+
+from tests.benchmarks.known import Timing
+
+_TICK_S = 0.001
+
+
+class Stream:
+    """One answer on its way."""
+
+    def __init__(self, connection: "Connection", number: int, body: dict[str, Any], chat: bool) -> None:
+        self.connection, self.number = connection, number
+        self.left: int = body.get("max_tokens") or body.get("max_completion_tokens") or 16
+        self.asked, self.chat = self.left, chat
+        self.prompt = len(str(body.get("prompt") or body.get("messages")).split())
+        self.model = body["model"]
+        self.due = self.arrived = self.first = 0.0
+
+
+class KnownServer:
+    """Keeps all streams by the tick in which their next token is due."""
+
+    def __init__(self, timing: Timing) -> None:
+        self.timing = timing
+        self.due: defaultdict[int, list[Stream]] = defaultdict(list)
+        self.tokens = self.most = self.now = self.number = 0
+        self.next_tick = int(time.perf_counter() / _TICK_S)
+        self.ttft_s: list[float] = []
+        self.tpot_s: list[float] = []
+        self.lag_s: list[float] = []
+        self.began = self.ended = 0.0
+        self.faults: Counter[str] = Counter()
+        self._frames: dict[bool, bytes] = {chat: _frame(_event(chat, timing.text)) for chat in (False, True)}
+
+    async def run(self) -> None:
+        """Write what is due, every millisecond."""
+        while True:
+            now = int(time.perf_counter() / _TICK_S)
+            while self.next_tick <= now:
+                self.next_tick += 1
+                for stream in self.due.pop(self.next_tick - 1, ()):
+                    self._step(stream)
+            await asyncio.sleep(self.next_tick * _TICK_S - time.perf_counter())
+            self.lag_s.append(max(0.0, time.perf_counter() - self.next_tick * _TICK_S))
+
+    def begin(self, stream: Stream, arrived: float) -> None:
+        self.now += 1
+        self.most = max(self.most, self.now)
+        self.began = self.began or arrived
+        stream.arrived = arrived
+        self._schedule(stream, arrived + self.timing.ttft)
+
+    def stats(self) -> dict[str, Any]:
+        """What was really sent since the last time, in seconds of this process's clock."""
+        found = {
+            "ttft_s": _percentiles(self.ttft_s),
+            "tpot_s": _percentiles(self.tpot_s),
+            "lag_p99_s": _percentiles(self.lag_s)["p99"],
+            "elapsed_s": self.ended - self.began,
+            "tokens": self.tokens,
+            "streams": len(self.tpot_s),
+            "most": self.most,
+            "faults": self.faults,
+        }
+        self.ttft_s, self.tpot_s, self.lag_s = [], [], []
+        self.began, self.tokens, self.faults = 0.0, 0, Counter()
+        return found
+
+    def _schedule(self, stream: Stream, due: float) -> None:
+        stream.due = due
+        self.due[max(int(due / _TICK_S), self.next_tick)].append(stream)
+
+    def _step(self, stream: Stream) -> None:
+        timing, half, transport = self.timing, stream.asked // 2, stream.connection.transport
+        if transport is None or transport.is_closing():
+            self.now -= 1
+            return
+        if _every(timing.drop_every, stream.number) and stream.left == half:
+            self.faults["dropped"] += 1
+            self.now -= 1
+            return transport.close()
+        tokens = min(timing.tokens_per_event, stream.left)
+        stream.left -= tokens
+        self.tokens += tokens
+        stream.first = stream.first or time.perf_counter()
+        if not stream.left:
+            return self._finish(stream)
+        transport.write(self._frames[stream.chat])
+        stalls = _every(timing.stall_every, stream.number) and stream.left == half
+        self.faults["stalled"] += stalls
+        return self._schedule(stream, stream.due + tokens * timing.tpot + stalls * timing.stall)
+
+    def _finish(self, stream: Stream) -> None:
+        miscounts = _every(self.timing.miscount_every, stream.number)
+        self.faults["miscounted"] += miscounts
+        stream.connection.transport.write(self._frames[stream.chat] + _last_frames(stream, stream.asked - miscounts))
+        self.ended = time.perf_counter()
+        self.now -= 1
+        self.ttft_s.append(stream.first - stream.arrived)
+        self.tpot_s.append((self.ended - stream.first) / max(1, stream.asked - 1))
+
+
+class Connection(asyncio.Protocol):
+    """HTTP/1.1 with keep-alive, one request at a time."""
+
+    def __init__(self, server: KnownServer) -> None:
+        self._server = server
+        self._parser = httptools.HttpRequestParser(self)
+        self.transport: Any = None  # uvloop's, which has no asyncio.Transport among its bases
+        self._path, self._body = b"", b""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = transport
+
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
+        self.transport = None
+
+    def data_received(self, data: bytes) -> None:
+        self._parser.feed_data(data)
+
+    def on_url(self, url: bytes) -> None:
+        self._path, self._body = url, b""
+
+    def on_body(self, body: bytes) -> None:
+        self._body += body
+
+    def on_message_complete(self) -> None:
+        arrived = time.perf_counter()
+        if self._path.endswith(b"/completions"):
+            self._generate(arrived)
+        elif self._path.endswith(b"/stats"):
+            self._send(200, self._server.stats())
+        elif self._path.endswith(b"/tokenize"):
+            self._send(200, {"count": len(json.loads(self._body)["prompt"].split())})
+        elif self._path.endswith(b"/models"):
+            self._send(200, {"object": "list", "data": [{"id": "known", "object": "model", "owned_by": "x", "created": 0}]})
+        else:
+            self._send(200 if self._path == b"/health" else 404, {})
+
+    def _generate(self, arrived: float) -> None:
+        server = self._server
+        stream = Stream(self, server.number, json.loads(self._body), b"/chat/" in self._path)
+        server.number += 1
+        if _every(server.timing.error_every, stream.number):
+            server.faults["refused"] += 1
+            return self._send(503, {"error": {"message": "known fault", "type": "unavailable", "param": None, "code": 503}})
+        self.transport.write(
+            b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream; charset=utf-8\r\ntransfer-encoding: chunked\r\n\r\n"
+        )
+        return server.begin(stream, arrived)
+
+    def _send(self, status: int, body: Any) -> None:
+        text = json.dumps(body).encode()
+        head = f"HTTP/1.1 {status} X\r\ncontent-type: application/json\r\ncontent-length: {len(text)}\r\n\r\n"
+        self.transport.write(head.encode() + text)
+
+
+def _every(period: int, number: int) -> bool:
+    return bool(period) and number % period == period - 1
+
+
+def _event(chat: bool, text: str | None, usage: dict[str, int] | None = None) -> bytes:
+    """An event as long as vLLM's."""
+    choice = {"index": 0, "delta": {"content": text}} if chat else {"index": 0, "text": text}
+    body = {
+        "id": f"{'chatcmpl' if chat else 'cmpl'}-0123456789abcdef0123456789abcdef",
+        "object": "chat.completion.chunk" if chat else "text_completion",
+        "created": 1790000000,
+        "model": "known",
+        "choices": [] if usage else [{**choice, "logprobs": None, "finish_reason": None, "token_ids": None}],
+        "usage": usage,
+    }
+    return b"data: " + json.dumps(body, separators=(",", ":")).encode() + b"\n\n"
+
+
+def _last_frames(stream: Stream, told: int) -> bytes:
+    usage = {"prompt_tokens": stream.prompt, "completion_tokens": told, "total_tokens": stream.prompt + told}
+    return _frame(_event(stream.chat, None, usage)) + _frame(b"data: [DONE]\n\n") + b"0\r\n\r\n"
+
+
+def _frame(data: bytes) -> bytes:
+    return b"%x\r\n%b\r\n" % (len(data), data)
+
+
+def _percentiles(values: list[float]) -> dict[str, float]:
+    ordered = sorted(values) or [0.0]
+    return {f"p{percent}": ordered[min(len(ordered) - 1, len(ordered) * percent // 100)] for percent in (50, 90, 99)}
+
+
+async def _serve(timing: Timing, port: int) -> None:
+    server = KnownServer(timing)
+    listening = await asyncio.get_running_loop().create_server(lambda: Connection(server), "127.0.0.1", port, backlog=4096)
+    print(listening.sockets[0].getsockname()[1], flush=True)
+    await server.run()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--port", type=int, default=0)
+    for field in fields(Timing):
+        parser.add_argument(f"--{field.name.replace('_', '-')}", type=type(field.default), default=field.default)
+    options = vars(parser.parse_args())
+    port = options.pop("port")
+    uvloop.run(_serve(Timing(**options), port))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,44 @@
+"""The comparison with a bare server: its arithmetic, and that both servers get the same engine arguments and load."""
+
+import pytest
+
+from benchmarks.bare import Server, bare_command
+from benchmarks.overhead.rounds import LoadFigures, Plan, Rounds, compare
+from benchmarks.serving.words import tokenizer_for
+from tests.benchmarks.known import Timing, running
+
+
+def figures(clients: int, ttft: float, rate: float) -> LoadFigures:
+    return LoadFigures(clients, 1, 0, ttft, ttft, 1, rate)
+
+
+def test_comparison_takes_medians_of_rounds() -> None:
+    bare = [figures(1, t, 1) for t in (50, 60, 500)] + [figures(8, 1, r) for r in (100, 110, 90)]
+    ours = [figures(1, t, 1) for t in (65, 66, 64)] + [figures(8, 1, r) for r in (95, 94, 10)]
+    assert compare(bare, ours) == {"ttft_added_ms": 5, "throughput_ratio": 0.94}
+
+
+def test_bare_server_gets_the_same_engine_arguments(tmp_path_factory: pytest.TempPathFactory) -> None:
+    model = tmp_path_factory.mktemp("model")
+    (model / "config.json").write_text("{}")
+    (model / "m.safetensors").write_bytes(b"")
+    llm_config = {
+        "model_loading_config": {"model_id": "m", "model_source": str(model)},
+        "engine_kwargs": {"max_model_len": 64, "enforce_eager": True, "dtype": "float32"},
+    }
+    command = bare_command(llm_config, 1234)
+    assert command[command.index("--max-model-len") + 1] == "64"
+    assert "--enforce-eager" in command
+    assert command[command.index("--model") + 1] == str(model)
+
+
+@pytest.mark.slow
+def test_a_round_sends_each_load_of_the_plan_and_refuses_wrong_counts() -> None:
+    plan = Plan(1, {1: 3, 8: 16}, prompt_tokens=48, output_tokens=10)
+    with running(Timing(ttft=0.01, tpot=0.002)) as server:
+        found = Rounds("known", plan, tokenizer_for(server.url, "known", {}, None)).one(Server("bare", server.url))
+    assert [(one.clients, one.requests, one.errors) for one in found] == [(1, 3, 0), (8, 16, 0)]
+    with running(Timing(ttft=0.01, tpot=0.002, miscount_every=2)) as server:
+        rounds = Rounds("known", plan, tokenizer_for(server.url, "known", {}, None))
+        with pytest.raises(ValueError, match="usage says 9 output tokens, 10 were asked for"):
+            rounds.one(Server("bare", server.url))

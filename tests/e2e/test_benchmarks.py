@@ -1,0 +1,40 @@
+"""The benchmarks as a user runs them on a cluster: a Ray job against the real stack, then a report of its result."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from benchmarks.honesty import examine
+from benchmarks.report.__main__ import main as report
+from benchmarks.serving.result import Result
+from tests.e2e.conftest import ROOT, Stack
+
+pytestmark = pytest.mark.slow
+LOAD = ["--profile", "chat", "--prompt-tokens", "16", "--output-tokens", "4", "--clients", "8", "--requests", "24"]
+
+
+def test_a_ray_job_measures_the_stack_and_the_report_shows_it(stack: Stack, tmp_path: Path) -> None:
+    dashboard = f"http://127.0.0.1:{stack.dashboard_port}"
+    ray = str(Path(sys.executable).parent / "ray")
+    command = [ray, "job", "submit", "--address", dashboard, "--working-dir", str(ROOT), "--"]
+    command += ["python", "-m", "benchmarks.serving", "--url", stack.url, "--dashboard", dashboard, *LOAD, "--json"]
+    done = subprocess.run(command, env=stack.environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    line = next(line for line in done.stdout.splitlines() if line.startswith('{"form": "serving-result-1"'))
+    result = Result.model_validate(json.loads(line))
+    [run] = result.runs
+    assert (run.completed, run.output_tokens, run.errors) == (24, 96, {})
+    assert run.checks.wrong_counts == run.checks.repeated_prompts == 0
+    assert result.setting.llm_config is not None
+    assert result.setting.llm_config["engine_kwargs"]["max_num_seqs"] == 16
+    if stack.path == "direct":  # Ray's own ingress has no /metrics of the engine
+        assert run.figures["cache_hit_rate"] is not None
+    against = [finding for finding in examine(result.setting, run) if finding.rule != "client"]  # two cores for everything
+    assert {finding.severity for finding in against} == {"marked"}
+    file = tmp_path / "laptop.json"
+    file.write_text(line)
+    assert report([str(file), "--out", str(tmp_path / "page.html")]) in (0, 1)
+    assert (tmp_path / "page.html").read_text().startswith("<!doctype html>")
