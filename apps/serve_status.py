@@ -26,6 +26,9 @@ def waiting_for(applications: Applications) -> str:
     for name, app in applications.items():
         if app["status"] == "RUNNING":
             continue
+        if app["status"] == "DELETING":
+            waiting.append(f"{name}: is being removed")
+            continue
         deployments = app.get("deployments") or {}
         starting = [d["name"] for d in deployments.values() if d["status"] != "HEALTHY"]
         waiting.append(f"{name}: starting {', '.join(starting)}" if starting else f"{name}: importing and building")
