@@ -77,4 +77,5 @@ def remove_namespace(api: Api, spec: Spec) -> str | None:
 
 def _tenants(api: Api, namespace: str) -> list[str]:
     objects = [{**one, "kind": kind} for kind in _TENANTS for one in api.objects(kind, namespace)]
-    return [title(one) for one in objects if one["metadata"]["name"] not in _KUBERNETES_OWN]
+    staying = [one for one in objects if "deletionTimestamp" not in one["metadata"]]
+    return [title(one) for one in staying if one["metadata"]["name"] not in _KUBERNETES_OWN]

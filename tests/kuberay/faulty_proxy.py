@@ -102,8 +102,8 @@ class FaultyProxy:
         return sum(fnmatchcase(r.verb, verb) and fnmatchcase(r.path, path) for r in list(self.requests))
 
     def close(self) -> None:
-        self._server.close()
-        self._loop.call_soon_threadsafe(self._loop.stop)
+        for last in (self._server.close, self._loop.stop):
+            self._loop.call_soon_threadsafe(last)
 
     def _run(self, work: Coroutine[Any, Any, asyncio.Server]) -> asyncio.Server:
         return asyncio.run_coroutine_threadsafe(work, self._loop).result(_START_S)

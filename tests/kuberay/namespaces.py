@@ -34,9 +34,14 @@ def cleared(plane: ControlPlane, name: str) -> None:
     for kind in _OWNERS:
         api.delete(f"/apis/{kind.replace('/v1/', f'/v1/namespaces/{name}/')}", propagationPolicy="Background")
     of_namespace = f"/api/v1/namespaces/{name}/pods"
+
+    def gone() -> bool:
+        api.delete(of_namespace, gracePeriodSeconds=0)  # again, for those that an owner has made at its end
+        return not api.items(of_namespace)
+
     api.delete(of_namespace, gracePeriodSeconds=0)
     api.delete(f"/api/v1/namespaces/{name}")
-    wait_for(lambda: not api.items(of_namespace), _GONE_S, f"pods of {name} stay")
+    wait_for(gone, _GONE_S, f"pods of {name} stay")
 
 
 def pods(api: Api, namespace: str, labels: str = "") -> list[Json]:

@@ -6,6 +6,7 @@ Times are shorter than a kubelet's: what it would repeat after 10 s or more is r
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import httpx
@@ -209,7 +210,9 @@ class PodLife(threading.Thread):
 
     def _warn(self, reason: str, message: str, container: str | None) -> None:
         events = f"/api/v1/namespaces/{self.pod['metadata']['namespace']}/events"
-        self._insist(lambda: self._api.create(events, warning(self.pod, reason, message, container)))
+        self._wait_while_crashed()
+        with suppress(httpx.HTTPError):  # as a kubelet does: none in a namespace that is being deleted, for example
+            self._api.create(events, warning(self.pod, reason, message, container))
 
     def _insist(self, ask: Callable[[], Any]) -> Any:
         """Repeat while the API server cannot be reached; nothing is said by a node that has crashed."""
