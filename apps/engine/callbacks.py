@@ -37,9 +37,8 @@ class Prefetch(CallbackBase):
     async def on_before_node_init(self) -> None:
         config = self.llm_config.model_dump()
         await bring(config, _nodes(self.ctx.placement_group))
-        self.ctx.run_init_node = (
-            prefetch_args(config).mode == "stream"
-        )  # where there is nothing left to download, Ray need not look
+        # where there is nothing left to download, Ray need not look
+        self.ctx.run_init_node = prefetch_args(config).mode == "stream"
 
 
 def _nodes(placement_group: Any) -> list[str]:
