@@ -7,6 +7,7 @@ from importlib import import_module
 from pathlib import Path
 
 from apps.errors import BundleError
+from apps.option_types import port, seconds
 
 _MINUTE_S = 60.0
 _CHANGING = ("apply", "deploy", "park", "unpark", "down")
@@ -66,7 +67,7 @@ def _parser() -> argparse.ArgumentParser:
 
     def patient(command: argparse.ArgumentParser, minutes: float) -> argparse.ArgumentParser:
         command.add_argument(
-            "--timeout", type=_seconds, default=minutes * _MINUTE_S, metavar="S", help="longest wait (default: %(default).0f s)"
+            "--timeout", type=seconds, default=minutes * _MINUTE_S, metavar="S", help="longest wait (default: %(default).0f s)"
         )
         return command
 
@@ -83,8 +84,8 @@ def _parser() -> argparse.ArgumentParser:
     _deploy(patient(connected(add("deploy", "deploy the Serve config and wait until its apps run", "deploy_apps")), 60))
     _logs(connected(add("logs", "print the log of the head, or of a host")))
     forward = connected(add("forward", "API and dashboard on this machine, until Ctrl-C"))
-    forward.add_argument("--port", type=int, default=8000, help="local port of the API (default: %(default)s)")
-    forward.add_argument("--dashboard-port", type=int, default=8265, help="and of the dashboard (default: %(default)s)")
+    forward.add_argument("--port", type=port, default=8000, help="local port of the API (default: %(default)s)")
+    forward.add_argument("--dashboard-port", type=port, default=8265, help="and of the dashboard (default: %(default)s)")
     patient(connected(add("park", "give the TPU hosts back and keep the rest")), 10)
     patient(connected(add("unpark", "bring the pods and the apps back")), 60)
     connected(add("doctor", "look for known troubles; changes nothing")).add_argument("--json", action="store_true")
@@ -103,13 +104,3 @@ def _logs(command: argparse.ArgumentParser) -> None:
     command.add_argument("--host", type=int, metavar="N", help="of host N of the slice (default: of the head)")
     command.add_argument("--follow", "-f", action="store_true", help="go on with new lines, until Ctrl-C")
     command.add_argument("--tail", type=int, metavar="LINES", help="only so many of the last lines")
-
-
-def _seconds(text: str) -> float:
-    try:
-        found = float(text)
-    except ValueError:
-        found = 0.0
-    if not found > 0:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds above 0")
-    return found

@@ -45,7 +45,10 @@ class Dashboard:
         return self._ask(path).text
 
     def _get(self, path: str) -> dict[str, Any]:
-        return dict(self._ask(path).json())
+        try:
+            return dict(self._ask(path).json())
+        except ValueError as error:
+            raise OperationError(f"{self.url}{path} is no page of Ray's dashboard: its answer is no JSON") from error
 
     def _ask(self, path: str) -> httpx.Response:
         headers = {"authorization": f"Bearer {self.token}"} if self.token else {}
@@ -55,7 +58,7 @@ class Dashboard:
         except httpx.HTTPStatusError as error:
             said = error.response.text.strip()[:300]
             raise OperationError(f"Ray's dashboard answers {error.response.status_code} to {path}: {said}") from error
-        except httpx.HTTPError as error:
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise OperationError(
                 f"Ray's dashboard does not answer ({error or type(error).__name__}): is the head ready?"
             ) from error

@@ -27,6 +27,7 @@ Config = dict[str, Any]
 _KEY = "serve.yaml"
 _POLL_S = 1.0
 _LOCK_S = 120.0
+_SERVE_S = 300.0
 _SERVE = "import sys; from ray.serve.scripts import cli; cli(sys.argv[1:], prog_name='serve')"
 
 
@@ -70,18 +71,24 @@ def until_running(dashboard: Dashboard, config: Config, say: Callable[[str], Non
         OperationError: one fails, with Serve's own reason, or they do not run in time.
     """
     deadline = time.monotonic() + timeout_s
-    wanted = {app.get("name", "default") for app in config["applications"]}
     while True:
-        applications = dashboard.serve().get("applications") or {}
-        ours = {name: app for name, app in applications.items() if name in wanted}
-        if failed := failure(ours):
-            raise OperationError(failed)
-        if set(ours) == wanted and all_running(ours):
+        ours, running = look(dashboard, config)
+        if running:
             return
         if time.monotonic() > deadline:
             raise OperationError(f"not running after {timeout_s:.0f} s; {waiting_for(ours)}")
         say(waiting_for(ours))
         time.sleep(_POLL_S)
+
+
+def look(dashboard: Dashboard, config: Config) -> tuple[dict[str, Any], bool]:
+    """Serve's apps that a config names, and whether every one of them runs. Raises `OperationError` if one has failed."""
+    wanted = {app.get("name", "default") for app in config["applications"]}
+    applications = dashboard.serve().get("applications") or {}
+    ours = {name: app for name, app in applications.items() if name in wanted}
+    if failed := failure(ours):
+        raise OperationError(failed)
+    return ours, set(ours) == wanted and all_running(ours)
 
 
 def _record(spec: Spec) -> Manifest:
@@ -94,12 +101,16 @@ def _record(spec: Spec) -> Manifest:
 
 
 def serve_deploy(dashboard: Dashboard, config: Config) -> None:
+    """Run `serve deploy`. Raises `OperationError` if it fails."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "serve.yaml"
         path.write_text(yaml.safe_dump(config, sort_keys=False))
         command = [sys.executable, "-c", _SERVE, "deploy", "--address", dashboard.url, str(path)]
         environment = {**inherited_environment(), **dashboard.environment()}
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+        try:
+            done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=_SERVE_S)
+        except subprocess.TimeoutExpired:
+            raise OperationError(f"serve deploy did not end within {_SERVE_S:.0f} s") from None
     if done.returncode:
         lines = [line for line in (done.stdout + done.stderr).splitlines() if line.strip()]
         raise OperationError(f"serve deploy failed: {' / '.join(lines[-3:]) or 'no output'}")

@@ -8,7 +8,8 @@ ROOT = Path(__file__).resolve().parents[1]
 ALLOWED = {
     "apps": set(),
     "kuberay": {
-        f"apps.{name}" for name in ("slice", "checks", "weights", "errors", "settings", "serve_status", "progress_line")
+        f"apps.{name}"
+        for name in ("slice", "checks", "weights", "errors", "settings", "serve_status", "progress_line", "option_types")
     },
     "runtime_env": {"apps", "kuberay.observability"},
     "benchmarks": {"apps", "runtime_env"},

@@ -7,9 +7,10 @@ from datetime import UTC, datetime
 from typing import Any
 
 from apps.errors import OperationError
-from apps.serve_status import all_running, failure, waiting_for
+from apps.serve_status import all_running, waiting_for
 from kuberay.dashboard import Dashboard
-from kuberay.deploy import Config, serve_deploy
+from kuberay.deploy import Config, look, serve_deploy
+from kuberay.rollout.effects import effects, strongest
 from kuberay.rollout.history import Change, History
 
 _POLL_S = 0.5
@@ -53,8 +54,9 @@ def apply(dashboard: Dashboard, history: History, config: Config, kind: tuple[st
     Raises:
         OperationError: it did not become healthy; the message says why, and whether the old one runs again.
     """
-    before = today(dashboard.serve())
-    if before["applications"] and all_running(dashboard.serve()["applications"]):
+    serve = dashboard.serve()
+    before = today(serve)
+    if all_running(serve["applications"]):
         _note_as_good(history, before)
     try:
         watch = _deploy(dashboard, config, say, timeout_s)
@@ -75,14 +77,10 @@ def apply(dashboard: Dashboard, history: History, config: Config, kind: tuple[st
 def _deploy(dashboard: Dashboard, config: Config, say: Say, timeout_s: float) -> Watch:
     watch = Watch()
     serve_deploy(dashboard, config)
-    wanted = {app["name"] for app in config["applications"]}
     while True:
-        found = dashboard.serve()["applications"]
-        watch.see(found)
-        ours = {name: app for name, app in found.items() if name in wanted}
-        if failed := failure(ours):
-            raise OperationError(failed)
-        if set(ours) == wanted and all_running(ours) and watch.seconds > _SETTLE_S:
+        ours, running = look(dashboard, config)
+        watch.see(ours)
+        if running and watch.seconds > _SETTLE_S:
             return watch
         if watch.seconds > timeout_s:
             raise OperationError(f"not healthy after {timeout_s:.0f} s; {waiting_for(ours)}")
@@ -91,7 +89,8 @@ def _deploy(dashboard: Dashboard, config: Config, say: Say, timeout_s: float) ->
 
 
 def _note_as_good(history: History, config: Config) -> None:
-    if not history.changes or history.changes[-1].config["applications"] != config["applications"]:
+    last = history.changes[-1].config if history.changes else None
+    if last is None or strongest(effects(config, last, alone=True)) != "nothing":
         history.add(Change(_now(), dict(config), "found"))
 
 

@@ -9,13 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from apps.errors import BundleError, OperationError, UserError
+from apps.option_types import seconds, url, whole_number
 
 if TYPE_CHECKING:
     from kuberay.dashboard import Dashboard
-    from kuberay.rollout.effects import Effect
+    from kuberay.rollout.effects import Effect, Kind
     from kuberay.rollout.history import History
-
-_ORDER = ("new cluster", "restart", "start", "remove", "in place", "nothing")
 
 
 def main(argv: Sequence[str]) -> int:
@@ -35,28 +34,27 @@ def main(argv: Sequence[str]) -> int:
 def _run(options: argparse.Namespace) -> None:
     from apps.settings import ray_token, state_root
     from kuberay.dashboard import Dashboard
+    from kuberay.deploy import merged
     from kuberay.rollout.carry_out import today
     from kuberay.rollout.history import History
 
+    config = _checked(options) if options.command != "rollback" else None
     dashboard = Dashboard(options.address.rstrip("/"), ray_token())
     history = History.of(state_root(), dashboard.url)
-    now = today(dashboard.serve())
-    if options.command == "rollback":
+    serve = dashboard.serve()
+    now = today(serve)
+    if config is None:
         config = history.before(now)
         if config is None:
             raise UserError("there is no other config to go back to: none was healthy under this tool before the one that runs")
-    else:
-        config = _checked(options)
-    if not options.alone and options.command != "rollback":
-        config = _with_others(config, now)
-    _act(options, dashboard, history, now, config)
+    _act(options, dashboard, history, now, config if options.alone else merged(config, serve))
 
 
 def _act(options: argparse.Namespace, dashboard: "Dashboard", history: "History", now: Any, config: Any) -> None:
-    from kuberay.rollout.effects import effects
+    from kuberay.rollout.effects import effects, strongest
 
     found = effects(now, config, alone=options.alone)
-    kind = min((one.kind for one in found), key=_ORDER.index)
+    kind = strongest(found)
     said = _said(now, config, found, kind, history)
     if options.command == "plan":
         print(json.dumps(said, indent=1) if options.json else _text(said))
@@ -90,10 +88,13 @@ def _checked(options: argparse.Namespace) -> dict[str, Any]:
     wrong = [one for one in check_serve_config(source.content, slices=options.slices) if one.severity == "error"]
     if wrong:
         raise UserError("\n".join(f"{options.config}:{source.line(one.path)}: error: {one}" for one in wrong))
-    for app in source.content["applications"]:
+    apps = [{"name": "default", **app} for app in source.content["applications"]]  # Serve's own name for one without
+    if not apps:
+        raise UserError(f"{options.config}: applications: is empty, and there is nothing to wait for")
+    for app in apps:
         for llm in (app.get("args") or {}).get("llm_configs") or []:
             _check_weights(llm)
-    return dict(source.content)
+    return {**source.content, "applications": apps}
 
 
 def _check_weights(llm: dict[str, Any]) -> None:
@@ -106,13 +107,7 @@ def _check_weights(llm: dict[str, Any]) -> None:
         raise OperationError(f"{url} holds no whole model: stage {name} there first (python -m apps.weights stage)")
 
 
-def _with_others(config: dict[str, Any], now: dict[str, Any]) -> dict[str, Any]:
-    named = {app["name"] for app in config["applications"]}
-    others = [app for app in now["applications"] if app["name"] not in named]
-    return {**config, "applications": [*config["applications"], *others]}
-
-
-def _said(now: Any, config: Any, found: "list[Effect]", kind: str, history: "History") -> dict[str, Any]:
+def _said(now: Any, config: Any, found: "list[Effect]", kind: "Kind", history: "History") -> dict[str, Any]:
     from kuberay.rollout.effects import chips, drain_s, replicas
 
     left = replicas(now, config)
@@ -171,17 +166,24 @@ def _parser() -> argparse.ArgumentParser:
         command = commands.add_parser(name, help=what, description=what)
         if name != "rollback":
             command.add_argument("config", metavar="CONFIG", type=Path, help="a Serve config, such as serve_configs/gemma.yaml")
-            command.add_argument("--slices", type=int, default=1, help="TPU slices that the cluster has (default: %(default)s)")
+            command.add_argument(
+                "--slices", type=whole_number, default=1, help="TPU slices that the cluster has (default: %(default)s)"
+            )
             command.add_argument("--alone", action="store_true", help="remove the apps that this config does not name")
         else:
             command.set_defaults(alone=True)
         command.add_argument(
-            "-a", "--address", default="http://127.0.0.1:8265", metavar="URL", help="Ray's dashboard (default: %(default)s)"
+            "-a",
+            "--address",
+            type=url,
+            default="http://127.0.0.1:8265",
+            metavar="URL",
+            help="Ray's dashboard (default: %(default)s)",
         )
         if name == "plan":
             command.add_argument("--json", action="store_true", help="one object for machines")
         else:
             command.add_argument(
-                "--timeout", type=float, default=3600, metavar="S", help="longest wait (default: %(default).0f s)"
+                "--timeout", type=seconds, default=3600.0, metavar="S", help="longest wait (default: %(default).0f s)"
             )
     return parser

@@ -4,14 +4,15 @@ Serve (2.60) restarts all replicas of an app whose import path, arguments or run
 deployment whose actor options or placement change; its other settings it takes while the replicas run.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from apps.slice.replica import wanted_slice
 
 Config = Mapping[str, Any]
-Kind = Literal["nothing", "in place", "restart", "start", "remove", "new cluster"]
+Kind = Literal["new cluster", "restart", "start", "remove", "in place", "nothing"]
+"""From the strongest to the weakest."""
 _CODE = ("import_path", "args", "runtime_env", "external_scaler_enabled")
 _RESTARTING = ("ray_actor_options", "placement_group_bundles", "placement_group_strategy", "max_replicas_per_node")
 _WHOLE_SERVE = ("http_options", "proxy_location", "grpc_options")
@@ -25,9 +26,6 @@ class Effect:
     app: str
     kind: Kind
     keys: tuple[str, ...] = ()
-
-    def __str__(self) -> str:
-        return f"{self.app}: {self.kind}" + (f" ({', '.join(self.keys)})" if self.keys else "")
 
 
 @dataclass(frozen=True)
@@ -47,6 +45,11 @@ def effects(today: Config, new: Config, *, alone: bool = False) -> list[Effect]:
     found += [Effect(name, "remove") for name in old if alone and name not in wanted]
     keys = list(_serve_options(today, new))
     return found + ([Effect("Serve", "new cluster", tuple(keys))] if keys else [])
+
+
+def strongest(found: Iterable[Effect]) -> Kind:
+    """Of several effects; `nothing` of none."""
+    return min((one.kind for one in found), key=get_args(Kind).index, default="nothing")
 
 
 def chips(today: Config, new: Config) -> Need:
@@ -126,8 +129,5 @@ def _all_chips(config: Config) -> int:
 
 
 def _surge(app: Config) -> float:
-    found = [
-        (llm.get("deployment_config") or {}).get("max_surge_percent", 0)
-        for llm in (app.get("args") or {}).get("llm_configs") or []
-    ]
+    found = [(llm.get("deployment_config") or {}).get("max_surge_percent", 0) for llm in _models({"applications": [app]})]
     return max((percent / 100 for percent in found), default=0.0)

@@ -6,6 +6,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from kuberay.rollout.effects import effects, strongest
+
 _KEPT = 10
 
 
@@ -38,7 +40,7 @@ class History:
         path = root / "changes" / f"{re.sub(r'[^a-zA-Z0-9.]+', '-', address)}.json"
         try:
             found = [Change(**one) for one in json.loads(path.read_text())]
-        except FileNotFoundError:
+        except (FileNotFoundError, ValueError, TypeError):  # none yet, or not ours
             found = []
         return cls(path, found)
 
@@ -55,6 +57,9 @@ class History:
         alike = (one for one in reversed(self.changes) if (one.kind, one.replicas) == (kind, replicas))
         return next((one for one in alike if one.away_s is not None), None)
 
-    def before(self, config: dict[str, Any]) -> dict[str, Any] | None:
-        """The newest healthy config that is another one."""
-        return next((one.config for one in reversed(self.changes) if one.config != config), None)
+    def before(self, today: dict[str, Any]) -> dict[str, Any] | None:
+        """The newest healthy config that would change what runs."""
+        others = (
+            one.config for one in reversed(self.changes) if strongest(effects(today, one.config, alone=True)) != "nothing"
+        )
+        return next(others, None)

@@ -14,10 +14,11 @@ import httpx
 import yaml
 
 from apps.errors import BundleError, OperationError, UserError
+from apps.option_types import factor, port
 from kuberay.observability.console import to_console
 from kuberay.observability.dashboards import dashboards
 from kuberay.observability.rules import rules, shrunk
-from runtime_env.local import preflight, record
+from runtime_env.local import preflight, processes, record
 from runtime_env.local.record import StackRecord
 
 READ_EVERY_S = 5
@@ -59,11 +60,11 @@ def write_files(directory: Path, stack: StackRecord, trial: float) -> None:
         (pages / f"{one.name}.html").write_text(to_console(one, dashboards(), _WINDOW))
 
 
-def _run(program: str, directory: Path, port: int) -> int:
-    url = f"http://{preflight.LOOPBACK}:{port}"
+def _run(program: str, directory: Path, own_port: int) -> int:
+    url = f"http://{preflight.LOOPBACK}:{own_port}"
     command = [
         *(program, f"--config.file={directory}/prometheus.yml", f"--storage.tsdb.path={directory}/data"),
-        *(f"--web.listen-address={preflight.LOOPBACK}:{port}", "--storage.tsdb.retention.time=1d", "--log.level=warn"),
+        *(f"--web.listen-address={preflight.LOOPBACK}:{own_port}", "--storage.tsdb.retention.time=1d", "--log.level=warn"),
         *(f"--web.console.templates={directory}/consoles", f"--web.console.libraries={directory}/consoles"),
     ]
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # it ends as by Ctrl-C
@@ -93,8 +94,8 @@ def _wait_until_ready(process: "subprocess.Popen[bytes]", url: str) -> None:
     raise OperationError(f"Prometheus did not become ready within {_START_S} s (its own message is above)")
 
 
-def _stack(port: int | None) -> StackRecord:
-    found = [one for one in record.all_records() if port in (None, one.port)]
+def _stack(wanted: int | None) -> StackRecord:
+    found = [one for one in record.all_records() if wanted in (None, one.port) and _lives(one)]
     if len(found) == 1:
         return found[0]
     if not found:
@@ -102,16 +103,20 @@ def _stack(port: int | None) -> StackRecord:
     raise UserError(f"several stacks run (ports {', '.join(str(one.port) for one in found)}): give one with --port")
 
 
+def _lives(stack: StackRecord) -> bool:
+    return bool(processes.find(stack.session_ids, Path(stack.temp_dir)))
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="scripts/observe_local.sh",
         description="Dashboards and alerts of a running local stack, by Prometheus. Loopback only.",
     )
-    parser.add_argument("--port", type=int, help="port of the stack's API (needed only if several run)")
-    parser.add_argument("--prometheus-port", type=int, default=9090, help="port of Prometheus (default: %(default)s)")
+    parser.add_argument("--port", type=port, help="port of the stack's API (needed only if several run)")
+    parser.add_argument("--prometheus-port", type=port, default=9090, help="port of Prometheus (default: %(default)s)")
     parser.add_argument(
         "--trial",
-        type=float,
+        type=factor,
         default=1,
         metavar="N",
         help="divide all windows and waits of the alerts by N, to see them fire in minutes (none under 30 s)",

@@ -5,6 +5,8 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from apps.option_types import port
+
 DEFAULT_PORT = 8000
 DEFAULT_DASHBOARD_PORT = 8265
 
@@ -105,9 +107,9 @@ def _parse_slice(argv: Sequence[str]) -> UpOptions | DownOptions | HostOptions:
 
 
 def _add_common(parser: argparse.ArgumentParser, stop: str) -> None:
-    parser.add_argument("--port", type=_port, default=DEFAULT_PORT, help="port of API and chat (default: %(default)s)")
+    parser.add_argument("--port", type=port, default=DEFAULT_PORT, help="port of API and chat (default: %(default)s)")
     parser.add_argument(
-        "--dashboard-port", type=_port, default=DEFAULT_DASHBOARD_PORT, help="port of the Ray dashboard (default: %(default)s)"
+        "--dashboard-port", type=port, default=DEFAULT_DASHBOARD_PORT, help="port of the Ray dashboard (default: %(default)s)"
     )
     parser.add_argument("--detach", action="store_true", help=f"return once a real answer can be had; stop with {stop}")
     parser.add_argument("--keys", metavar="F", help="ask for keys of this file, made by scripts/keys.py (default: no keys)")
@@ -123,13 +125,7 @@ def _parse_down(argv: Sequence[str]) -> DownOptions:
     parser = argparse.ArgumentParser(
         prog="scripts/stop_local.sh", description="Stop what scripts/serve_local.sh --detach started, and nothing else."
     )
-    parser.add_argument("--port", type=_port, help="stop the stack on this port (needed only if several run)")
+    parser.add_argument("--port", type=port, help="stop the stack on this port (needed only if several run)")
     parser.add_argument("--all", action="store_true", help="stop every local stack of this user")
     found = parser.parse_args(argv)
     return DownOptions(found.port, found.all)
-
-
-def _port(text: str) -> int:
-    if not text.isdigit() or not 1024 <= int(text) <= 65535:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a port between 1024 and 65535")
-    return int(text)

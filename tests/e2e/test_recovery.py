@@ -31,6 +31,7 @@ def under_load(
     stack: EmulatedSlice, harm: Callable[[], None], recovered: Callable[[], object], what: str
 ) -> tuple[float, Load]:
     """Do harm while four clients stream; seconds until it has recovered, and how the streams ended."""
+    wait_for(lambda: _answers(stack), 60, "the stack to be whole again after the drill before")
     load = Load(stack.url)
 
     async def drill() -> float:
@@ -55,7 +56,7 @@ def test_haproxy_killed(stack: EmulatedSlice) -> None:
     record = stack.record()
 
     def proxies() -> list[psutil.Process]:
-        return [one for one in processes.find(record.session_ids, Path(record.temp_dir)) if one.name() == "haproxy"]
+        return [one for one in processes.find(record.session_ids, Path(record.temp_dir)) if _name(one) == "haproxy"]
 
     def kill() -> None:
         assert proxies()
@@ -91,6 +92,14 @@ def test_bucket_that_cannot_be_read_at_a_restart(stack: EmulatedSlice) -> None:
     wait_for(lambda: not _answers(stack), 20, "the replica to be gone")
     wait_for(lambda: _answers(stack), 90, "an answer from what is on the disks")
     report("bucket unreachable at a restart", f"serves from the hosts' disks {time.monotonic() - killed:.0f} s after the kill")
+
+
+def _name(process: psutil.Process) -> str:
+    """Empty for one that has ended since it was found."""
+    try:
+        return str(process.name())
+    except psutil.NoSuchProcess:
+        return ""
 
 
 def _answers(stack: EmulatedSlice) -> bool:
