@@ -200,7 +200,7 @@ def connect(kubeconfig: str | None = None, context: str | None = None) -> Api:
     try:
         name = _load(settings, kubeconfig, context)
     except (ConfigException, OSError) as error:
-        reason = " ".join(str(error).split())
+        reason = " ".join(str(error).split()).rstrip(".")
         raise UserError(
             f"no Kubernetes cluster: {reason}. Give --kubeconfig or --context, or run `gcloud container clusters "
             "get-credentials` (scripts/gke.py up ends with it)"
