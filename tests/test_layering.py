@@ -9,7 +9,17 @@ ALLOWED = {
     "apps": set(),
     "kuberay": {
         f"apps.{name}"
-        for name in ("slice", "checks", "weights", "errors", "settings", "serve_status", "progress_line", "option_types")
+        for name in (
+            "slice",
+            "checks",
+            "weights",
+            "compile_cache.identity",
+            "errors",
+            "settings",
+            "serve_status",
+            "progress_line",
+            "option_types",
+        )
     },
     "runtime_env": {"apps", "kuberay.observability"},
     "benchmarks": {"apps", "runtime_env"},
