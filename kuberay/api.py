@@ -202,8 +202,8 @@ def connect(kubeconfig: str | None = None, context: str | None = None) -> Api:
         name = _load(settings, kubeconfig, context)
     except (ConfigException, OSError) as error:
         raise UserError(
-            f"no Kubernetes cluster: {' '.join(str(error).split())}. Give --kubeconfig or --context, or run `gcloud container "
-            "clusters get-credentials` (scripts/gke.py up ends with it)"
+            f"no Kubernetes cluster: {' '.join(str(error).split()).rstrip('.')}. Give --kubeconfig or --context, or run "
+            "`gcloud container clusters get-credentials` (scripts/gke.py up ends with it)"
         ) from None
     settings.retries = Retry(
         total=_RETRIES,

@@ -23,6 +23,8 @@ RECREATE_HASH_ANNOTATION = "ray.io/upgrade-strategy-recreate-hash"
 TOKEN_KEY = "auth_token"  # noqa: S105 - the key in the secret, not a secret
 PORTS = {"gcs-server": 6379, "dashboard": 8265, "client": 10001, "serve": 8000, "metrics": 8080}
 AGENT_PORT = 52365
+VERSION_CHECK = "versions"
+"""The head's first container, which fails where the image is of other versions."""
 
 # Grafana's side-car (its Helm chart's default)
 DASHBOARD_LABEL = "grafana_dashboard"

@@ -57,7 +57,7 @@ PRIVATE = {
     "kubernetes": "kuberay/api.py",
     "matplotlib": "benchmarks/report/plots.py",
     "tokenizers": "benchmarks/serving/words.py",
-    "uvloop": {"benchmarks/serving/command.py", "benchmarks/overhead/rounds.py"},
+    "uvloop": {"benchmarks/serving/command.py", "benchmarks/overhead/rounds.py", "benchmarks/guard/server.py"},
     "python_client": "kuberay/clusters.py",
     "cryptography": "runtime_env/control_plane/pki.py",
     "jax": {f"benchmarks/planner/{name}.py" for name in ("program", "attention", "compile_cases")},
