@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import socket
 import subprocess
 import threading
 from collections.abc import Iterator
@@ -39,6 +40,8 @@ class Running:
 
     url: str
     log: Path
+    metrics: socket.socket
+    """What Ray counts requests by: a datagram for each."""
 
     def logged(self, request_id: str) -> dict[str, Any]:
         """The line of a request: the line comes when it has ended."""
@@ -59,6 +62,8 @@ def write_config(directory: Path, ports: dict[str, int]) -> Path:
 
     config = HAProxyConfig(
         socket_path=str(directory / "admin.sock"),
+        metrics_enabled=True,
+        metrics_socket_path=str(directory / "metrics.sock"),
         stats_port=ports["stats"],
         metrics_port=ports["metrics"],
         nbthread=1,
@@ -86,6 +91,9 @@ def haproxy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     ports = dict(zip(("front", "stats", "metrics", "unavailable"), free_ports(4), strict=True))
     server = ThreadingHTTPServer(("127.0.0.1", 0), Echo)
     threading.Thread(target=server.serve_forever, daemon=True).start()
+    metrics = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    metrics.bind(str(directory / "metrics.sock"))
+    metrics.settimeout(10)
     config = write_config(directory, {**ports, "server": server.server_address[1]})
     settings = {
         "HAPROXY_BINARY": get_haproxy_binary(),
@@ -95,7 +103,7 @@ def haproxy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     }
     command = [str(ROOT / "runtime_env" / "haproxy.sh"), "-db", "-f", str(config)]
     process = subprocess.Popen(command, env={**os.environ, **settings})
-    running = Running(f"http://127.0.0.1:{ports['front']}", directory / "requests.jsonl")
+    running = Running(f"http://127.0.0.1:{ports['front']}", directory / "requests.jsonl", metrics)
     try:
         wait_for(lambda: answers(running.url), 20, "HAProxy to answer")
         yield running
@@ -103,6 +111,7 @@ def haproxy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
         process.terminate()
         process.wait(20)
         server.shutdown()
+        metrics.close()
 
 
 def answers(url: str) -> bool:
@@ -137,6 +146,17 @@ def test_haproxys_own_answers_have_an_id_too(haproxy: Running) -> None:
         answer = httpx.get(f"{haproxy.url}{path}", headers=[(b"x-note", note)])
         assert answer.status_code == status
         assert haproxy.logged(answer.headers["x-request-id"])["status"] == status
+
+
+def test_ray_counts_requests_as_before(haproxy: Running) -> None:
+    from ray.serve._private.haproxy_metrics import HAProxyMetricsCollector
+
+    httpx.post(f"{haproxy.url}/away/counted")
+    while True:
+        seen = HAProxyMetricsCollector.parse_line(haproxy.metrics.recv(8192))
+        if seen and seen.method == "POST":
+            break
+    assert (seen.app, seen.route, seen.status_code) == ("away", "/away", "503")
 
 
 def test_every_line_of_the_log_is_json_and_health_checks_are_in_none(haproxy: Running) -> None:
