@@ -1,5 +1,5 @@
 #!/bin/sh
-# HAProxy with six things that Ray Serve 2.60 has no setting for. Ray runs it by RAY_SERVE_HAPROXY_BINARY_PATH.
+# HAProxy with seven things that Ray Serve 2.60 has no setting for. Ray runs it by RAY_SERVE_HAPROXY_BINARY_PATH.
 #   1. Where an app has no replica, Ray sends requests to a proxy that keeps them waiting, however long it takes. Here they are
 #      answered at once: 503, Retry-After and an error in OpenAI form.
 #   2. HAPROXY_BIND_HOST, if set, is the address for its statistics and metrics too, which Ray binds to all interfaces.
@@ -8,6 +8,7 @@
 #      0.0.0.0:8443) beside the plain port.
 #   5. Headers that are not ASCII, which Serve's replicas fail to decode (500), are refused with 400.
 #   6. While an app is built anew, its replicas stay (haproxy_keep.awk).
+#   7. A HAProxy that was just started, and knows no app yet, answers as in 1, where Ray's own says 404 to every path.
 # Needs HAPROXY_BINARY, the real one, and HAPROXY_UNAVAILABLE_PORT, a free port on loopback.
 set -eu
 error='{"error":{"message":"The model is not available now: it is starting, or its slice is not whole. Try again later.","type":"service_unavailable_error","param":null,"code":503}}'
@@ -20,6 +21,8 @@ fi
 previous=
 for argument in "$@"; do
   if [ "$previous" = -f ]; then
+    unknown=
+    grep -q '^ *use_backend' "$argument" || unknown="http-request return status 503 content-type application/json hdr Retry-After 30 string '$error'"
     awk -v memory="$argument.servers" -f "$keep" "$argument" "$argument" > "$argument.whole"
     sed -E \
       -e "s/^( *server SERVE_PROXY_ACTOR-fallback-[^ ]+) [^ ]+/\\1 127.0.0.1:$HAPROXY_UNAVAILABLE_PORT/" \
@@ -30,6 +33,9 @@ for argument in "$@"; do
       -e "/^frontend http_frontend/a\\
     $tls\\
     http-request return status 400 content-type application/json string '$header' if { req.hdrs -m reg '[^[:cntrl:] -~]' }
+" \
+      -e "/^backend default_backend/a\\
+    $unknown
 " \
       "$argument.whole" > "$argument.ours"
     cat >> "$argument.ours" <<EOF
