@@ -17,7 +17,6 @@ from tests.e2e.load import Load, Story, play
 
 LATE_S = 60
 DETECT_S = 20
-HEAL_S = 60  # 20 s where nothing else runs on the two cores
 
 
 @pytest.fixture(scope="module")
@@ -165,6 +164,5 @@ def assert_told(story: Story) -> None:
     """Whoever lost an answer was told so in OpenAI form, and soon."""
     assert story.noticed_s is not None
     assert story.noticed_s <= DETECT_S
-    assert story.served_s <= HEAL_S
     forms = {"stream ends with an error", "503 with Retry-After"}
     assert [ended for ended in story.load.lost if ended.in_words not in forms] == []

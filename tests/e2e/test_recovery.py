@@ -92,7 +92,8 @@ def test_haproxy_killed(stack: EmulatedSlice) -> None:
 
     story = play(Load(stack.url), kill, lambda: proxies() and stack.answers())
     under_load("HAProxy killed", story)
-    assert story.hangs == []
+    seen = {one.in_words for one in story.load.lost}
+    assert seen <= {"connection refused", "connection cut in mid-stream", "503 with Retry-After"}
     assert story.served_s < 30
 
 
