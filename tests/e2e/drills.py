@@ -34,17 +34,16 @@ def report(drill: str, row: Row) -> None:
 
 
 def under_load(drill: str, story: Story, *, noticed: str = "", served: str = "", saw: str = "") -> None:
-    """The row of a drill under load; words that are given replace or, for `saw`, follow what the clients' figures say."""
+    """The row of a drill under load; words that are given replace what the figures say, and `saw` follows it."""
     load, found = story.load, story.noticed_s
-    back = f"{story.served_s:.0f} s" + (" after it came back" if story.mended_s is not None else "")
-    seen = load.saw if load.lost else ""
+    back = f"{story.served_s:.0f} s" + (" after its return" if story.mended_s is not None else "")
     report(
         drill,
         Row(
             noticed or ("" if found is None else f"{found:.0f} s"),
             served or ("without a pause" if found is None else back),
-            f"{len(load.lost)} of {len(load.ended)}",
-            "; ".join(one for one in (seen, saw) if one) or "nothing",
+            load.losses,
+            "; ".join(one for one in (load.saw, saw) if one) or "nothing",
         ),
     )
 

@@ -12,12 +12,10 @@ import httpx
 from tests.e2e.emulated import MODEL
 
 _ANSWER_S = 15  # longer without a byte is a hang
-_WORDS = {  # how an outcome begins, and how a table says it
-    'error: data: {"error": {"message": ': "stream ends with an error",
-    "503 retry-after=30 {": "503 with Retry-After",
-    "cut off": "connection cut in mid-stream",
-    "refused": "connection refused",
-}
+ERROR, CUT = "stream ends with an error", "connection cut in mid-stream"
+RETRY, REFUSED = "503 with Retry-After", "connection refused"
+_WORDS = {'error: data: {"error": {"message": ': ERROR, "503 retry-after=30 {": RETRY, "cut off": CUT, "refused": REFUSED}
+"""How an outcome begins, and how a table says it."""
 
 
 @dataclass(frozen=True)
@@ -62,9 +60,16 @@ class Load:
 
     @property
     def saw(self) -> str:
-        """For a table: what clients got instead of an answer, most frequent first."""
+        """For a table: what clients got instead of an answer, most frequent last."""
         found = Counter(one.in_words for one in self.lost)
-        return "; ".join(f"{count} {words}" for words, count in found.most_common()) or "nothing"
+        return "; ".join(words for words, _ in reversed(found.most_common()))
+
+    @property
+    def losses(self) -> str:
+        """For a table: answers that broke off, and tries that were refused after that (a client tries twice a second)."""
+        answers = sum(one.in_words in (ERROR, CUT) for one in self.lost)
+        refused = len(self.lost) - answers
+        return f"{answers} answers" + (f", {refused} refused" if refused else "") + f" of {len(self.ended)}"
 
     async def _client(self, seconds: float, number: int, until: asyncio.Event) -> None:
         body = {"model": self.model, "prompt": f"client {number}", "max_tokens": self.max_tokens}

@@ -8,7 +8,7 @@ import pytest
 
 from tests.e2e.drills import under_load
 from tests.e2e.emulated import MODEL, EmulatedSlice
-from tests.e2e.load import Load, play
+from tests.e2e.load import ERROR, RETRY, Load, play
 
 SMALL = "gemma-3-270m"
 
@@ -72,4 +72,4 @@ def test_an_engine_killed_in_mid_stream_ends_every_answer_with_an_error(served: 
         lambda: not replica.is_running() and stack.running() and stack.answers(SMALL),
     )
     under_load("vLLM's engine core killed in mid-stream", story)
-    assert {one.in_words for one in story.load.lost} <= {"stream ends with an error", "503 with Retry-After"}, story.load.lost
+    assert {one.in_words for one in story.load.lost} <= {ERROR, RETRY}, story.load.lost

@@ -20,7 +20,7 @@ from runtime_env.local import processes
 from runtime_env.local.preflight import free_ports
 from tests.e2e.drills import under_load
 from tests.e2e.emulated import EmulatedSlice, wait_for
-from tests.e2e.load import Load, play
+from tests.e2e.load import CUT, REFUSED, RETRY, Load, play
 
 pytestmark = pytest.mark.slow
 REDIS = shutil.which("redis-server")
@@ -93,7 +93,7 @@ def test_haproxy_killed(stack: EmulatedSlice) -> None:
     story = play(Load(stack.url), kill, lambda: proxies() and stack.answers())
     under_load("HAProxy killed", story)
     seen = {one.in_words for one in story.load.lost}
-    assert seen <= {"connection refused", "connection cut in mid-stream", "503 with Retry-After"}
+    assert seen <= {REFUSED, CUT, RETRY}
     assert story.served_s < 30
 
 
@@ -170,8 +170,8 @@ def test_a_lost_head_whose_state_is_in_redis_comes_back_to_a_running_model(stack
         beside=inside,
         seconds=180,
     )
-    through = f"past the head's HAProxy {len(inside.lost)} of {len(inside.ended)}"
-    under_load("head lost, its state in Redis", story, saw=through)
+    past = f"past the head's HAProxy: {inside.losses}"
+    under_load("head lost, its state in Redis", story, saw=past)
     assert stack.replica().pid == replica.pid
     assert len(stack.nodes()) == len(hosts) + 1
     assert inside.lost == []
