@@ -47,6 +47,15 @@ TRACE = (
 )
 
 
+async def joins(_: Request) -> Response:
+    async def chunks() -> AsyncIterator[str]:
+        error = {"error": {"message": TRACE, "type": "x", "code": 500}}
+        yield 'data: {"id": "1", "choices": [{"text": "a"}]}\n\n'
+        yield 'data: {"id": "1", "choices": [{"text": "b"}]}\n\ndata: ' + json.dumps(error) + "\n\ndata: [DONE]\n\n"
+
+    return StreamingResponse(chunks(), media_type="text/event-stream")
+
+
 def failing_app() -> Starlette:
     async def raises(_: Request) -> Response:
         raise RuntimeError("/opt/secret/path.py")
@@ -69,14 +78,6 @@ def failing_app() -> Starlette:
             yield 'data: {"choices": [{"text": "a"}]}\n\n'
             yield "data: " + json.dumps({"error": {"message": TRACE, "type": "x", "code": 500}}) + "\n\n"
             yield "data: [DONE]\n\n"
-
-        return StreamingResponse(chunks(), media_type="text/event-stream")
-
-    async def joins(_: Request) -> Response:
-        async def chunks() -> AsyncIterator[str]:
-            error = {"error": {"message": TRACE, "type": "x", "code": 500}}
-            yield 'data: {"id": "1", "choices": [{"text": "a"}]}\n\n'
-            yield 'data: {"id": "1", "choices": [{"text": "b"}]}\n\ndata: ' + json.dumps(error) + "\n\ndata: [DONE]\n\n"
 
         return StreamingResponse(chunks(), media_type="text/event-stream")
 
