@@ -17,7 +17,7 @@ def print_table(result: dict[str, Any]) -> None:
     for column in ("clients", "server", *columns):
         table.add_column(column, justify="right")
     rounds = {server: [LoadFigures(**figure) for figure in figures] for server, figures in result["rounds"].items()}
-    for clients in result["plan"]["requests"]:
+    for clients in map(int, result["plan"]["requests"]):
         for server, figures in rounds.items():
             errors = sum(figure.errors for figure in figures if figure.clients == clients)
             values = [f"{median(figures, clients, name):.1f}" for name in _NAMES]
@@ -29,5 +29,5 @@ def print_table(result: dict[str, Any]) -> None:
     for path, added in result["added"].items():
         console.print(
             f"{path}: TTFT {added['ttft_added_ms']:+.1f} ms at one client, {added['throughput_ratio']:.2f} of bare throughput "
-            f"at {max(result['plan']['requests'])}; {result['idle_cores'][path]} cores when idle"
+            f"at {max(map(int, result['plan']['requests']))}; {result['idle_cores'][path]} cores when idle"
         )
