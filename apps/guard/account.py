@@ -3,7 +3,7 @@
 import time
 from dataclasses import dataclass, field
 
-from apps.guard.answers import Refusal
+from apps.guard.answers import Headers, Refusal
 from apps.guard.fair import Share
 from apps.guard.question import Question
 from apps.guard.rates import Bucket, headers, take
@@ -60,13 +60,10 @@ class Account:
         """An answer was so long."""
         self.mean_output += _MEMORY * (output_tokens - self.mean_output)
 
-    def headers(self) -> dict[str, str]:
+    def headers(self) -> Headers:
         """`x-ratelimit-*` as of now."""
         now = time.monotonic()
-        for bucket in (self.requests, self.tokens):
-            if bucket:
-                bucket.fill(now)
-        return headers(self.requests, "requests") | headers(self.tokens, "tokens")
+        return headers(self.requests, b"requests", now) + headers(self.tokens, b"tokens", now)
 
 
 def per_replica(limits: Limits, replicas: int) -> Limits:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from http import HTTPStatus
 
 Headers = list[tuple[bytes, bytes]]
+_LOGGED_BYTES = 16 * 1024
 
 
 @dataclass(eq=False)
@@ -32,6 +33,11 @@ def json_headers(body: bytes, more: Mapping[str, str]) -> Headers:
     """Headers of an answer with a JSON body."""
     headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
     return headers + [(name.encode(), value.encode()) for name, value in more.items()]
+
+
+def one_line(body: bytes) -> str:
+    """An answer for a log: it may repeat what a client sent, which must not write lines of its own there."""
+    return body[:_LOGGED_BYTES].decode(errors="replace").encode("unicode_escape").decode()
 
 
 def in_openai_form(body: bytes, status: int) -> bytes:

@@ -3,6 +3,7 @@
 Lines are written by a thread of their own, into a file that is turned over; the request's path only puts a record in a queue.
 """
 
+import contextlib
 import json
 import logging
 import logging.handlers
@@ -18,13 +19,14 @@ from apps.errors import UserError
 logger = logging.getLogger("ray.serve")
 FILE_BYTES, _OLD_FILES = 64 * 1024 * 1024, 4
 _QUEUED, _GATHER_S = 10_000, 0.05
+_encoded = json.JSONEncoder(separators=(",", ":")).encode
 
 
 class AuditLog:
     """Of one process. `write` never waits: what a stuck disk keeps from being written is counted and said."""
 
     def __init__(self, path: Path) -> None:
-        self._records: queue.Queue[dict[str, Any] | None] = queue.Queue(_QUEUED)
+        self._records: queue.SimpleQueue[dict[str, Any] | None] = queue.SimpleQueue()
         self.lost = 0
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -39,9 +41,9 @@ class AuditLog:
         self._thread.start()
 
     def write(self, record: dict[str, Any]) -> None:
-        try:
-            self._records.put_nowait(record)
-        except queue.Full:
+        if self._records.qsize() < _QUEUED:
+            self._records.put(record)
+        else:
             self.lost += 1
 
     def close(self) -> None:
@@ -55,10 +57,11 @@ class AuditLog:
         while not ended:
             records = [self._records.get()]
             time.sleep(_GATHER_S)  # many lines in one write: this thread takes its time from the requests
-            while len(records) < _QUEUED and not self._records.empty():
-                records.append(self._records.get())
+            with contextlib.suppress(queue.Empty):
+                while len(records) < _QUEUED:
+                    records.append(self._records.get_nowait())
             ended = None in records
-            lines = "\n".join(json.dumps(record, separators=(",", ":")) for record in records if record)
+            lines = "\n".join(_encoded(record) for record in records if record)
             if lines:
                 self._file.emit(logging.LogRecord("audit", logging.INFO, "", 0, lines, None, None))
 

@@ -6,7 +6,6 @@ import contextlib
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from apps.guard.answers import Refusal, json_headers
-from apps.guard.settings import Bounds
 
 _DISCARD_S, _SILENT_S = 10.0, 1.0
 
@@ -15,29 +14,25 @@ class ClientLeftError(Exception):
     """The connection is gone; there is nobody to answer."""
 
 
-async def read_body(scope: Scope, receive: Receive, bounds: Bounds) -> bytes:
-    """The whole body.
+async def read_body(declared: bytes, receive: Receive, most: int) -> bytes:
+    """The whole body. `declared` is its content-length, if the client gave one. The keeper ends one that does not come.
 
     Raises:
-        Refusal: 413 for one that is too large, declared or sent; 408 for one that does not come.
+        Refusal: 413 for one that is larger than `most` bytes, declared or sent.
         ClientLeftError: before it had come.
     """
-    if declared_bytes(scope) > bounds.body_bytes:
-        raise too_large(bounds.body_bytes)
+    if _as_number(declared) > most:
+        raise too_large(most)
     parts, size, more = [], 0, True
-    try:
-        async with asyncio.timeout(bounds.body_s):
-            while more:
-                message = await receive()
-                if message["type"] == "http.disconnect":
-                    raise ClientLeftError
-                parts.append(message.get("body", b""))
-                size += len(parts[-1])
-                if size > bounds.body_bytes:
-                    raise too_large(bounds.body_bytes)
-                more = message.get("more_body", False)
-    except TimeoutError:
-        raise Refusal(408, f"The request body did not come within {bounds.body_s:g} seconds.", "request_timeout") from None
+    while more:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise ClientLeftError
+        parts.append(message.get("body", b""))
+        size += len(parts[-1])
+        if size > most:
+            raise too_large(most)
+        more = message.get("more_body", False)
     return b"".join(parts)
 
 
@@ -67,9 +62,8 @@ async def discard_body(receive: Receive, most: int) -> None:
             more = message["type"] == "http.request" and message.get("more_body", False)
 
 
-def declared_bytes(scope: Scope) -> int:
-    value = next((value for name, value in scope["headers"] if name == b"content-length"), b"0")
-    return int(value[:18]) if value.isdigit() else 0
+def _as_number(content_length: bytes) -> int:
+    return int(content_length[:18]) if content_length.isdigit() else 0
 
 
 def too_large(most: int) -> Refusal:
@@ -86,7 +80,7 @@ class BodyLimit:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
-        elif declared_bytes(scope) > self._max_bytes:
+        elif _as_number(dict(scope["headers"]).get(b"content-length", b"")) > self._max_bytes:
             await self._refuse(receive, send)
         else:
             await self._app_with_counted_body(scope, receive, send)

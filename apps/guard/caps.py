@@ -32,9 +32,9 @@ async def max_tokens_to_set(
         asked = COMPLETION_DEFAULT_TOKENS
         if most is not None and asked > most:
             return most
-    room = min((one for one in (context, context_tokens) if one is not None), default=None)
     if context is None and (asked is not None or most is None):
         return None
+    room = min((one for one in (context, context_tokens) if one is not None), default=None)
     if _surely_fits(question, asked or most, room):
         return None if asked is not None else most
     counted = await count_tokens(app, scope, question)

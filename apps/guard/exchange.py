@@ -8,58 +8,69 @@ import logging
 import random
 import re
 import time
+from collections.abc import Awaitable
 
-from starlette.types import Message, Send
+from starlette.types import Message, Scope, Send
 
 from apps.guard import answers
 from apps.guard.account import Account
 from apps.guard.answers import Headers, Refusal
+from apps.guard.rates import Bucket
 from apps.guard.routes import Access
 
 logger = logging.getLogger("ray.serve")
 _MOST_ERROR_BYTES = 64 * 1024
 CLIENT_LEFT = 499  # nginx's word for it, and Serve's
+_SANE_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 _NO_CHOICES = re.compile(rb'"choices": ?\[\]')
-_COUNTS = b'_tokens":'  # not `"usage"`: vLLM writes `"usage": null` into every chunk
 _PROMPT = re.compile(rb'"(?:prompt|input)_tokens": ?(\d+)')
 _OUTPUT = re.compile(rb'"(?:completion|output)_tokens": ?(\d+)')
+_TOKEN_BEGINS, _TOKEN_ENDS = b'data: {"id"', (b"]}\n\n", b"l}\n\n")
+"""Of an event without counts and without an error: counts end in `}}`, and vLLM writes `"usage":null` where it has none."""
 
 
 class Exchange:
     """One request's answer. Times are those of `time.monotonic`; counts are None where they were not measured."""
 
-    def __init__(self, send: Send, given_id: str | None, began: float) -> None:
-        self._send = send
-        self.id, self.began = given_id or f"{random.getrandbits(128):032x}", began
-        self._id_header = {} if given_id else {"x-request-id": self.id}  # Serve tells the client the id that was given
-        self.access: Access | None = None
-        self.route: str | None = None
-        self.model: str | None = None
-        self.account: Account | None = None
-        self.body_read = False
-        self.aborted: str | None = None
-        """Why the guard itself ends it, if it does."""
-        self.hides_usage = False
-        """The guard asked for the token counts, the client did not: it does not see them."""
-        self.charged_prompt = 0
-        """Taken from the key's tokens on entry."""
-        self.expected_output = 0.0
-        """Tokens of its answers, guessed when the engine took it; 0 before."""
-        self.streamed = 0
-        """Tokens of a stream so far: one for each event, until the server's own count comes."""
-        self.prompt_tokens: int | None = None
-        self.output_tokens: int | None = None
-        self.first_at: float | None = None
-        """When a stream's first chunk came."""
-        self.status: int | None = None
-        self.ended = False
-        self.sending = False
-        """A chunk is being sent: if that stays, the client does not take it."""
-        self.chunks = 0
-        self._chunks_before, self._stalled_s = 0, 0.0
-        self._is_stream = False
-        self._start: Message | None = None
-        self._error = b""
+    access: Access | None = None
+    route: str | None = None
+    model: str | None = None
+    account: Account | None = None
+    reads_body, body_read = False, False
+    aborted: Refusal | None = None
+    """Why the guard itself ends it, if it does."""
+    hides_usage = False
+    """The guard asked for the token counts, the client did not: it does not see them."""
+    charged_prompt = 0
+    """Taken from the key's tokens on entry."""
+    expected_output = 0.0
+    """Tokens of its answers, guessed when the engine took it; 0 before."""
+    streamed = 0
+    """Tokens of a stream so far: one for each event, until the server's own count comes."""
+    prompt_tokens: int | None = None
+    output_tokens: int | None = None
+    first_at: float | None = None
+    """When a stream's first chunk came."""
+    status: int | None = None
+    ended = False
+    stuck = False
+    """When the keeper looked, the same part was being sent as the time before: the client does not take it."""
+    _sending: Awaitable[None] | None = None
+    _sending_before: Awaitable[None] | None = None
+    _stuck_s = 0.0
+    _is_stream = False
+    _tokens: Bucket | None = None
+    """The key's, if they are limited."""
+    _start: Message | None = None
+    _error = b""
+
+    def __init__(self, scope: Scope, send: Send) -> None:
+        self._send, self.began = send, time.monotonic()
+        self.headers: dict[bytes, bytes] = dict(scope["headers"])
+        """Of the request."""
+        given = self.headers.get(b"x-request-id", b"")  # the client's own, or Serve's where it gave none
+        self._id_given = _SANE_ID.fullmatch(given) is not None
+        self.id = given.decode() if self._id_given else f"{random.getrandbits(128):032x}"
 
     @property
     def final_status(self) -> int:
@@ -67,11 +78,12 @@ class Exchange:
         return self.status if self.status is not None and self.ended else CLIENT_LEFT
 
     def stalled(self, look_s: float) -> float:
-        """Seconds that one chunk has been on its way; asked every `look_s` seconds."""
-        stuck = self.sending and self.chunks == self._chunks_before
-        self._chunks_before = self.chunks
-        self._stalled_s = self._stalled_s + look_s if stuck else 0.0
-        return self._stalled_s
+        """Seconds that one part has been on its way; asked every `look_s` seconds."""
+        sending = self._sending if getattr(self._sending, "cr_frame", None) else None  # an ended coroutine has none
+        self.stuck = sending is not None and sending is self._sending_before
+        self._sending_before = sending
+        self._stuck_s = self._stuck_s + look_s if self.stuck else 0.0
+        return self._stuck_s
 
     def settle(self) -> float:
         """The request has ended: correct what its key was charged, and say how many tokens it did cost."""
@@ -84,51 +96,70 @@ class Exchange:
             self.account.correct(self.charged_prompt + self.streamed, prompt + output)
         return prompt + output
 
-    async def send(self, message: Message) -> None:
-        """What the app calls to answer."""
-        if self._is_stream:
-            body = message.get("body", b"")
-            if body:
-                if _COUNTS in body or body.startswith(b'data: {"error"'):
-                    body = self._look_at(body)
-                    message = {**message, "body": body}
-                events = body.count(b"data: ")
-                if events:
-                    if self.first_at is None:
-                        self.first_at = time.monotonic()
-                    self.streamed += events
-                    if self.account and self.account.tokens:
-                        self.account.tokens.level -= events
-                elif not body and message.get("more_body"):
-                    return  # all of it was the usage that the client did not ask for
-            self.sending = True
-            self.chunks += 1
-            await self._send(message)
-            self.sending = False
-            self.ended = not message.get("more_body", False)
-        elif message["type"] == "http.response.start":
-            await self._begin(message)
-        else:
-            await self._pass_on(message)
+    def send(self, message: Message) -> Awaitable[None]:
+        """What the app calls to answer. No coroutine of its own: a token is counted, and the server's `send` does the rest."""
+        if not self._is_stream:
+            return self._send_whole(message)
+        body = message.get("body", b"")
+        if (
+            self.first_at
+            and body[-4:] in _TOKEN_ENDS
+            and body[:11] == _TOKEN_BEGINS
+            and body.rfind(b"data: ") == 0
+            and message.get("more_body")
+        ):
+            self.streamed += 1
+            if self._tokens:
+                self._tokens.level -= 1
+            self._sending = self._send(message)
+            return self._sending
+        return self._send_looked_at(message, body)
+
+    async def _send_looked_at(self, message: Message, body: bytes) -> None:
+        """A part of a stream that is not just one more token: the first, counts, an error, several events, the end."""
+        seen, tokens = self._look_at(body) if body else (body, 0)
+        if tokens and self.first_at is None:
+            self.first_at = time.monotonic()
+        self.streamed += tokens
+        if self._tokens:
+            self._tokens.level -= tokens
+        if seen or not body or not message.get("more_body"):  # else it was the usage that the client did not ask for
+            await self._pass_on({**message, "body": seen})
+
+    async def _pass_on(self, message: Message) -> None:
+        self._sending = self._send(message)
+        await self._sending
+        self.ended = not message.get("more_body", False)
 
     async def refuse(self, refusal: Refusal) -> None:
         """The guard's own answer, in place of the app's."""
         self.status = refusal.status
         body = refusal.body()
-        more = {**(self.account.headers() if self.account else {}), **refusal.headers, **self._id_header}
-        await self._send({"type": "http.response.start", "status": refusal.status, "headers": answers.json_headers(body, more)})
+        headers = answers.json_headers(body, refusal.headers) + self._own_headers()
+        await self._send({"type": "http.response.start", "status": refusal.status, "headers": headers})
         await self._send({"type": "http.response.body", "body": body})
         self.ended = True
 
-    async def break_off(self, status: int, message: str, code: str) -> None:
+    async def break_off(self, refusal: Refusal) -> None:
         """End what cannot go on: with an error where none of it was sent, with an error event in a stream."""
         if self._start is not None or self.status is None:
-            await self.refuse(Refusal(status, message, code, kind="server_error"))
+            await self.refuse(refusal)
         elif not self.ended:
-            last = answers.error_body(message, "server_error", code)
-            event = b"data: " + last + b"\n\n" if self._is_stream else b""
+            event = b"data: " + refusal.body() + b"\n\n" if self._is_stream else b""
             await self._send({"type": "http.response.body", "body": event})
             self.ended = True
+
+    async def _send_whole(self, message: Message) -> None:
+        """The beginning of any answer, or a part of one that is no stream."""
+        if message["type"] == "http.response.start":
+            await self._begin(message)
+        elif self._start is None:
+            self._count_usage(message.get("body", b""))
+            await self._pass_on(message)
+        else:
+            self._error = (self._error + message.get("body", b""))[:_MOST_ERROR_BYTES]
+            if not message.get("more_body", False):
+                await self._send_error(self._start, self._error)
 
     async def _begin(self, message: Message) -> None:
         self.status = message["status"]
@@ -137,30 +168,20 @@ class Exchange:
             return
         headers = [(name, value) for name, value in message.get("headers", []) if not name.startswith(b"access-control-")]
         self._is_stream = any(name == b"content-type" and value.startswith(b"text/event-stream") for name, value in headers)
+        self._tokens = self.account.tokens if self.account else None
         await self._send({**message, "headers": headers + self._own_headers()})
 
     def _own_headers(self) -> Headers:
-        more = {**self._id_header, **(self.account.headers() if self.account else {})}
-        return [(name.encode(), value.encode()) for name, value in more.items()]
-
-    async def _pass_on(self, message: Message) -> None:
-        """A part of an answer that is no stream."""
-        if self._start is None:
-            self._count_usage(message.get("body", b""))
-            self.sending = True
-            await self._send(message)
-            self.sending = False
-            self.ended = not message.get("more_body", False)
-            return
-        self._error = (self._error + message.get("body", b""))[:_MOST_ERROR_BYTES]
-        if not message.get("more_body", False):
-            await self._send_error(self._start, self._error)
+        headers = self.account.headers() if self.account else []
+        if not self._id_given:  # Serve tells the client the id that was given
+            headers.append((b"x-request-id", self.id.encode()))
+        return headers
 
     async def _send_error(self, start: Message, body: bytes) -> None:
         """The app's refusal as it is if it only speaks of the request, without the server's inside else."""
         status = start["status"]
         if status >= 500 or answers.speaks_of_the_inside(body):
-            logger.warning("guard: request %s was answered %d: %s", self.id, status, body.decode(errors="replace"))
+            logger.warning("guard: request %s was answered %d: %s", self.id, status, answers.one_line(body))
             text = answers.failed(self.id) if status >= 500 else answers.refused(self.id)
             body = answers.error_body(text, "server_error" if status >= 500 else "invalid_request_error", status)
         body = answers.in_openai_form(body, status)
@@ -171,28 +192,33 @@ class Exchange:
         await self._send({"type": "http.response.body", "body": body})
         self.ended = True
 
-    def _look_at(self, body: bytes) -> bytes:
-        """A chunk with token counts or an error in it; what of it the client may see."""
-        seen = []
+    def _look_at(self, body: bytes) -> tuple[bytes, int]:
+        """(what the client may see, tokens at a guess)."""
+        seen, tokens = [], 0
         for event in body.split(b"\n\n"):
-            if event.startswith(b'data: {"error"'):
+            if event.find(b'"error":') >= 0:
                 event = self._masked(event)
-            elif b'"usage"' in event and self._count_usage(event) and self.hides_usage and _NO_CHOICES.search(event):
+            elif event.find(b'_tokens":') >= 0 and self._count_usage(event) and self.hides_usage and _NO_CHOICES.search(event):
                 continue
             seen.append(event)
-        return b"\n\n".join(seen)
+            tokens += event.find(b"data: {") >= 0
+        return b"\n\n".join(seen), tokens
 
     def _masked(self, event: bytes) -> bytes:
+        """An event as it is, unless it is an error that the client is not to blame for, or that shows the server's inside."""
+        before, data, text = event.partition(b"data: ")
         try:
-            error = json.loads(event[len(b"data: ") :])["error"]
-            blame = error.get("code")
-        except (ValueError, KeyError, AttributeError):
-            blame = None
+            error = json.loads(text)["error"]
+        except (ValueError, KeyError, TypeError, RecursionError):
+            error = None
+        if not isinstance(error, dict):
+            return event
+        blame = error.get("code")
         client_is_to_blame = isinstance(blame, int) and 400 <= blame < 500
         if client_is_to_blame and not answers.speaks_of_the_inside(event):
             return event
-        logger.warning("guard: request %s broke off: %s", self.id, event.decode(errors="replace"))
-        return b"data: " + answers.error_body(answers.failed(self.id), "server_error", blame or 500)
+        logger.warning("guard: request %s broke off: %s", self.id, answers.one_line(event))
+        return before + data + answers.error_body(answers.failed(self.id), "server_error", blame or 500)
 
     def _count_usage(self, body: bytes) -> bool:
         """Note the last token counts in a body, if it has any. A quote in a text is escaped, so only a field can match."""

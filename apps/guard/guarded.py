@@ -2,8 +2,7 @@
 
 import asyncio
 import logging
-import re
-import time
+from itertools import chain
 from typing import Any
 
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -22,11 +21,12 @@ from apps.guard.settings import ReplicaGuard
 from apps.guard.verifier import Verifier
 
 logger = logging.getLogger("ray.serve")
-_SANE_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 _CHAT, _COMPLETIONS = "/v1/chat/completions", "/v1/completions"
 _METHODS = ("GET", "HEAD", "POST")
 _UNCOUNTED = ("/tokenize", "/detokenize")
+_KNOWN = frozenset((_CHAT, _COMPLETIONS, *_UNCOUNTED))
 _EVERYBODY = "open"
+_NOT_FORWARDED = frozenset((b"authorization", b"x-request-id", b"content-length", b"transfer-encoding"))
 
 
 class Guarded:
@@ -44,7 +44,7 @@ class Guarded:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One request, from its first header to its line in the audit."""
         self._keeper.watch(self)
-        exchange = Exchange(send, _given_id(scope), time.monotonic())
+        exchange = Exchange(scope, send)
         self._keeper.live[exchange] = asyncio.current_task()
         try:
             await self._answer_or_refuse(exchange, scope, receive)
@@ -56,7 +56,7 @@ class Guarded:
             await self._end(exchange, exchange.aborted)
         except Exception:
             logger.exception("guard: request %s failed", exchange.id)
-            await exchange.break_off(500, failed(exchange.id), "internal_error")
+            await exchange.break_off(Refusal(500, failed(exchange.id), "internal_error", kind="server_error"))
         finally:
             del self._keeper.live[exchange]
             if exchange.access is not Access.ANYBODY:
@@ -67,14 +67,14 @@ class Guarded:
         if self._verifier:
             self._verifier.forget_wrong()
 
-    async def _end(self, exchange: Exchange, why: str) -> None:
+    async def _end(self, exchange: Exchange, why: Refusal) -> None:
         """The keeper has cancelled the request; where the client takes nothing, returning closes the connection."""
         task = asyncio.current_task()
         if task:
             task.uncancel()
-        logger.warning("guard: request %s was ended: %s", exchange.id, why)
-        if not exchange.sending:
-            await exchange.break_off(408, f"The request was ended: {why}.", "request_timeout")
+        logger.warning("guard: request %s was ended: %s", exchange.id, why.message)
+        if not exchange.stuck:
+            await exchange.break_off(why)
 
     async def _answer_or_refuse(self, exchange: Exchange, scope: Scope, receive: Receive) -> None:
         try:
@@ -86,20 +86,19 @@ class Guarded:
 
     async def _answer(self, exchange: Exchange, scope: Scope, receive: Receive) -> None:
         path = scope["path"].removeprefix(scope.get("root_path", "")) or "/"
-        exchange.access = self._routes.access(path)
+        exchange.access, route = self._routes.find(path)
         if exchange.access is Access.NOBODY:
             raise Refusal(404, f"This server has no {scope['method']} {path[:200]}.", "not_found")
-        if sum(len(name) + len(value) for name, value in scope["headers"]) > self._args.bounds.header_bytes:
-            raise Refusal(
-                431, f"The request's headers have more than {self._args.bounds.header_bytes} bytes.", "headers_too_large"
-            )
+        most = self._args.bounds.header_bytes
+        if sum(map(len, chain.from_iterable(scope["headers"]))) > most:
+            raise Refusal(431, f"The request's headers have more than {most} bytes.", "headers_too_large")
         if scope["method"] not in _METHODS:
             raise Refusal(405, f"{path[:200]} takes {', '.join(_METHODS)}.", "method_not_allowed")
-        exchange.route = path
+        exchange.route = route
         if exchange.access is Access.ANYBODY:
-            await self._app(scope, receive, exchange.send)
+            await self._app(_forwarded(scope, exchange), receive, exchange.send)
             return
-        entry = await self._authenticate(scope)
+        entry = await self._authenticate(exchange)
         account = exchange.account = self._account(entry)
         if exchange.access is Access.ADMIN and not (entry and entry.admin):
             raise Refusal(403, "This route needs an admin key.", "insufficient_permissions")
@@ -109,11 +108,10 @@ class Guarded:
         finally:
             account.active -= 1
 
-    async def _authenticate(self, scope: Scope) -> Entry | None:
+    async def _authenticate(self, exchange: Exchange) -> Entry | None:
         if self._verifier is None:
             return None
-        value = next((value for name, value in scope["headers"] if name == b"authorization"), b"")
-        scheme, _, text = value.partition(b" ")
+        scheme, _, text = exchange.headers.get(b"authorization", b"").partition(b" ")
         return await self._verifier.verify(text.strip() if scheme.lower() == b"bearer" else None)
 
     def _account(self, entry: Entry | None) -> Account:
@@ -129,21 +127,20 @@ class Guarded:
         return account
 
     async def _answer_known(self, exchange: Exchange, entry: Entry | None, path: str, scope: Scope, receive: Receive) -> None:
-        scope = {**scope, "headers": _forwarded(scope["headers"], exchange.id)}
         if scope["method"] != "POST":
-            await self._app(scope, receive, exchange.send)
+            await self._app(_forwarded(scope, exchange), receive, exchange.send)
             return
-        body = await bodies.read_body(scope, receive, self._args.bounds)
-        exchange.body_read = True
-        is_json = path in (_CHAT, _COMPLETIONS, *_UNCOUNTED) or _is_json(scope)
-        fields: dict[str, Any] = question.parse(body) if is_json else {}
+        exchange.reads_body = True
+        body = await bodies.read_body(exchange.headers.get(b"content-length", b""), receive, self._args.bounds.body_bytes)
+        exchange.reads_body, exchange.body_read = False, True
+        fields = question.parse(body) if path in _KNOWN or _may_be_json(exchange, body) else {}
         question.check_depth(body, fields, self._args.bounds.json_depth)
         _check_model(fields.get("model"), entry)
         exchange.model = str(fields["model"])[:128] if "model" in fields else None
         if path in _UNCOUNTED:
-            await self._app(scope, bodies.replaying(body, receive), exchange.send)
+            await self._app(_forwarded(scope, exchange, body), bodies.replaying(body, receive), exchange.send)
             return
-        if path in (_CHAT, _COMPLETIONS):
+        if path in _KNOWN:
             asked = question.ask(body, fields, self._args.bounds, chat=path == _CHAT)
         else:
             asked = Question.unknown(body, fields)
@@ -160,7 +157,8 @@ class Guarded:
             exchange.hides_usage = asked.stream and not asked.wants_usage
             turn = await self._turn(account, asked, receive)
             exchange.expected_output = account.guess(asked)
-            await self._app(*_with_body(scope, asked, question.edited(asked, to_set), receive), exchange.send)
+            body = question.edited(asked, to_set)
+            await self._app(_forwarded(scope, exchange, body), bodies.replaying(body, receive), exchange.send)
         finally:
             cost = exchange.settle()
             if exchange.output_tokens is not None:
@@ -192,27 +190,18 @@ class Guarded:
         raise Refusal(429, message, "rate_limit_exceeded", kind="requests", headers={"retry-after": "5"})
 
 
-def _given_id(scope: Scope) -> str | None:
-    """The client's own, or Serve's where it gave none."""
-    given = next((value for name, value in scope["headers"] if name == b"x-request-id"), b"")
-    return given.decode() if _SANE_ID.fullmatch(given) else None
+def _forwarded(scope: Scope, exchange: Exchange, body: bytes = b"") -> Scope:
+    """What the app sees: no key, the id under which both log, and the length of a body that was read."""
+    headers = [header for header in scope["headers"] if header[0] not in _NOT_FORWARDED]
+    headers.append((b"x-request-id", exchange.id.encode()))
+    if exchange.body_read:
+        headers.append((b"content-length", b"%d" % len(body)))
+    return {**scope, "headers": headers}
 
 
-def _forwarded(headers: list[tuple[bytes, bytes]], request_id: str) -> list[tuple[bytes, bytes]]:
-    """What the app sees: no key, and the id under which both log."""
-    kept = [(name, value) for name, value in headers if name not in (b"authorization", b"x-request-id")]
-    return [*kept, (b"x-request-id", request_id.encode())]
-
-
-def _with_body(scope: Scope, asked: Question, body: bytes, receive: Receive) -> tuple[Scope, Receive]:
-    if body is not asked.raw:
-        headers = [(name, value) for name, value in scope["headers"] if name != b"content-length"]
-        scope = {**scope, "headers": [*headers, (b"content-length", str(len(body)).encode())]}
-    return scope, bodies.replaying(body, receive)
-
-
-def _is_json(scope: Scope) -> bool:
-    return any(name == b"content-type" and b"json" in value.lower() for name, value in scope["headers"])
+def _may_be_json(exchange: Exchange, body: bytes) -> bool:
+    """Whatever the client calls it: some handlers look only at the body."""
+    return body != b"" and not exchange.headers.get(b"content-type", b"").startswith(b"multipart/")
 
 
 def _check_model(model: Any, entry: Entry | None) -> None:

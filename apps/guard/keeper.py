@@ -12,10 +12,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from apps.guard.answers import Refusal
 from apps.guard.audit import AuditLog, audit_path
 from apps.guard.exchange import Exchange
 from apps.guard.keyfile import WatchedKeys, utc_now
-from apps.guard.settings import GuardArgs
+from apps.guard.settings import Bounds, GuardArgs
 
 logger = logging.getLogger("ray.serve")
 _LOOK_S = 1.0
@@ -78,15 +79,11 @@ class Keeper:
                 logger.exception("guard: its housekeeping failed")
 
     def _end_what_takes_too_long(self) -> None:
-        bounds, now = self._args.bounds, time.monotonic()
+        now = time.monotonic()
         for exchange, task in list(self.live.items()):
-            if exchange.stalled(_LOOK_S) >= bounds.send_s:
-                exchange.aborted = "the client took nothing of its answer"
-            elif now - exchange.began > bounds.request_s and exchange.aborted is None:
-                exchange.aborted = f"it took longer than {bounds.request_s:g} seconds"
-            else:
-                continue
-            if task:
+            why = _overdue(exchange, now - exchange.began, self._args.bounds)
+            if why and task:
+                exchange.aborted = Refusal(408, why, "request_timeout", kind="server_error")
                 task.cancel()
 
     def _publish(self, guarded: Any) -> None:
@@ -103,6 +100,17 @@ class Keeper:
     def _next_expiry(self) -> float:
         found = self.keys.table.next_to_expire(utc_now()) if self.keys else None
         return found.timestamp() if found else 0
+
+
+def _overdue(exchange: Exchange, seconds: float, bounds: Bounds) -> str | None:
+    """Why a request has to end that began so long ago; None if it may go on."""
+    if exchange.stalled(_LOOK_S) >= bounds.send_s:
+        return "The client took nothing of its answer."
+    if exchange.aborted:
+        return None
+    if exchange.reads_body and seconds > bounds.body_s:
+        return f"The request body did not come within {bounds.body_s:g} seconds."
+    return f"The request took longer than {bounds.request_s:g} seconds." if seconds > bounds.request_s else None
 
 
 async def _refreshed(keys: WatchedKeys) -> bool:

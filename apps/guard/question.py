@@ -6,8 +6,7 @@ OpenAI's API has: a server that also takes "8" for a number must not be asked mo
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from apps.guard.answers import Refusal
 from apps.guard.settings import Bounds
@@ -16,11 +15,15 @@ _IMAGE_TOKENS = 280  # Gemma's image at its usual resolution; corrected by the s
 _BYTES_PER_TOKEN = 4  # of English; corrected likewise
 _TEMPLATE_BYTES = 64  # more than a chat template writes around a message
 COMPLETION_DEFAULT_TOKENS = 16  # vLLM's, of /v1/completions without max_tokens
+_USAGE = b'{"stream_options": {"include_usage": true}'
+_COUNTS = {"max_tokens": 0, "max_completion_tokens": 0, "min_tokens": 0, "n": 1, "best_of": 1}
+"""Fields, and the least that they may be."""
+_MOST = 2**31 - 1  # more no engine computes, and larger numbers fail in places where nobody expects them
+_LOGPROBS = frozenset(("logprobs", "top_logprobs", "prompt_logprobs"))
 _REMOTE = "images must be sent as data: URLs; this server fetches none"
 
 
-@dataclass(frozen=True)
-class Question:
+class Question(NamedTuple):
     """A body within bounds. `fields` is the parsed JSON, `raw` what came."""
 
     raw: bytes
@@ -82,24 +85,25 @@ def ask(raw: bytes, fields: dict[str, Any], bounds: Bounds, *, chat: bool) -> Qu
     if stream is not None and not isinstance(stream, bool):
         raise _bad("stream must be true or false.", "stream")
     for name in ("stream_options", "structured_outputs"):  # at the second vLLM fails where it is a list
-        if not isinstance(fields.get(name), dict | None):
+        if name in fields and not isinstance(fields[name], dict | None):
             raise _bad(f"{name} must be an object.", name)
     _check_numbers(fields, bounds)
-    _check_stop(fields.get("stop"), bounds.stop_strings)
+    if "stop" in fields:
+        _check_stop(fields["stop"], bounds.stop_strings)
     prompts = 1 if chat else _prompts(fields.get("prompt"))
-    choices = max(_number(fields, "n") or 1, _number(fields, "best_of") or 1) * prompts
+    choices = max(fields.get("n") or 1, fields.get("best_of") or 1) * prompts
     if choices > bounds.choices:
         raise _bad(f"{choices} choices were asked for (n for each prompt), and at most {bounds.choices} are given.", "n")
     images, image_bytes = _images(fields.get("messages"), bounds) if chat else (0, 0)
     size = _prompt_size(fields, len(raw) - image_bytes, chat=chat)
-    asked = _number(fields, "max_completion_tokens") if chat else None
+    asked = fields.get("max_completion_tokens") if chat else None
     return Question(
         raw,
         fields,
         chat,
         model,
         bool(stream),
-        asked if asked is not None else _number(fields, "max_tokens"),
+        asked if asked is not None else fields.get("max_tokens"),
         choices,
         max(1, size // _BYTES_PER_TOKEN) + images * _IMAGE_TOKENS,
         None if images else size,
@@ -108,17 +112,20 @@ def ask(raw: bytes, fields: dict[str, Any], bounds: Bounds, *, chat: bool) -> Qu
 
 def edited(question: Question, max_tokens: int | None) -> bytes:
     """The body to forward: a stream is made to end with its token counts, and max_tokens is set where one is given."""
+    fields = question.fields
+    needs_usage = question.stream and not question.wants_usage
     added: dict[str, Any] = {}
     if max_tokens is not None:
         added["max_tokens"] = max_tokens
-    if question.stream and not question.wants_usage:
-        added["stream_options"] = {**(question.fields.get("stream_options") or {}), "include_usage": True}
-    if not added:
+    if needs_usage and (added or "stream_options" in fields):
+        added["stream_options"] = {**(fields.get("stream_options") or {}), "include_usage": True}
+    if added.keys() & fields.keys():  # to be replaced, not added: the body has to be written anew
+        return json.dumps({**fields, **added}).encode()
+    if not added and not needs_usage:
         return question.raw
-    if added.keys() & question.fields.keys():  # to be replaced, not added: the body has to be written anew
-        return json.dumps({**question.fields, **added}).encode()
     head, _, rest = question.raw.partition(b"{")
-    return head + b"{" + json.dumps(added).encode()[1:-1] + (b"," if question.fields else b"") + rest
+    beginning = json.dumps(added).encode()[:-1] if added else _USAGE  # by far the most frequent edit
+    return head + beginning + (b"," if fields else b"") + rest
 
 
 def _children(node: Any) -> Iterator[Any]:
@@ -137,16 +144,14 @@ def _number(fields: dict[str, Any], name: str) -> int | None:
 
 
 def _check_numbers(fields: dict[str, Any], bounds: Bounds) -> None:
-    for name in ("max_tokens", "max_completion_tokens", "min_tokens"):
-        if (value := _number(fields, name)) is not None and value < 0:
-            raise _bad(f"{name} is {value}, and must be at least 0.", name)
-    for name in ("n", "best_of"):
-        if (value := _number(fields, name)) is not None and value < 1:
-            raise _bad(f"{name} is {value}, and must be at least 1.", name)
-    for name in ("logprobs", "top_logprobs", "prompt_logprobs"):
-        value = None if isinstance(fields.get(name), bool) else _number(fields, name)
+    for name in fields.keys() & _COUNTS.keys():
+        value = _number(fields, name)
+        if value is not None and not _COUNTS[name] <= value <= _MOST:
+            raise _bad(f"{name} must be at least {_COUNTS[name]}, and at most {_MOST}.", name)
+    for name in fields.keys() & _LOGPROBS:
+        value = None if isinstance(fields[name], bool) else _number(fields, name)
         if value is not None and not 0 <= value <= bounds.logprobs:  # -1 would be the whole vocabulary
-            raise _bad(f"{name} is {value}, and must be between 0 and {bounds.logprobs}.", name)
+            raise _bad(f"{name} must be between 0 and {bounds.logprobs}.", name)
 
 
 def _check_stop(stop: Any, most: int) -> None:

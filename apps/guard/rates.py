@@ -6,7 +6,7 @@ fall below zero; nothing more is let in until it has risen again.
 
 from dataclasses import dataclass
 
-from apps.guard.answers import Refusal
+from apps.guard.answers import Headers, Refusal
 
 MINUTE = 60.0
 
@@ -25,7 +25,8 @@ class Bucket:
 
     def fill(self, now: float) -> float:
         """Bring the level up to date, and return it."""
-        self.level = min(self.limit, self.level + (now - self.filled_at) * self.limit / MINUTE)
+        level = self.level + (now - self.filled_at) * self.limit / MINUTE
+        self.level = level if level < self.limit else self.limit
         self.filled_at = now
         return self.level
 
@@ -52,15 +53,16 @@ def take(bucket: Bucket | None, amount: float, what: str, key: str, now: float) 
     bucket.level -= amount
 
 
-def headers(bucket: Bucket | None, what: str) -> dict[str, str]:
+def headers(bucket: Bucket | None, what: bytes, now: float) -> Headers:
     """`x-ratelimit-*` as OpenAI names and forms them; none without a limit."""
     if bucket is None:
-        return {}
-    return {
-        f"x-ratelimit-limit-{what}": f"{bucket.limit:.0f}",
-        f"x-ratelimit-remaining-{what}": f"{max(0.0, bucket.level):.0f}",
-        f"x-ratelimit-reset-{what}": duration(bucket.seconds_until(bucket.limit)),
-    }
+        return []
+    left = max(0, round(bucket.fill(now)))
+    return [
+        (b"x-ratelimit-limit-" + what, b"%d" % bucket.limit),
+        (b"x-ratelimit-remaining-" + what, b"%d" % left),
+        (b"x-ratelimit-reset-" + what, duration(bucket.seconds_until(bucket.limit)).encode()),
+    ]
 
 
 def duration(seconds: float) -> str:

@@ -26,14 +26,15 @@ class Routes:
         self._add(args.routes, Access.KEY)
         self._add(args.keyless_routes, Access.ANYBODY)
 
-    def access(self, path: str) -> Access:
-        """Who may use a path, as the server behind sees it (decoded, without the prefix that Serve adds)."""
-        found = self._exact.get(path)
-        if found is None:
-            found = next((access for prefix, access in self._prefixes if path.startswith(prefix)), Access.NOBODY)
-        if found in (Access.KEY, Access.ANYBODY) and is_control(path):
-            return Access.NOBODY  # a wildcard must not open what the lists may not name
-        return found
+    def find(self, path: str) -> tuple[Access, str]:
+        """Who may use a path, as the server behind sees it (decoded, without Serve's prefix), and the entry that says so."""
+        if access := self._exact.get(path):
+            return access, path
+        for prefix, access in self._prefixes:
+            # A wildcard must not open what the lists may not name.
+            if path.startswith(prefix) and (access not in (Access.KEY, Access.ANYBODY) or not is_control(path)):
+                return access, f"{prefix}*"
+        return Access.NOBODY, ""
 
     def _add(self, paths: Iterable[str], access: Access) -> None:
         for path in paths:

@@ -25,7 +25,7 @@ class Verifier:
 
     def __init__(self, keys: WatchedKeys) -> None:
         self._keys = keys
-        self._secret = secrets.token_bytes(32)
+        self._hmac = hmac.new(secrets.token_bytes(32), digestmod="sha256")
         self._known: dict[bytes, tuple[str, str]] = {}
         """Id and hash that a key's digest was found right for."""
         self._wrong: OrderedDict[bytes, None] = OrderedDict()
@@ -105,7 +105,9 @@ class Verifier:
         return future
 
     def _digest(self, text: bytes) -> bytes:
-        return hmac.digest(self._secret, text, "sha256")
+        made = self._hmac.copy()
+        made.update(text)
+        return made.digest()
 
 
 _INCORRECT = "The API key is not right."

@@ -1,11 +1,12 @@
 """What the guard costs: the same engine without and with it, both servers in one run, taking turns.
 
     python -m benchmarks.guard          the simulated engine at 512 streams, then vLLM on this CPU; prints a table
-    python -m benchmarks.guard --json   one object with ttft_added_ms, throughput_ratio and every round's figures
+    python -m benchmarks.guard --json   one object with the ratios and every round's figures
 
-The simulated engine is asked twice: as fast as this machine's HTTP server goes (throughput), and at a pace that leaves it time
-(time to first token). The guard's part is measured in the server too, as the client's figures have the jitter of 512 streams in
-them. Without the guard means none of its code at all.
+The simulated engine is asked at a pace that leaves its web server time, as a real one does (time to first token), and as fast
+as one process can send tokens (throughput: there all that is measured is the web server, so the guard weighs most). The guard's
+part of the time to first token is measured in the server too, as a client's figures have the jitter of 512 streams in them.
+Without the guard means none of its code at all. Client and server are processes of their own.
 """
 
 import argparse
@@ -19,6 +20,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +33,7 @@ from benchmarks.guard.server import MODEL
 from benchmarks.overhead.servers import llm_config_for
 from runtime_env.local.preflight import free_ports
 
-_FULL_SPEED, _PACED = 1.0, 0.02  # shares of the roofline's speed: tokens at once, and every 100 ms or so
+_FULL_SPEED, _PACED = 1.0, 0.04  # shares of the roofline's speed: more than can be sent, and a token every 60 ms or so
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -54,7 +56,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.guard", description="The guard against none, in one run.")
-    parser.add_argument("--rounds", type=_positive, default=5, help="turns of each server (default: %(default)s)")
+    parser.add_argument("--rounds", type=_positive, default=3, help="turns of each server (default: %(default)s)")
     parser.add_argument("--streams", type=_positive, default=512, help="of the simulated engine (default: %(default)s)")
     parser.add_argument("--engine", choices=("both", "sim", "cpu"), default="both", help="default: %(default)s")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
@@ -70,9 +72,9 @@ def _positive(text: str) -> int:
 def _measure(options: argparse.Namespace, key: str, environment: dict[str, str]) -> list[dict[str, Any]]:
     loads: list[tuple[Load, Any]] = []
     if options.engine != "cpu":
-        paced = Load("simulated, paced", options.streams, 2 * options.streams, 32, ramp_s=4)
-        fast = Load("simulated, full speed", options.streams, 2 * options.streams, 64)
-        loads += [(paced, lambda env: _simulated(_PACED, env)), (fast, lambda env: _simulated(_FULL_SPEED, env))]
+        paced = Load("simulated, paced", options.streams, 3 * options.streams, 64, ramp_s=4)
+        fast = Load("simulated, full speed", options.streams, 2 * options.streams, 128, timed=False)
+        loads += [(paced, partial(_simulated, paced, _PACED)), (fast, partial(_simulated, fast, _FULL_SPEED))]
     if options.engine != "sim":
         loads.append((Load("vLLM on the CPU", 8, 16, 32), _vllm))
     rows = []
@@ -94,27 +96,23 @@ def _compare(load: Load, contenders: Sequence[Contender], key: str, rounds: int)
                 found[one.guarded].append(figures)
     for one in contenders:
         pause(one.processes, False)
+    pairs = list(zip(found[False], found[True], strict=True))
     return {
         "load": asdict(load),
-        "ttft_added_p50_ms": _median(found[True], "ttft_p50_ms") - _median(found[False], "ttft_p50_ms"),
-        "ttft_added_p99_ms": _median(found[True], "ttft_p99_ms") - _median(found[False], "ttft_p99_ms"),
-        "in_guard_p99_ms": _median(found[True], "in_guard_p99_ms"),
-        "cpu_ratio": _median(found[False], "cpu_us_per_token") / _median(found[True], "cpu_us_per_token"),
-        "throughput_ratio": _median(found[True], "output_tok_per_s") / _median(found[False], "output_tok_per_s"),
+        "ttft_added_p50_ms": [after.ttft_p50_ms - before.ttft_p50_ms for before, after in pairs],
+        "ttft_added_p99_ms": [after.ttft_p99_ms - before.ttft_p99_ms for before, after in pairs],
+        "throughput_ratio": [after.output_tok_per_s / before.output_tok_per_s for before, after in pairs],
+        "cpu_ratio": [before.cpu_us_per_token / after.cpu_us_per_token for before, after in pairs],
         "without": [asdict(one) for one in found[False]],
         "with": [asdict(one) for one in found[True]],
     }
 
 
-def _median(figures: Sequence[Figures], name: str) -> Any:
-    values = [getattr(one, name) for one in figures]
-    return None if None in values else statistics.median(values)
-
-
 @contextmanager
-def _simulated(efficiency: float, environment: dict[str, str]) -> Iterator[Contender]:
+def _simulated(load: Load, efficiency: float, environment: dict[str, str]) -> Iterator[Contender]:
     (port,) = free_ports(1)
-    command = [sys.executable, "-m", "benchmarks.guard.server", str(port), str(efficiency)]
+    around = "none" if not environment else "timed" if load.timed else "guard"
+    command = [sys.executable, "-m", "benchmarks.guard.server", str(port), str(efficiency), around]
     with running(command, port, environment) as (server, processes):
         yield Contender(server, MODEL, processes, bool(environment))
 
@@ -122,7 +120,7 @@ def _simulated(efficiency: float, environment: dict[str, str]) -> Iterator[Conte
 @contextmanager
 def _vllm(environment: dict[str, str]) -> Iterator[Contender]:
     config = llm_config_for("cpu")
-    middleware = ["--middleware", "apps.guard.Guard"] if environment else []
+    middleware = ["--middleware", "benchmarks.guard.stopwatch.Stopwatch"] if environment else []
     with bare_vllm(config, middleware, environment) as (server, processes):
         yield Contender(server, config["model_loading_config"]["model_id"], processes, bool(environment))
 
@@ -132,31 +130,40 @@ def _print_table(rows: Sequence[dict[str, Any]], cost: dict[str, float], rounds:
     from rich.table import Table
 
     table = Table(title=f"{os.cpu_count()} cores, medians of {rounds} rounds")
-    for column in (
-        "load",
-        "streams",
-        "guard",
-        "TTFT p50 ms",
-        "TTFT p99 ms",
-        "in guard p99 ms",
-        "output tok/s",
-        "ratio",
-        "CPU us/token",
-        "ratio",
-    ):
+    columns = ("load", "streams", "guard", "TTFT p50 ms", "TTFT p99 ms", "in guard p99 ms", "tok/s", "CPU us/token")
+    for column in (*columns, "cores: server", "client"):
         table.add_column(column, justify="right")
     for row in rows:
         for guard in ("without", "with"):
-            figures = [Figures(**one) for one in row[guard]]
-            inside = _median(figures, "in_guard_p99_ms")
-            cells = [f"{_median(figures, name):.1f}" for name in ("ttft_p50_ms", "ttft_p99_ms")]
-            cells += [f"{inside:.2f}" if inside is not None else "", f"{_median(figures, 'output_tok_per_s'):.0f}"]
-            ratios = [f"{row[name]:.3f}" if guard == "with" else "" for name in ("throughput_ratio", "cpu_ratio")]
-            cells += [ratios[0], f"{_median(figures, 'cpu_us_per_token'):.1f}", ratios[1]]
-            table.add_row(row["load"]["name"], str(row["load"]["streams"]), guard, *cells)
+            table.add_row(row["load"]["name"], str(row["load"]["streams"]), guard, *_cells(row[guard]))
     console = Console(width=140)
     console.print(table)
+    for row in rows:
+        ratios = f"throughput {_spread(row['throughput_ratio'], 3)}, CPU per token {_spread(row['cpu_ratio'], 3)} of without"
+        added = f"TTFT p50 {_spread(row['ttft_added_p50_ms'], 1)} ms, p99 {_spread(row['ttft_added_p99_ms'], 1)} ms added"
+        console.print(f"{row['load']['name']}: {ratios}; {added}", highlight=False)
     console.print(f"The guard itself: {cost['request_us']:.0f} us for a request, {cost['token_us']:.2f} us for a token")
+
+
+def _cells(figures: Sequence[dict[str, Any]]) -> Iterator[str]:
+    names = (
+        "ttft_p50_ms",
+        "ttft_p99_ms",
+        "in_guard_p99_ms",
+        "output_tok_per_s",
+        "cpu_us_per_token",
+        "server_cores",
+        "client_cores",
+    )
+    for name, digits in zip(names, (1, 1, 2, 0, 1, 2, 2), strict=True):
+        values = [one[name] for one in figures]
+        yield "" if None in values else f"{statistics.median(values):.{digits}f}"
+
+
+def _spread(values: Sequence[float], digits: int) -> str:
+    """Of the rounds: the median, and in brackets the least and the most."""
+    low, middle, high = (f"{value:.{digits}f}" for value in (min(values), statistics.median(values), max(values)))
+    return f"{middle} ({low} to {high})"
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The guard's own work for a request and for each token of a stream, in microseconds: no sockets, no engine, one process."""
+"""The guard's own work for a request and for each token of a stream, in microseconds of CPU time: no sockets, no engine."""
 
 import asyncio
 import json
@@ -13,7 +13,12 @@ from apps.guard.keyfile import change_keys, make_key, utc_now
 from apps.guard.middleware import Guard
 from apps.guard.settings import GuardArgs, ReplicaGuard
 
-_CHUNK = b'data: {"id":"cmpl-1","object":"text_completion","choices":[{"index":0,"text":" word","finish_reason":null}]}\n\n'
+_CHUNK = (
+    b'data: {"id":"cmpl-8f2a6e5e0b0c4b6b8d0f6a2f1c9d7e3b","object":"text_completion","created":1732600000,'
+    b'"model":"google/gemma-4-31B-it","choices":[{"index":0,"text":" word","logprobs":null,"finish_reason":null,'
+    b'"stop_reason":null,"token_ids":null,"prompt_logprobs":null,"prompt_token_ids":null}],"usage":null}\n\n'
+)
+"""As vLLM 0.29 writes it."""
 _SHORT, _LONG = 1, 201
 _REQUESTS, _TURNS = 200, 7
 
@@ -60,10 +65,10 @@ async def _seconds(app: ASGIApp, key: str, tokens: int) -> float:
     async def send(message: Message) -> None:
         assert message.get("status", 200) == 200, message
 
-    start = time.perf_counter()
+    start = time.process_time()  # the audit's thread counts too; what else runs on the machine does not
     for _ in range(_REQUESTS):
         await app(dict(scope), receive, send)
-    return (time.perf_counter() - start) / _REQUESTS
+    return (time.process_time() - start) / _REQUESTS
 
 
 async def _stream(scope: Scope, receive: Receive, send: Send) -> None:

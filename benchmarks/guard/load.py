@@ -12,7 +12,7 @@ import psutil
 
 from apps.errors import BundleError
 from benchmarks.bare import Server
-from benchmarks.guard.server import MODEL, TIMES, percentile
+from benchmarks.guard.stopwatch import TIMES, percentile
 
 _PROMPT_WORDS = 48
 _WORDS = ("water", "stone", "river", "light", "engine", "copper", "winter", "garden", "letter", "window", "market", "bridge")
@@ -27,19 +27,25 @@ class Load:
     requests: int
     max_tokens: int
     """On average: half as much to half as much again, so that streams do not begin and end all together."""
+    timed: bool = True
+    """Whether the time in the guard is taken, by a stopwatch in the server that costs some throughput."""
     ramp_s: float = 0.0
     """Over which the clients begin."""
 
 
 @dataclass(frozen=True)
 class Figures:
-    """Of one load: as a client sees it, and the time in the guard as the server does (None without, or for vLLM)."""
+    """Of one load: as a client sees it, and the time in the guard as the server does (None where it was not taken)."""
 
     ttft_p50_ms: float
     ttft_p99_ms: float
     output_tok_per_s: float
     cpu_us_per_token: float
-    """Of all the server's processes: what else runs on the machine hardly changes it."""
+    """Of all the server's processes."""
+    server_cores: float
+    """Busy with it: a web server can use one."""
+    client_cores: float
+    """Busy with the load: near one, the client would be what is measured."""
     in_guard_p50_ms: float | None = None
     in_guard_p99_ms: float | None = None
 
@@ -67,19 +73,24 @@ async def run(load: Load, contender: Contender, key: str, seed: int) -> Figures:
         while waiting:
             ttft_s.append(await _stream(http, contender, *waiting.pop()))
 
-    cpu_s = _cpu_s(contender)
     connector = aiohttp.TCPConnector(limit=0)
     headers = {"authorization": f"Bearer {key}"}
     async with aiohttp.ClientSession(connector=connector, headers=headers, read_bufsize=2**20) as http:
-        start = time.perf_counter()
+        start, server_s, client_s = time.perf_counter(), _cpu_s(contender), time.process_time()
         await asyncio.gather(*(client(http, load.ramp_s * number / load.streams) for number in range(load.streams)))
-        elapsed_s, cpu_s = time.perf_counter() - start, _cpu_s(contender) - cpu_s
-        inside = await _stopwatch(http, contender)
+        elapsed_s, server_s, client_s = (
+            time.perf_counter() - start,
+            _cpu_s(contender) - server_s,
+            time.process_time() - client_s,
+        )
+        inside = await _stopwatch(http, contender) if load.timed and contender.guarded else (None, None)
     return Figures(
         1000 * statistics.median(ttft_s),
         1000 * percentile(ttft_s, 99),
         sum(lengths) / elapsed_s,
-        1e6 * cpu_s / sum(lengths),
+        1e6 * server_s / sum(lengths),
+        server_s / elapsed_s,
+        client_s / elapsed_s,
         *inside,
     )
 
@@ -103,9 +114,7 @@ async def _stream(http: aiohttp.ClientSession, contender: Contender, prompt: str
     return first - start
 
 
-async def _stopwatch(http: aiohttp.ClientSession, contender: Contender) -> tuple[float, float] | tuple[None, None]:
-    if not contender.guarded or contender.model != MODEL:
-        return None, None
+async def _stopwatch(http: aiohttp.ClientSession, contender: Contender) -> tuple[float, float]:
     async with http.get(contender.server.url + TIMES) as answer:
         found = await answer.json()
     return found["p50_ms"], found["p99_ms"]

@@ -69,7 +69,7 @@ def network_policy(spec: Spec) -> Manifest:
             "ingress": [
                 {"from": [own]},
                 {"from": [{"podSelector": {}}], "ports": [_tcp(names.PORTS["serve"])]},
-                {"from": [_namespaces("gmp-system", "gke-gmp-system")], "ports": [_tcp(names.PORTS["metrics"])]},
+                *_collectors(spec),
                 *_operator(spec),
             ],
             "egress": [
@@ -81,6 +81,18 @@ def network_policy(spec: Spec) -> Manifest:
             ],
         },
     }
+
+
+def _collectors(spec: Spec) -> list[Manifest]:
+    """The Prometheus operator puts its label on every Prometheus that it makes, wherever that lives."""
+    own = {"namespaceSelector": {}, "podSelector": {"matchLabels": {"app.kubernetes.io/name": "prometheus"}}}
+    match spec.metrics:
+        case "gmp":
+            return [{"from": [_namespaces("gmp-system", "gke-gmp-system")], "ports": [_tcp(names.PORTS["metrics"])]}]
+        case "operator":
+            return [{"from": [own], "ports": [_tcp(names.PORTS["metrics"])]}]
+        case "off":
+            return []
 
 
 def _operator(spec: Spec) -> list[Manifest]:

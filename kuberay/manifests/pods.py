@@ -6,6 +6,7 @@ from apps.slice.models import recorded_shape
 from kuberay import names
 from kuberay.quantity import parse_quantity
 from kuberay.spec import SecretKey, Spec
+from kuberay.versions import pinned
 
 WEIGHTS = "/weights"
 CACHE = "/cache"
@@ -27,7 +28,9 @@ def head_template(spec: Spec) -> Manifest:
         **_container(spec, "ray-head", resources),
         "ports": [_port(name) for name in names.PORTS],
     }
-    return _template(spec, container, _volumes(spec), root=False)
+    template = _template(spec, container, _volumes(spec), root=False)
+    template["spec"]["initContainers"] = [_version_check(spec)]
+    return template
 
 
 def host_template(spec: Spec) -> Manifest:
@@ -111,6 +114,22 @@ def _container(spec: Spec, name: str, resources: dict[str, str]) -> Manifest:
         "volumeMounts": mounts,
         "readinessProbe": _probe(period_s=5, failures=3),
         "livenessProbe": _probe(period_s=10, failures=30),  # a compiling host may be silent for minutes
+    }
+
+
+def _version_check(spec: Spec) -> Manifest:
+    """Of the image: with another Ray or vLLM the pod stops here, and its status says why. All pods have the one image."""
+    resources = {"cpu": "1", "memory": "512Mi"}
+    _, container_context = hardened()
+    return {
+        "name": names.VERSION_CHECK,
+        "image": spec.image,
+        "imagePullPolicy": "IfNotPresent",
+        "command": ["python", "-m", "runtime_env.image", "versions"],
+        "args": [f"{package}=={pinned(package)}" for package in ("ray", "vllm-tpu")],
+        "resources": {"requests": dict(resources), "limits": dict(resources)},
+        "securityContext": container_context,
+        "terminationMessagePolicy": "FallbackToLogsOnError",
     }
 
 

@@ -94,7 +94,7 @@ BAD: dict[str, tuple[Any, str]] = {
     "n is negative": ({**PROMPT, "n": -1}, "at least 1"),
     "n of a batch": ({**PROMPT, "prompt": ["a", "b", "c"], "n": 3}, "9 choices"),
     "a batch of token ids": ({**PROMPT, "prompt": [[1], [2]] * 5}, "10 choices"),
-    "max_tokens": ({**PROMPT, "max_tokens": -5}, "max_tokens is -5"),
+    "max_tokens": ({**PROMPT, "max_tokens": -5}, "max_tokens must be at least 0"),
     "logprobs": ({**PROMPT, "logprobs": 21}, "between 0 and 20"),
     "the whole vocabulary": ({**PROMPT, "prompt_logprobs": -1}, "between 0 and 20"),
     "top_logprobs": ({**CHAT, "logprobs": True, "top_logprobs": 10**6}, "between 0 and 20"),

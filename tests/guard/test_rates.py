@@ -43,7 +43,7 @@ def test_after_the_wait_that_is_said_it_is_let_in(limit: int, amount: int, debt:
 
 def test_without_a_limit_nothing_is_taken_or_said() -> None:
     take(None, 10**9, "tokens", "alice", 0)
-    assert headers(None, "tokens") == {}
+    assert headers(None, b"tokens", 0) == []
 
 
 @pytest.mark.parametrize(
@@ -55,11 +55,11 @@ def test_durations_are_written_as_openai_does(seconds: float, text: str) -> None
 
 def test_headers_have_openais_names() -> None:
     bucket = Bucket(100, 25.4, 0)
-    assert headers(bucket, "tokens") == {
-        "x-ratelimit-limit-tokens": "100",
-        "x-ratelimit-remaining-tokens": "25",
-        "x-ratelimit-reset-tokens": "44.8s",
-    }
+    assert headers(bucket, b"tokens", 0) == [
+        (b"x-ratelimit-limit-tokens", b"100"),
+        (b"x-ratelimit-remaining-tokens", b"25"),
+        (b"x-ratelimit-reset-tokens", b"44.8s"),
+    ]
 
 
 def test_a_replica_has_its_part_of_what_is_counted_and_all_of_what_is_not() -> None:
@@ -82,6 +82,6 @@ def test_limits_that_change_leave_what_was_used() -> None:
     for _ in range(8):
         account.begin()
     account.set_limits(Limits(requests_per_minute=20), 1)
-    assert account.headers()["x-ratelimit-remaining-requests"] == "12"
+    assert (b"x-ratelimit-remaining-requests", b"12") in account.headers()
     account.set_limits(Limits(), 1)
-    assert account.headers() == {}
+    assert account.headers() == []
