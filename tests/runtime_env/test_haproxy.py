@@ -173,9 +173,11 @@ def test_serves_own_refusal_comes_in_openai_form_and_the_guards_as_it_is(haproxy
 def test_ray_counts_requests_as_before(haproxy: Running) -> None:
     from ray.serve._private.haproxy_metrics import HAProxyMetricsCollector
 
+    haproxy.metrics.setblocking(False)
     with suppress(BlockingIOError):  # what came before: a full socket would get no more
-        while haproxy.metrics.recv(8192, socket.MSG_DONTWAIT):
+        while haproxy.metrics.recv(8192):
             pass
+    haproxy.metrics.settimeout(10)
     httpx.post(f"{haproxy.url}/away/counted")
     while True:
         seen = HAProxyMetricsCollector.parse_line(haproxy.metrics.recv(8192))
