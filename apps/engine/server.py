@@ -4,6 +4,7 @@ Imports Ray's private `ray.llm._internal` for servers, ingress and engine (pinne
 what breaks if Ray changes it, is said at the override. Heavy: imports torch and vLLM.
 """
 
+import asyncio
 import logging
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,7 @@ from apps.slice.replica import take_slice
 join_serve_log()
 
 logger = logging.getLogger("ray.serve")
+_LOOK_S = 0.5
 
 
 def make_llm_config(config: dict[str, Any]) -> LLMConfig:
@@ -65,6 +67,12 @@ class Engine(VLLMEngine):
         for served in self._app_state.openai_serving_models.base_model_paths:
             served.model_path = served.name  # which /v1/models shows as `root`: no directory of ours
 
+    async def ended(self, broken: asyncio.Event) -> None:
+        """Set `broken` as soon as the engine has ended: Serve ends the replica only after three failed checks."""
+        while not self._engine_client.errored:
+            await asyncio.sleep(_LOOK_S)
+        broken.set()
+
     def _prepare_engine_config(self, callback_ctx: Any) -> tuple[Any, Any, Any]:
         engine_args, frontend_args, vllm_config = super()._prepare_engine_config(callback_ctx)
         if _is_single_cpu_worker(vllm_config):
@@ -86,6 +94,8 @@ class Server(LLMServer):
     _default_engine_cls = Engine
     watchdog: Any = None
     """Of the replica's slice, where it has one."""
+    broken: asyncio.Event
+    """Set once this replica answers nothing more: a host of its slice is lost, or its engine has ended."""
 
     async def _start_engine(self) -> None:
         # Ray's own version also starts a telemetry actor, which imports vLLM once more (0.7 GB, 10 s of a core) even
@@ -94,7 +104,9 @@ class Server(LLMServer):
         self.watchdog = await take_slice(self._llm_config.model_dump())
         if self.watchdog:
             _use_placement_group(self._llm_config, self.watchdog.placement_group)
+        self.broken = self.watchdog.broken if self.watchdog else asyncio.Event()
         await self.engine.start()
+        self._ending = asyncio.create_task(self.engine.ended(self.broken))
         self._programs = Programs.of(self._llm_config.model_dump())
         if self._programs:
             self._programs.keep()

@@ -95,6 +95,7 @@ def _environment(spec: Spec) -> list[Manifest]:
         "RAY_SERVE_LLM_ENABLE_DIRECT_STREAMING": "1",
         "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "2",  # HAProxy is told at once; Ray's 30 s are for load balancers
         "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": str(_DRAIN_S),  # what `ray start` does with SIGTERM
+        "RAY_DASHBOARD_ENABLE_K8S_DISK_USAGE": "1",  # in a pod Ray else reports an empty disk, and no alert could fire
         "RAY_USAGE_STATS_ENABLED": "0",
         "HF_HUB_OFFLINE": "1",
         "VLLM_NO_USAGE_STATS": "1",

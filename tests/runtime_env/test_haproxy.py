@@ -7,6 +7,7 @@ import socket
 import subprocess
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -19,14 +20,25 @@ from runtime_env.local.preflight import free_ports
 from tests.e2e.conftest import ROOT
 from tests.e2e.emulated import wait_for
 
+REFUSALS = {
+    "/refused-by-serve": ("text/plain; charset=utf-8", b"Request dropped due to backpressure"),
+    "/refused-by-guard": ("application/json", b"{}"),
+}
+
 
 class Echo(BaseHTTPRequestHandler):
-    """Answers with the ids that reached it."""
+    """Answers with the ids that reached it, or refuses."""
 
     def do_GET(self) -> None:
-        body = json.dumps(self.headers.get_all("x-request-id")).encode()
-        self.send_response(200)
-        self.send_header("content-length", str(len(body)))
+        if refusal := REFUSALS.get(self.path):
+            self._send(429, {"content-type": refusal[0], "retry-after": "7"}, refusal[1])
+        else:
+            self._send(200, {}, json.dumps(self.headers.get_all("x-request-id")).encode())
+
+    def _send(self, status: int, headers: dict[str, str], body: bytes) -> None:
+        self.send_response(status)
+        for name, value in (headers | {"content-length": str(len(body))}).items():
+            self.send_header(name, value)
         self.end_headers()
         self.wfile.write(body)
 
@@ -148,9 +160,24 @@ def test_haproxys_own_answers_have_an_id_too(haproxy: Running) -> None:
         assert haproxy.logged(answer.headers["x-request-id"])["status"] == status
 
 
+def test_serves_own_refusal_comes_in_openai_form_and_the_guards_as_it_is(haproxy: Running) -> None:
+    refused = httpx.get(f"{haproxy.url}/refused-by-serve")
+    assert (refused.status_code, refused.headers["content-type"]) == (429, "application/json")
+    assert refused.json()["error"]["code"] == "rate_limit_exceeded"
+    assert int(refused.headers["retry-after"]) > 0
+    assert haproxy.logged(refused.headers["x-request-id"])["status"] == 429
+    passed_on = httpx.get(f"{haproxy.url}/refused-by-guard")
+    assert (passed_on.status_code, passed_on.content, passed_on.headers["retry-after"]) == (429, b"{}", "7")
+
+
 def test_ray_counts_requests_as_before(haproxy: Running) -> None:
     from ray.serve._private.haproxy_metrics import HAProxyMetricsCollector
 
+    haproxy.metrics.setblocking(False)
+    with suppress(BlockingIOError):  # what came before: a full socket would get no more
+        while haproxy.metrics.recv(8192):
+            pass
+    haproxy.metrics.settimeout(10)
     httpx.post(f"{haproxy.url}/away/counted")
     while True:
         seen = HAProxyMetricsCollector.parse_line(haproxy.metrics.recv(8192))
