@@ -18,6 +18,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from tests.e2e.collector import Collector, attributes, running_collector
+from tests.e2e.emulated import ray_environment
 from tests.e2e.guarded import MODEL, GuardedStack, answers, ask, asked_by_page, bearer, knock, ray_metrics, running
 from tests.guard import hostile
 from tests.guard.served import Keys, wait_for
@@ -234,7 +235,7 @@ def test_one_id_follows_a_request_through_all_logs(stack: GuardedStack, keys: Ke
     assert answer.json()["id"] == f"cmpl-{told}"
     (replica,) = stack.serve_logs.glob("replica_llm_*.log")
     (audit,) = stack.serve_logs.glob("guard_audit_*.jsonl")
-    haproxy = Path(stack.record.temp_dir) / "haproxy" / "requests.jsonl"
+    haproxy = Path(ray_environment(stack.record)["HAPROXY_LOG"])
     assert last_of(haproxy, lambda line: line["id"] == told)["path"] == "/v1/completions"
     assert last_of(audit, lambda line: line["id"] == told)["key"] == "alice"
     mine = [line for line in map(json.loads, replica.read_text().splitlines()) if line.get("request_id") == told]
