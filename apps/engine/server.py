@@ -14,7 +14,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 
 from apps.imports import without_gc
-from apps.serve_log import kept_serve_log
+from apps.serve_log import join_serve_log, kept_serve_log
 
 with without_gc(), kept_serve_log():
     from ray.llm._internal.serve.core.ingress.ingress import OpenAiIngress
@@ -27,7 +27,10 @@ from apps.engine.callbacks import LocalWeights
 from apps.engine.forked_core import forked_engine_core
 from apps.guard.middleware import Guard
 from apps.loopback import keep_replica_on_loopback
+from apps.settings import otlp_endpoint
 from apps.slice.replica import take_slice
+
+join_serve_log()
 
 logger = logging.getLogger("ray.serve")
 _LOOK_S = 0.5
@@ -39,7 +42,11 @@ def make_llm_config(config: dict[str, Any]) -> LLMConfig:
     Raises:
         pydantic.ValidationError: the dict is no LLMConfig.
     """
-    llm_config = LLMConfig(**config)
+    engine: dict[str, Any] = {"enable_log_requests": True}  # by their ids, see join_serve_log
+    if endpoint := otlp_endpoint():
+        engine["otlp_traces_endpoint"] = endpoint
+    engine |= config.get("engine_kwargs") or {}
+    llm_config = LLMConfig(**{**config, "engine_kwargs": engine})
     source = config["model_loading_config"].get("model_source")
     if isinstance(source, str) and Path(source).is_dir():
         if "callback_config" not in config:

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from apps.settings import OTLP_ENDPOINT, SERVE_TRACES
 from apps.slice.models import recorded_shape
 from kuberay import names
 from kuberay.quantity import parse_quantity
@@ -99,6 +100,7 @@ def _environment(spec: Spec) -> list[Manifest]:
         "HF_HUB_OFFLINE": "1",
         "VLLM_NO_USAGE_STATS": "1",
     }
+    values |= {OTLP_ENDPOINT: spec.traces, **SERVE_TRACES} if spec.traces else {}
     return [_plain(name, value) for name, value in values.items()]
 
 

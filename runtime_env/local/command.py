@@ -103,9 +103,9 @@ def _guarded(serve_config: dict[str, Any], keys_file: Path, temp_dir: Path) -> d
 
 def _config(options: UpOptions, progress: Progress, temp_dir: Path) -> dict[str, Any]:
     if options.engine == "sim":
-        emulated = config.with_port(config.load(config.EMULATED_CONFIG), options.port)
+        emulated = config.with_port(config.load(Path(options.config or config.EMULATED_CONFIG)), options.port)
         return config.with_weights(emulated, *staged.stage_here(staged.stand_in(temp_dir), temp_dir))
-    local = config.with_port(config.load(config.LOCAL_CONFIG), options.port)
+    local = config.with_port(config.load(Path(options.config or config.LOCAL_CONFIG)), options.port)
     serve_config = config.with_dtype(local, cpu.best_dtype(cpu.flags()))
     if options.engine == "cpu":
         serve_config = config.with_slice(serve_config, hosts.EMULATED)

@@ -9,7 +9,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from apps.settings import inherited_environment
+from apps.settings import SERVE_TRACES, inherited_environment, otlp_endpoint
 from runtime_env.local import token
 from runtime_env.local.preflight import LOOPBACK, free_ports
 
@@ -108,6 +108,7 @@ def stack_environment(temp_dir: Path, first_port: int, *, classic: bool) -> dict
         "HAPROXY_BINARY": get_haproxy_binary(),
         "HAPROXY_BIND_HOST": LOOPBACK,
         "HAPROXY_UNAVAILABLE_PORT": str(unavailable),
+        "HAPROXY_LOG": str(haproxy / "requests.jsonl"),
         "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(haproxy / "haproxy.cfg"),
         "RAY_SERVE_HAPROXY_SOCKET_PATH": str(haproxy / "admin.sock"),
         "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": str(haproxy),
@@ -116,6 +117,7 @@ def stack_environment(temp_dir: Path, first_port: int, *, classic: bool) -> dict
         "RAY_SERVE_HAPROXY_METRICS_PORT": str(metrics),
         "RAY_SERVE_HAPROXY_STATS_PORT": str(stats),
         "RAY_SERVE_HAPROXY_NBTHREAD": "1",
+        **(SERVE_TRACES if otlp_endpoint(inherited) else {}),
     }
 
 

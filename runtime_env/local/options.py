@@ -30,6 +30,8 @@ class UpOptions:
     """Keys file; None serves without keys."""
     redis: str | None = None
     """HOST:PORT where the head keeps its state; None keeps it in the head alone."""
+    config: str | None = None
+    """Serve config that is deployed instead of the one in serve_configs/."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +74,8 @@ def _parse_up(argv: Sequence[str]) -> UpOptions:
     _add_common(parser, stop="scripts/stop_local.sh")
     found = parser.parse_args(argv)
     _check_ports(parser, found)
-    return UpOptions(found.port, found.dashboard_port, found.model, found.detach, found.classic, keys=found.keys)
+    common = (found.port, found.dashboard_port, found.model, found.detach, found.classic)
+    return UpOptions(*common, keys=found.keys, config=found.config)
 
 
 def _parse_slice(argv: Sequence[str]) -> UpOptions | DownOptions | HostOptions:
@@ -111,7 +114,13 @@ def _parse_slice(argv: Sequence[str]) -> UpOptions | DownOptions | HostOptions:
         return HostOptions(found.port, host, start=bool(found.start_host))
     common = (found.port, found.dashboard_port, None, found.detach, found.classic)
     return UpOptions(
-        *common, engine=found.engine, slices=found.slices, absent=tuple(found.absent), keys=found.keys, redis=found.redis
+        *common,
+        engine=found.engine,
+        slices=found.slices,
+        absent=tuple(found.absent),
+        keys=found.keys,
+        redis=found.redis,
+        config=found.config,
     )
 
 
@@ -121,6 +130,7 @@ def _add_common(parser: argparse.ArgumentParser, stop: str) -> None:
         "--dashboard-port", type=port, default=DEFAULT_DASHBOARD_PORT, help="port of the Ray dashboard (default: %(default)s)"
     )
     parser.add_argument("--detach", action="store_true", help=f"return once a real answer can be had; stop with {stop}")
+    parser.add_argument("--config", metavar="F", help="Serve config to deploy (default: this one's own in serve_configs/)")
     parser.add_argument("--keys", metavar="F", help="ask for keys of this file, made by scripts/keys.py (default: no keys)")
     parser.add_argument("--classic", action="store_true", help="use Ray Serve's default ingress instead of direct streaming")
 

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from runtime_env.local import options
+from apps.errors import UserError
+from runtime_env.local import config, options
 from tests.timing import processor_s
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -24,6 +25,19 @@ def test_bad_options_exit_2_with_a_message(arguments: list[str], capsys: pytest.
         options.parse(["up", *arguments])
     assert caught.value.code == 2
     assert "error" in capsys.readouterr().err
+
+
+def test_a_config_of_ones_own_is_read_or_refused_in_one_line(tmp_path: Path) -> None:
+    for command in ("up", "slice"):
+        found = options.parse([command, "--config", "mine.yaml"])
+        assert isinstance(found, options.UpOptions)
+        assert found.config == "mine.yaml"
+    mine = tmp_path / "mine.yaml"
+    for content, why in ((None, "No such file"), ("a: [", "mine.yaml"), ("applications: []", "no Serve config with a model")):
+        if content is not None:
+            mine.write_text(content)
+        with pytest.raises(UserError, match=why):
+            config.load(mine)
 
 
 def test_defaults_of_an_emulated_slice() -> None:
