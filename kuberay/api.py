@@ -25,6 +25,7 @@ _RETRIES = 6  # with pauses of 0.5, 1, 2, ... s: half a minute, an API server's 
 _BUSY = (429, 502, 503, 504)
 _PAUSES_S = (0.5, 1.0, 2.0, 4.0)  # after an error inside the API server
 _UNKNOWN_FIELD = b"typed patch object"  # of server-side apply, which answers 500 to a field that does not exist
+_NO_SUCH_KIND = "the cluster has no such kind of object: install what brings it, or choose in the spec what does without"
 _WRITES = 4  # attempts at an object that others write at the same moment
 
 
@@ -200,10 +201,9 @@ def connect(kubeconfig: str | None = None, context: str | None = None) -> Api:
     try:
         name = _load(settings, kubeconfig, context)
     except (ConfigException, OSError) as error:
-        reason = " ".join(str(error).split())
         raise UserError(
-            f"no Kubernetes cluster: {reason}. Give --kubeconfig or --context, or run `gcloud container clusters "
-            "get-credentials` (scripts/gke.py up ends with it)"
+            f"no Kubernetes cluster: {' '.join(str(error).split()).rstrip('.')}. Give --kubeconfig or --context, or run "
+            "`gcloud container clusters get-credentials` (scripts/gke.py up ends with it)"
         ) from None
     settings.retries = Retry(
         total=_RETRIES,
@@ -234,7 +234,7 @@ def _error(status: int, body: bytes) -> ApiError:
         message, reason = str(told.get("message") or ""), str(told.get("reason") or "")
         causes = [cause.get("reason") for cause in (told.get("details") or {}).get("causes") or []]
     except ValueError:
-        message, reason, causes = body.decode(errors="replace").strip()[:300], "", []
+        message, reason, causes = _NO_SUCH_KIND if status == 404 else body.decode(errors="replace").strip()[:300], "", []
     kind = ForbiddenError if status == 403 and reason == "Forbidden" else ApiError
     # A field that another manager holds is a conflict, too, and stays one.
     return kind(message or f"HTTP {status}", status, reason, passing=status == 409 and "FieldManagerConflict" not in causes)

@@ -23,6 +23,11 @@ RECREATE_HASH_ANNOTATION = "ray.io/upgrade-strategy-recreate-hash"
 TOKEN_KEY = "auth_token"  # noqa: S105 - the key in the secret, not a secret
 PORTS = {"gcs-server": 6379, "dashboard": 8265, "client": 10001, "serve": 8000, "metrics": 8080}
 AGENT_PORT = 52365
+VERSION_CHECK = "versions"
+"""The head's first container, which fails where the image is of other versions."""
+
+# Grafana's side-car (its Helm chart's default)
+DASHBOARD_LABEL = "grafana_dashboard"
 
 # Kubernetes
 JOB_LABEL = "batch.kubernetes.io/job-name"
@@ -107,6 +112,11 @@ def users_role(cluster: str) -> str:
 def serve_config_map(cluster: str) -> str:
     """The Serve config that was deployed last, so that it can be deployed again."""
     return f"{cluster}-serve-config"
+
+
+def dashboards(cluster: str) -> str:
+    """The dashboards, for Grafana."""
+    return f"{cluster}-dashboards"
 
 
 def pod_labels(cluster: str) -> dict[str, str]:

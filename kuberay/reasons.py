@@ -126,12 +126,14 @@ def _how_it_ended(pod: Manifest) -> str:
     status = pod.get("status", {})
     ended = [
         last
-        for one in status.get("containerStatuses", [])
+        for one in (*status.get("initContainerStatuses", []), *status.get("containerStatuses", []))
         if (last := one.get("state", {}).get("terminated") or one.get("lastState", {}).get("terminated"))
     ]
     if not ended:
         return str(status.get("reason") or status.get("message") or "no reason given")
-    return f"{ended[0].get('reason', 'ended')}, exit code {ended[0].get('exitCode')}"
+    bad = next((one for one in ended if one.get("exitCode")), ended[-1])
+    said = f": {' / '.join(bad['message'].splitlines())}" if bad.get("message") else ""
+    return f"{bad.get('reason', 'ended')}, exit code {bad.get('exitCode')}{said}"
 
 
 def _unseen(state: State) -> list[Reason]:

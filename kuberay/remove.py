@@ -9,7 +9,8 @@ from kuberay.kinds import KINDS, Manifest, title
 from kuberay.spec import Spec
 
 _KINDS = (
-    *("RayService", "RayCluster", "Job", "PodMonitoring", "PodDisruptionBudget", "NetworkPolicy"),
+    *("RayService", "RayCluster", "Job", "PodMonitoring", "Rules", "PodMonitor", "PrometheusRule"),
+    *("PodDisruptionBudget", "NetworkPolicy"),
     *("ResourceClaimTemplate", "ComputeClass", "RoleBinding", "Role", "ServiceAccount"),
 )
 """What render makes, users before what they use. Pods and services are KubeRay's, and go with their cluster."""
@@ -41,8 +42,8 @@ def plan(api: Api, spec: Spec) -> Removal:
 
 
 def _by_name(api: Api, spec: Spec) -> list[Manifest]:
-    """What was made while it ran, of kinds that users may not list."""
-    wanted = [("ConfigMap", names.serve_config_map(spec.name))]
+    """What is of kinds that users may not list."""
+    wanted = [("ConfigMap", name(spec.name)) for name in (names.serve_config_map, names.dashboards)]
     wanted += [("Secret", names.service_token_secret(spec.name))] if spec.kind == "RayService" else []
     found = [(kind, api.get(kind, name, spec.namespace)) for kind, name in wanted]
     return [{**one, "kind": kind} for kind, one in found if one]

@@ -4,7 +4,7 @@ from typing import Any, Literal
 
 import yaml
 
-from kuberay.manifests import access, network, operation, ray
+from kuberay.manifests import access, monitoring, network, operation, ray
 from kuberay.spec import Spec
 
 Manifest = dict[str, Any]
@@ -25,7 +25,7 @@ def platform(spec: Spec) -> list[Manifest]:
     if spec.slices.network == "dranet":
         found.append(network.claim_template(spec))
         found += [network.compute_class(spec)] if spec.cloud.mode == "autopilot" else []
-    return found + ([operation.pod_monitoring(spec)] if spec.metrics else [])
+    return found + monitoring.monitoring(spec)
 
 
 def workload(spec: Spec, serve_config: str) -> list[Manifest]:

@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PrivateAttr, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, model_validator
 
 from apps.checks.arguments import against_model
 from apps.checks.source import read
@@ -20,6 +20,7 @@ _PROJECT = Path(__file__).parents[1]
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9._-]{1,61}[a-z0-9]")
 _IMAGE = re.compile(r"(?P<name>[a-z0-9]+(?:[._:/-]+[a-z0-9]+)*?)(?::(?P<tag>[\w.-]+))?(?:@(?P<digest>sha256:[0-9a-f]{64}))?")
 _PLACE = re.compile(r"[a-z]+-[a-z]+[0-9]+(-[a-z])?")
+_COLLECTOR = re.compile(r"https?://[^\s/:]+:\d+")
 _USER = re.compile(r"(user|group|serviceAccount):\S+@\S+")
 
 
@@ -42,6 +43,15 @@ def _quantity(value: str) -> str:
 
 
 Quantity = Annotated[str, AfterValidator(_quantity)]
+
+
+def _switch(value: object) -> object:
+    """YAML reads a bare `off` as false; `true` is what was said before there was a choice."""
+    return {True: "gmp", False: "off"}[value] if isinstance(value, bool) else value
+
+
+Metrics = Annotated[Literal["gmp", "operator", "off"], BeforeValidator(_switch)]
+"""Who reads metrics and rules: Google's managed Prometheus, the Prometheus operator, or nobody."""
 
 
 class SecretKey(_Strict):
@@ -150,7 +160,9 @@ class Spec(_Strict):
     hub_token: SecretKey | None = None
     api_keys: str | None = None
     fault_tolerance: Redis | None = None
-    metrics: bool = True
+    metrics: Metrics = "gmp"
+    metrics_labels: dict[str, str] = {}
+    traces: Annotated[str, _matching(_COLLECTOR, "is no collector such as http://HOST:4317 (OTLP over gRPC)")] | None = None
     _folder: Path = PrivateAttr(default=Path())
     users: tuple[Annotated[str, _matching(_USER, "is no user:..., group:... or serviceAccount:... with an address")], ...] = ()
 
@@ -175,6 +187,12 @@ class Spec(_Strict):
             )
         if not names.is_dns_1123(self.namespace):
             raise ValueError(f"namespace {self.namespace!r}: at most 63 lower-case letters, digits and dashes")
+        return self
+
+    @model_validator(mode="after")
+    def _labels_are_for_the_operator(self) -> "Spec":
+        if self.metrics_labels and self.metrics != "operator":
+            raise ValueError("metrics_labels are what a Prometheus of the operator selects: give them with `metrics: operator`")
         return self
 
     @model_validator(mode="after")

@@ -9,7 +9,17 @@ ALLOWED = {
     "apps": set(),
     "kuberay": {
         f"apps.{name}"
-        for name in ("slice", "checks", "weights", "errors", "settings", "serve_status", "progress_line", "option_types")
+        for name in (
+            "slice",
+            "checks",
+            "weights",
+            "compile_cache.identity",
+            "errors",
+            "settings",
+            "serve_status",
+            "progress_line",
+            "option_types",
+        )
     },
     "runtime_env": {"apps", "kuberay.observability"},
     "benchmarks": {"apps", "runtime_env"},
@@ -47,7 +57,7 @@ PRIVATE = {
     "kubernetes": "kuberay/api.py",
     "matplotlib": "benchmarks/report/plots.py",
     "tokenizers": "benchmarks/serving/words.py",
-    "uvloop": {"benchmarks/serving/command.py", "benchmarks/overhead/rounds.py"},
+    "uvloop": {"benchmarks/serving/command.py", "benchmarks/overhead/rounds.py", "benchmarks/guard/server.py"},
     "python_client": "kuberay/clusters.py",
     "cryptography": "runtime_env/control_plane/pki.py",
     "jax": {f"benchmarks/planner/{name}.py" for name in ("program", "attention", "compile_cases")},

@@ -47,13 +47,13 @@ def check_guard(args: Mapping[str, Any], *, direct_streaming: bool) -> list[Find
             message = "would refuse every request: the guard keeps keys to itself; keys stand in guard.keys_files"
             found.append(Finding(path, message))
         slots, most = guard.queue.capacity or engine.get("max_num_seqs"), deployment.get("max_ongoing_requests")
-        if direct_streaming and isinstance(slots, int) and isinstance(most, int) and most < slots + guard.queue.waiting:
+        if direct_streaming and isinstance(slots, int) and isinstance(most, int) and most <= slots + guard.queue.waiting:
             path = ("llm_configs", index, "deployment_config", "max_ongoing_requests")
             message = (
-                f"is {most}: requests beyond it wait in Serve, first come first served, where the guard cannot let keys take "
-                f"turns; {slots} run and {guard.queue.waiting} may wait"
+                f"is {most}: requests beyond it wait in Serve, first come first served, where the guard can neither let keys "
+                f"take turns nor refuse; {slots} run and {guard.queue.waiting} may wait"
             )
-            found.append(Finding(path, message, "warning", most, f"{slots + guard.queue.waiting} or more"))
+            found.append(Finding(path, message, "warning", most, f"more than {slots + guard.queue.waiting}"))
     return found
 
 

@@ -35,9 +35,7 @@ def read(file: File) -> Source:
         node = yaml.compose(text, yaml.SafeLoader)
         content = yaml.safe_load(text)
     except OSError as error:
-        raise UserError(
-            f"{file}: cannot be read ({error.strerror}): give a Serve config, such as serve_configs/gemma.yaml"
-        ) from None
+        raise UserError(f"{file}: cannot be read ({error.strerror}): give the path of a YAML file") from None
     except (yaml.YAMLError, UnicodeDecodeError, ValueError) as error:
         mark = getattr(error, "problem_mark", None)
         where = f"{file}:{mark.line + 1}" if mark else str(file)

@@ -159,7 +159,7 @@ def replica_guard(args: GuardArgs, engine: dict[str, Any], replicas: int, engine
         replicas: how many processes count limits, each for itself.
         engines: how many engines one such process feeds.
     """
-    slots = args.queue.capacity or engine.get("max_num_seqs")
+    slots = args.queue.capacity or engine.get("max_num_seqs", 0) * engine.get("data_parallel_size", 1)  # vLLM counts per rank
     return ReplicaGuard(
         args=args,
         replicas=replicas,

@@ -12,6 +12,7 @@ from apps.checks.serve_rules import check_serve_config
 from apps.checks.source import Source, read
 from apps.checks.tpu_memory import shape_of
 from apps.errors import UserError
+from apps.guard.settings import Queue
 from apps.slice.topology import slice_of
 from benchmarks.planner.candidates import Status
 from benchmarks.planner.edit import set_value
@@ -30,7 +31,7 @@ def write(row: Row, question: Question, file: File) -> None:
     source = read(file)
     config = _tpu_config(source, file)
     _check_target(_at(source.content, config), question, file)
-    wanted = _arguments(row, question)
+    wanted = _arguments(row, question) | _places(row, _at(source.content, config[:3]))
     text = file.read_text()
     for path, value in wanted.items():
         text = set_value(text, (*config, *path), value, f"scripts/plan.py: {row.candidate.name}")
@@ -103,8 +104,15 @@ def _arguments(row: Row, question: Question) -> dict[Path, Any]:
         "max_num_seqs": load.sequences // layout.data_parallel,  # of each group (dp_scheduler: per-rank limits)
         "max_num_batched_tokens": STEP_TOKENS,
     }
-    found: dict[Path, Any] = {("engine_kwargs", name): value for name, value in engine.items()}
-    return found | {("deployment_config", "max_ongoing_requests"): load.sequences}
+    return {("engine_kwargs", name): value for name, value in engine.items()}
+
+
+def _places(row: Row, args: Mapping[str, Any]) -> dict[Path, Any]:
+    """How many requests Serve lets in: what the engine runs, what waits in the guard, and as many for the guard to refuse."""
+    assert row.within_slo.fast
+    waiting = _mapping(_mapping(args.get("guard")).get("queue")).get("waiting", Queue().waiting)
+    most = row.within_slo.fast.sequences + 2 * waiting
+    return {("deployment_config", name): most for name in ("max_ongoing_requests", "max_queued_requests")}
 
 
 def _at(content: Any, path: Path) -> Any:

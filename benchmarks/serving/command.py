@@ -37,6 +37,7 @@ def execute(options: argparse.Namespace) -> Result:
         BundleError: an option is wrong, or the server does not answer.
     """
     headers = {"authorization": f"Bearer {key}"} if (key := api_key()) else {}
+    offsets = from_trace(options.trace) if options.trace else None  # before anything is sent
     server = Server(options.url, headers, options.dashboard)
     card = server.model_card(options.model)
     tokenizer = tokenizer_for(options.url, card["id"], headers, options.tokenizer)
@@ -54,15 +55,16 @@ def execute(options: argparse.Namespace) -> Result:
             slo=setting.slo,
             said=progress.say,
         )
-        runs, best = uvloop.run(_measure(bench, options, loads))
+        runs, best = uvloop.run(_measure(bench, options, loads, offsets))
     return Result(setting=setting, runs=runs, best_rate=best)
 
 
-async def _measure(bench: Bench, options: argparse.Namespace, loads: list[Load]) -> tuple[list[Run], float | None]:
+async def _measure(
+    bench: Bench, options: argparse.Namespace, loads: list[Load], offsets: list[float] | None
+) -> tuple[list[Run], float | None]:
     await bench.warm_up(options.warmup, _WARMUP_CLIENTS)
     if options.sweep:
         return await bench.sweep(loads[0])
-    offsets = from_trace(options.trace) if options.trace else None
     return [await bench.run(load, offsets) for load in loads], None
 
 
@@ -98,7 +100,7 @@ def _loads(options: argparse.Namespace) -> list[Load]:
     common["duration_s"] = options.duration
     if options.clients:
         return [Load(arrivals="closed", clients=clients, **common) for clients in options.clients]
-    return [Load(arrivals=options.arrivals, rate=rate, **common) for rate in options.rate]
+    return [Load(arrivals=options.arrivals or "poisson", rate=rate, **common) for rate in options.rate]
 
 
 def _setting(

@@ -11,30 +11,30 @@ import msgspec
 from benchmarks.serving.answer import Answer, Usage
 
 
-class _Delta(msgspec.Struct):
+class _Delta(msgspec.Struct, gc=False):
     content: str | None = None
     reasoning_content: str | None = None
     reasoning: str | None = None
     tool_calls: Any = None
 
 
-class _Choice(msgspec.Struct):
+class _Choice(msgspec.Struct, gc=False):
     delta: _Delta | None = None
     text: str | None = None
     finish_reason: str | None = None
 
 
-class _Details(msgspec.Struct):
+class _Details(msgspec.Struct, gc=False):
     cached_tokens: int | None = None
 
 
-class _Usage(msgspec.Struct):
+class _Usage(msgspec.Struct, gc=False):
     prompt_tokens: int = 0
     completion_tokens: int = 0
     prompt_tokens_details: _Details | None = None
 
 
-class _Chunk(msgspec.Struct):
+class _Chunk(msgspec.Struct, gc=False):
     choices: list[_Choice] = []
     usage: _Usage | None = None
     error: Any = None
@@ -59,6 +59,10 @@ class EventReader:
             body = self._rest + body
         if b"\r" in body:
             body = body.replace(b"\r\n", b"\n")
+        if body.find(b"\n\n") == len(body) - 2 and body.startswith(b"data: "):  # one whole event, as nearly always
+            self._rest = b""
+            self._take(body[6:-2], now)
+            return
         *events, self._rest = body.split(b"\n\n")
         for event in events:
             if event.startswith(b"data: "):
@@ -83,26 +87,24 @@ class EventReader:
             return
         chunk = _decode(data)
         if chunk.choices:
-            self._take_choice(chunk.choices[0], now)
+            choice = chunk.choices[0]
+            delta = choice.delta
+            text = choice.text if delta is None else delta.content or delta.reasoning_content or delta.reasoning
+            if text or (delta is not None and delta.tool_calls):
+                if (last := answer.last) is None:
+                    answer.first = now
+                else:
+                    answer.gaps.append(now - last)
+                answer.last = now
+                answer.events += 1
+                if self._keep_text and text:
+                    self._texts.append(text)
+            if choice.finish_reason:
+                answer.finish_reason = choice.finish_reason
         if chunk.usage:
             self._take_usage(chunk.usage)
         if chunk.error is not None:
             answer.error = "error in the stream"
-
-    def _take_choice(self, choice: _Choice, now: float) -> None:
-        answer, delta = self._answer, choice.delta
-        text = choice.text if delta is None else delta.content or delta.reasoning_content or delta.reasoning
-        if text or (delta is not None and delta.tool_calls):
-            if answer.last is None:
-                answer.first = now
-            else:
-                answer.gaps.append(now - answer.last)
-            answer.last = now
-            answer.events += 1
-            if self._keep_text and text:
-                self._texts.append(text)
-        if choice.finish_reason:
-            answer.finish_reason = choice.finish_reason
 
     def _take_usage(self, usage: _Usage) -> None:
         details = usage.prompt_tokens_details

@@ -128,9 +128,9 @@ class Bench:
 
     def _count_samples(self, tally: Tally, checks: Checks) -> None:
         """Count the text of some answers by the tokenizer, beside what the server says of them."""
-        for answer in tally.samples:
-            if answer.usage:
-                with contextlib.suppress(OperationError):  # a server that died under the load shows in its errors
+        with contextlib.suppress(OperationError):  # a server that died under the load shows in its errors
+            for answer in tally.samples:
+                if answer.usage:
                     checks.sampled_text_tokens += self._tokenizer.count(answer.text)
                     checks.sampled_tokens += answer.usage.completion_tokens
 

@@ -93,7 +93,7 @@ def _add_load(parser: argparse.ArgumentParser) -> None:
     )
     add("--trace", type=Path, metavar="FILE", help="send at these times: one per line, in seconds")
     add("--sweep", action="store_true", help="from --rate look for the highest rate within --slo")
-    add("--arrivals", choices=ARRIVALS, default="poisson", help="of --rate (default: %(default)s)")
+    add("--arrivals", choices=ARRIVALS, help="of --rate (default: poisson)")
     add("--duration", type=_number(0.1, 3600), default=30.0, metavar="S", help="of each load (default: %(default)s)")
     add("--requests", type=_whole(1, 1_000_000), metavar="N", help="nothing new is begun in a load after so many")
     add("--warmup", type=_whole(0, 10_000), default=8, metavar="N", help="requests before, not counted (default: %(default)s)")
@@ -109,6 +109,8 @@ def _check(parser: argparse.ArgumentParser, found: argparse.Namespace) -> None:
         parser.error(f"--{kinds[0]} and --{kinds[1]}: give one of them")
     if found.sweep and not (found.rate and len(found.rate) == 1 and found.slo):
         parser.error("--sweep needs one --rate to start from and an --slo to hold")
+    if found.arrivals and not found.rate:
+        parser.error("--arrivals is of --rate, which is not given")
     if found.config and found.dashboard:
         parser.error("--config and --dashboard: give one of them")
     check_server(parser, found)

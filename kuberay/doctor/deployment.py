@@ -3,6 +3,7 @@
 from kuberay import names
 from kuberay.api import ForbiddenError
 from kuberay.doctor.finding import GCS_FAULT_TOLERANCE, KUBERAY_ISSUE, Diagnosis, Patient
+from kuberay.kinds import Manifest
 from kuberay.quantity import parse_quantity
 from kuberay.reasons import pod_name, reasons
 from kuberay.state import index_of_pod, slice_of_pod
@@ -112,6 +113,20 @@ def ray_version(patient: Patient) -> list[Diagnosis]:
     return [Diagnosis("Ray version", "error", evidence, "scripts/cluster.py apply, with an image of this version")]
 
 
+def image_versions(patient: Patient) -> list[Diagnosis]:
+    """The image's own word on its Ray and vLLM, from the first container of the head's pod."""
+    statuses = (patient.state.head or {}).get("status", {}).get("initContainerStatuses", [])
+    checked: Manifest = next((one for one in statuses if one["name"] == names.VERSION_CHECK), {})
+    ended = checked.get("state", {}).get("terminated") or checked.get("lastState", {}).get("terminated")
+    if not ended:
+        return []
+    versions = f"Ray {pinned('ray')} and vLLM {pinned('vllm-tpu')}"
+    if ended["exitCode"] == 0:
+        return [Diagnosis("image versions", "ok", f"{checked['image']} has {versions}")]
+    evidence = f"{checked['image']}: {ended.get('message') or 'it is no image of this project'}".replace("\n", " / ")
+    return [Diagnosis("image versions", "error", evidence, f"build one with {versions} (scripts/gke.py up) and apply")]
+
+
 def lone_head(patient: Patient) -> list[Diagnosis]:
     """Without Redis a lost head takes every app with it."""
     if patient.spec.fault_tolerance or patient.spec.kind == "RayService":
@@ -131,6 +146,7 @@ CHECKS = (
     needed_objects,
     quota,
     ray_version,
+    image_versions,
     lone_head,
 )
 

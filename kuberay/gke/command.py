@@ -8,7 +8,8 @@ from pathlib import Path
 
 from apps.errors import BundleError, OperationError
 from kuberay.gke import gcloud
-from kuberay.gke.resources import Resource, credentials, resources
+from kuberay.gke.resource import Resource
+from kuberay.gke.resources import credentials, resources
 from kuberay.spec import Spec, load
 
 _BUCKET = ("bucket ", "Rapid Cache")

@@ -1,35 +1,17 @@
 """What a deployment needs in Google Cloud, in the order in which it is made: for each thing how to see, make and remove it."""
 
 import re
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
 
 from kuberay import names
 from kuberay.gke.checks import cluster_problem
-from kuberay.gke.gcloud import PROJECT_NUMBER, Argv
+from kuberay.gke.gcloud import Argv
+from kuberay.gke.resource import Found, Resource
+from kuberay.gke.rights import bindings
 from kuberay.spec import Spec
 
 _IMAGE = re.compile(r"(?P<region>[a-z0-9-]+)-docker\.pkg\.dev/(?P<project>[^/]+)/(?P<repository>[^/]+)/.+")
 _POOL_SCOPE = "https://www.googleapis.com/auth/cloud-platform"
 _BUILD_CONFIG = "runtime_env/cloudbuild.yaml"
-Found = Any
-"""What gcloud's describe or list says, as JSON."""
-
-
-@dataclass(frozen=True)
-class Resource:
-    """One thing. `describe` shows it; the functions read what was shown. What is not ours is never removed."""
-
-    title: str
-    describe: Argv | None
-    create: tuple[Argv, ...]
-    delete: tuple[Argv, ...] = ()
-    is_there: Callable[[Found], bool] = bool
-    is_ours: Callable[[Found], bool] = lambda _: True
-    state: Callable[[Found], str] = lambda _: "there"
-    problem: Callable[[Found], str | None] = lambda _: None
-    """Why what is there cannot be used, and what to do."""
 
 
 def resources(spec: Spec) -> list[Resource]:
@@ -41,7 +23,7 @@ def resources(spec: Spec) -> list[Resource]:
     found.append(_cluster(spec))
     if spec.cloud.mode == "standard":
         found += [_node_pool(spec, number) for number in range(spec.slices.count)]
-    return [*found, *_bindings(spec)]
+    return [*found, *bindings(spec)]
 
 
 def location(spec: Spec) -> str:
@@ -184,35 +166,6 @@ def _capacity(spec: Spec) -> Argv:
             return ("--num-nodes=0", "--flex-start", "--enable-autoscaling", "--min-nodes=0", f"--max-nodes={hosts}")
         case _:
             return (f"--num-nodes={hosts}",)
-
-
-def _bindings(spec: Spec) -> list[Resource]:
-    """Pods get their rights as themselves (Workload Identity Federation): no service account of Google Cloud, no key."""
-    rights = (
-        (names.serving_account(spec.name), "roles/storage.objectViewer"),
-        (names.staging_account(spec.name), "roles/storage.objectUser"),
-        (names.staging_account(spec.name), "roles/storage.legacyBucketReader"),  # to see where the bucket is
-    )
-    return [_binding(spec, account, role) for account, role in rights]
-
-
-def _binding(spec: Spec, account: str, role: str) -> Resource:
-    pool = f"projects/{PROJECT_NUMBER}/locations/global/workloadIdentityPools/{spec.cloud.project}.svc.id.goog"
-    member = f"principal://iam.googleapis.com/{pool}/subject/ns/{spec.namespace}/sa/{account}"
-    change = (f"gs://{spec.bucket}", f"--member={member}", f"--role={role}")
-    ending = f"/subject/ns/{spec.namespace}/sa/{account}"
-
-    def is_there(found: Found) -> bool:
-        bindings = (found or {}).get("bindings", [])
-        return any(one["role"] == role and any(who.endswith(ending) for who in one["members"]) for one in bindings)
-
-    return Resource(
-        f"{role} on the bucket for {account}",
-        ("storage", "buckets", "get-iam-policy", f"gs://{spec.bucket}"),
-        (("storage", "buckets", "add-iam-policy-binding", *change),),
-        (("storage", "buckets", "remove-iam-policy-binding", *change),),
-        is_there=is_there,
-    )
 
 
 def _project(spec: Spec) -> str:

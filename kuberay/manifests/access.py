@@ -44,12 +44,14 @@ def users_role(spec: Spec) -> Manifest:
             _rule("", ["pods", "pods/log", "events", "services", "serviceaccounts", "resourcequotas"], _READ),
             _rule("", ["pods/portforward"], ["create", "get"]),
             _rule("", ["configmaps"], ["get", "create", "patch", "delete"], names.serve_config_map(spec.name)),
+            _rule("", ["configmaps"], ["get"], names.dashboards(spec.name)),
             _rule("", ["configmaps"], ["create"]),  # a name cannot be checked before there is one
             _rule("", ["secrets"], ["get"], _token(spec)),
             _rule("resource.k8s.io", ["resourceclaimtemplates", "resourceclaims"], _READ),
             _rule("networking.k8s.io", ["networkpolicies"], _READ),
             _rule("policy", ["poddisruptionbudgets"], _READ),
-            _rule("monitoring.googleapis.com", ["podmonitorings"], _READ),
+            _rule("monitoring.googleapis.com", ["podmonitorings", "rules"], _READ),
+            _rule("monitoring.coreos.com", ["podmonitors", "prometheusrules"], _READ),
             _rule(_RBAC, ["roles", "rolebindings"], _READ),
         ],
     }

@@ -69,7 +69,7 @@ def network_policy(spec: Spec) -> Manifest:
             "ingress": [
                 {"from": [own]},
                 {"from": [{"podSelector": {}}], "ports": [_tcp(names.PORTS["serve"])]},
-                {"from": [_namespaces("gmp-system", "gke-gmp-system")], "ports": [_tcp(names.PORTS["metrics"])]},
+                *_collectors(spec),
                 *_operator(spec),
             ],
             "egress": [
@@ -78,9 +78,22 @@ def network_policy(spec: Spec) -> Manifest:
                 {"to": [{"ipBlock": {"cidr": "169.254.169.0/24"}}], "ports": _METADATA},
                 {"ports": [_tcp(port) for port in (_HTTPS, *_NODE_PORTS)]},
                 *_redis(spec),
+                *_trace_collector(spec),
             ],
         },
     }
+
+
+def _collectors(spec: Spec) -> list[Manifest]:
+    """The Prometheus operator puts its label on every Prometheus that it makes, wherever that lives."""
+    own = {"namespaceSelector": {}, "podSelector": {"matchLabels": {"app.kubernetes.io/name": "prometheus"}}}
+    match spec.metrics:
+        case "gmp":
+            return [{"from": [_namespaces("gmp-system", "gke-gmp-system")], "ports": [_tcp(names.PORTS["metrics"])]}]
+        case "operator":
+            return [{"from": [own], "ports": [_tcp(names.PORTS["metrics"])]}]
+        case "off":
+            return []
 
 
 def _operator(spec: Spec) -> list[Manifest]:
@@ -94,6 +107,10 @@ def _redis(spec: Spec) -> list[Manifest]:
     if spec.fault_tolerance is None:
         return []
     return [{"ports": [_tcp(int(spec.fault_tolerance.address.rpartition(":")[2]))]}]
+
+
+def _trace_collector(spec: Spec) -> list[Manifest]:
+    return [{"ports": [_tcp(int(spec.traces.rpartition(":")[2]))]}] if spec.traces else []
 
 
 def _namespaces(*wanted: str) -> Manifest:

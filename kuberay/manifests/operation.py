@@ -1,4 +1,4 @@
-"""What keeps it running and seen: disruption budget, metrics collection, and the job that stages the weights."""
+"""What keeps it running: disruption budget, and the job that stages the weights."""
 
 import hashlib
 from typing import Any
@@ -20,20 +20,6 @@ def disruption_budget(spec: Spec) -> Manifest:
         "metadata": _metadata(spec, f"{spec.name}-hosts"),
         # a number, as Kubernetes knows no scale of a RayCluster; of several slices one may go
         "spec": {"minAvailable": spec.slices.shape.hosts * max(1, spec.slices.count - 1), "selector": selector},
-    }
-
-
-def pod_monitoring(spec: Spec) -> Manifest:
-    """Google Cloud Managed Service for Prometheus reads every Ray pod's metrics: Ray's, Serve's, vLLM's and this project's."""
-    return {
-        "apiVersion": "monitoring.googleapis.com/v1",
-        "kind": "PodMonitoring",
-        "metadata": _metadata(spec, spec.name),
-        "spec": {
-            "selector": {"matchLabels": names.ray_pods(spec.name)},
-            "endpoints": [{"port": "metrics", "interval": "15s"}],
-            "targetLabels": {"metadata": ["pod", "container", "node"]},
-        },
     }
 
 

@@ -2,10 +2,12 @@
 
 from typing import Any
 
+from apps.settings import OTLP_ENDPOINT, SERVE_TRACES
 from apps.slice.models import recorded_shape
 from kuberay import names
 from kuberay.quantity import parse_quantity
 from kuberay.spec import SecretKey, Spec
+from kuberay.versions import pinned
 
 WEIGHTS = "/weights"
 CACHE = "/cache"
@@ -27,7 +29,9 @@ def head_template(spec: Spec) -> Manifest:
         **_container(spec, "ray-head", resources),
         "ports": [_port(name) for name in names.PORTS],
     }
-    return _template(spec, container, _volumes(spec), root=False)
+    template = _template(spec, container, _volumes(spec), root=False)
+    template["spec"]["initContainers"] = [_version_check(spec)]
+    return template
 
 
 def host_template(spec: Spec) -> Manifest:
@@ -91,10 +95,12 @@ def _environment(spec: Spec) -> list[Manifest]:
         "RAY_SERVE_LLM_ENABLE_DIRECT_STREAMING": "1",
         "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "2",  # HAProxy is told at once; Ray's 30 s are for load balancers
         "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": str(_DRAIN_S),  # what `ray start` does with SIGTERM
+        "RAY_DASHBOARD_ENABLE_K8S_DISK_USAGE": "1",  # in a pod Ray else reports an empty disk, and no alert could fire
         "RAY_USAGE_STATS_ENABLED": "0",
         "HF_HUB_OFFLINE": "1",
         "VLLM_NO_USAGE_STATS": "1",
     }
+    values |= {OTLP_ENDPOINT: spec.traces, **SERVE_TRACES} if spec.traces else {}
     return [_plain(name, value) for name, value in values.items()]
 
 
@@ -111,6 +117,22 @@ def _container(spec: Spec, name: str, resources: dict[str, str]) -> Manifest:
         "volumeMounts": mounts,
         "readinessProbe": _probe(period_s=5, failures=3),
         "livenessProbe": _probe(period_s=10, failures=30),  # a compiling host may be silent for minutes
+    }
+
+
+def _version_check(spec: Spec) -> Manifest:
+    """Of the image: with another Ray or vLLM the pod stops here, and its status says why. All pods have the one image."""
+    resources = {"cpu": "1", "memory": "512Mi"}
+    _, container_context = hardened()
+    return {
+        "name": names.VERSION_CHECK,
+        "image": spec.image,
+        "imagePullPolicy": "IfNotPresent",
+        "command": ["python", "-m", "runtime_env.image", "versions"],
+        "args": [f"{package}=={pinned(package)}" for package in ("ray", "vllm-tpu")],
+        "resources": {"requests": dict(resources), "limits": dict(resources)},
+        "securityContext": container_context,
+        "terminationMessagePolicy": "FallbackToLogsOnError",
     }
 
 

@@ -1,10 +1,12 @@
-"""The alert rules in the forms that systems take: Prometheus's own, Google's managed one, and with time shrunk for a trial."""
+"""The alert rules in Prometheus's own form, for one namespace, and with time shrunk for a trial."""
 
 import re
 from pathlib import Path
 from typing import Any
 
 import yaml
+
+from kuberay.observability import scope
 
 _FILE = Path(__file__).with_name("alerts.yaml")
 _DURATION = re.compile(r"(\[|\boffset )(\d+)([smhd])\b")
@@ -34,6 +36,13 @@ def shrunk(found: Rules, factor: float, least_s: int) -> Rules:
         rule["expr"] = _DURATION.sub(lambda match: match[1] + shorter(int(match[2]) * _SECONDS[match[3]]), rule["expr"])
         if "for" in rule:
             rule["for"] = shorter(int(rule["for"][:-1]) * _SECONDS[rule["for"][-1]])
+    return found
+
+
+def in_namespace(found: Rules, namespace: str) -> Rules:
+    """The same rules for what runs in one namespace."""
+    for rule in _each(found):
+        rule["expr"] = scope.in_namespace(rule["expr"], namespace)
     return found
 
 

@@ -1,4 +1,4 @@
-"""Give a fresh API server what KubeRay's Helm chart installs, and stand-ins for two of GKE's own kinds."""
+"""Give a fresh API server what KubeRay's Helm chart installs, and stand-ins for kinds of GKE and of the Prometheus operator."""
 
 import json
 import subprocess

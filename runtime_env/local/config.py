@@ -5,6 +5,7 @@ from typing import Any
 
 import yaml
 
+from apps.errors import UserError
 from apps.slice.topology import Slice
 from apps.weights.replica_args import CALLBACK
 from runtime_env.local.head import PROJECT_ROOT
@@ -14,8 +15,15 @@ EMULATED_CONFIG = PROJECT_ROOT / "serve_configs" / "emulated.yaml"
 
 
 def load(path: Path) -> dict[str, Any]:
-    """A Serve config as it stands."""
-    return yaml.safe_load(path.read_text())
+    """A Serve config as it stands. Raises `UserError` if it cannot be read, or has no model of this project's."""
+    try:
+        config = yaml.safe_load(path.read_text())
+        _llm_config(config)
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise UserError(f"{path}: {error}") from error
+    except (LookupError, TypeError, StopIteration):
+        raise UserError(f"{path}: no Serve config with a model: scripts/validate.py says what is wrong") from None
+    return config
 
 
 def served_model(config: dict[str, Any]) -> tuple[str, str]:

@@ -9,6 +9,7 @@ when it really sent what, by its own clock: a busy machine makes that late too, 
 import argparse
 import asyncio
 import json
+import os
 import time
 from collections import Counter, defaultdict
 from dataclasses import fields
@@ -102,7 +103,7 @@ class KnownServer:
         stream.first = stream.first or time.perf_counter()
         if not stream.left:
             return self._finish(stream)
-        transport.write(self._frames[stream.chat])
+        stream.connection.write_now(self._frames[stream.chat])
         stalls = _every(timing.stall_every, stream.number) and stream.left == half
         self.faults["stalled"] += stalls
         return self._schedule(stream, stream.due + tokens * timing.tpot + stalls * timing.stall)
@@ -128,9 +129,21 @@ class Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = transport
+        self._file = transport.get_extra_info("socket").fileno()
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
         self.transport = None
+
+    def write_now(self, data: bytes) -> None:
+        """Past the loop, which would take twice the time, where nothing waits to be written."""
+        sent = 0
+        if not self.transport.get_write_buffer_size():
+            try:
+                sent = os.write(self._file, data)
+            except OSError:  # full, or the client has left: the transport's affair
+                sent = 0
+        if sent < len(data):
+            self.transport.write(data[sent:])
 
     def data_received(self, data: bytes) -> None:
         self._parser.feed_data(data)

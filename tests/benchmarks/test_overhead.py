@@ -2,8 +2,11 @@
 
 import pytest
 
+from apps.checks.serve_rules import check_serve_config
 from benchmarks.bare import Server, bare_command
-from benchmarks.overhead.rounds import LoadFigures, Plan, Rounds, compare
+from benchmarks.overhead import __main__ as main
+from benchmarks.overhead.rounds import LoadFigures, Plan, Rounds, SimulatedTokenizer, compare
+from benchmarks.overhead.servers import model_of, serve_config_for
 from benchmarks.serving.words import tokenizer_for
 from tests.benchmarks.known import Timing, running
 
@@ -16,6 +19,20 @@ def test_comparison_takes_medians_of_rounds() -> None:
     bare = [figures(1, t, 1) for t in (50, 60, 500)] + [figures(8, 1, r) for r in (100, 110, 90)]
     ours = [figures(1, t, 1) for t in (65, 66, 64)] + [figures(8, 1, r) for r in (95, 94, 10)]
     assert compare(bare, ours) == {"ttft_added_ms": 5, "throughput_ratio": 0.94}
+
+
+def test_as_many_streams_as_are_measured_are_let_in_and_the_guard_is_on() -> None:
+    config = serve_config_for("sim", 1024)
+    assert model_of(config)["engine_kwargs"]["max_num_seqs"] == 1024
+    found = check_serve_config(config, direct_streaming=True)
+    assert not [one for one in found if one.severity == "error" or "max_ongoing" in one.where]
+    assert config["applications"][0]["args"]["guard"] == {"open": True}
+
+
+def test_no_server_is_asked_for_counts_as_one_is_always_paused() -> None:
+    tokenizer = main.tokenizer_of("sim", {})
+    assert isinstance(tokenizer, SimulatedTokenizer)
+    assert tokenizer.count("water stone") == 2
 
 
 def test_bare_server_gets_the_same_engine_arguments(tmp_path_factory: pytest.TempPathFactory) -> None:

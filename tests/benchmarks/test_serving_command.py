@@ -22,6 +22,7 @@ from tests.benchmarks.known import Timing, running
         (["--rate", "1", "--clients", "2"], "--rate and --clients: give one of them"),
         (["--slo", "ttft=1"], "'ttft=1' is no limit"),
         (["--sweep"], "--sweep needs one --rate"),
+        (["--clients", "2", "--arrivals", "ramp"], "--arrivals is of --rate"),
         (["--url", "127.0.0.1:8000"], "give for example http://127.0.0.1:8000"),
         (["--url", "http://10.0.0.7:8000"], "10.0.0.7 is not this machine: give --allow-host 10.0.0.7"),
         (["--duration", "1e9"], "not a number from 0.1 to 3600"),

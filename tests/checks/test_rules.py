@@ -185,4 +185,4 @@ def test_elsewhere_both_apps_must_ask_for_keys_or_be_said_to_be_open(host: str |
 def test_requests_that_wait_before_the_guard_are_a_warning() -> None:
     found = check_serve_config(changed(f"{LLM_PATH}/deployment_config/max_ongoing_requests", 128))
     (warning,) = [one for one in found if one.where.endswith("max_ongoing_requests")]
-    assert (warning.severity, warning.allowed) == ("warning", "384 or more")
+    assert (warning.severity, warning.allowed) == ("warning", "more than 384")

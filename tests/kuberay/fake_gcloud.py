@@ -89,9 +89,14 @@ def caches(words: list[str], things: Things) -> int:
 def bindings(verb: str, bucket: dict[str, Any] | None, flags: dict[str, str]) -> int:
     if bucket is None:
         return show(None)
-    one = {"role": flags.get("role"), "members": [flags.get("member")]}
     if verb == "get-iam-policy":
         return show({"bindings": bucket["bindings"]})
+    if "condition" not in flags and any("condition" in other for other in bucket["bindings"]):
+        print("ERROR: (gcloud) without a condition is prohibited in non-interactive mode", file=sys.stderr)
+        return 1
+    one: dict[str, Any] = {"role": flags["role"], "members": [flags["member"]]}
+    if (condition := flags.get("condition", "None")) != "None":
+        one["condition"] = dict(pair.split("=", 1) for pair in condition.split(","))
     others = [other for other in bucket["bindings"] if other != one]
     bucket["bindings"] = [*others, one] if verb == "add-iam-policy-binding" else others
     return 0

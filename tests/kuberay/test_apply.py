@@ -1,5 +1,6 @@
 """`apply` and `diff` against the real API server and the real operator: what is made, what is left alone, what is refused."""
 
+import json
 import re
 from typing import Any
 
@@ -7,13 +8,16 @@ import pytest
 import yaml
 
 from kuberay.api import ApiError, connect
+from kuberay.kinds import KINDS, Kind
 from kuberay.render import manifests
 from kuberay.spec import load
 from runtime_env.control_plane.played.api import Json, wait_for
 from runtime_env.control_plane.played.cloud import Cloud
 from tests.kuberay.deployment import Deployment
+from tests.kuberay.specs import ROOT
 
 pytestmark = pytest.mark.slow
+_ALERTS = {path.stem for path in (ROOT / "docs" / "alerts").glob("*.md")}
 _OTHER_IMAGE = "us-east5-docker.pkg.dev/my-project/ray-tpu-serve/server:0.2.0"
 
 
@@ -156,6 +160,31 @@ def test_kubectl_applies_the_rendered_yaml_without_this_project(deployment: Depl
     deployment.until_ready()
     shown = deployment.run("diff")
     assert (shown.code, shown.out) == (0, "")
+
+
+@pytest.mark.parametrize("system", ["gmp", "operator"])
+def test_metrics_alerts_and_dashboards_come_along(deployment: Deployment, system: str) -> None:
+    monitor, rule = {"gmp": ("PodMonitoring", "Rules"), "operator": ("PodMonitor", "PrometheusRule")}[system]
+    deployment.change(metrics=system)
+    said = deployment.do("apply")
+    assert all(f"made  {title}" in said for title in (f"{monitor}/gemma", f"{rule}/gemma", "ConfigMap/gemma-dashboards"))
+    found = deployment.plane.api.get(KINDS[rule].path(deployment.namespace, "gemma"))
+    assert {one["alert"] for group in found["spec"]["groups"] for one in group["rules"]} == _ALERTS
+    board = deployment.plane.api.get(deployment.path("configmaps", "gemma-dashboards"))
+    assert board["metadata"]["labels"]["grafana_dashboard"] == "1"
+    titles = {json.loads(text)["title"] for text in board["data"].values()}
+    assert titles == {f"{name} ({deployment.namespace})" for name in ("Serving overview", "Engine", "Slice")}
+    assert "0 made, 0 changed" in deployment.do("apply")
+    said = deployment.do("down", "--timeout=60")
+    assert all(f"{title} deleted" in said for title in (f"{monitor}/gemma", f"{rule}/gemma", "ConfigMap/gemma-dashboards"))
+
+
+def test_a_cluster_without_the_operators_kinds_is_told_so(deployment: Deployment, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(KINDS, "PodMonitor", Kind("PodMonitor", "monitoring.example.com/v1", "podmonitors"))
+    deployment.change(metrics="operator")
+    refused = deployment.run("apply")
+    assert refused.code == 1
+    assert "PodMonitor/gemma: the cluster has no such kind of object" in refused.err
 
 
 @pytest.mark.usefixtures("slice_nodes")

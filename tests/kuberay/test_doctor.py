@@ -252,6 +252,23 @@ def test_another_ray_than_the_images(deployment: Deployment) -> None:
     assert (severity, "says rayVersion 2.55.0" in evidence) == ("error", True)
 
 
+@pytest.mark.usefixtures("slice_nodes")
+def test_an_image_of_other_versions(deployment: Deployment, kubelet: Kubelet) -> None:
+    kubelet.orders.last_words["versions"] = "error: ray is 2.55.0, and must be 2.60.0"
+    deployment.do("apply")
+    deployment.give_secrets()
+    wait_for(lambda: findings(deployment, "image versions"), 20, "nothing is said of the image")
+    severity, evidence, found = finding(deployment, "image versions")
+    assert severity == "error"
+    assert evidence.endswith("error: ray is 2.55.0, and must be 2.60.0")
+    assert "gke.py up" in found["fix"]
+    told = [one["evidence"] for one in findings(deployment, "head")]
+    assert any("exit code 1" in one and "error: ray is 2.55.0" in one for one in told), told
+    kubelet.orders.last_words.clear()
+    deployment.do("wait", "--timeout=60")
+    assert finding(deployment, "image versions")[0] == "ok"
+
+
 def test_a_check_that_fails_hides_no_other(deployment: Deployment, faulty_proxy: FaultyProxy) -> None:
     faulty_proxy.answer(400, times=10**6, path="/api/v1/nodes")
     deployment.kubeconfig = faulty_proxy.kubeconfig

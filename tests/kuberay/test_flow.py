@@ -24,9 +24,9 @@ from tests.kuberay.deployment import Deployment
 from tests.kuberay.namespaces import is_ready
 from tests.kuberay.plane import ROOT
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
 _MODEL = "google/gemma-4-31B-it"
-_READY_S = 180
+_READY_S = 300
 _SECOND_TEAM = """
 applications:
   - name: chat
@@ -133,13 +133,15 @@ def test_from_a_spec_to_an_answer_and_back(flow: Deployment, real_kubelet: Kubel
     wait_for(lambda: status(flow)["apps"] == {"llm": "RUNNING"}, 60, "the other app stays")
 
     head = next(pod for pod in flow.pods() if pod["metadata"]["labels"]["ray.io/node-type"] == "head")
+    real_kubelet.orders.held.add("*-worker-*")
     real_kubelet.fail(head["metadata"]["name"])
     note("the head is killed")
     wait_for(lambda: status(flow)["lost_apps"] == ["llm"], 240, lambda: str(status(flow)))
     note("its apps are missed")
+    real_kubelet.orders.held.clear()
     flow.do("wait", f"--timeout={_READY_S}")
     note("ready again")
-    assert "running: llm" in flow.do("deploy", "--last", f"--timeout={2 * _READY_S}")
+    assert "running: llm" in flow.do("deploy", "--last", f"--timeout={_READY_S}")
     with forwarded(flow) as url:
         assert answer(url)
     note("answered again")

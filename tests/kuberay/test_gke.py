@@ -65,16 +65,28 @@ def project(tmp_path: Path) -> Project:
     return Project(tmp_path, environment, write_spec(tmp_path))
 
 
+def _account(members: list[str]) -> str:
+    """The pods' account in the one member of a binding, which is of the right project and namespace."""
+    (member,) = members
+    pool = "projects/123456789012/locations/global/workloadIdentityPools/my-project.svc.id.goog"
+    start = f"principal://iam.googleapis.com/{pool}/subject/ns/gemma/sa/"
+    assert member.startswith(start)
+    return member.removeprefix(start)
+
+
 def test_from_an_empty_project_and_back(project: Project) -> None:
     done = project.run("up")
     assert done.returncode == 0, done.stderr
     assert "made  GKE cluster gemma (standard)" in done.stdout
     bucket = project.things()["gs://my-project-gemma"]
-    roles = {one["role"]: one["members"] for one in bucket["bindings"]}
-    assert roles["roles/storage.objectViewer"] == [
-        "principal://iam.googleapis.com/projects/123456789012/locations/global/workloadIdentityPools/"
-        "my-project.svc.id.goog/subject/ns/gemma/sa/gemma-serve"
-    ]
+    given = {(_account(one["members"]), one["role"], one.get("condition", {}).get("expression")) for one in bucket["bindings"]}
+    programs = 'resource.name.startsWith("projects/_/buckets/my-project-gemma/objects/compile-cache/gemma-4-31b-it/")'
+    assert given == {
+        ("gemma-serve", "roles/storage.objectViewer", None),
+        ("gemma-serve", "roles/storage.objectUser", programs),  # and nowhere else may serving write
+        ("gemma-stage", "roles/storage.objectUser", None),
+        ("gemma-stage", "roles/storage.legacyBucketReader", None),
+    }
     first = project.changes()
 
     again = project.run("up")
@@ -126,7 +138,7 @@ def test_a_run_that_breaks_off_is_gone_on_with(project: Project) -> None:
     assert project.run("up").returncode == 0
     assert [call[:3] for call in project.changes()[before:]] == [
         ["container", "node-pools", "create"],
-        *[["storage", "buckets", "add-iam-policy-binding"]] * 3,
+        *[["storage", "buckets", "add-iam-policy-binding"]] * 4,
     ]
 
 

@@ -11,8 +11,8 @@ import yaml
 
 from kuberay.observability.console import to_console
 from kuberay.observability.dashboards import Dashboard, dashboards
-from kuberay.observability.grafana import to_grafana
-from kuberay.observability.rules import rules, shrunk
+from kuberay.observability.grafana import to_grafana, to_json
+from kuberay.observability.rules import in_namespace, rules, shrunk
 from tests.e2e.conftest import ROOT
 
 needs_promtool = pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool is not installed (Debian: prometheus)")
@@ -24,8 +24,8 @@ def promtool(*arguments: str) -> None:
 
 
 @needs_promtool
-def test_prometheus_takes_the_rules_and_the_shrunk_ones(tmp_path: Path) -> None:
-    for name, found in (("own", rules()), ("shrunk", shrunk(rules(), 60, 30))):
+def test_prometheus_takes_the_rules_in_all_forms(tmp_path: Path) -> None:
+    for name, found in (("own", rules()), ("shrunk", shrunk(rules(), 60, 30)), ("scoped", in_namespace(rules(), "gemma"))):
         (tmp_path / name).write_text(yaml.safe_dump(found))
         promtool("check", "rules", str(tmp_path / name))
 
@@ -62,10 +62,30 @@ def test_shrunk_rules_keep_all_but_their_time() -> None:
 
 @pytest.mark.parametrize("dashboard", dashboards(), ids=lambda one: one.name)
 def test_grafana_gets_every_panel_once(dashboard: Dashboard) -> None:
-    found = to_grafana(dashboard)
-    assert json.loads(json.dumps(found)) == found
+    found = to_grafana(dashboard, "gemma")
+    assert json.loads(to_json(dashboard, "gemma")) == found
+    assert len(to_json(dashboard, "gemma").splitlines()) == len(found["panels"]) + 2
+    assert len(to_grafana(dashboard, "n" * 63)["uid"]) <= 40
     assert len({(p["gridPos"]["x"], p["gridPos"]["y"]) for p in found["panels"]}) == len(found["panels"])
     assert all(target["expr"] and "[window]" not in target["expr"] for panel in found["panels"] for target in panel["targets"])
+
+
+def test_what_looks_at_one_namespace_looks_there_alone() -> None:
+    asked = [rule["expr"] for group in in_namespace(rules(), "gemma")["groups"] for rule in group["rules"]]
+    boards = [to_grafana(one, "gemma") for one in dashboards()]
+    asked += [target["expr"] for board in boards for panel in board["panels"] for target in panel["targets"]]
+    for expression in asked:
+        scoped = re.findall(r"\bray_\w+{namespace=\"gemma\"[,}]", expression)
+        assert 0 < len(scoped) == len(re.findall(r"\bray_", expression)), expression
+
+
+@needs_promtool
+def test_the_dashboards_questions_are_promql(tmp_path: Path) -> None:
+    boards = [to_grafana(one, "gemma") for one in dashboards()]
+    asked = [target["expr"] for board in boards for panel in board["panels"] for target in panel["targets"]]
+    recorded = [{"record": f"asked:{n}", "expr": one.replace("$__rate_interval", "1m")} for n, one in enumerate(asked)]
+    (tmp_path / "asked.yaml").write_text(yaml.safe_dump({"groups": [{"name": "asked", "rules": recorded}]}))
+    promtool("check", "rules", str(tmp_path / "asked.yaml"))
 
 
 @pytest.mark.parametrize("dashboard", dashboards(), ids=lambda one: one.name)

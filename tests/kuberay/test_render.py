@@ -29,6 +29,9 @@ VARIANTS: dict[str, dict[str, Any]] = {
         "fault_tolerance": {"address": "redis:6379", "password": {"name": "redis", "key": "password"}},
         "api_keys": "api-keys",
         "slices__run_as_root": True,
+        "metrics": "operator",
+        "metrics_labels": {"release": "prometheus"},
+        "traces": "http://otel-collector.monitoring:4317",
     },
     "bare": {
         "namespace": "default",
@@ -86,6 +89,6 @@ def test_render_needs_no_cluster_and_a_second_at_most() -> None:
     command = [sys.executable, str(ROOT / "scripts" / "cluster.py"), "render", str(EXAMPLE)]
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
-    assert len(list(yaml.safe_load_all(done.stdout))) == 10
+    assert len(list(yaml.safe_load_all(done.stdout))) == 12
     again = processor_s(lambda: subprocess.run(command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, timeout=60))
     assert again < 1

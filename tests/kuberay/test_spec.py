@@ -36,6 +36,9 @@ from tests.kuberay.specs import spec, write_spec
         ({"users": ["alice"]}, "is no user:..."),
         ({"fault_tolerance": {"address": "redis"}}, "is no host:port"),
         ({"slices": None}, "'slices' is missing"),
+        ({"traces": "otel-collector"}, "is no collector such as http://HOST:4317"),
+        ({"metrics": "prometheus"}, "'gmp', 'operator' or 'off'"),
+        ({"metrics_labels": {"release": "x"}}, "give them with `metrics: operator`"),
     ],
 )
 def test_what_is_not_possible_is_refused_with_file_and_line(changes: dict[str, Any], message: str, tmp_path: Path) -> None:
@@ -52,6 +55,13 @@ def test_a_spec_that_is_none_is_said_so(tmp_path: Path) -> None:
     (tmp_path / "list.yaml").write_text("- 1\n")
     with pytest.raises(UserError, match="must be a mapping"):
         load(tmp_path / "list.yaml")
+
+
+@pytest.mark.parametrize(("said", "meant"), [(True, "gmp"), (False, "off"), ("operator", "operator")])
+def test_yamls_words_for_off_are_understood(said: object, meant: str, tmp_path: Path) -> None:
+    assert spec(tmp_path, metrics=said).metrics == meant
+    (tmp_path / "spec.yaml").write_text((tmp_path / "spec.yaml").read_text().replace("metrics: false", "metrics: off"))
+    assert load(tmp_path / "spec.yaml").metrics == meant
 
 
 def test_what_can_be_derived_is(tmp_path: Path) -> None:

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from runtime_env.local import options
+from apps.errors import UserError
+from runtime_env.local import config, options
 from tests.timing import processor_s
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -26,12 +27,32 @@ def test_bad_options_exit_2_with_a_message(arguments: list[str], capsys: pytest.
     assert "error" in capsys.readouterr().err
 
 
+def test_a_config_of_ones_own_is_read_or_refused_in_one_line(tmp_path: Path) -> None:
+    for command in ("up", "slice"):
+        found = options.parse([command, "--config", "mine.yaml"])
+        assert isinstance(found, options.UpOptions)
+        assert found.config == "mine.yaml"
+    mine = tmp_path / "mine.yaml"
+    for content, why in ((None, "No such file"), ("a: [", "mine.yaml"), ("applications: []", "no Serve config with a model")):
+        if content is not None:
+            mine.write_text(content)
+        with pytest.raises(UserError, match=why):
+            config.load(mine)
+
+
 def test_defaults_of_an_emulated_slice() -> None:
     up = options.UpOptions(8000, 8265, None, detach=False, classic=False, engine="sim", slices=1)
     assert options.parse(["slice"]) == up
     assert options.parse(["slice", "--stop", "--port=8001"]) == options.DownOptions(8001, all=False)
     assert options.parse(["slice", "--kill-host=slice-a/2"]) == options.HostOptions(8000, "slice-a/2", start=False)
     assert options.parse(["slice", "--start-host=slice-a/2"]) == options.HostOptions(8000, "slice-a/2", start=True)
+    assert options.parse(["slice", "--kill-host=head"]) == options.HostOptions(8000, "head", start=False)
+
+
+def test_a_redis_is_given_by_host_and_port() -> None:
+    found = options.parse(["slice", "--redis=localhost:6379"])
+    assert isinstance(found, options.UpOptions)
+    assert found.redis == "localhost:6379"
 
 
 @pytest.mark.parametrize(
@@ -42,6 +63,8 @@ def test_defaults_of_an_emulated_slice() -> None:
         (["--slices=1", "--absent=slice-b/0"], "slice-b/0 is not one of the 1 slices"),
         (["--kill-host=a/9"], "'a/9' is no host: give for example slice-a/2"),
         (["--stop", "--kill-host=slice-a/0"], "not allowed with"),
+        (["--absent=head"], "'head' is no host"),
+        (["--redis=localhost"], "'localhost' is no HOST:PORT"),
     ],
 )
 def test_bad_options_of_an_emulated_slice(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -69,3 +69,14 @@ def test_the_pods_find_in_it_what_their_manifests_name(tmp_path: Path) -> None:
     assert int(user) == pods.USER
     assert "COPY apps apps" in text
     assert spec(tmp_path).image.count(":") == 1
+
+
+def test_a_pod_of_another_image_says_what_is_wrong(capsys: pytest.CaptureFixture[str]) -> None:
+    pins = image.pinned()
+    assert image.main(["versions", f"ray=={pins['ray']}", f"vllm-tpu=={pins['vllm-tpu']}"]) == 0  # a laptop's vLLM will do
+    assert image.main(["versions", "ray==2.55.0", "vllm-tpu==0.28.1", "gcsfs"]) == 2
+    capsys.readouterr()
+    assert image.main(["versions", "ray==2.55.0", "vllm-tpu==0.28.1"]) == 1
+    said = capsys.readouterr().err
+    assert f"ray is {pins['ray']}, and must be 2.55.0" in said
+    assert "and must be 0.28: Ray's LLM library is made for it" in said

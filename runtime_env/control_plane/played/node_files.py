@@ -6,6 +6,10 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
+from runtime_env.control_plane.played.api import Json
+
+_MESSAGE_BYTES = 2048
+
 
 class PodFiles:
     """Of one pod."""
@@ -31,6 +35,13 @@ class PodFiles:
                 file.write(f"{stamp} stdout F {line}\n")
 
         return add
+
+    def termination_message(self, container: Json, exit_code: int) -> str:
+        """What the pod's status says of its end: its last words, where it failed and its policy wants them."""
+        if exit_code == 0 or container.get("terminationMessagePolicy") != "FallbackToLogsOnError":
+            return ""
+        lines = (self._directory / f"{container['name']}.log").read_text().splitlines()
+        return "\n".join(line.split(" ", 3)[-1] for line in lines)[-_MESSAGE_BYTES:]
 
     def ended(self, container: str) -> None:
         (self._directory / f"{container}.running").unlink(missing_ok=True)

@@ -17,6 +17,8 @@ class Orders:
     """Pods that run and never get ready."""
     unpullable: set[str] = field(default_factory=set)
     """Images that no registry has."""
+    last_words: dict[str, str] = field(default_factory=dict)
+    """Containers that fail at every start, by name, and what they say before."""
     crashed: set[str] = field(default_factory=set)
     """Nodes whose kubelet says nothing any more."""
     stopping: threading.Event = field(default_factory=threading.Event)

@@ -135,7 +135,7 @@ class PodLife(threading.Thread):
                 state.ready = running.is_ready() and not self._orders.keeps_unready(self.pod["metadata"]["name"])
             else:
                 reason = self._reasons.pop(container["name"], "Completed" if code == 0 else "Error")
-                state.terminate(code, reason)
+                state.terminate(code, reason, self._files.termination_message(container, code))
                 self._files.ended(container["name"])
         elif state.exit_code is not None and restart:
             self._back_off(container, state)
@@ -163,7 +163,10 @@ class PodLife(threading.Thread):
 
         self._until_there(resolve, explain)
         log = self._logs[container["name"]] = self._files.begin(container["name"])
-        self._running[container["name"]] = self._runtime.start(self.pod, container, environment, log)
+        started = self._running[container["name"]] = self._runtime.start(self.pod, container, environment, log)
+        if words := self._orders.last_words.get(state.name):
+            log(words)
+            started.fail(1)
         state.run()
         self._publish()
 

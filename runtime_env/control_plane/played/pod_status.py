@@ -31,9 +31,10 @@ class ContainerState:
     def run(self) -> None:
         self.state = {"running": {"startedAt": now()}}
 
-    def terminate(self, exit_code: int, reason: str) -> None:
+    def terminate(self, exit_code: int, reason: str, message: str = "") -> None:
         started = self.state.get("running", {}).get("startedAt", now())
         ended = {"exitCode": exit_code, "reason": reason, "startedAt": started, "finishedAt": now()}
+        ended |= {"message": message} if message else {}
         self.state = {"terminated": {**ended, "containerID": f"played://{self.name}-{self.restarts}"}}
         self.ready = False
 

@@ -2,7 +2,7 @@
 
 import subprocess
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
@@ -48,10 +48,10 @@ class Runtime(Protocol):
 class PlayedContainer:
     """Runs until it is told otherwise."""
 
-    _codes: list[int] = field(default_factory=list)
+    _code: int | None = None
 
     def exit_code(self) -> int | None:
-        return self._codes[0] if self._codes else None
+        return self._code
 
     def is_ready(self) -> bool:
         return True
@@ -60,7 +60,7 @@ class PlayedContainer:
         self.fail(0)
 
     def fail(self, exit_code: int) -> None:
-        self._codes.append(exit_code)
+        self._code = exit_code
 
 
 def of_job(pod: Json) -> bool:
