@@ -1,4 +1,4 @@
-"""Keep a replica's log alive while vLLM is imported.
+"""A replica's log: kept alive while vLLM is imported, and vLLM's own lines in it.
 
 vLLM sets up its own log by `logging.config.dictConfig`, which closes every handler there is. Serve's is a buffer that loses its
 file that way: nothing would be written any more, and the buffer would grow for ever (Ray 2.60.0, vLLM 0.29.0).
@@ -20,3 +20,12 @@ def kept_serve_log() -> Iterator[None]:
     finally:
         for buffer, target in zip(buffers, targets, strict=True):
             buffer.setTarget(target)
+
+
+def join_serve_log() -> None:
+    """Let vLLM's lines go to Serve's log, in its form and with its request id, and leave out what is a client's text."""
+    vllm = logging.getLogger("vllm")
+    vllm.handlers.clear()
+    vllm.parent, vllm.propagate = logging.getLogger("ray.serve"), True
+    # "Received request" has stop strings and schemas; "Added request" and how it ended have the id alone.
+    logging.getLogger("vllm.entrypoints.serve.utils.request_logger").setLevel(logging.WARNING)

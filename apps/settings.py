@@ -95,6 +95,26 @@ def engine_class() -> str | None:
     return os.environ.get("RAYLLM_VLLM_ENGINE_CLS")
 
 
+OTLP_ENDPOINT, OTLP_PROTOCOL = "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL"
+
+
+def otlp_endpoint(environment: Mapping[str, str] = os.environ) -> str | None:
+    """Where traces go, in OpenTelemetry's own variable: a gRPC address such as http://collector:4317, or HTTP's whole URL."""
+    return environment.get(OTLP_ENDPOINT)
+
+
+def otlp_over_http() -> bool:
+    """True for http/protobuf; gRPC is the default, as vLLM has it."""
+    return os.environ.get(OTLP_PROTOCOL) == "http/protobuf"
+
+
+SERVE_TRACES = {
+    "RAY_SERVE_TRACING_EXPORTER_IMPORT_PATH": "apps.tracing:span_processors",
+    "RAY_SERVE_TRACING_SAMPLING_RATIO": "1",  # of requests whose client has not decided; a collector can take its share
+}
+"""What Ray is started with where traces have an endpoint."""
+
+
 def api_key() -> str | None:
     """The key that clients send to a server of the OpenAI API, as the openai package reads it (`OPENAI_API_KEY`)."""
     return os.environ.get("OPENAI_API_KEY")

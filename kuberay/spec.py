@@ -20,6 +20,7 @@ _PROJECT = Path(__file__).parents[1]
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9._-]{1,61}[a-z0-9]")
 _IMAGE = re.compile(r"(?P<name>[a-z0-9]+(?:[._:/-]+[a-z0-9]+)*?)(?::(?P<tag>[\w.-]+))?(?:@(?P<digest>sha256:[0-9a-f]{64}))?")
 _PLACE = re.compile(r"[a-z]+-[a-z]+[0-9]+(-[a-z])?")
+_COLLECTOR = re.compile(r"https?://[^\s/:]+:\d+")
 _USER = re.compile(r"(user|group|serviceAccount):\S+@\S+")
 
 
@@ -161,6 +162,7 @@ class Spec(_Strict):
     fault_tolerance: Redis | None = None
     metrics: Metrics = "gmp"
     metrics_labels: dict[str, str] = {}
+    traces: Annotated[str, _matching(_COLLECTOR, "is no collector such as http://HOST:4317 (OTLP over gRPC)")] | None = None
     _folder: Path = PrivateAttr(default=Path())
     users: tuple[Annotated[str, _matching(_USER, "is no user:..., group:... or serviceAccount:... with an address")], ...] = ()
 

@@ -6,14 +6,14 @@ cd "$(dirname "$0")/.."
 case "${1:-}" in -h | --help) sed -n '2s/^# //p' "$0"; exit 0 ;; esac
 ensure_environment dev
 # What some tests need of the system, and its Debian packages.
-missing() { for program in chromium chromedriver prometheus promtool; do command -v "$program" >/dev/null || return 0; done; return 1; }
-packages="chromium chromium-driver prometheus"
+missing() { for program in chromium chromedriver prometheus promtool redis-server; do command -v "$program" >/dev/null || return 0; done; return 1; }
+packages="chromium chromium-driver prometheus redis-server"
 if missing; then
   if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
     # shellcheck disable=SC2086 # a list of words
     apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq $packages >/dev/null
   else
-    echo "not everything is installed: tests of the browser or of Prometheus are skipped (Debian: apt-get install $packages)" >&2
+    echo "not everything is installed: tests of the browser, of Prometheus or of Redis are skipped (Debian: apt-get install $packages)" >&2
   fi
 fi
 .venv/bin/ruff format --check . && .venv/bin/ruff check . && .venv/bin/mypy

@@ -5,6 +5,7 @@ Imports Ray's private `ray.llm._internal` for the classes whose fields are the e
 
 import dataclasses
 import json
+import logging
 import sys
 import typing
 import warnings
@@ -117,6 +118,10 @@ def _sharpened(schema: Any) -> Any:
         properties["import_path"] |= {"pattern": "^([^:]*[^:.][.][^:.]+|[^:]+:[^:]+)$"}
     if "callback_class" in properties:  # a class has no JSON form; a Serve config names it
         properties["callback_class"] = {"type": "string"}
+    if "log_level" in properties:
+        levels = logging.getLevelNamesMapping()
+        properties["encoding"] = {"enum": ["JSON", "TEXT"]}
+        properties["log_level"] = {"enum": [*levels, *sorted(set(levels.values()))]}
     if "num_replicas" in properties:
         properties["num_replicas"] = {
             "anyOf": [{"type": "string", "enum": ["auto"]}, {"type": "integer", "minimum": 1}, {"type": "null"}]

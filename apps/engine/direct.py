@@ -7,8 +7,9 @@ the other; here only the replica does.
 from typing import Any
 
 from apps.guard.middleware import Guard
-from apps.settings import engine_class
-from apps.slice.gate import SliceGate
+from apps.settings import engine_class, otlp_endpoint
+from apps.slice.gate import Gate
+from apps.tracing import Traced
 from apps.weights.replica_args import asks_for_prefetch
 
 SIMULATED = "apps.engine.sim.hook.SimulatedEngine"
@@ -24,9 +25,10 @@ class DirectServer:
     async def __serve_build_asgi_app__(self) -> Any:
         app = await self._server.__serve_build_asgi_app__()
         app.middleware_stack = None  # vLLM has built its own already
+        if otlp_endpoint():
+            app.add_middleware(Traced)
         app.add_middleware(Guard)  # outside of all else: Ray looks for a LoRA adapter before vLLM's own `middleware` is asked
-        if self._server.watchdog:
-            app.add_middleware(SliceGate, broken=self._server.watchdog.broken)
+        app.add_middleware(Gate, broken=self._server.broken)
         app.middleware_stack = app.build_middleware_stack()  # a guard without keys ends the start, not the first request
         return app
 

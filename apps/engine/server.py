@@ -4,6 +4,7 @@ Imports Ray's private `ray.llm._internal` for servers, ingress and engine (pinne
 what breaks if Ray changes it, is said at the override. Heavy: imports torch and vLLM.
 """
 
+import asyncio
 import logging
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 
 from apps.imports import without_gc
-from apps.serve_log import kept_serve_log
+from apps.serve_log import join_serve_log, kept_serve_log
 
 with without_gc(), kept_serve_log():
     from ray.llm._internal.serve.core.ingress.ingress import OpenAiIngress
@@ -26,9 +27,13 @@ from apps.engine.callbacks import LocalWeights
 from apps.engine.forked_core import forked_engine_core
 from apps.guard.middleware import Guard
 from apps.loopback import keep_replica_on_loopback
+from apps.settings import otlp_endpoint
 from apps.slice.replica import take_slice
 
+join_serve_log()
+
 logger = logging.getLogger("ray.serve")
+_LOOK_S = 0.5
 
 
 def make_llm_config(config: dict[str, Any]) -> LLMConfig:
@@ -37,7 +42,11 @@ def make_llm_config(config: dict[str, Any]) -> LLMConfig:
     Raises:
         pydantic.ValidationError: the dict is no LLMConfig.
     """
-    llm_config = LLMConfig(**config)
+    engine: dict[str, Any] = {"enable_log_requests": True}  # by their ids, see join_serve_log
+    if endpoint := otlp_endpoint():
+        engine["otlp_traces_endpoint"] = endpoint
+    engine |= config.get("engine_kwargs") or {}
+    llm_config = LLMConfig(**{**config, "engine_kwargs": engine})
     source = config["model_loading_config"].get("model_source")
     if isinstance(source, str) and Path(source).is_dir():
         if "callback_config" not in config:
@@ -57,6 +66,12 @@ class Engine(VLLMEngine):
         self._oai_serving_tokenization = getattr(self._app_state, "serving_tokenization", None)
         for served in self._app_state.openai_serving_models.base_model_paths:
             served.model_path = served.name  # which /v1/models shows as `root`: no directory of ours
+
+    async def ended(self, broken: asyncio.Event) -> None:
+        """Set `broken` as soon as the engine has ended: Serve ends the replica only after three failed checks."""
+        while not self._engine_client.errored:
+            await asyncio.sleep(_LOOK_S)
+        broken.set()
 
     def _prepare_engine_config(self, callback_ctx: Any) -> tuple[Any, Any, Any]:
         engine_args, frontend_args, vllm_config = super()._prepare_engine_config(callback_ctx)
@@ -79,6 +94,8 @@ class Server(LLMServer):
     _default_engine_cls = Engine
     watchdog: Any = None
     """Of the replica's slice, where it has one."""
+    broken: asyncio.Event
+    """Set once this replica answers nothing more: a host of its slice is lost, or its engine has ended."""
 
     async def _start_engine(self) -> None:
         # Ray's own version also starts a telemetry actor, which imports vLLM once more (0.7 GB, 10 s of a core) even
@@ -87,7 +104,9 @@ class Server(LLMServer):
         self.watchdog = await take_slice(self._llm_config.model_dump())
         if self.watchdog:
             _use_placement_group(self._llm_config, self.watchdog.placement_group)
+        self.broken = self.watchdog.broken if self.watchdog else asyncio.Event()
         await self.engine.start()
+        self._ending = asyncio.create_task(self.engine.ended(self.broken))
         self._programs = Programs.of(self._llm_config.model_dump())
         if self._programs:
             self._programs.keep()

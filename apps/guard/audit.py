@@ -1,6 +1,7 @@
 """One line of JSON for each request: who asked what of which route, what it cost and how it ended. No prompt, answer or key.
 
-Lines are written by a thread of their own, into a file that is turned over; the request's path only puts a record in a queue.
+Lines are made in the request's path and written by a thread, into a file that is turned over: a thread that did more would hold
+the interpreter, and every stream would wait for it.
 """
 
 import contextlib
@@ -26,7 +27,7 @@ class AuditLog:
     """Of one process. `write` never waits: what a stuck disk keeps from being written is counted and said."""
 
     def __init__(self, path: Path) -> None:
-        self._records: queue.SimpleQueue[dict[str, Any] | None] = queue.SimpleQueue()
+        self._lines: queue.SimpleQueue[str | None] = queue.SimpleQueue()
         self.lost = 0
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -41,29 +42,29 @@ class AuditLog:
         self._thread.start()
 
     def write(self, record: dict[str, Any]) -> None:
-        if self._records.qsize() < _QUEUED:
-            self._records.put(record)
+        if self._lines.qsize() < _QUEUED:
+            self._lines.put(_encoded(record))
         else:
             self.lost += 1
 
     def close(self) -> None:
         """Write what is left, and end."""
-        self._records.put(None)
+        self._lines.put(None)
         self._thread.join(10)
         self._file.close()
 
     def _write_all(self) -> None:
         ended = False
         while not ended:
-            records = [self._records.get()]
+            lines = [self._lines.get()]
             time.sleep(_GATHER_S)  # many lines in one write: this thread takes its time from the requests
             with contextlib.suppress(queue.Empty):
-                while len(records) < _QUEUED:
-                    records.append(self._records.get_nowait())
-            ended = None in records
-            lines = "\n".join(_encoded(record) for record in records if record)
-            if lines:
-                self._file.emit(logging.LogRecord("audit", logging.INFO, "", 0, lines, None, None))
+                while len(lines) < _QUEUED:
+                    lines.append(self._lines.get_nowait())
+            ended = None in lines
+            text = "\n".join(line for line in lines if line)
+            if text:
+                self._file.emit(logging.LogRecord("audit", logging.INFO, "", 0, text, None, None))
 
     def _failed(self) -> None:
         self.lost += 1

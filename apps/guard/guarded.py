@@ -44,7 +44,7 @@ class Guarded:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One request, from its first header to its line in the audit."""
         self._keeper.watch(self)
-        exchange = Exchange(scope, send)
+        exchange = Exchange.of(scope, send)
         self._keeper.live[exchange] = asyncio.current_task()
         try:
             await self._answer_or_refuse(exchange, scope, receive)
@@ -137,14 +137,15 @@ class Guarded:
         question.check_depth(body, fields, self._args.bounds.json_depth)
         _check_model(fields.get("model"), entry)
         exchange.model = str(fields["model"])[:128] if "model" in fields else None
+        if path in (_CHAT, _COMPLETIONS):
+            asked = question.ask(body, fields, self._args.bounds, chat=path == _CHAT)
+            await self._answer_question(exchange, asked, scope, receive)
+            return
+        question.check_media(fields, self._args.bounds)
         if path in _UNCOUNTED:
             await self._app(_forwarded(scope, exchange, body), bodies.replaying(body, receive), exchange.send)
-            return
-        if path in _KNOWN:
-            asked = question.ask(body, fields, self._args.bounds, chat=path == _CHAT)
         else:
-            asked = Question.unknown(body, fields)
-        await self._answer_question(exchange, asked, scope, receive)
+            await self._answer_question(exchange, Question.unknown(body, fields), scope, receive)
 
     async def _answer_question(self, exchange: Exchange, asked: Question, scope: Scope, receive: Receive) -> None:
         account = exchange.account

@@ -5,6 +5,7 @@ OpenAI's API has: a server that also takes "8" for a number must not be asked mo
 """
 
 import json
+import math
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -55,7 +56,7 @@ def parse(raw: bytes) -> dict[str, Any]:
     """The JSON object in a body, by the same parser that the server behind uses. Raises `Refusal` 400."""
     try:
         text = raw.decode()
-        found = json.loads(text)
+        found = json.loads(text, parse_constant=_refuse_constant)
         if "\\ud" in text or "\\uD" in text:
             json.dumps(found, ensure_ascii=False).encode()  # half of a character, which no tokenizer takes
     except (ValueError, RecursionError):
@@ -63,6 +64,10 @@ def parse(raw: bytes) -> dict[str, Any]:
     if not isinstance(found, dict):
         raise _bad("The request body must be a JSON object.")
     return found
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(name)  # NaN and Infinity, which Python takes and JSON has not
 
 
 def check_depth(raw: bytes, fields: dict[str, Any], most: int) -> None:
@@ -88,8 +93,9 @@ def ask(raw: bytes, fields: dict[str, Any], bounds: Bounds, *, chat: bool) -> Qu
         if name in fields and not isinstance(fields[name], dict | None):
             raise _bad(f"{name} must be an object.", name)
     _check_numbers(fields, bounds)
-    if "stop" in fields:
-        _check_stop(fields["stop"], bounds.stop_strings)
+    for name in ("stop", "bad_words"):
+        if name in fields:
+            _check_strings(fields[name], name, bounds.stop_strings)
     prompts = 1 if chat else _prompts(fields.get("prompt"))
     choices = max(fields.get("n") or 1, fields.get("best_of") or 1) * prompts
     if choices > bounds.choices:
@@ -108,6 +114,12 @@ def ask(raw: bytes, fields: dict[str, Any], bounds: Bounds, *, chat: bool) -> Qu
         max(1, size // _BYTES_PER_TOKEN) + images * _IMAGE_TOKENS,
         None if images else size,
     )
+
+
+def check_media(fields: dict[str, Any], bounds: Bounds) -> None:
+    """Of a route that answers no question, such as /tokenize: it fetches images all the same. Raises `Refusal` 400."""
+    for name in ("messages", "input"):
+        _images(fields.get(name), bounds)
 
 
 def edited(question: Question, max_tokens: int | None) -> bytes:
@@ -144,6 +156,9 @@ def _number(fields: dict[str, Any], name: str) -> int | None:
 
 
 def _check_numbers(fields: dict[str, Any], bounds: Bounds) -> None:
+    for name, one in fields.items():  # such as 1e999, or more digits than an engine's numbers have
+        if (type(one) is float and math.isinf(one)) or (type(one) is int and not -(2**63) <= one < 2**63):
+            raise _bad(f"{name[:40]} is a number out of any range.", name[:40])
     for name in fields.keys() & _COUNTS.keys():
         value = _number(fields, name)
         if value is not None and not _COUNTS[name] <= value <= _MOST:
@@ -154,12 +169,12 @@ def _check_numbers(fields: dict[str, Any], bounds: Bounds) -> None:
             raise _bad(f"{name} must be between 0 and {bounds.logprobs}.", name)
 
 
-def _check_stop(stop: Any, most: int) -> None:
-    strings = [stop] if isinstance(stop, str) else stop or []
+def _check_strings(value: Any, name: str, most: int) -> None:
+    strings = [value] if isinstance(value, str) else value or []
     if not isinstance(strings, list) or not all(isinstance(one, str) for one in strings):
-        raise _bad("stop must be a string or a list of strings.", "stop")
+        raise _bad(f"{name} must be a string or a list of strings.", name)
     if len(strings) > most or any(len(one) > 1024 for one in strings):
-        raise _bad(f"stop may have at most {most} strings of at most 1024 characters.", "stop")
+        raise _bad(f"{name} may have at most {most} strings of at most 1024 characters.", name)
 
 
 def _prompts(prompt: Any) -> int:

@@ -1,6 +1,7 @@
-"""End what a broken slice can no longer answer: pure ASGI middleware around the model's own server.
+"""End what a broken replica can no longer answer: pure ASGI middleware around the model's own server.
 
-Without it a request that runs when a host is lost would hang until Serve has ended the replica.
+Without it a request that runs when a host is lost would hang until Serve has ended the replica, and one that comes after the
+engine's end would get 500, as if it were at fault.
 """
 
 import asyncio
@@ -10,10 +11,10 @@ import json
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 RETRY_AFTER_S = 30  # a replica on a whole slice with its weights at hand is back in about that time
-_MESSAGE = "A host of the model's TPU slice is lost; the model is being started anew. Try again later."
+_MESSAGE = "A host of the model's TPU slice is lost, or its engine has ended; the model is started anew. Try again later."
 
 
-class SliceGate:
+class Gate:
     """Answers 503 with Retry-After once `broken` is set, and ends running answers with an error in OpenAI form."""
 
     def __init__(self, app: ASGIApp, broken: asyncio.Event) -> None:

@@ -33,7 +33,7 @@ from benchmarks.guard.server import MODEL
 from benchmarks.overhead.servers import llm_config_for
 from runtime_env.local.preflight import free_ports
 
-_FULL_SPEED, _PACED = 1.0, 0.04  # shares of the roofline's speed: more than can be sent, and a token every 60 ms or so
+_FULL_SPEED, _PACED = 1.0, 0.04  # shares of the roofline's speed: more than can be sent, and a quarter of that or so
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -72,7 +72,7 @@ def _positive(text: str) -> int:
 def _measure(options: argparse.Namespace, key: str, environment: dict[str, str]) -> list[dict[str, Any]]:
     loads: list[tuple[Load, Any]] = []
     if options.engine != "cpu":
-        paced = Load("simulated, paced", options.streams, 3 * options.streams, 64, ramp_s=4)
+        paced = Load("simulated, paced", options.streams, 2 * options.streams, 32, ramp_s=2)
         fast = Load("simulated, full speed", options.streams, 2 * options.streams, 128, timed=False)
         loads += [(paced, partial(_simulated, paced, _PACED)), (fast, partial(_simulated, fast, _FULL_SPEED))]
     if options.engine != "sim":
@@ -92,6 +92,8 @@ def _compare(load: Load, contenders: Sequence[Contender], key: str, rounds: int)
             for other in contenders:
                 pause(other.processes, other is not one)
             figures = asyncio.run(run(load, one, key, seed=number + 1))
+            told = f"{load.name}, round {number + 1}, {'with' if one.guarded else 'without'}"
+            print(f"{told}: TTFT p99 {figures.ttft_p99_ms:.1f} ms, {figures.output_tok_per_s:.1f} tok/s", file=sys.stderr)
             if number >= 0:
                 found[one.guarded].append(figures)
     for one in contenders:

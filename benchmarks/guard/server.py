@@ -4,10 +4,10 @@ python -m benchmarks.guard.server PORT EFFICIENCY none|guard|timed    `timed`: t
 """
 
 import sys
+from functools import partial
 from typing import Any
 
 import uvicorn
-import uvloop
 from starlette.types import ASGIApp
 
 from apps.engine.sim.engine import Simulation
@@ -22,14 +22,14 @@ CONFIG: dict[str, Any] = {
     "accelerator_config": {"kind": "tpu", "topology": "4x4"},
     "engine_kwargs": {"tensor_parallel_size": 16, "max_model_len": 4096, "max_num_seqs": 512, "max_num_batched_tokens": 8192},
 }
+_AROUND = {"guard": Guard, "timed": Stopwatch}
 
 
-async def _serve(port: int, efficiency: float, around: str) -> None:
-    app: ASGIApp = build_server(Simulation(CONFIG, efficiency))
-    if around != "none":
-        app = Guard(app) if around == "guard" else Stopwatch(app)
-    await uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=port, log_level="error", lifespan="off")).serve()
+def _app(efficiency: float, around: str) -> ASGIApp:
+    app = build_server(Simulation(CONFIG, efficiency))
+    return _AROUND[around](app) if around != "none" else app
 
 
 if __name__ == "__main__":
-    uvloop.run(_serve(int(sys.argv[1]), float(sys.argv[2]), sys.argv[3]))
+    app = partial(_app, float(sys.argv[2]), sys.argv[3])
+    uvicorn.run(app, factory=True, loop="uvloop", port=int(sys.argv[1]), log_level="error", lifespan="off")

@@ -78,6 +78,7 @@ def network_policy(spec: Spec) -> Manifest:
                 {"to": [{"ipBlock": {"cidr": "169.254.169.0/24"}}], "ports": _METADATA},
                 {"ports": [_tcp(port) for port in (_HTTPS, *_NODE_PORTS)]},
                 *_redis(spec),
+                *_trace_collector(spec),
             ],
         },
     }
@@ -106,6 +107,10 @@ def _redis(spec: Spec) -> list[Manifest]:
     if spec.fault_tolerance is None:
         return []
     return [{"ports": [_tcp(int(spec.fault_tolerance.address.rpartition(":")[2]))]}]
+
+
+def _trace_collector(spec: Spec) -> list[Manifest]:
+    return [{"ports": [_tcp(int(spec.traces.rpartition(":")[2]))]}] if spec.traces else []
 
 
 def _namespaces(*wanted: str) -> Manifest:

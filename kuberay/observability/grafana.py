@@ -24,6 +24,7 @@ def to_grafana(dashboard: Dashboard, namespace: str) -> dict[str, Any]:
         "editable": False,
         "refresh": "10s",
         "time": {"from": "now-30m", "to": "now"},
+        "annotations": {"list": []},
         "templating": {"list": [{"name": "datasource", "type": "datasource", "query": "prometheus"}]},
         "panels": [_panel(panel, number, namespace) for number, panel in enumerate(dashboard.panels)],
     }
@@ -46,7 +47,10 @@ def _panel(panel: Panel, number: int, namespace: str) -> dict[str, Any]:
         "datasource": _SOURCE,
         "gridPos": {"x": number % _ACROSS * _WIDTH, "y": number // _ACROSS * _HEIGHT, "w": _WIDTH, "h": _HEIGHT},
         "fieldConfig": {"defaults": {"unit": panel.unit, "min": 0}, "overrides": []},
-        "options": {"legend": {"displayMode": "list", "placement": "bottom"}, "tooltip": {"mode": "multi"}},
+        "options": {
+            "legend": {"displayMode": "list", "placement": "bottom", "showLegend": True, "calcs": []},
+            "tooltip": {"mode": "multi", "sort": "none"},
+        },
         "targets": [
             {
                 "refId": chr(ord("A") + index),

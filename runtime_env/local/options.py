@@ -9,6 +9,8 @@ from apps.option_types import port
 
 DEFAULT_PORT = 8000
 DEFAULT_DASHBOARD_PORT = 8265
+HEAD = "head"
+"""The head's name among the hosts."""
 
 
 @dataclass(frozen=True)
@@ -26,6 +28,8 @@ class UpOptions:
     """Hosts that are not started, as `slice-a/2`."""
     keys: str | None = None
     """Keys file; None serves without keys."""
+    redis: str | None = None
+    """HOST:PORT where the head keeps its state; None keeps it in the head alone."""
     config: str | None = None
     """Serve config that is deployed instead of the one in serve_configs/."""
 
@@ -40,7 +44,7 @@ class DownOptions:
 
 @dataclass(frozen=True)
 class HostOptions:
-    """Kill or start one emulated host of the stack on a port."""
+    """Kill or start one emulated host, or the head, of the stack on a port."""
 
     port: int
     host: str
@@ -88,26 +92,35 @@ def _parse_slice(argv: Sequence[str]) -> UpOptions | DownOptions | HostOptions:
     )
     parser.add_argument("--slices", type=int, choices=range(1, 5), default=1, help="how many slices (default: %(default)s)")
     _add_common(parser, stop="--stop")
+    parser.add_argument("--redis", metavar="HOST:PORT", help="keep the head's state there, so that apps outlive the head")
     parser.add_argument("--absent", metavar="SLICE/HOST", action="append", default=[], help="do not start this host")
     act = parser.add_mutually_exclusive_group()
     act.add_argument("--stop", action="store_true", help="stop the stack on --port")
-    act.add_argument("--kill-host", metavar="SLICE/HOST", help="let a host of a running stack die, for example slice-a/2")
+    act.add_argument("--kill-host", metavar="SLICE/HOST", help="let a host of a running stack die: slice-a/2, or head")
     act.add_argument("--start-host", metavar="SLICE/HOST", help="let that host come back")
     found = parser.parse_args(argv)
     _check_ports(parser, found)
     for host in [*found.absent, found.kill_host, found.start_host]:
-        if host and not re.fullmatch(r"slice-[a-d]/[0-3]", host):
+        if host and not re.fullmatch(r"slice-[a-d]/[0-3]", host) and (host != HEAD or HEAD in found.absent):
             parser.error(f"{host!r} is no host: give for example slice-a/2 (slices a to d, hosts 0 to 3)")
     known = [f"slice-{letter}" for letter in "abcd"[: found.slices]]
     if unknown := [host for host in found.absent if host.partition("/")[0] not in known]:
         parser.error(f"--absent: {unknown[0]} is not one of the {found.slices} slices ({', '.join(known)})")
+    if found.redis and not re.fullmatch(r"[\w.-]+:\d+", found.redis):
+        parser.error(f"--redis: {found.redis!r} is no HOST:PORT")
     if found.stop:
         return DownOptions(found.port, all=False)
     if host := found.kill_host or found.start_host:
         return HostOptions(found.port, host, start=bool(found.start_host))
     common = (found.port, found.dashboard_port, None, found.detach, found.classic)
     return UpOptions(
-        *common, engine=found.engine, slices=found.slices, absent=tuple(found.absent), keys=found.keys, config=found.config
+        *common,
+        engine=found.engine,
+        slices=found.slices,
+        absent=tuple(found.absent),
+        keys=found.keys,
+        redis=found.redis,
+        config=found.config,
     )
 
 

@@ -5,6 +5,7 @@ import platform
 import random
 import shutil
 import socket
+import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -14,10 +15,20 @@ from apps.errors import OperationError, UserError
 from runtime_env.local import cpu
 
 LOOPBACK = "127.0.0.1"
+LONGEST_TEMP_ROOT = 12
 _PORTS = range(20_000, 32_000)
 _VLLM_MEMORY_BYTES = 7 * 1024**3
 _RAY_MEMORY_BYTES = 4 * 1024**3  # five nodes and their workers, without a model
 _NEEDED_DISK_BYTES = 1 * 1024**3  # Ray's logs and object store
+
+
+def temp_root() -> Path:
+    """Where stacks have their directories: the system's place for temporary files (TMPDIR), if sockets fit below it, else /tmp.
+
+    The longest is HAProxy's, 95 characters below it in a directory by Ray's node id; a socket's path may have 107.
+    """
+    wanted = Path(tempfile.gettempdir())
+    return wanted if len(str(wanted)) <= LONGEST_TEMP_ROOT else Path("/tmp")  # noqa: S108 - what is made in it is private
 
 
 def check_machine(temp_root: Path, *, vllm: bool) -> None:
@@ -70,7 +81,7 @@ def _check_disk(directory: Path, free: int) -> None:
     if free < _NEEDED_DISK_BYTES:
         raise UserError(
             f"{directory}: {free / 1024**3:.1f} GiB of disk free, Ray's logs need {_NEEDED_DISK_BYTES / 1024**3:.0f} GiB: "
-            "free some, or set TMPDIR to another disk"
+            f"free some, or set TMPDIR to a directory on another disk, with at most {LONGEST_TEMP_ROOT} characters"
         )
 
 

@@ -5,7 +5,7 @@ One record per API port, and a lock that is held while a stack is being started 
 
 import fcntl
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -28,6 +28,8 @@ class StackRecord:
     first_port: int
     """Of the head's own block; the first one is that of Ray's control store."""
     hosts: dict[str, int] = field(default_factory=dict)
+    redis: str | None = None
+    """HOST:PORT of what keeps the head's state."""
 
     @property
     def session_ids(self) -> list[int]:
@@ -78,12 +80,21 @@ def write_record(record: StackRecord) -> None:
 
 def add_host(port: int, name: str, session_id: int) -> None:
     """Note the session of an emulated host that was just started."""
+    _change(port, lambda stack: replace(stack, hosts={**stack.hosts, name: session_id}))
+
+
+def set_head(port: int, session_id: int) -> None:
+    """Note the session of a head that was started again."""
+    _change(port, lambda stack: replace(stack, session_id=session_id))
+
+
+def _change(port: int, change: Callable[[StackRecord], StackRecord]) -> None:
     with (_directory() / f"{port}.hosts.lock").open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         stack = read_record(port)
         if stack is None:
             raise UserError(f"the stack on port {port} is gone")
-        write_record(replace(stack, hosts={**stack.hosts, name: session_id}))
+        write_record(change(stack))
 
 
 def remove_record(port: int) -> None:

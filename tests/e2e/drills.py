@@ -1,32 +1,70 @@
-"""What the drills measured: each notes its figure while it runs, and `python -m tests.e2e.drills` prints the README's table."""
+"""What the drills measured: each notes its row while it runs.
+
+`python -m tests.e2e.drills` prints the table of docs/operations.md, with `--short` that of the README.
+"""
 
 import json
 import sys
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 
 from tests.e2e.conftest import ARTIFACTS
+from tests.e2e.load import Story
 
 _FILE = ARTIFACTS / "drills.json"
+_COLUMNS = {"noticed": "noticed", "served": "serves again", "lost": "requests lost", "saw": "what was seen"}
+_SHORT = ("served", "lost")
 
 
-def report(drill: str, figure: str) -> None:
-    """Print a drill's figure and note it for the table; a later run of the same drill replaces it."""
-    print(f"\ndrill: {drill}: {figure}")
+@dataclass(frozen=True)
+class Row:
+    """A drill's figures, as words for the table; empty where there is nothing to measure."""
+
+    noticed: str = ""
+    served: str = ""
+    lost: str = ""
+    saw: str = ""
+
+
+def report(drill: str, row: Row) -> None:
+    """Print a drill's row and note it for the table; a later run of the same drill replaces it."""
+    print(f"\ndrill: {_line(drill, asdict(row), _COLUMNS)}")
     ARTIFACTS.mkdir(exist_ok=True)
-    _FILE.write_text(json.dumps({**_noted(), drill: figure}, indent=1))
+    _FILE.write_text(json.dumps({**_noted(), drill: asdict(row)}, indent=1))
 
 
-def main() -> int:
+def under_load(drill: str, story: Story, *, noticed: str = "", served: str = "", saw: str = "") -> None:
+    """The row of a drill under load; words that are given replace what the figures say, and `saw` follows it."""
+    load, found = story.load, story.noticed_s
+    back = f"{story.served_s:.0f} s" + (" after its return" if story.mended_s is not None else "")
+    report(
+        drill,
+        Row(
+            noticed or ("" if found is None else f"{found:.0f} s"),
+            served or ("without a pause" if found is None else back),
+            load.losses,
+            "; ".join(one for one in (load.saw, saw) if one) or "nothing",
+        ),
+    )
+
+
+def main(arguments: Sequence[str]) -> int:
     """Print the table; exit 1 where no drill has run."""
-    found = _noted()
-    rows = [f"| {drill} | {figure} |" for drill, figure in found.items()]
-    table = ["| drill | what was measured |", "|---|---|", *rows]
-    print("\n".join(table) if rows else "no drill has run here: scripts/test.sh tests/e2e")
+    columns = _SHORT if arguments == ["--short"] else tuple(_COLUMNS)
+    rows = {drill: row for drill, row in _noted().items() if columns != _SHORT or all(row[one] for one in columns)}
+    lines = [_line("drill", _COLUMNS, columns), "|---" * (len(columns) + 1) + "|"]
+    lines += [_line(drill, row, columns) for drill, row in rows.items()]
+    print("\n".join(lines) if rows else "no drill has run here: scripts/test.sh tests/e2e")
     return 0 if rows else 1
 
 
-def _noted() -> dict[str, str]:
+def _line(first: str, row: Mapping[str, str], columns: Iterable[str]) -> str:
+    return f"| {' | '.join((first, *(row[one] for one in columns)))} |"
+
+
+def _noted() -> dict[str, dict[str, str]]:
     return dict(json.loads(_FILE.read_text())) if _FILE.exists() else {}
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

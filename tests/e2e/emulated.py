@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import time
 import urllib.request
@@ -10,10 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import httpx
 import psutil
 import yaml
 
-from runtime_env.local import token
+from runtime_env.local import processes, token
 from runtime_env.local.head import stack_environment
 from runtime_env.local.preflight import free_ports
 from runtime_env.local.record import StackRecord
@@ -73,6 +75,37 @@ class EmulatedSlice:
     def stop(self) -> None:
         self.run("--stop")
 
+    def kill(self, *hosts: str) -> None:
+        """As `--kill-host` does, but at once: a figure must not count a command's start."""
+        record = self.record()
+        sessions = [record.session_id if host == "head" else record.hosts[host] for host in hosts]
+        for process in processes.find(sessions, Path(record.temp_dir)):
+            process.kill()
+
+    def engine_core(self) -> psutil.Process:
+        """The process that computes, where it is one of its own."""
+        children = self.replica().children(recursive=True)
+        return next(one for one in children if "EngineCore" in one.name() or "EngineCore" in " ".join(one.cmdline()))
+
+    def answers(self, model: str = MODEL) -> bool:
+        """Whether a request gets its token; False where nobody listens."""
+        body = {"model": model, "prompt": "hello", "max_tokens": 1}
+        try:
+            return httpx.post(f"{self.url}/v1/completions", json=body, timeout=15).status_code == 200
+        except httpx.HTTPError:
+            return False
+
+    def replica_url(self) -> str:
+        """Where HAProxy, on whatever host, asks the model's replica: its own port."""
+        configs = (Path(self.record().temp_dir) / "h").rglob("haproxy.cfg")
+        found = {
+            port
+            for config in configs
+            for port in re.findall(r"server SERVE_REPLICA_llm-\S+ 127.0.0.1:(\d+)", config.read_text())
+        }
+        (port,) = found
+        return f"http://127.0.0.1:{port}"
+
     def record(self) -> StackRecord:
         path = Path(self.environment["XDG_STATE_HOME"]) / "ray-tpu-serve" / "local" / f"{self.port}.json"
         return StackRecord(**json.loads(path.read_text()))
@@ -84,7 +117,11 @@ class EmulatedSlice:
         return next(iter(self.app().get("deployments", {}).values()), {})
 
     def running(self) -> bool:
-        return bool(self.app().get("status") == "RUNNING")
+        """False too where the head is not there to be asked."""
+        try:
+            return bool(self.app().get("status") == "RUNNING")
+        except OSError:
+            return False
 
     def message(self) -> str:
         return str(self.app().get("message", "")) + str(self.deployment().get("message", ""))

@@ -29,12 +29,13 @@ class GuardedStack:
     port: int
     dashboard_port: int
     tls_port: int
+    variables: dict[str, str]
 
     @classmethod
-    def start(cls, home: Path, *options: str) -> "GuardedStack":
-        """By scripts/serve_local.sh, on free ports. The file of keys must be there."""
+    def start(cls, home: Path, *options: str, **variables: str) -> "GuardedStack":
+        """By scripts/serve_local.sh, on free ports, with variables of the environment. The file of keys must be there."""
         port, dashboard_port, tls_port = free_ports(3)
-        stack = cls(home, port, dashboard_port, tls_port)
+        stack = cls(home, port, dashboard_port, tls_port, variables)
         stack.make_certificate()
         ports = [f"--port={port}", f"--dashboard-port={dashboard_port}"]
         up = stack.command("scripts/serve_local.sh", "--detach", *ports, "--keys", str(stack.keys_file), *options, seconds=500)
@@ -66,7 +67,7 @@ class GuardedStack:
         plain = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
         tls = {"HAPROXY_TLS_PEM": str(self.home / "both.pem"), "HAPROXY_TLS_BIND": f"127.0.0.1:{self.tls_port}"}
         directories = {"HOME": str(self.home), "XDG_CACHE_HOME": str(cache_root().parent), "XDG_STATE_HOME": str(self.home)}
-        return {**plain, **tls, **directories}
+        return {**plain, **tls, **directories, **self.variables}
 
     @property
     def record(self) -> StackRecord:

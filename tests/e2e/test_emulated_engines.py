@@ -6,7 +6,11 @@ import httpx
 import openai
 import pytest
 
+from tests.e2e.drills import under_load
 from tests.e2e.emulated import MODEL, EmulatedSlice
+from tests.e2e.load import ERROR, RETRY, Load, play
+
+SMALL = "gemma-3-270m"
 
 
 @pytest.fixture(scope="module", params=["--engine=cpu", "--classic"])
@@ -22,7 +26,7 @@ def served(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 @pytest.mark.slow
 def test_the_same_placement_and_the_same_api(served: tuple[str, EmulatedSlice]) -> None:
     option, stack = served
-    model = "gemma-3-270m" if option == "--engine=cpu" else MODEL
+    model = SMALL if option == "--engine=cpu" else MODEL
 
     (group,) = stack.placement_groups()
     assert [bundle["unit_resources"]["TPU"] for bundle in group["bundles"]] == [4.0] * 4
@@ -54,3 +58,19 @@ def test_an_unknown_model_is_refused_in_openai_form(served: tuple[str, EmulatedS
     answer = httpx.post(f"{stack.url}/v1/completions", json={"model": "nonsense", "prompt": "hello"}, timeout=30)
     assert answer.status_code == 404
     assert "nonsense" in answer.json()["error"]["message"]
+
+
+@pytest.mark.slow
+def test_an_engine_killed_in_mid_stream_ends_every_answer_with_an_error(served: tuple[str, EmulatedSlice]) -> None:
+    option, stack = served
+    if option == "--classic":
+        pytest.skip("the simulated engine has no process of its own")
+    replica = stack.replica()
+    story = play(
+        Load(stack.url, model=SMALL, max_tokens=48),
+        lambda: stack.engine_core().kill(),
+        lambda: not replica.is_running() and stack.running() and stack.answers(SMALL),
+        seconds=240,
+    )
+    under_load("vLLM's engine core killed in mid-stream", story)
+    assert {one.in_words for one in story.load.lost} <= {ERROR, RETRY}, story.load.lost

@@ -19,9 +19,9 @@ import pytest
 from runtime_env.local import processes
 from runtime_env.local.record import StackRecord
 from tests.e2e.conftest import ROOT
-from tests.e2e.drills import report
+from tests.e2e.drills import Row, report
 from tests.e2e.emulated import EmulatedSlice, ray_environment
-from tests.e2e.test_drills import Load
+from tests.e2e.load import Load
 
 PAIRS, SOAK_S = (100, 600) if os.environ.get("ENDURANCE") == "full" else (12, 60)
 """Pairs of deploys and deletes; seconds of load at least."""
@@ -72,9 +72,12 @@ def test_nothing_leaks_and_no_alarm_is_false(emulated: EmulatedSlice) -> None:
         return first + seconds, before, after
 
     seconds, before, after = asyncio.run(both())
-    bad = [ended for ended in load.ended if ended[2] != "done"]
-    report("soak", f"{SOAK_S} s, {len(load.ended)} streams, {len(bad)} not whole")
-    report(f"{2 * PAIRS} deploys and deletes", f"{sum(seconds) / len(seconds):.1f} s a pair; {before} before, {after} after")
+    bad = load.lost
+    report(
+        f"{2 * PAIRS} deploys and deletes",
+        Row(served="without a pause", lost=load.losses, saw="nothing"),
+    )
+    print(f"{SOAK_S} s of load; {sum(seconds) / len(seconds):.1f} s a pair; {before} before, {after} after")
     assert bad == []
     assert _alarms(record) == []
     assert len(seconds) == PAIRS

@@ -1,6 +1,7 @@
 """The guard on the real stack: real vLLM behind HAProxy, keys made and revoked by the command, Ray's doors, HTTPS, the chat."""
 
 import json
+import re
 import socket
 import time
 from collections import Counter
@@ -16,6 +17,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
+from tests.e2e.collector import Collector, attributes, running_collector
 from tests.e2e.guarded import MODEL, GuardedStack, answers, ask, asked_by_page, bearer, knock, ray_metrics, running
 from tests.guard import hostile
 from tests.guard.served import Keys, wait_for
@@ -39,8 +41,14 @@ def keys(tmp_path_factory: pytest.TempPathFactory) -> Keys:
 
 
 @pytest.fixture(scope="module")
-def stack(keys: Keys) -> Iterator[GuardedStack]:
-    started = GuardedStack.start(keys.path.parent)
+def collector() -> Iterator[Collector]:
+    with running_collector() as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def stack(keys: Keys, collector: Collector) -> Iterator[GuardedStack]:
+    started = GuardedStack.start(keys.path.parent, **collector.environment)
     ask(started.client(keys.texts["revoked"]))
     started.keys("revoke", "revoked")
     wait_for(lambda: not answers(started, keys.texts["revoked"]), 5, "the key to be refused")
@@ -214,6 +222,41 @@ def test_the_audit_has_every_request_and_no_text(stack: GuardedStack, keys: Keys
     for secret in (SECRET_TEXT, keys.texts["alice"], keys.texts["alice"].rpartition("_")[2]):
         assert secret not in text
     assert file.stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.parametrize("given_id", ["follow-me.7", None])
+def test_one_id_follows_a_request_through_all_logs(stack: GuardedStack, keys: Keys, given_id: str | None) -> None:
+    headers = bearer(keys.texts["alice"]) | ({"x-request-id": given_id} if given_id else {})
+    body = {"model": MODEL, "prompt": SECRET_TEXT, "max_tokens": 2, "stop": [SECRET_TEXT]}
+    answer = httpx.post(f"{stack.url}/v1/completions", json=body, headers=headers, timeout=60)
+    (told,) = answer.headers.get_list("x-request-id")
+    assert told == (given_id or told)
+    assert answer.json()["id"] == f"cmpl-{told}"
+    (replica,) = stack.serve_logs.glob("replica_llm_*.log")
+    (audit,) = stack.serve_logs.glob("guard_audit_*.jsonl")
+    haproxy = Path(stack.record.temp_dir) / "haproxy" / "requests.jsonl"
+    assert last_of(haproxy, lambda line: line["id"] == told)["path"] == "/v1/completions"
+    assert last_of(audit, lambda line: line["id"] == told)["key"] == "alice"
+    mine = [line for line in map(json.loads, replica.read_text().splitlines()) if line.get("request_id") == told]
+    assert any(re.match(r"POST \S+ 200 ", line["message"]) for line in mine), mine  # Serve's own
+    assert any(f"Added request cmpl-{told}" in line["message"] for line in mine), mine
+    assert SECRET_TEXT not in haproxy.read_text() + replica.read_text()
+
+
+def test_a_trace_goes_from_the_client_through_serve_to_the_engine(
+    stack: GuardedStack, keys: Keys, collector: Collector
+) -> None:
+    trace, parent = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
+    headers = {**bearer(keys.texts["alice"]), "x-request-id": "traced-1", "traceparent": f"00-{trace}-{parent}-01"}
+    body = {"model": MODEL, "prompt": "Water boils at", "max_tokens": 2}
+    assert httpx.post(f"{stack.url}/v1/completions", json=body, headers=headers, timeout=60).status_code == 200
+    wait_for(lambda: {"llm_request"} <= {span.name for span in collector.of_trace(trace)}, 30, "the engine's span")
+    spans = {
+        attributes(span).get("request_id") or attributes(span)["gen_ai.request.id"]: span for span in collector.of_trace(trace)
+    }
+    serves, engines = spans["traced-1"], spans["cmpl-traced-1-0"]
+    assert serves.parent_span_id.hex() == parent
+    assert engines.parent_span_id == serves.span_id
 
 
 def last_of(file: Path, wanted: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:

@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-import psutil
 import pytest
 
 from kuberay.observability.dashboards import dashboards
@@ -53,12 +52,6 @@ class Observed:
 
     def host_files(self, host: str) -> Path:
         return Path(self.stack.record().temp_dir) / "disks" / f"slice-a-{host}"
-
-
-def engine_core(stack: EmulatedSlice) -> psutil.Process:
-    """The process that computes."""
-    children = stack.replica().children(recursive=True)
-    return next(one for one in children if "EngineCore" in one.name() or "EngineCore" in " ".join(one.cmdline()))
 
 
 def keys_command(file: Path, *arguments: str) -> str:
@@ -159,7 +152,7 @@ def test_healthy_every_panel_has_data_and_nothing_fires(observed: Observed) -> N
 @FULL
 def test_faults_of_engine_and_keys_fire_and_clear(observed: Observed) -> None:
     programs = observed.host_files("0") / "model-programs"
-    core = engine_core(observed.stack)
+    core = observed.stack.engine_core()
     wanted = {"EngineStalled", "RecompilationUnderLoad", "KeyAbuse", "KeyExpiresSoon"}
 
     def harm() -> None:
@@ -202,7 +195,7 @@ def test_a_lost_host_and_wrong_weights_fire_and_clear(observed: Observed) -> Non
 
 @FULL
 def test_first_tokens_that_are_late_are_told(observed: Observed) -> None:
-    core = engine_core(observed.stack)
+    core = observed.stack.engine_core()
 
     def slow() -> bool:
         core.suspend()

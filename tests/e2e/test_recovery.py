@@ -1,55 +1,82 @@
-"""What comes back by itself: HAProxy, Serve's controller, a replica whose bucket is gone. One story on one slice."""
+"""What comes back: HAProxy, Serve's controller, a replica without its bucket or disk, the head. One story on one slice.
 
-import asyncio
+The stack has a disk of its own, where this user may mount one, and keeps the head's state in a Redis, where there is one.
+"""
+
+import contextlib
+import os
+import secrets
+import shutil
 import signal
-import time
-from collections.abc import Callable, Iterator
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
 import pytest
 
 from runtime_env.local import processes
-from tests.e2e.drills import report
+from runtime_env.local.preflight import free_ports
+from tests.e2e.drills import under_load
 from tests.e2e.emulated import EmulatedSlice, wait_for
-from tests.e2e.test_drills import Load, answers
+from tests.e2e.load import CUT, REFUSED, RETRY, Load, play
 
 pytestmark = pytest.mark.slow
+REDIS = shutil.which("redis-server")
+DISK = "2G"
 
 
 @pytest.fixture(scope="module")
-def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmulatedSlice]:
+def redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str | None]:
+    """HOST:PORT of a Redis of our own, in memory alone."""
+    if not REDIS:
+        assert not os.environ.get("REQUIRE_REDIS"), "redis-server is not installed"
+        yield None
+        return
+    (port,) = free_ports(1)
+    options = ["--bind", "127.0.0.1", "--port", str(port), "--save", "", "--dir", str(tmp_path_factory.mktemp("redis"))]
+    server = subprocess.Popen([REDIS, *options], stdout=subprocess.DEVNULL)
+    yield f"127.0.0.1:{port}"
+    server.terminate()
+    server.wait(20)
+
+
+def keys(redis: str) -> list[str]:
+    host, _, port = redis.rpartition(":")
+    asked = ["redis-cli", "-h", host, "-p", port, "KEYS", "*"]
+    return subprocess.run(asked, capture_output=True, text=True, check=True).stdout.split()
+
+
+@pytest.fixture(scope="module")
+def small_disk() -> Iterator[Path | None]:
+    """A disk that can be filled; None where this user may not mount one."""
+    path = Path(f"/tmp/d{secrets.token_hex(2)}")  # short, as sockets are below it
+    path.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={DISK}", "none", path], capture_output=True).returncode == 0
+    yield path if mounted else None
+    if mounted:
+        subprocess.run(["umount", "--lazy", path], check=True)
+    path.rmdir()
+
+
+@pytest.fixture(scope="module")
+def stack(tmp_path_factory: pytest.TempPathFactory, redis: str | None, small_disk: Path | None) -> Iterator[EmulatedSlice]:
     found = EmulatedSlice.on_free_ports(tmp_path_factory.mktemp("state"))
+    if small_disk:
+        found.environment["TMPDIR"] = str(small_disk)
     try:
-        found.run("--detach")
+        found.run("--detach", *([f"--redis={redis}"] if redis else []))
         yield found
     finally:
-        found.stop()
+        said = found.run("--stop")
+    assert "could not be cleared" not in said
+    assert not redis or not keys(redis), "what a stopped stack left in Redis"
 
 
-def under_load(
-    stack: EmulatedSlice, harm: Callable[[], None], recovered: Callable[[], object], what: str
-) -> tuple[float, Load]:
-    """Do harm while four clients stream; seconds until it has recovered, and how the streams ended."""
-    wait_for(lambda: _answers(stack), 60, "the stack to be whole again after the drill before")
-    load = Load(stack.url)
-
-    async def drill() -> float:
-        done = asyncio.Event()
-        running = asyncio.create_task(load.run(120, until=done))
-        await asyncio.sleep(2)
-        await asyncio.to_thread(harm)
-        seconds = await asyncio.to_thread(wait_for, recovered, 60, what)
-        await asyncio.sleep(2)
-        done.set()
-        await running
-        return seconds
-
-    return asyncio.run(drill()), load
-
-
-def lost(load: Load) -> list[tuple[float, float, str]]:
-    return [ended for ended in load.ended if ended[2] != "done"]
+@pytest.fixture(autouse=True)
+def whole(stack: EmulatedSlice) -> None:
+    wait_for(lambda: stack.running() and stack.answers(), 60, "the stack to be whole again after the drill before")
 
 
 def test_haproxy_killed(stack: EmulatedSlice) -> None:
@@ -63,10 +90,11 @@ def test_haproxy_killed(stack: EmulatedSlice) -> None:
         for one in proxies():
             one.kill()
 
-    seconds, load = under_load(stack, kill, lambda: proxies() and _answers(stack), "HAProxy to come back")
-    report("HAProxy killed", f"answers again after {seconds:.0f} s; {len(lost(load))} of {len(load.ended)} streams lost")
-    assert not any("hang" in outcome for *_, outcome in load.ended)
-    assert seconds < 20
+    story = play(Load(stack.url), kill, lambda: proxies() and stack.answers())
+    under_load("HAProxy killed", story)
+    seen = {one.in_words for one in story.load.lost}
+    assert seen <= {REFUSED, CUT, RETRY}
+    assert story.served_s < 30
 
 
 def test_serve_controller_killed(stack: EmulatedSlice) -> None:
@@ -74,24 +102,108 @@ def test_serve_controller_killed(stack: EmulatedSlice) -> None:
         return next((a["pid"] for a in stack.actors() if a["name"] == "SERVE_CONTROLLER_ACTOR" and a["state"] == "ALIVE"), 0)
 
     before = pid()
+    back_s: list[float] = []
 
     def kill() -> None:
         psutil.Process(before).send_signal(signal.SIGKILL)
+        back_s.append(wait_for(lambda: pid() not in (0, before) and stack.running(), 60, "the controller to come back"))
 
-    seconds, load = under_load(stack, kill, lambda: pid() not in (0, before) and stack.running(), "the controller to come back")
-    report("Serve controller killed", f"back after {seconds:.0f} s; {len(lost(load))} of {len(load.ended)} streams lost")
-    assert lost(load) == []
+    story = play(Load(stack.url), kill, stack.running)
+    under_load("Serve controller killed", story, saw=f"it is back after {back_s[0]:.0f} s")
+    assert story.load.lost == []
+
+
+def test_a_full_disk_stops_no_answer(stack: EmulatedSlice, small_disk: Path | None) -> None:
+    ballast = filled(small_disk)
+    load = Load(stack.url)
+    story = play(load, ballast.fill, lambda: len(load.ended) > 40)
+    under_load("disk of the logs full", story)
+    assert shutil.disk_usage(ballast.disk).free == 0
+    assert story.load.lost == []
+
+
+def test_a_replica_that_restarts_on_a_full_disk_comes_up_when_there_is_room(
+    stack: EmulatedSlice, small_disk: Path | None
+) -> None:
+    ballast, replica = filled(small_disk), stack.replica()
+    ballast.fill()
+
+    def harm() -> None:
+        replica.kill()
+        wait_for(lambda: "failed to start" in stack.message(), 90, "Serve to say that the replica does not start")
+
+    try:
+        story = play(Load(stack.url), harm, lambda: stack.running() and stack.answers(), mend=ballast.free)
+    finally:
+        ballast.free()
+    told = "`serve status`: the replica fails to start"
+    under_load("replica killed, disk full", story, served=f"{story.served_s:.0f} s after there was room", saw=told)
+    assert story.hangs == []
 
 
 def test_bucket_that_cannot_be_read_at_a_restart(stack: EmulatedSlice) -> None:
     manifest = Path(stack.record().temp_dir) / "bucket" / "model" / "manifest.json"
-    manifest.unlink()
-    manifest.mkdir()  # reading it fails from now on
-    stack.replica().kill()
-    killed = time.monotonic()
-    wait_for(lambda: not _answers(stack), 20, "the replica to be gone")
-    wait_for(lambda: _answers(stack), 90, "an answer from what is on the disks")
-    report("bucket unreachable at a restart", f"serves from the hosts' disks {time.monotonic() - killed:.0f} s after the kill")
+    kept, replica = manifest.read_bytes(), stack.replica()
+
+    def harm() -> None:
+        manifest.unlink()
+        manifest.mkdir()  # reading it fails from now on
+        replica.kill()
+
+    story = play(Load(stack.url), harm, lambda: not replica.is_running() and stack.running() and stack.answers())
+    under_load("bucket unreachable at a restart", story, saw="the model is served from the hosts' disks")
+    assert story.hangs == []
+    manifest.rmdir()
+    manifest.write_bytes(kept)
+
+
+def test_a_lost_head_whose_state_is_in_redis_comes_back_to_a_running_model(stack: EmulatedSlice, redis: str | None) -> None:
+    if not redis:
+        pytest.skip("redis-server is not installed (Debian: apt-get install redis-server)")
+    replica, hosts = stack.replica(), stack.record().hosts
+    inside = Load(stack.replica_url(), clients=2)  # as HAProxy on a host of the slice asks; here it is on the head alone
+
+    def lose_head() -> None:
+        stack.kill("head")
+        again = stack.command("--detach")
+        said, _ = again.communicate(timeout=60)
+        assert (again.returncode, "--start-host head brings it back" in said) == (2, True), "a start must not end what runs"
+
+    story = play(
+        Load(stack.url, clients=2),
+        lose_head,
+        lambda: stack.running() and stack.answers(),
+        mend=lambda: stack.run("--start-host=head"),
+        beside=inside,
+        seconds=180,
+    )
+    past = f"past the head's HAProxy: {inside.losses}"
+    under_load("head lost, its state in Redis", story, saw=past)
+    assert stack.replica().pid == replica.pid
+    assert len(stack.nodes()) == len(hosts) + 1
+    assert inside.lost == []
+    assert story.hangs == []
+
+
+@dataclass(frozen=True)
+class Ballast:
+    """A file that takes what room a disk has."""
+
+    disk: Path
+
+    def fill(self) -> None:
+        with contextlib.suppress(OSError), (self.disk / "ballast").open("ab", buffering=0) as file:
+            while file.write(bytes(1024**2)):
+                pass
+
+    def free(self) -> None:
+        (self.disk / "ballast").unlink(missing_ok=True)
+
+
+def filled(disk: Path | None) -> Ballast:
+    if not disk:
+        pytest.skip("this user may not mount a disk to fill")
+    return Ballast(disk)
 
 
 def _name(process: psutil.Process) -> str:
@@ -100,10 +212,3 @@ def _name(process: psutil.Process) -> str:
         return str(process.name())
     except psutil.NoSuchProcess:
         return ""
-
-
-def _answers(stack: EmulatedSlice) -> bool:
-    try:
-        return answers(stack)
-    except OSError:
-        return False

@@ -16,9 +16,9 @@ import yaml
 
 from runtime_env.local.hosts import NOTICE_S
 from tests.e2e.conftest import ROOT
-from tests.e2e.drills import report
+from tests.e2e.drills import Row, report, under_load
 from tests.e2e.emulated import EmulatedSlice, wait_for
-from tests.e2e.test_drills import Load, answers
+from tests.e2e.load import ERROR, RETRY, Load, play
 
 
 @pytest.fixture(scope="module")
@@ -72,25 +72,17 @@ def test_a_second_replica_takes_the_second_slice(two_slices: EmulatedSlice, conf
 @pytest.mark.slow
 def test_a_change_loses_no_request(two_slices: EmulatedSlice, config: dict[str, Any], tmp_path: Path) -> None:
     settings = {"deployment_config": {"num_replicas": 2}, "engine_kwargs": {"max_num_seqs": 64}}
-    load = Load(two_slices.url)
-
-    async def drill() -> "subprocess.CompletedProcess[str]":
-        done = asyncio.Event()
-        running = asyncio.create_task(load.run(120, until=done))
-        await asyncio.sleep(2)
-        result = await asyncio.to_thread(
-            change, two_slices, "apply", written(tmp_path / "new.yaml", config, settings), "--slices", "2"
-        )
-        await asyncio.sleep(2)
-        done.set()
-        await running
-        return result
-
-    result = asyncio.run(drill())
-    bad = [ended for ended in load.ended if ended[2] != "done"]
-    report("change on two slices", f"{result.stdout.strip()}; {len(load.ended)} streams, {len(bad)} failed")
-    assert result.returncode == 0, result.stderr
-    assert bad == []
+    new = written(tmp_path / "new.yaml", config, settings)
+    done: list[subprocess.CompletedProcess[str]] = []
+    story = play(
+        Load(two_slices.url),
+        lambda: done.append(change(two_slices, "apply", new, "--slices", "2")),
+        two_slices.running,
+        seconds=240,
+    )
+    under_load("change on two slices", story, served=done[0].stdout.strip())
+    assert done[0].returncode == 0, done[0].stderr
+    assert story.load.lost == []
 
 
 @pytest.mark.slow
@@ -109,22 +101,15 @@ def test_a_change_that_does_not_become_healthy_is_taken_back(
 @pytest.mark.slow
 def test_a_spot_notice_loses_no_request_where_another_slice_is(two_slices: EmulatedSlice) -> None:
     wait_for(lambda: len(two_slices.placement_groups()) == 2, 90, "both slices serve")
-    load = Load(two_slices.url)
+    left_s: list[float] = []
 
-    async def drill() -> float:
-        running = asyncio.create_task(load.run(15))
-        await asyncio.sleep(5)
-        begun = time.monotonic()
-        await asyncio.to_thread(notice, two_slices, "slice-a/2")
-        await asyncio.to_thread(wait_for, lambda: _gone(two_slices, "slice-a"), NOTICE_S + 15, "the slice to be left")
-        left_s = time.monotonic() - begun
-        await running
-        return left_s
+    def noticed() -> None:
+        notice(two_slices, "slice-a/2")
+        left_s.append(wait_for(lambda: _gone(two_slices, "slice-a"), NOTICE_S + 15, "the slice to be left"))
 
-    left_s = asyncio.run(drill())
-    bad = [ended for ended in load.ended if ended[2] != "done"]
-    report("spot notice, two slices", f"{len(load.ended)} streams, {len(bad)} failed; left the slice after {left_s:.0f} s")
-    assert bad == []
+    story = play(Load(two_slices.url), noticed, lambda: len(two_slices.nodes()) == 5)
+    under_load("spot notice, two slices", story, noticed=f"slice left after {left_s[0]:.0f} s")
+    assert story.load.lost == []
 
 
 @pytest.mark.slow
@@ -144,20 +129,37 @@ def test_a_spot_notice_on_the_only_slice_ends_a_long_answer_with_words(two_slice
         for host in range(4):
             await asyncio.to_thread(two_slices.run, f"--start-host=slice-a/{host}")
         back = time.monotonic()
-        await asyncio.to_thread(wait_for, lambda: answers(two_slices), 60, "an answer from the slice that came")
+        await asyncio.to_thread(wait_for, two_slices.answers, 90, "an answer from the slice that came")
         return ended_s, time.monotonic() - back
 
     ended_s, healed_s = asyncio.run(drill())
-    ((_, _, outcome),) = long.ended
+    (last,) = long.ended
     report(
         "spot notice, one slice",
-        f"a long answer ends with an error after {ended_s:.0f} s; serves {healed_s:.0f} s after hosts came",
+        Row(
+            served=f"{healed_s:.0f} s after other hosts came",
+            lost=f"1 long answer, {len(load.lost)} refused of {len(load.ended)}",
+            saw=f"{load.saw}; the long answer may run for {ended_s:.0f} s, then ends with an error",
+        ),
     )
-    assert outcome.startswith('error: data: {"error": {"message": ')
+    assert last.in_words == ERROR
     assert NOTICE_S - 5 < ended_s < NOTICE_S + 1
-    refused = [ended for ended in load.ended if ended[2] != "done"]
-    assert refused
-    assert [ended for ended in refused if not ended[2].startswith("503 retry-after=30 {")] == []
+    assert {one.in_words for one in load.lost} == {RETRY}
+
+
+@pytest.mark.slow
+def test_a_head_that_kept_its_state_alone_takes_all_with_it_and_one_command_brings_it_back(two_slices: EmulatedSlice) -> None:
+    wait_for(two_slices.answers, 60, "an answer")
+    before = set(two_slices.nodes())
+    story = play(
+        Load(two_slices.url),
+        lambda: two_slices.kill("head"),
+        two_slices.answers,
+        mend=lambda: two_slices.run("--detach"),
+    )
+    under_load("head lost, its state with it", story, served=f"{story.served_s:.0f} s after the start command")
+    assert not before & set(two_slices.nodes())
+    assert story.hangs == []
 
 
 def _gone(stack: EmulatedSlice, slice_name: str) -> bool:

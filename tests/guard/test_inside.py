@@ -47,6 +47,15 @@ TRACE = (
 )
 
 
+async def joins(_: Request) -> Response:
+    async def chunks() -> AsyncIterator[str]:
+        error = {"error": {"message": TRACE, "type": "x", "code": 500}}
+        yield 'data: {"id": "1", "choices": [{"text": "a"}]}\n\n'
+        yield 'data: {"id": "1", "choices": [{"text": "b"}]}\n\ndata: ' + json.dumps(error) + "\n\ndata: [DONE]\n\n"
+
+    return StreamingResponse(chunks(), media_type="text/event-stream")
+
+
 def failing_app() -> Starlette:
     async def raises(_: Request) -> Response:
         raise RuntimeError("/opt/secret/path.py")
@@ -79,7 +88,7 @@ def failing_app() -> Starlette:
 
         return StreamingResponse(chunks(), media_type="text/event-stream")
 
-    paths = {"/raises": raises, "/says": says, "/breaks": breaks, "/dies": dies}
+    paths = {"/raises": raises, "/says": says, "/breaks": breaks, "/joins": joins, "/dies": dies}
     return Starlette(routes=[Route(f"/v1{path}", endpoint) for path, endpoint in paths.items()])
 
 
@@ -116,7 +125,7 @@ def test_what_only_speaks_of_the_request_is_passed_on(failing: Served, keys: Key
     assert detail.json()["error"]["message"] == "Method Not Allowed"
 
 
-@pytest.mark.parametrize("path", ["/breaks", "/dies"])
+@pytest.mark.parametrize("path", ["/breaks", "/joins", "/dies"])
 def test_a_stream_that_fails_ends_with_a_plain_error(failing: Served, keys: Keys, path: str) -> None:
     answer = httpx.get(f"{failing.url}/v1{path}", headers=failing.headers(keys.texts["alice"]))
     lines = [line.removeprefix("data: ") for line in answer.text.splitlines() if line]

@@ -1,5 +1,6 @@
 """What a key may have: requests, tokens and streams, and that a stream stays what it is without the guard."""
 
+import time
 from pathlib import Path
 from typing import Any
 
@@ -26,13 +27,13 @@ def test_requests_per_minute(keys: Keys, tmp_path: Path) -> None:
 
 def test_tokens_per_minute_are_those_that_the_server_counted(keys: Keys, tmp_path: Path) -> None:
     with served(keys, tmp_path, limits={"tokens_per_minute": 1000}) as server:
-        client = server.client(keys.texts["alice"])
+        client, start = server.client(keys.texts["alice"]), time.monotonic()
         used = ask(client, max_tokens=100).usage.total_tokens
         used += list(ask(client, stream=True, max_tokens=100, stream_options={"include_usage": True}))[-1].usage.total_tokens
         list(ask(client, stream=True, max_tokens=100))
         used = round(used * 1.5)  # the third stream is as long as the second
         left = int(client.models.with_raw_response.list().headers["x-ratelimit-remaining-tokens"])
-        assert left == pytest.approx(1000 - used, abs=30)  # some come back each second
+        assert 1000 - used <= left <= 1001 - used + (time.monotonic() - start) * 1000 / 60  # some come back each second
         ask(client, max_tokens=800)
         with pytest.raises(openai.RateLimitError) as caught:
             ask(client)

@@ -84,6 +84,15 @@ BAD: dict[str, tuple[Any, str]] = {
     "half a character": (r'{"prompt": "\ud800"}', "not valid JSON"),
     "too deep for the parser": ('{"a":' * 5000 + "1" + "}" * 5000, "not valid JSON"),
     "too deep": ({**PROMPT, "a": json.loads("[" * 70 + "]" * 70)}, "nested deeper than 64"),
+    "no number": ('{"prompt": "hi", "temperature": NaN}', "not valid JSON"),
+    "an infinite number": ('{"prompt": "hi", "logit_bias": {"1": -Infinity}}', "not valid JSON"),
+    "a number beyond all floats": ('{"prompt": "hi", "temperature": 1e999}', "temperature is a number out of any range"),
+    "a number beyond all integers": ({**PROMPT, "seed": 10**400}, "seed is a number out of any range"),
+    "more tokens than anybody computes": ({**PROMPT, "max_tokens": 2**31}, "at most 2147483647"),
+    "a float for an integer": ({**PROMPT, "max_tokens": 5.0}, "max_tokens must be an integer"),
+    "an exponent for an integer": ('{"prompt": "hi", "n": 1e3}', "n must be an integer"),
+    "the last of two": ('{"prompt": "hi", "n": 1, "n": 99}', "99 choices"),
+    "a field by its escaped name": (r'{"prompt": "hi", "\u006e": 99}', "99 choices"),
     "an endless number": ('{"prompt": "hi", "max_tokens": ' + "9" * 5000 + "}", "not valid JSON"),
     "model": ({**PROMPT, "model": 5}, "model must be a string"),
     "stream": ({**PROMPT, "stream": "yes"}, "stream must be true or false"),
@@ -100,6 +109,7 @@ BAD: dict[str, tuple[Any, str]] = {
     "top_logprobs": ({**CHAT, "logprobs": True, "top_logprobs": 10**6}, "between 0 and 20"),
     "stop": ({**PROMPT, "stop": ["x"] * 17}, "at most 16 strings"),
     "a long stop": ({**PROMPT, "stop": "x" * 2000}, "at most 1024 characters"),
+    "bad words": ({**PROMPT, "bad_words": ["x"] * 17}, "bad_words may have at most 16"),
     "a stop that is none": ({**PROMPT, "stop": [1]}, "stop must be"),
 }
 

@@ -31,6 +31,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
         "slices__run_as_root": True,
         "metrics": "operator",
         "metrics_labels": {"release": "prometheus"},
+        "traces": "http://otel-collector.monitoring:4317",
     },
     "bare": {
         "namespace": "default",

@@ -36,6 +36,7 @@ from tests.kuberay.specs import spec, write_spec
         ({"users": ["alice"]}, "is no user:..."),
         ({"fault_tolerance": {"address": "redis"}}, "is no host:port"),
         ({"slices": None}, "'slices' is missing"),
+        ({"traces": "otel-collector"}, "is no collector such as http://HOST:4317"),
         ({"metrics": "prometheus"}, "'gmp', 'operator' or 'off'"),
         ({"metrics_labels": {"release": "x"}}, "give them with `metrics: operator`"),
     ],

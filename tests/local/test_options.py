@@ -46,6 +46,13 @@ def test_defaults_of_an_emulated_slice() -> None:
     assert options.parse(["slice", "--stop", "--port=8001"]) == options.DownOptions(8001, all=False)
     assert options.parse(["slice", "--kill-host=slice-a/2"]) == options.HostOptions(8000, "slice-a/2", start=False)
     assert options.parse(["slice", "--start-host=slice-a/2"]) == options.HostOptions(8000, "slice-a/2", start=True)
+    assert options.parse(["slice", "--kill-host=head"]) == options.HostOptions(8000, "head", start=False)
+
+
+def test_a_redis_is_given_by_host_and_port() -> None:
+    found = options.parse(["slice", "--redis=localhost:6379"])
+    assert isinstance(found, options.UpOptions)
+    assert found.redis == "localhost:6379"
 
 
 @pytest.mark.parametrize(
@@ -56,6 +63,8 @@ def test_defaults_of_an_emulated_slice() -> None:
         (["--slices=1", "--absent=slice-b/0"], "slice-b/0 is not one of the 1 slices"),
         (["--kill-host=a/9"], "'a/9' is no host: give for example slice-a/2"),
         (["--stop", "--kill-host=slice-a/0"], "not allowed with"),
+        (["--absent=head"], "'head' is no host"),
+        (["--redis=localhost"], "'localhost' is no HOST:PORT"),
     ],
 )
 def test_bad_options_of_an_emulated_slice(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:

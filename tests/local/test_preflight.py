@@ -101,3 +101,9 @@ def test_only_the_stacks_own_processes_end(tmp_path: Path) -> None:
         for process in (ours, same_place, elsewhere):
             process.kill()
             process.wait()
+
+
+def test_a_stack_lives_on_the_disk_that_the_user_names_if_sockets_fit_below_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    for wanted, found in {"/scratch": "/scratch", "/scratch/somebody": "/tmp"}.items():
+        monkeypatch.setattr("tempfile.tempdir", wanted)
+        assert preflight.temp_root() == Path(found)

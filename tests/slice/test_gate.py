@@ -9,7 +9,7 @@ from starlette.applications import Starlette
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from apps.slice.gate import RETRY_AFTER_S, SliceGate
+from apps.slice.gate import RETRY_AFTER_S, Gate
 
 
 async def _plain(_: object) -> Response:
@@ -37,7 +37,7 @@ def _ask(path: str, when_to_break: Callable[[asyncio.Event], Awaitable[None]]) -
         broken = asyncio.Event()
         breaking = asyncio.ensure_future(when_to_break(broken))
         await asyncio.sleep(0)
-        async with httpx.AsyncClient(transport=httpx.ASGITransport(SliceGate(APP, broken)), base_url="http://slice") as http:
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(Gate(APP, broken)), base_url="http://slice") as http:
             answer = await asyncio.wait_for(http.get(path), 5)
         await breaking
         return answer

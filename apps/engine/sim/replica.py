@@ -1,5 +1,6 @@
 """The simulated engine as a replica of the direct path: what `Server` is for vLLM, without importing Ray Serve LLM or vLLM."""
 
+import asyncio
 from typing import Any
 
 from apps.engine.sim.compiler import warm_up
@@ -18,11 +19,13 @@ class SimulatedServer:
         self._simulation: Simulation | None = None
         self._programs: Any = None
         self.watchdog: Any = None
+        self.broken = asyncio.Event()
 
     async def start(self) -> None:
         """Take the slice, bring the weights to its hosts, then answer."""
         keep_replica_on_loopback()
         self.watchdog = await take_slice(self._config)
+        self.broken = self.watchdog.broken if self.watchdog else self.broken
         if self.watchdog and asks_for_prefetch(self._config):
             from apps.engine.before_start import bring
 
