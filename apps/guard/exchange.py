@@ -9,6 +9,7 @@ import random
 import re
 import time
 from collections.abc import Awaitable
+from dataclasses import dataclass, field
 
 from starlette.types import Message, Scope, Send
 
@@ -29,48 +30,58 @@ _TOKEN_BEGINS, _TOKEN_ENDS = b'data: {"id"', (b"]}\n\n", b"l}\n\n")
 """Of an event without counts and without an error: counts end in `}}`, and vLLM writes `"usage":null` where it has none."""
 
 
+@dataclass(slots=True, eq=False)
 class Exchange:
     """One request's answer. Times are those of `time.monotonic`; counts are None where they were not measured."""
 
+    _send: Send
+    headers: dict[bytes, bytes]
+    """Of the request."""
+    id: str
+    _id_given: bool
+    """Serve tells the client the id that was given."""
+    began: float = field(default_factory=time.monotonic)
     access: Access | None = None
     route: str | None = None
     model: str | None = None
     account: Account | None = None
-    reads_body, body_read = False, False
+    reads_body: bool = False
+    body_read: bool = False
     aborted: Refusal | None = None
     """Why the guard itself ends it, if it does."""
-    hides_usage = False
+    hides_usage: bool = False
     """The guard asked for the token counts, the client did not: it does not see them."""
-    charged_prompt = 0
+    charged_prompt: int = 0
     """Taken from the key's tokens on entry."""
-    expected_output = 0.0
+    expected_output: float = 0.0
     """Tokens of its answers, guessed when the engine took it; 0 before."""
-    streamed = 0
+    streamed: int = 0
     """Tokens of a stream so far: one for each event, until the server's own count comes."""
     prompt_tokens: int | None = None
     output_tokens: int | None = None
     first_at: float | None = None
     """When a stream's first chunk came."""
     status: int | None = None
-    ended = False
-    stuck = False
+    ended: bool = False
+    stuck: bool = False
     """When the keeper looked, the same part was being sent as the time before: the client does not take it."""
     _sending: Awaitable[None] | None = None
     _sending_before: Awaitable[None] | None = None
-    _stuck_s = 0.0
-    _is_stream = False
+    _stuck_s: float = 0.0
+    _is_stream: bool = False
     _tokens: Bucket | None = None
     """The key's, if they are limited."""
     _start: Message | None = None
-    _error = b""
+    _error: bytes = b""
 
-    def __init__(self, scope: Scope, send: Send) -> None:
-        self._send, self.began = send, time.monotonic()
-        self.headers: dict[bytes, bytes] = dict(scope["headers"])
-        """Of the request."""
-        given = self.headers.get(b"x-request-id", b"")  # the client's own, or Serve's where it gave none
-        self._id_given = _SANE_ID.fullmatch(given) is not None
-        self.id = given.decode() if self._id_given else f"{random.getrandbits(128):032x}"
+    @classmethod
+    def of(cls, scope: Scope, send: Send) -> "Exchange":
+        """The exchange that a request begins, under its own id if it has a sane one."""
+        headers = dict(scope["headers"])
+        given = headers.get(b"x-request-id", b"")  # the client's own, or Serve's where it gave none
+        if _SANE_ID.fullmatch(given):
+            return cls(send, headers, given.decode(), True)
+        return cls(send, headers, f"{random.getrandbits(128):032x}", False)
 
     @property
     def final_status(self) -> int:
@@ -173,7 +184,7 @@ class Exchange:
 
     def _own_headers(self) -> Headers:
         headers = self.account.headers() if self.account else []
-        if not self._id_given:  # Serve tells the client the id that was given
+        if not self._id_given:
             headers.append((b"x-request-id", self.id.encode()))
         return headers
 

@@ -44,7 +44,7 @@ class Guarded:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One request, from its first header to its line in the audit."""
         self._keeper.watch(self)
-        exchange = Exchange(scope, send)
+        exchange = Exchange.of(scope, send)
         self._keeper.live[exchange] = asyncio.current_task()
         try:
             await self._answer_or_refuse(exchange, scope, receive)

@@ -33,7 +33,7 @@ from benchmarks.guard.server import MODEL
 from benchmarks.overhead.servers import llm_config_for
 from runtime_env.local.preflight import free_ports
 
-_FULL_SPEED, _PACED = 1.0, 0.08  # shares of the roofline's speed: more than can be sent, and half of that or so
+_FULL_SPEED, _PACED = 1.0, 0.04  # shares of the roofline's speed: more than can be sent, and a quarter of that or so
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -110,10 +110,16 @@ def _in_turns(
             for server in (bare, ours) if number % 2 else (ours, bare):
                 pause(processes, server is ours)
                 figures = load.one(server, warm_up=number < 0)
+                _say(server.name, number, figures)
                 if number >= 0:
                     (of_ours if server is ours else of_bare).extend(figures)
         pause(processes, False)
     return of_ours, idle
+
+
+def _say(server: str, number: int, figures: Sequence[LoadFigures]) -> None:
+    rates = ", ".join(f"{one.output_tok_per_s:,.0f} at {one.clients} ({one.errors} errors)" for one in figures)
+    print(f"{server}, {f'round {number + 1}' if number >= 0 else 'warm-up'}: tok/s {rates}", file=sys.stderr)
 
 
 def tokenizer_of(engine: str, llm_config: dict[str, Any]) -> Tokenizer:

@@ -58,18 +58,28 @@ def our_stack(engine: str, serve_config: dict[str, Any], path: str) -> Iterator[
     start, stop = (
         (["emulated_slice.sh"], ["emulated_slice.sh", "--stop"]) if engine == "sim" else (["serve_local.sh"], ["stop_local.sh"])
     )
-    with tempfile.TemporaryDirectory() as directory:
-        file = Path(directory) / "serve.yaml"
-        file.write_text(yaml.safe_dump(serve_config))
-        command = [str(ROOT / "scripts" / start[0]), "--detach", f"--config={file}"]
-        command += [f"--port={port}", f"--dashboard-port={dashboard_port}", *(["--classic"] if path == "classic" else [])]
-        if subprocess.run(command, stdout=subprocess.DEVNULL).returncode:
-            raise OperationError(f"scripts/{start[0]} did not start; its message is above")
     try:
+        with tempfile.TemporaryDirectory() as directory:
+            file = Path(directory) / "serve.yaml"
+            file.write_text(yaml.safe_dump(serve_config))
+            command = [str(ROOT / "scripts" / start[0]), "--detach", f"--config={file}"]
+            command += [f"--port={port}", f"--dashboard-port={dashboard_port}", *(["--classic"] if path == "classic" else [])]
+            _start(command)
         yield Server(path, f"http://127.0.0.1:{port}")
     finally:
         command = [str(ROOT / "scripts" / stop[0]), *stop[1:], f"--port={port}"]
         subprocess.run(command, stdout=subprocess.DEVNULL, check=False)
+
+
+def _start(command: list[str]) -> None:
+    """Run a start script to its end; it is ended if this process is."""
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    try:
+        if process.wait():
+            raise OperationError(f"{command[0]} did not start; its message is above")
+    finally:
+        process.terminate()
+        process.wait()
 
 
 @contextmanager

@@ -157,9 +157,18 @@ def _same_model(wanted: str, running: StackRecord) -> bool:
 
 
 def _running_record(port: int) -> StackRecord | None:
-    """The record on that port if its head lives; what a stack without one left is ended and cleared away."""
+    """The record on that port if its head lives; what a stack without one left is ended and cleared away.
+
+    Raises:
+        UserError: its head is gone, but may come back to a model that still runs.
+    """
     found = record.read_record(port)
     if found and not hosts.head_lives(found):
+        if found.redis and processes.find([*found.hosts.values()], Path(found.temp_dir)):
+            raise UserError(
+                f"the stack on port {port} has lost its head, and its hosts wait for it: --start-host head brings it back, "
+                "--stop ends all"
+            )
         _end(found)
         shutil.rmtree(found.temp_dir, ignore_errors=True)
         return None

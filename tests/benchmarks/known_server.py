@@ -8,7 +8,6 @@ when it really sent what, by its own clock: a busy machine makes that late too, 
 
 import argparse
 import asyncio
-import contextlib
 import json
 import os
 import time
@@ -139,8 +138,10 @@ class Connection(asyncio.Protocol):
         """Past the loop, which would take twice the time, where nothing waits to be written."""
         sent = 0
         if not self.transport.get_write_buffer_size():
-            with contextlib.suppress(BlockingIOError, BrokenPipeError, ConnectionResetError):
+            try:
                 sent = os.write(self._file, data)
+            except OSError:  # full, or the client has left: the transport's affair
+                sent = 0
         if sent < len(data):
             self.transport.write(data[sent:])
 

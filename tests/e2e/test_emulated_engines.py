@@ -70,6 +70,7 @@ def test_an_engine_killed_in_mid_stream_ends_every_answer_with_an_error(served: 
         Load(stack.url, model=SMALL, max_tokens=48),
         lambda: stack.engine_core().kill(),
         lambda: not replica.is_running() and stack.running() and stack.answers(SMALL),
+        seconds=240,
     )
     under_load("vLLM's engine core killed in mid-stream", story)
     assert {one.in_words for one in story.load.lost} <= {ERROR, RETRY}, story.load.lost

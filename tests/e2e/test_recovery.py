@@ -162,9 +162,16 @@ def test_a_lost_head_whose_state_is_in_redis_comes_back_to_a_running_model(stack
         pytest.skip("redis-server is not installed (Debian: apt-get install redis-server)")
     replica, hosts = stack.replica(), stack.record().hosts
     inside = Load(stack.replica_url(), clients=2)  # as HAProxy on a host of the slice asks; here it is on the head alone
+
+    def lose_head() -> None:
+        stack.kill("head")
+        again = stack.command("--detach")
+        said, _ = again.communicate(timeout=60)
+        assert (again.returncode, "--start-host head brings it back" in said) == (2, True), "a start must not end what runs"
+
     story = play(
         Load(stack.url, clients=2),
-        lambda: stack.kill("head"),
+        lose_head,
         lambda: stack.running() and stack.answers(),
         mend=lambda: stack.run("--start-host=head"),
         beside=inside,

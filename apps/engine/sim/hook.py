@@ -37,6 +37,9 @@ class SimulatedEngine:
     async def check_health(self) -> None:
         """Nothing of its own can fail; the slice is the server's to watch."""
 
+    async def ended(self, broken: Any) -> None:
+        """It ends with its process only."""
+
     def routing_stats(self) -> dict[str, Any]:
         return {}
 
