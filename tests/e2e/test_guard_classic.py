@@ -1,6 +1,5 @@
-"""The classic ingress with keys. A stack of its own, so only where `GUARD=full` asks for it."""
+"""The classic ingress with keys, on a stack of its own."""
 
-import os
 from pathlib import Path
 
 import httpx
@@ -12,7 +11,6 @@ from tests.guard.served import Keys, wait_for
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(os.environ.get("GUARD") != "full", reason="a stack of its own: GUARD=full")
 def test_the_classic_ingress_has_the_same_guard(tmp_path: Path) -> None:
     keys = Keys(tmp_path / "keys.json")
     keys.make("alice")
