@@ -11,6 +11,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from apps.errors import BundleError, UserError
+from apps.option_types import whole_number
 from apps.weights.receipt import RECEIPT_NAME
 from apps.weights.replica_args import MODES
 from apps.weights.retry import STALL_S
@@ -43,7 +44,7 @@ def _parser() -> argparse.ArgumentParser:
     stage.add_argument(
         "--ignore", metavar="PATTERN", action="append", help="no such files (default: what no server of safetensors reads)"
     )
-    stage.add_argument("--parallel", type=_positive, default=8, help="ranges in flight, 64 MiB each (default: %(default)s)")
+    stage.add_argument("--parallel", type=whole_number, default=8, help="ranges in flight, 64 MiB each (default: %(default)s)")
     stage.add_argument("--replace", action="store_true", help="give up another model or revision that is staged there")
     stage.add_argument("--region", help="refuse a bucket that is not in this region, such as us-east5")
     stage.add_argument("--dry-run", action="store_true", help="list the files and their size, and move nothing")
@@ -61,8 +62,10 @@ def _parser() -> argparse.ArgumentParser:
         default=MODES[0],
         help="of --all-slices (default: %(default)s)",
     )
-    fetch.add_argument("--parallel", type=_positive, default=MOST, help="most connections at once (default: %(default)s)")
-    fetch.add_argument("--stall", type=_positive, default=STALL_S, metavar="S", help="ask again after so many silent seconds")
+    fetch.add_argument("--parallel", type=whole_number, default=MOST, help="most connections at once (default: %(default)s)")
+    fetch.add_argument(
+        "--stall", type=whole_number, default=STALL_S, metavar="S", help="ask again after so many silent seconds"
+    )
     fetch.set_defaults(run=_prefetch)
 
     verify = commands.add_parser("verify", help="compare a copy with its receipt, or a staged model with its manifest")
@@ -75,12 +78,6 @@ def _parser() -> argparse.ArgumentParser:
     show.add_argument("--json", action="store_true", help="the manifest, for machines")
     show.set_defaults(run=_list)
     return parser
-
-
-def _positive(text: str) -> int:
-    if not text.isdigit() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of 1 or more")
-    return int(text)
 
 
 def _stage(options: argparse.Namespace) -> None:
