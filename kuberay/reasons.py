@@ -9,6 +9,8 @@ from kuberay.kinds import Manifest
 from kuberay.state import State, condition, events_about, index_of_pod, is_ready, slice_of_pod
 
 _OF_EVERY_POD_WITH_CLAIMS = "no new claims to deallocate"  # the scheduler says it whatever the reason is
+_WAITS_FOR_HEAD = "wait-gcs-ready"  # the init container that the operator gives the hosts
+_LAST_WORDS = "scripts/cluster.py logs shows its last words"
 
 
 @dataclass(frozen=True)
@@ -110,16 +112,24 @@ def _starting(who: str, pod: Manifest, events: Sequence[Manifest]) -> Reason:
         if waiting.get("reason") in ("CreateContainerConfigError", "CreateContainerError"):
             return Reason(who, f"{waiting.get('message')}", "make the secret or volume that it names")
         if waiting.get("reason") == "CrashLoopBackOff":
-            return Reason(who, f"ends again and again ({_how_it_ended(pod)})", "scripts/cluster.py logs shows its last words")
+            return Reason(who, f"ends again and again ({_how_it_ended(pod)})", _LAST_WORDS)
+        if _has_failed(one):
+            return Reason(who, f"ended, and is started again ({_how_it_ended(pod)})", _LAST_WORDS)
     mount = next((one["message"] for one in reversed(events) if one["reason"] in ("FailedMount", "FailedAttachVolume")), None)
     if mount:
         return Reason(who, f"a volume cannot be mounted: {mount}")
-    waits_for_head = any("running" in one.get("state", {}) for one in status.get("initContainerStatuses", []))
-    if waits_for_head:
-        return Reason(who, "waits for the head")
+    before = [one["name"] for one in status.get("initContainerStatuses", []) if "running" in one.get("state", {})]
+    if before:
+        return Reason(who, "waits for the head" if _WAITS_FOR_HEAD in before else f"its init container {before[0]} runs")
     if condition(pod, "ContainersReady") is None or not status.get("containerStatuses"):
         return Reason(who, "its containers are being made")
     return Reason(who, "runs, and does not answer its probe yet")
+
+
+def _has_failed(status: Manifest) -> bool:
+    """Whether a container's last run ended with an error and it is not ready again since."""
+    ended = status.get("state", {}).get("terminated") or status.get("lastState", {}).get("terminated") or {}
+    return bool(ended.get("exitCode")) and not status.get("ready")
 
 
 def _how_it_ended(pod: Manifest) -> str:
