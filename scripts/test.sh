@@ -22,11 +22,11 @@ fi
 # The control plane's tests mostly wait, so they run beside the others.
 mkdir -p test-artifacts
 set -m # job control: the background's processes are a group of their own, and Ctrl-C means in it what it means elsewhere
-.venv/bin/python -m pytest tests/kuberay > test-artifacts/kuberay.log 2>&1 &
+.venv/bin/python -m pytest --durations=15 tests/kuberay > test-artifacts/kuberay.log 2>&1 &
 kuberay=$!
 trap 'kill -- "-$kuberay" 2>/dev/null || true' EXIT
 failed=0
-.venv/bin/python -m pytest --ignore tests/kuberay || failed=1
+.venv/bin/python -m pytest --durations=40 --ignore tests/kuberay || failed=1
 echo "tests/kuberay:"
 wait "$kuberay" || failed=1
 cat test-artifacts/kuberay.log

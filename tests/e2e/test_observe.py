@@ -1,11 +1,10 @@
 """Prometheus on a running stack: every panel has data under load, nothing fires while all is well, and each fault is told.
 
 The alerts' time is shrunk sixty times, none under 30 s; tests/kuberay/test_observability.py tries them in their own time. What
-only a full disk shows (DiskNearlyFull) is tried there alone.
+only a full disk shows (DiskNearlyFull) is tried there alone: Ray reports the disk of `/`, which no test may fill.
 """
 
 import asyncio
-import os
 import shutil
 import subprocess
 import sys
@@ -28,7 +27,6 @@ pytestmark = [
     pytest.mark.skipif(shutil.which("prometheus") is None, reason="Prometheus is not installed (Debian: prometheus)"),
 ]
 MODEL = "gemma-3-270m"
-FULL = pytest.mark.skipif(os.environ.get("OBSERVE") != "full", reason="a quarter of an hour more, with OBSERVE=full")
 SOAK_S = 60
 FAULT_S = 150
 
@@ -149,7 +147,6 @@ def test_healthy_every_panel_has_data_and_nothing_fires(observed: Observed) -> N
     assert seen == set()
 
 
-@FULL
 def test_faults_of_engine_and_keys_fire_and_clear(observed: Observed) -> None:
     programs = observed.host_files("0") / "model-programs"
     core = observed.stack.engine_core()
@@ -159,9 +156,9 @@ def test_faults_of_engine_and_keys_fire_and_clear(observed: Observed) -> None:
         programs.mkdir(parents=True, exist_ok=True)
         (programs / "jit_late-cache").write_bytes(b"x")
         keys_command(observed.keys, "create", "soon", "--expires=2d")
-        wait_until_fired(observed, {"RecompilationUnderLoad", "KeyAbuse", "KeyExpiresSoon"})
+        wait_until_fired(observed, {"RecompilationUnderLoad"})  # only while tokens are written
         core.suspend()
-        wait_until_fired(observed, {"EngineStalled"})
+        wait_until_fired(observed, wanted - {"RecompilationUnderLoad"})
         core.resume()
 
     try:
@@ -172,7 +169,6 @@ def test_faults_of_engine_and_keys_fire_and_clear(observed: Observed) -> None:
     while_loaded(observed, lambda: wait_for(lambda: not wanted & observed.firing(), FAULT_S, "the alerts to clear"))
 
 
-@FULL
 def test_a_lost_host_and_wrong_weights_fire_and_clear(observed: Observed) -> None:
     part = next((Path(observed.stack.record().temp_dir) / "bucket" / "model").glob("*.safetensors"))
     right = part.read_bytes()
@@ -193,8 +189,7 @@ def test_a_lost_host_and_wrong_weights_fire_and_clear(observed: Observed) -> Non
     while_loaded(observed, lambda: wait_for(lambda: not observed.firing(), FAULT_S, "all alerts to clear"))
 
 
-@FULL
-def test_first_tokens_that_are_late_are_told(observed: Observed) -> None:
+def test_first_tokens_that_are_late_fire_and_clear(observed: Observed) -> None:
     core = observed.stack.engine_core()
 
     def slow() -> bool:
@@ -207,3 +202,4 @@ def test_first_tokens_that_are_late_are_told(observed: Observed) -> None:
         while_loaded(observed, lambda: wait_for(slow, FAULT_S, "the late first tokens to be told"), {}, {})
     finally:
         core.resume()
+    while_loaded(observed, lambda: wait_for(lambda: not observed.firing(), FAULT_S, "the alert to clear"))
