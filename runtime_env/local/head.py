@@ -105,6 +105,7 @@ def stack_environment(temp_dir: Path, first_port: int, *, classic: bool) -> dict
         "RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT": str(replica_ports[0]),
         "RAY_SERVE_DIRECT_INGRESS_MAX_HTTP_PORT": str(replica_ports[-1]),
         "RAY_SERVE_HAPROXY_BINARY_PATH": str(PROJECT_ROOT / "runtime_env" / "haproxy.sh"),
+        "HAPROXY_PYTHON": sys.executable,
         "HAPROXY_BINARY": get_haproxy_binary(),
         "HAPROXY_BIND_HOST": LOOPBACK,
         "HAPROXY_UNAVAILABLE_PORT": str(unavailable),

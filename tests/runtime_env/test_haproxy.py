@@ -1,4 +1,4 @@
-"""runtime_env/haproxy.sh with the real HAProxy and a configuration as Ray writes it, in front of a server of the test's own."""
+"""runtime_env/haproxy with the real HAProxy and a configuration as Ray writes it, in front of a server of the test's own."""
 
 import json
 import os

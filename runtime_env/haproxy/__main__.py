@@ -1,0 +1,72 @@
+"""Edit the configuration that `-f` names, and become HAProxy with the result.
+
+Needs HAPROXY_BINARY, the real one, and HAPROXY_UNAVAILABLE_PORT, a free port on loopback; `Settings` has the others.
+
+HAProxy gets -dS, and so splices nothing. With Ray's `option splice-request`, HAProxy 2.8 turns in circles at full speed when a
+client leaves that sent its request in two pieces, as httpx and so the openai client do, and the replica is not told of it.
+"""
+
+import json
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from runtime_env.haproxy.config import Settings, edited
+from runtime_env.haproxy.servers import Servers, keep_servers
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Does not return. Raises `SystemExit` where the environment lacks something."""
+    for name in ("HAPROXY_BINARY", "HAPROXY_UNAVAILABLE_PORT"):
+        if not os.environ.get(name):
+            sys.exit(f"error: {name} is not set; see runtime_env/haproxy/__main__.py")
+    log = _open_log(os.environ.get("HAPROXY_LOG"))
+    if os.environ.get("HAPROXY_TLS_PEM") and not os.environ.get("HAPROXY_TLS_BIND"):
+        sys.exit("error: HAPROXY_TLS_PEM is set without HAPROXY_TLS_BIND, the HOST:PORT for HTTPS (such as 0.0.0.0:8443)")
+    settings = Settings(
+        unavailable_port=int(os.environ["HAPROXY_UNAVAILABLE_PORT"]),
+        bind_host=os.environ.get("HAPROXY_BIND_HOST") or "*",
+        tls_pem=os.environ.get("HAPROXY_TLS_PEM"),
+        tls_bind=os.environ.get("HAPROXY_TLS_BIND"),
+        logs=log is not None,
+    )
+    ours = [
+        str(_written(Path(one), settings)) if before == "-f" else one
+        for before, one in zip(["", *arguments], arguments, strict=False)
+    ]
+    if log is not None:
+        os.dup2(log, sys.stdout.fileno())
+    binary = os.environ["HAPROXY_BINARY"]
+    os.execv(binary, [binary, "-dS", *ours])  # noqa: S606 - Ray's arguments, no shell
+
+
+def _open_log(path: str | None) -> int | None:
+    """A file, or a container's own output (/proc/1/fd/1); None where it cannot be written: requests go on without it."""
+    try:
+        return os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600) if path else None
+    except OSError:
+        return None
+
+
+def _written(config: Path, settings: Settings) -> Path:
+    """The file that HAProxy reads, beside Ray's."""
+    memory = config.with_name(f"{config.name}.servers")
+    text, servers = keep_servers(config.read_text(), _remembered(memory))
+    ours = config.with_name(f"{config.name}.ours")
+    ours.write_text(edited(text, settings))
+    new = config.with_name(f"{config.name}.servers.new")
+    new.write_text(json.dumps(servers))
+    new.replace(memory)
+    return ours
+
+
+def _remembered(memory: Path) -> Servers:
+    try:
+        return dict(json.loads(memory.read_text()))
+    except (OSError, ValueError):
+        return {}
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
