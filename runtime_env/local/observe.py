@@ -1,6 +1,7 @@
 """`scripts/observe_local.sh`: the system's Prometheus on a running local stack, with this project's alerts and dashboards."""
 
 import argparse
+import math
 import shutil
 import signal
 import subprocess
@@ -14,16 +15,15 @@ import httpx
 import yaml
 
 from apps.errors import BundleError, OperationError, UserError
-from apps.option_types import factor, port
+from apps.option_types import factor, port, seconds
 from kuberay.observability.console import to_console
 from kuberay.observability.dashboards import dashboards
 from kuberay.observability.rules import rules, shrunk
 from runtime_env.local import preflight, processes, record
 from runtime_env.local.record import StackRecord
 
-READ_EVERY_S = 5
 _WINDOW = "1m"
-_TRIAL_LEAST_S = 30  # Ray exports every 10 s, so that this spans three exports
+_LEAST_EXPORTS = 3  # that a window of a trial spans
 _START_S = 30
 
 
@@ -37,19 +37,19 @@ def main(argv: Sequence[str]) -> int:
             raise UserError("prometheus is not installed: apt-get install prometheus (Debian), or from prometheus.io")
         preflight.check_port(options.prometheus_port, "--prometheus-port")
         with tempfile.TemporaryDirectory(prefix="rts-observe-") as directory:
-            write_files(Path(directory), stack, options.trial)
+            write_files(Path(directory), stack, options.trial, options.export_interval)
             return _run(program, Path(directory), options.prometheus_port)
     except BundleError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
 
 
-def write_files(directory: Path, stack: StackRecord, trial: float) -> None:
+def write_files(directory: Path, stack: StackRecord, trial: float, export_s: float) -> None:
     """What Prometheus reads: its configuration, the rules (their time divided by `trial`), and a page for each dashboard."""
-    found = rules() if trial == 1 else shrunk(rules(), trial, _TRIAL_LEAST_S)
+    found = rules() if trial == 1 else shrunk(rules(), trial, math.ceil(_LEAST_EXPORTS * export_s))
     (directory / "alerts.yaml").write_text(yaml.safe_dump(found))
     hosts = Path(stack.temp_dir) / "ray" / "prom_metrics_service_discovery.json"  # kept up to date by Ray's head
-    every = f"{READ_EVERY_S}s"
+    every = f"{max(1, round(500 * export_s))}ms"  # twice in an export
     scrape = {"job_name": "ray", "file_sd_configs": [{"files": [str(hosts)], "refresh_interval": every}]}
     intervals = {"scrape_interval": every, "evaluation_interval": every}
     config = {"global": intervals, "rule_files": ["alerts.yaml"], "scrape_configs": [scrape]}
@@ -119,7 +119,14 @@ def _parser() -> argparse.ArgumentParser:
         type=factor,
         default=1,
         metavar="N",
-        help="divide all windows and waits of the alerts by N, to see them fire in minutes (none under 30 s)",
+        help="divide all windows and waits of the alerts by N, to see them fire in minutes (none under three exports)",
+    )
+    parser.add_argument(
+        "--export-interval",
+        type=seconds,
+        default=10,
+        metavar="SECONDS",
+        help="how often the stack exports, if RAY_metrics_report_interval_ms was set at its start (default: Ray's %(default)s)",
     )
     return parser
 

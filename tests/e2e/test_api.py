@@ -135,14 +135,24 @@ def wait_for(condition: Any, seconds: float, what: str) -> None:
         time.sleep(0.5)
 
 
-def test_a_client_that_leaves_stops_the_engine(stack: Stack, client: openai.OpenAI) -> None:
+@pytest.mark.parametrize("stream", [True, False], ids=["stream", "whole"])
+def test_a_client_that_leaves_stops_the_engine(stack: Stack, client: openai.OpenAI, stream: bool) -> None:
     before = engine_metric(stack, "generation_tokens_total")
-    with client.completions.create(
-        model=MODEL, prompt="Once upon a time", max_tokens=1900, stream=True, extra_body={"ignore_eos": True}
-    ) as stream:
-        for _ in zip(range(3), stream, strict=False):
-            pass
-        wait_for(lambda: engine_metric(stack, "num_requests_running") == 1, 40, "the request shows in the metrics")
+    question: dict[str, Any] = {
+        "model": MODEL,
+        "prompt": "Once upon a time",
+        "max_tokens": 1900,
+        "extra_body": {"ignore_eos": True},
+    }
+    if stream:
+        with client.completions.create(**question, stream=True) as events:
+            for _ in zip(range(3), events, strict=False):
+                pass
+            wait_for(lambda: engine_metric(stack, "num_requests_running") == 1, 40, "the request shows in the metrics")
+    else:
+        with pytest.raises(openai.APITimeoutError):
+            client.with_options(timeout=5, max_retries=0).completions.create(**question)
+    wait_for(lambda: engine_metric(stack, "generation_tokens_total") > before, 40, "tokens show in the metrics")
     wait_for(lambda: engine_metric(stack, "num_requests_running") == 0, 40, "the engine has nothing to do")
     generated = engine_metric(stack, "generation_tokens_total") - before
     print(f"\n{stack.path}: {generated:.0f} of 1900 tokens were generated for a client that left")

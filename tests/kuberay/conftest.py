@@ -35,6 +35,11 @@ def skip_or_fail(reason: str) -> None:
     pytest.skip(reason)
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Those that run Ray in pods come first: beside the main run's unit tests, and not beside its drills."""
+    items.sort(key=lambda item: item.path.name not in ("test_flow.py", "test_walkthrough.py"))
+
+
 def pytest_collection_finish(session: pytest.Session) -> None:
     """Build the control plane beside other tests, so that those that need it wait less."""
     needed = any("control_plane" in getattr(item, "fixturenames", ()) for item in session.items)
