@@ -36,8 +36,9 @@ def skip_or_fail(reason: str) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Those that run Ray in pods come first: beside the main run's unit tests, and not beside its drills."""
-    items.sort(key=lambda item: item.path.name not in ("test_flow.py", "test_walkthrough.py"))
+    """Unit tests first, while the control plane is built; then those that run Ray in pods, before the main run's drills."""
+    ours, rays = ROOT / "tests" / "kuberay", ("test_flow.py", "test_walkthrough.py")
+    items.sort(key=lambda item: (item.path.is_relative_to(ours), item.path.name not in rays))
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
