@@ -102,6 +102,8 @@ def stack_environment(temp_dir: Path, first_port: int, *, classic: bool) -> dict
         # Ray keeps a stopping replica, and its slice, for 30 s, for slow load balancers; HAProxy here is told in a second.
         "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "2",
         "RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S": "2",  # a dead HAProxy is replaced after three of them, by default in 30 s
+        # By default 5: where a busy machine needs longer, Serve kills the starting HAProxy's actor, and `serve deploy` fails.
+        "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "30",
         "RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT": str(replica_ports[0]),
         "RAY_SERVE_DIRECT_INGRESS_MAX_HTTP_PORT": str(replica_ports[-1]),
         "RAY_SERVE_HAPROXY_BINARY_PATH": str(PROJECT_ROOT / "runtime_env" / "haproxy.sh"),

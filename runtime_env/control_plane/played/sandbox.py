@@ -42,6 +42,7 @@ _IMAGE_ENVIRONMENT = {
     "RAY_SERVE_HAPROXY_BINARY_PATH": str(ROOT / "runtime_env" / "haproxy.sh"),
     "HAPROXY_BINARY": get_haproxy_binary(),
     "HAPROXY_UNAVAILABLE_PORT": "8405",
+    "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "30",
     # Idle workers made ahead, one for each of the many CPUs that a TPU host has, are too many for a laptop.
     "RAY_prestart_worker_first_driver": "0",
     "RAY_enable_worker_prestart": "0",
