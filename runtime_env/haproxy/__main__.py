@@ -25,7 +25,7 @@ def main(arguments: Sequence[str]) -> None:
     if os.environ.get("HAPROXY_TLS_PEM") and not os.environ.get("HAPROXY_TLS_BIND"):
         sys.exit("error: HAPROXY_TLS_PEM is set without HAPROXY_TLS_BIND, the HOST:PORT for HTTPS (such as 0.0.0.0:8443)")
     settings = Settings(
-        unavailable_port=int(os.environ["HAPROXY_UNAVAILABLE_PORT"]),
+        unavailable_port=os.environ["HAPROXY_UNAVAILABLE_PORT"],
         bind_host=os.environ.get("HAPROXY_BIND_HOST") or "*",
         tls_pem=os.environ.get("HAPROXY_TLS_PEM"),
         tls_bind=os.environ.get("HAPROXY_TLS_BIND"),

@@ -12,7 +12,7 @@ _ID = "^[A-Za-z0-9._-]{1,64}$"
 class Settings(NamedTuple):
     """What the environment says."""
 
-    unavailable_port: int
+    unavailable_port: str
     """On loopback: the answer where an app has no replica."""
     bind_host: str
     """HAPROXY_BIND_HOST: the address of statistics and metrics, which Ray binds to all interfaces, as does `*`."""
