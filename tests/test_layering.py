@@ -42,8 +42,14 @@ PURE = [
     *(f"apps/weights/{name}.py" for name in ("receipt", "manifest", "crc32c", "retry", "share", "local_copy", "replica_args")),
     *(f"apps/checks/{name}.py" for name in ("findings", "schema", "arguments", "parallelism", "tpu_memory")),
     *(f"apps/checks/{name}.py" for name in ("llm_rules", "serve_rules")),
-    *(f"apps/guard/{name}.py" for name in ("settings", "keys", "routes", "rates", "account", "fair", "question", "answers")),
-    *(f"apps/guard/{name}.py" for name in ("verifier", "bodies", "caps", "exchange", "guarded", "middleware", "command")),
+    *(
+        f"apps/guard/{name}.py"
+        for name in ("settings", "keys", "routes", "rates", "key_usage", "fair", "answers", "generation_request")
+    ),
+    *(
+        f"apps/guard/{name}.py"
+        for name in ("verifier", "bodies", "caps", "response_tracker", "admission", "middleware", "command")
+    ),
     *(f"apps/engine/sim/{name}.py" for name in ("text", "cache", "scheduler", "protocol", "engine")),
     *(f"runtime_env/control_plane/played/{name}.py" for name in ("webhook_rules", "pod_status", "dns", "orders")),
     *(f"runtime_env/haproxy/{name}.py" for name in ("config", "servers")),

@@ -6,7 +6,7 @@ the other; here only the replica does.
 
 from typing import Any
 
-from apps.guard.middleware import Guard
+from apps.guard.middleware import GuardMiddleware
 from apps.settings import engine_class, otlp_endpoint
 from apps.slice.gate import Gate
 from apps.tracing import Traced
@@ -27,7 +27,9 @@ class DirectServer:
         app.middleware_stack = None  # vLLM has built its own already
         if otlp_endpoint():
             app.add_middleware(Traced)
-        app.add_middleware(Guard)  # outside of all else: Ray looks for a LoRA adapter before vLLM's own `middleware` is asked
+        app.add_middleware(
+            GuardMiddleware
+        )  # outside of all else: Ray looks for a LoRA adapter before vLLM's own `middleware` is asked
         app.add_middleware(Gate, broken=self._server.broken)
         app.middleware_stack = app.build_middleware_stack()  # a guard without keys ends the start, not the first request
         return app

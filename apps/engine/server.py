@@ -25,7 +25,7 @@ with without_gc(), kept_serve_log():
 from apps.compile_cache.programs import Programs
 from apps.engine.callbacks import LocalWeights
 from apps.engine.forked_core import forked_engine_core
-from apps.guard.middleware import Guard
+from apps.guard.middleware import GuardMiddleware
 from apps.loopback import keep_replica_on_loopback
 from apps.settings import otlp_endpoint
 from apps.slice.replica import take_slice
@@ -134,7 +134,7 @@ class Ingress(OpenAiIngress):
     def _set_asgi_app(self, app: Any) -> None:
         # Serve mixes this class into its own replica wrapper, whose `_set_asgi_app` comes after it.
         keep_replica_on_loopback()
-        app.add_middleware(Guard)
+        app.add_middleware(GuardMiddleware)
         app.add_exception_handler(HTTPException, _openai_error)
         app.add_exception_handler(TypeError, _wrong_type)
         super()._set_asgi_app(app)

@@ -75,6 +75,6 @@ _INTERNAL = re.compile(
 )
 
 
-def speaks_of_the_inside(body: bytes) -> bool:
+def leaks_internals(body: bytes) -> bool:
     """True for an error that shows how the server is built rather than what was wrong with the request."""
     return _INTERNAL.search(body) is not None

@@ -15,7 +15,7 @@ class ClientLeftError(Exception):
 
 
 async def read_body(declared: bytes, receive: Receive, most: int) -> bytes:
-    """The whole body. `declared` is its content-length, if the client gave one. The keeper ends one that does not come.
+    """The whole body. `declared` is its content-length, if the client gave one. Housekeeping ends one that does not come.
 
     Raises:
         Refusal: 413 for one that is larger than `most` bytes, declared or sent.

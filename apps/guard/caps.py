@@ -6,7 +6,7 @@ from typing import Any
 from starlette.types import ASGIApp, Message, Scope
 
 from apps.guard.answers import Refusal
-from apps.guard.question import COMPLETION_DEFAULT_TOKENS, Question
+from apps.guard.generation_request import COMPLETION_DEFAULT_TOKENS, GenerationRequest
 from apps.guard.settings import Limits
 
 _TOKENIZED = (
@@ -16,29 +16,29 @@ _TOKENIZED = (
 
 
 async def max_tokens_to_set(
-    app: ASGIApp, scope: Scope, question: Question, limits: Limits, context_tokens: int | None
+    app: ASGIApp, scope: Scope, request: GenerationRequest, limits: Limits, context_tokens: int | None
 ) -> int | None:
     """max_tokens for the request where it has none and its key has a limit; None to leave it as it is.
 
     Raises:
         Refusal: 400, the request asks for more than its key may have.
     """
-    most, context, asked = limits.max_tokens, limits.context_tokens, question.max_tokens
+    most, context, asked = limits.max_tokens, limits.context_tokens, request.max_tokens
     if most is not None and asked is not None and asked > most:
         raise Refusal(
             400, f"max_tokens is {asked}, and this key may ask for {most} at most.", "invalid_value", param="max_tokens"
         )
-    if asked is None and not question.chat:
+    if asked is None and not request.chat:
         asked = COMPLETION_DEFAULT_TOKENS
         if most is not None and asked > most:
             return most
     if context is None and (asked is not None or most is None):
         return None
     room = min((one for one in (context, context_tokens) if one is not None), default=None)
-    if _surely_fits(question, asked or most, room):
+    if _surely_fits(request, asked or most, room):
         return None if asked is not None else most
-    counted = await count_tokens(app, scope, question)
-    prompt = question.prompt_tokens if counted is None else counted
+    counted = await count_tokens(app, scope, request)
+    prompt = request.prompt_tokens if counted is None else counted
     if context is not None and prompt + (asked or 1) > context:
         raise _too_long(prompt, asked or 1, context)
     if asked is not None:
@@ -47,11 +47,11 @@ async def max_tokens_to_set(
     return max(1, min(one for one in (most, left) if one is not None))
 
 
-async def count_tokens(app: ASGIApp, scope: Scope, question: Question) -> int | None:
+async def count_tokens(app: ASGIApp, scope: Scope, request: GenerationRequest) -> int | None:
     """Tokens of the (longest) prompt, by the server's own /tokenize; None if that cannot say it."""
-    asked: dict[str, Any] = {name: question.fields[name] for name in _TOKENIZED if name in question.fields}
-    if not question.chat:
-        prompt = question.fields.get("prompt")
+    asked: dict[str, Any] = {name: request.fields[name] for name in _TOKENIZED if name in request.fields}
+    if not request.chat:
+        prompt = request.fields.get("prompt")
         if isinstance(prompt, list) and prompt and all(isinstance(one, str) for one in prompt):
             prompt = max(prompt, key=len)
         if not isinstance(prompt, str):
@@ -65,10 +65,10 @@ async def count_tokens(app: ASGIApp, scope: Scope, question: Question) -> int | 
     return count if isinstance(count, int) else None
 
 
-def _surely_fits(question: Question, wanted: int | None, room: int | None) -> bool:
-    if wanted is None or question.most_prompt_tokens is None:
+def _surely_fits(request: GenerationRequest, wanted: int | None, room: int | None) -> bool:
+    if wanted is None or request.most_prompt_tokens is None:
         return False
-    return room is None or question.most_prompt_tokens + wanted <= room
+    return room is None or request.most_prompt_tokens + wanted <= room
 
 
 def _too_long(prompt: int, asked: int, context: int) -> Refusal:

@@ -15,7 +15,7 @@ from apps.guard.answers import Refusal
 
 
 @dataclass(eq=False)
-class Turn:
+class Ticket:
     """One request's place: `slots` of the engine's sequences, and the tokens that it is thought to cost."""
 
     slots: int
@@ -26,12 +26,12 @@ class Turn:
 
 
 @dataclass(eq=False)
-class Share:
+class Flow:
     """A key in the queue. `served` is its virtual time, in tokens at weight 1."""
 
     weight: float = 1.0
     served: float = 0.0
-    waiting: deque[Turn] = field(default_factory=deque)
+    waiting: deque[Ticket] = field(default_factory=deque)
 
 
 class FairQueue:
@@ -41,62 +41,62 @@ class FairQueue:
         self._capacity = capacity
         self._most, self._most_per_key = most, most_per_key
         self._now = 0.0
-        self._backlog: dict[int, Share] = {}
+        self._backlog: dict[int, Flow] = {}
         """Those with waiting requests, by identity."""
         self.taken = 0
         self.waiting = 0
 
-    def enter(self, share: Share, slots: int, cost: float) -> Turn:
+    def enter(self, flow: Flow, slots: int, cost: float) -> Ticket:
         """A place for a request; if its `admitted` is a future, that must be waited for.
 
         Raises:
             Refusal: 429, too many wait.
         """
-        turn = Turn(min(slots, self._capacity or slots), cost)
-        if not share.waiting:
-            share.served = max(share.served, self._now)
-        if self._capacity is None or (not self.waiting and self.taken + turn.slots <= self._capacity):
-            self._admit(share, turn)
-            return turn
-        if self.waiting >= self._most or len(share.waiting) >= self._most_per_key:
-            whose = "this key" if len(share.waiting) >= self._most_per_key else "all keys"
+        ticket = Ticket(min(slots, self._capacity or slots), cost)
+        if not flow.waiting:
+            flow.served = max(flow.served, self._now)
+        if self._capacity is None or (not self.waiting and self.taken + ticket.slots <= self._capacity):
+            self._admit(flow, ticket)
+            return ticket
+        if self.waiting >= self._most or len(flow.waiting) >= self._most_per_key:
+            whose = "this key" if len(flow.waiting) >= self._most_per_key else "all keys"
             message = f"The model is busy, and as many requests of {whose} are waiting as may. Try again later."
             raise Refusal(429, message, "rate_limit_exceeded", kind="requests", headers={"retry-after": "5"})
-        self._backlog[id(share)] = share
-        turn.admitted = asyncio.get_running_loop().create_future()
-        share.waiting.append(turn)
+        self._backlog[id(flow)] = flow
+        ticket.admitted = asyncio.get_running_loop().create_future()
+        flow.waiting.append(ticket)
         self.waiting += 1
-        return turn
+        return ticket
 
-    def leave(self, share: Share, turn: Turn, cost: float | None) -> None:
+    def leave(self, flow: Flow, ticket: Ticket, cost: float | None) -> None:
         """A request has ended and did cost so much (None: as was thought), or its client left before it was let in."""
-        if turn.inside:
-            self.taken -= turn.slots
-            share.served += ((turn.cost if cost is None else cost) - turn.cost) / share.weight
+        if ticket.inside:
+            self.taken -= ticket.slots
+            flow.served += ((ticket.cost if cost is None else cost) - ticket.cost) / flow.weight
         else:
-            share.waiting.remove(turn)
-            self._one_less(share)
+            flow.waiting.remove(ticket)
+            self._one_less(flow)
         self._admit_waiting()
 
     def _admit_waiting(self) -> None:
         while self._backlog:
-            share = min(self._backlog.values(), key=lambda one: one.served)
-            turn = share.waiting[0]
-            if self._capacity is not None and self.taken + turn.slots > self._capacity:
+            flow = min(self._backlog.values(), key=lambda one: one.served)
+            ticket = flow.waiting[0]
+            if self._capacity is not None and self.taken + ticket.slots > self._capacity:
                 return
-            share.waiting.popleft()
-            self._one_less(share)
-            self._admit(share, turn)
-            if turn.admitted and not turn.admitted.done():
-                turn.admitted.set_result(None)
+            flow.waiting.popleft()
+            self._one_less(flow)
+            self._admit(flow, ticket)
+            if ticket.admitted and not ticket.admitted.done():
+                ticket.admitted.set_result(None)
 
-    def _admit(self, share: Share, turn: Turn) -> None:
-        turn.inside = True
-        self.taken += turn.slots
-        self._now = max(self._now, share.served)
-        share.served += turn.cost / share.weight
+    def _admit(self, flow: Flow, ticket: Ticket) -> None:
+        ticket.inside = True
+        self.taken += ticket.slots
+        self._now = max(self._now, flow.served)
+        flow.served += ticket.cost / flow.weight
 
-    def _one_less(self, share: Share) -> None:
+    def _one_less(self, flow: Flow) -> None:
         self.waiting -= 1
-        if not share.waiting:
-            del self._backlog[id(share)]
+        if not flow.waiting:
+            del self._backlog[id(flow)]

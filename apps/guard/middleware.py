@@ -3,9 +3,9 @@
 from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from apps.guard.admission import Admission
 from apps.guard.bodies import BodyLimit
-from apps.guard.guarded import Guarded
-from apps.guard.keeper import Keeper
+from apps.guard.housekeeping import Housekeeping
 from apps.guard.settings import Bounds, ReplicaGuard
 from apps.settings import guard_settings
 
@@ -16,7 +16,7 @@ _EXPOSED = [
 ]
 
 
-class Guard:
+class GuardMiddleware:
     """Lets through what may be answered. Without settings it only bounds bodies, as on a laptop.
 
     Raises:
@@ -26,13 +26,13 @@ class Guard:
     def __init__(self, app: ASGIApp, settings: ReplicaGuard | None = None) -> None:
         text = guard_settings() if settings is None else None
         settings = ReplicaGuard.parse(text) if text else settings
-        self.keeper: Keeper | None = None
+        self.housekeeping: Housekeeping | None = None
         self._behind = app
         if settings is None:
             self._app: ASGIApp = BodyLimit(app, Bounds().body_bytes)
             return
-        self.keeper = Keeper(settings.args)
-        self._app = Guarded(app, settings, self.keeper)
+        self.housekeeping = Housekeeping(settings.args)
+        self._app = Admission(app, settings, self.housekeeping)
         if settings.args.allowed_origins:
             self._app = CORSMiddleware(
                 self._app,
@@ -45,7 +45,7 @@ class Guard:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
             await self._app(scope, receive, send)
-        elif scope["type"] == "websocket" and self.keeper:
+        elif scope["type"] == "websocket" and self.housekeeping:
             await send({"type": "websocket.close", "code": 1008})  # nothing that users need speaks it
         else:
             await self._behind(scope, receive, send)

@@ -9,11 +9,11 @@ from apps.guard.settings import GuardArgs, is_control
 class Access(Enum):
     """Who may use a path."""
 
-    ANYBODY = "anybody"
+    PUBLIC = "anybody"
     KEY = "key"
     """Anybody too where the server is open; limits hold all the same."""
     ADMIN = "admin"
-    NOBODY = "nobody"
+    DENIED = "nobody"
 
 
 class Routes:
@@ -22,9 +22,9 @@ class Routes:
     def __init__(self, args: GuardArgs) -> None:
         self._exact: dict[str, Access] = {}
         self._prefixes: list[tuple[str, Access]] = []
-        self._add(args.admin_routes, Access.NOBODY if args.open else Access.ADMIN)
+        self._add(args.admin_routes, Access.DENIED if args.open else Access.ADMIN)
         self._add(args.routes, Access.KEY)
-        self._add(args.keyless_routes, Access.ANYBODY)
+        self._add(args.keyless_routes, Access.PUBLIC)
 
     def find(self, path: str) -> tuple[Access, str]:
         """Who may use a path, as the server behind sees it (decoded, without Serve's prefix), and the entry that says so."""
@@ -32,9 +32,9 @@ class Routes:
             return access, path
         for prefix, access in self._prefixes:
             # A wildcard must not open what the lists may not name.
-            if path.startswith(prefix) and (access not in (Access.KEY, Access.ANYBODY) or not is_control(path)):
+            if path.startswith(prefix) and (access not in (Access.KEY, Access.PUBLIC) or not is_control(path)):
                 return access, f"{prefix}*"
-        return Access.NOBODY, ""
+        return Access.DENIED, ""
 
     def _add(self, paths: Iterable[str], access: Access) -> None:
         for path in paths:

@@ -92,10 +92,10 @@ def _compare(load: Load, contenders: Sequence[Contender], key: str, rounds: int)
             for other in contenders:
                 pause(other.processes, other is not one)
             figures = asyncio.run(run(load, one, key, seed=number + 1))
-            told = f"{load.name}, round {number + 1}, {'with' if one.guarded else 'without'}"
+            told = f"{load.name}, round {number + 1}, {'with' if one.admission else 'without'}"
             print(f"{told}: TTFT p99 {figures.ttft_p99_ms:.1f} ms, {figures.output_tok_per_s:.1f} tok/s", file=sys.stderr)
             if number >= 0:
-                found[one.guarded].append(figures)
+                found[one.admission].append(figures)
     for one in contenders:
         pause(one.processes, False)
     pairs = list(zip(found[False], found[True], strict=True))

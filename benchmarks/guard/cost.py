@@ -10,7 +10,7 @@ from typing import Any
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from apps.guard.keyfile import change_keys, make_key, utc_now
-from apps.guard.middleware import Guard
+from apps.guard.middleware import GuardMiddleware
 from apps.guard.settings import GuardArgs, ReplicaGuard
 
 _CHUNK = (
@@ -41,15 +41,15 @@ def own_cost(settings: ReplicaGuard, key: str) -> dict[str, float]:
 
 
 async def _measure(settings: ReplicaGuard, key: str) -> dict[str, float]:
-    guard = Guard(_stream, settings)
+    guard = GuardMiddleware(_stream, settings)
     await _seconds(guard, key, _SHORT)  # the key is hashed once
     request_s, token_s = [], []
     for _ in range(_TURNS):
         short, long = [await _seconds(guard, key, tokens) - await _seconds(_stream, key, tokens) for tokens in (_SHORT, _LONG)]
         request_s.append(short)
         token_s.append((long - short) / (_LONG - _SHORT))
-    if guard.keeper:
-        guard.keeper.close()
+    if guard.housekeeping:
+        guard.housekeeping.close()
     return {"request_us": 1e6 * statistics.median(request_s), "token_us": 1e6 * statistics.median(token_s)}
 
 

@@ -57,7 +57,7 @@ class Contender:
     server: Server
     model: str
     processes: Sequence[psutil.Process]
-    guarded: bool
+    admission: bool
 
 
 async def run(load: Load, contender: Contender, key: str, seed: int) -> Figures:
@@ -83,7 +83,7 @@ async def run(load: Load, contender: Contender, key: str, seed: int) -> Figures:
             _cpu_s(contender) - server_s,
             time.process_time() - client_s,
         )
-        inside = await _stopwatch(http, contender) if load.timed and contender.guarded else (None, None)
+        inside = await _stopwatch(http, contender) if load.timed and contender.admission else (None, None)
     return Figures(
         1000 * statistics.median(ttft_s),
         1000 * percentile(ttft_s, 99),

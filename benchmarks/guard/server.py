@@ -12,7 +12,7 @@ from starlette.types import ASGIApp
 
 from apps.engine.sim.engine import Simulation
 from apps.engine.sim.server import build_server
-from apps.guard.middleware import Guard
+from apps.guard.middleware import GuardMiddleware
 from benchmarks.guard.stopwatch import Stopwatch
 
 MODEL = "google/gemma-4-31B-it"
@@ -22,7 +22,7 @@ CONFIG: dict[str, Any] = {
     "accelerator_config": {"kind": "tpu", "topology": "4x4"},
     "engine_kwargs": {"tensor_parallel_size": 16, "max_model_len": 4096, "max_num_seqs": 512, "max_num_batched_tokens": 8192},
 }
-_AROUND = {"guard": Guard, "timed": Stopwatch}
+_AROUND = {"guard": GuardMiddleware, "timed": Stopwatch}
 
 
 def _app(efficiency: float, around: str) -> ASGIApp:

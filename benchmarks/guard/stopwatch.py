@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from apps.guard.middleware import Guard
+from apps.guard.middleware import GuardMiddleware
 
 TIMES = "/stopwatch"
 
@@ -20,7 +20,7 @@ class Stopwatch:
     """`GET /stopwatch` says and forgets what was measured since the last one."""
 
     def __init__(self, app: ASGIApp) -> None:
-        self._app = Guard(self._inside)
+        self._app = GuardMiddleware(self._inside)
         self._behind = app
         self._spent_s: list[float] = []
 

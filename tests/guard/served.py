@@ -18,7 +18,7 @@ import uvicorn
 from apps.engine.sim.engine import Simulation
 from apps.engine.sim.server import build_server
 from apps.guard.keyfile import change_keys, make_key, utc_now
-from apps.guard.middleware import Guard
+from apps.guard.middleware import GuardMiddleware
 from apps.guard.settings import GuardArgs, ReplicaGuard
 
 MODEL = "google/gemma-4-31B-it"
@@ -53,7 +53,7 @@ class Served:
     """A running server. `guard` is for looking inside."""
 
     url: str
-    guard: Guard
+    guard: GuardMiddleware
     simulation: Simulation | None
     audit: Path
     problems: list[str] = field(default_factory=list)
@@ -84,12 +84,12 @@ def served(
             replica = ReplicaGuard(
                 args=settings, replicas=replicas, capacity=kwargs["max_num_seqs"], context_tokens=kwargs["max_model_len"]
             )
-            guard = Guard(app or build_server(simulation), replica)  # type: ignore[arg-type]
+            guard = GuardMiddleware(app or build_server(simulation), replica)  # type: ignore[arg-type]
             server = uvicorn.Server(uvicorn.Config(guard, host="127.0.0.1", port=0, log_level="error", lifespan="off"))
             started.update(server=server, guard=guard, simulation=simulation)
             await server.serve()
-            if guard.keeper:
-                guard.keeper.close()
+            if guard.housekeeping:
+                guard.housekeeping.close()
 
         asyncio.run(main())
 

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from apps.guard.answers import Refusal
-from apps.guard.fair import FairQueue, Share, Turn
+from apps.guard.fair import FairQueue, Flow, Ticket
 
 
 def run(coroutine: Coroutine[Any, Any, Any]) -> Any:
@@ -25,9 +25,9 @@ def served_tokens(weights: dict[str, float], requests: int, sizes: dict[str, tup
     async def simulate() -> Counter[str]:
         queue = FairQueue(8, most=1000, most_per_key=100)
         draw, done = random.Random(1), Counter[str]()
-        shares = {name: Share(weight) for name, weight in weights.items()}
-        running: list[tuple[str, Turn]] = []
-        entered: dict[str, list[Turn]] = {name: [] for name in weights}
+        shares = {name: Flow(weight) for name, weight in weights.items()}
+        running: list[tuple[str, Ticket]] = []
+        entered: dict[str, list[Ticket]] = {name: [] for name in weights}
 
         def refill(name: str) -> None:
             while len(entered[name]) < 12:
@@ -36,12 +36,12 @@ def served_tokens(weights: dict[str, float], requests: int, sizes: dict[str, tup
         for name in weights:
             refill(name)
         for _ in range(requests):
-            for name, turns in entered.items():
-                running += [(name, turn) for turn in turns if turn.inside]
-                entered[name] = [turn for turn in turns if not turn.inside]
-            name, turn = running.pop(draw.randrange(len(running)))
+            for name, tickets in entered.items():
+                running += [(name, ticket) for ticket in tickets if ticket.inside]
+                entered[name] = [ticket for ticket in tickets if not ticket.inside]
+            name, ticket = running.pop(draw.randrange(len(running)))
             tokens = draw.randint(*sizes[name])
-            queue.leave(shares[name], turn, tokens)
+            queue.leave(shares[name], ticket, tokens)
             done[name] += tokens
             refill(name)
         return done
@@ -54,29 +54,29 @@ def test_tokens_are_shared_by_weight_however_wrong_the_guesses(weights: dict[str
     sizes = {name: (10, 50) if number % 2 else (200, 600) for number, name in enumerate(weights)}
     done = served_tokens(weights, 6000, sizes)
     for name, weight in weights.items():
-        share, wanted = done[name] / done.total(), weight / sum(weights.values())
-        assert share == pytest.approx(wanted, rel=0.1, abs=0.005)
+        flow, wanted = done[name] / done.total(), weight / sum(weights.values())
+        assert flow == pytest.approx(wanted, rel=0.1, abs=0.005)
 
 
 def test_an_empty_engine_is_for_whoever_comes() -> None:
     async def scenario() -> None:
-        queue, share = FairQueue(4, 10, 10), Share()
-        turns = [queue.enter(share, 1, 100) for _ in range(4)]
-        assert all(turn.inside and turn.admitted is None for turn in turns)
-        assert not queue.enter(share, 1, 100).inside
+        queue, flow = FairQueue(4, 10, 10), Flow()
+        tickets = [queue.enter(flow, 1, 100) for _ in range(4)]
+        assert all(ticket.inside and ticket.admitted is None for ticket in tickets)
+        assert not queue.enter(flow, 1, 100).inside
 
     run(scenario())
 
 
 def test_a_newcomer_goes_before_the_queue_of_a_heavy_key() -> None:
     async def scenario() -> None:
-        queue, heavy, light = FairQueue(1, 100, 100), Share(), Share()
+        queue, heavy, light = FairQueue(1, 100, 100), Flow(), Flow()
         first = queue.enter(heavy, 1, 1000)
         waiting = [queue.enter(heavy, 1, 1000) for _ in range(50)]
         mine = queue.enter(light, 1, 1000)
         queue.leave(heavy, first, 1000)
         assert mine.inside
-        assert not any(turn.inside for turn in waiting)
+        assert not any(ticket.inside for ticket in waiting)
         assert mine.admitted
         await asyncio.wait_for(mine.admitted, 1)
 
@@ -85,7 +85,7 @@ def test_a_newcomer_goes_before_the_queue_of_a_heavy_key() -> None:
 
 def test_who_pauses_saves_nothing_up() -> None:
     async def scenario() -> Counter[str]:
-        queue, busy, back = FairQueue(1, 100, 100), Share(), Share()
+        queue, busy, back = FairQueue(1, 100, 100), Flow(), Flow()
         queue.leave(back, queue.enter(back, 1, 10), 10)
         for _ in range(1000):  # the other key works for long
             queue.leave(busy, queue.enter(busy, 1, 100), 100)
@@ -105,7 +105,7 @@ def test_who_pauses_saves_nothing_up() -> None:
 
 def test_too_many_waiting_are_refused_first_of_one_key_then_of_all() -> None:
     async def scenario() -> None:
-        queue, heavy, light = FairQueue(1, 5, 3), Share(), Share()
+        queue, heavy, light = FairQueue(1, 5, 3), Flow(), Flow()
         queue.enter(heavy, 1, 1)
         for _ in range(3):
             queue.enter(heavy, 1, 1)
@@ -124,12 +124,12 @@ def test_too_many_waiting_are_refused_first_of_one_key_then_of_all() -> None:
 
 def test_many_choices_take_many_places_but_never_more_than_there_are() -> None:
     async def scenario() -> None:
-        queue, share = FairQueue(4, 10, 10), Share()
-        large = queue.enter(share, 9, 100)
+        queue, flow = FairQueue(4, 10, 10), Flow()
+        large = queue.enter(flow, 9, 100)
         assert large.inside
-        small = queue.enter(share, 1, 1)
+        small = queue.enter(flow, 1, 1)
         assert not small.inside
-        queue.leave(share, large, 100)
+        queue.leave(flow, large, 100)
         assert small.inside
         assert queue.taken == 1
 
@@ -143,18 +143,18 @@ def test_whatever_the_order_of_comings_and_leavings_nothing_is_lost(
 ) -> None:
     async def scenario() -> None:
         queue = FairQueue(3, 20, 10)
-        shares = {"a": Share(1), "b": Share(2), "c": Share(5)}
-        inside: list[tuple[Share, Turn]] = []
+        shares = {"a": Flow(1), "b": Flow(2), "c": Flow(5)}
+        inside: list[tuple[Flow, Ticket]] = []
         for name, slots, leaves in steps:
             with contextlib.suppress(Refusal):
                 inside.append((shares[name], queue.enter(shares[name], slots, 10)))
             if leaves and inside:
-                share, turn = inside.pop(draw.randrange(len(inside)))
-                queue.leave(share, turn, draw.choice([None, 0, 50]))
-            assert queue.taken == sum(turn.slots for _, turn in inside if turn.inside) <= 3
-            assert queue.waiting == sum(not turn.inside for _, turn in inside)
-        for share, turn in inside:
-            queue.leave(share, turn, None)
+                flow, ticket = inside.pop(draw.randrange(len(inside)))
+                queue.leave(flow, ticket, draw.choice([None, 0, 50]))
+            assert queue.taken == sum(ticket.slots for _, ticket in inside if ticket.inside) <= 3
+            assert queue.waiting == sum(not ticket.inside for _, ticket in inside)
+        for flow, ticket in inside:
+            queue.leave(flow, ticket, None)
         assert (queue.taken, queue.waiting) == (0, 0)
 
     run(scenario())

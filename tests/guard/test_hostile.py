@@ -45,9 +45,9 @@ def test_hostile_requests(tmp_path: Path) -> None:
             ).status_code
             == 200
         )
-        assert server.guard.keeper
+        assert server.guard.housekeeping
         assert server.simulation
-        live, scheduler = server.guard.keeper.live, server.simulation.scheduler
+        live, scheduler = server.guard.housekeeping.live, server.simulation.scheduler
         wait_for(lambda: not live and not scheduler.running and scheduler.cache.held == 0, 5, "nothing to be left")
     print(f"\nhostile: {statuses.total()} requests, answers by status: {dict(sorted(statuses.items()))}")
     assert statuses.total() >= REQUESTS

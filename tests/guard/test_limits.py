@@ -53,7 +53,7 @@ def test_concurrent_requests(keys: Keys, tmp_path: Path) -> None:
         with pytest.raises(openai.RateLimitError):
             ask(client)
         streams[0].close()
-        wait_for(lambda: server.guard.keeper and len(server.guard.keeper.live) == 1, 5, "the first to end")
+        wait_for(lambda: server.guard.housekeeping and len(server.guard.housekeeping.live) == 1, 5, "the first to end")
         assert ask(client)
         streams[1].close()
 

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from apps.guard.account import Account, per_replica
 from apps.guard.answers import Refusal
+from apps.guard.key_usage import KeyUsage, per_replica
 from apps.guard.rates import Bucket, duration, headers, take
 from apps.guard.settings import Limits
 
@@ -77,11 +77,11 @@ def test_a_keys_own_limits_win_also_where_they_say_none() -> None:
 
 
 def test_limits_that_change_leave_what_was_used() -> None:
-    account = Account("alice", Limits())
-    account.set_limits(Limits(requests_per_minute=10), 1)
+    usage = KeyUsage("alice", Limits())
+    usage.set_limits(Limits(requests_per_minute=10), 1)
     for _ in range(8):
-        account.begin()
-    account.set_limits(Limits(requests_per_minute=20), 1)
-    assert (b"x-ratelimit-remaining-requests", b"12") in account.headers()
-    account.set_limits(Limits(), 1)
-    assert account.headers() == []
+        usage.begin()
+    usage.set_limits(Limits(requests_per_minute=20), 1)
+    assert (b"x-ratelimit-remaining-requests", b"12") in usage.headers()
+    usage.set_limits(Limits(), 1)
+    assert usage.headers() == []

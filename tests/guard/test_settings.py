@@ -51,23 +51,23 @@ def test_the_replicas_part_survives_its_environment() -> None:
 @pytest.mark.parametrize(
     ("path", "access"),
     [
-        ("/health", Access.ANYBODY),
+        ("/health", Access.PUBLIC),
         ("/v1/models", Access.KEY),
         ("/v1/models/google/gemma-4-31B-it", Access.KEY),
         ("/v1/chat/completions", Access.KEY),
         ("/metrics", Access.ADMIN),
-        ("/v1/chat/completions/", Access.NOBODY),
-        ("/v1/Chat/completions", Access.NOBODY),
-        ("//v1/models", Access.NOBODY),
+        ("/v1/chat/completions/", Access.DENIED),
+        ("/v1/Chat/completions", Access.DENIED),
+        ("//v1/models", Access.DENIED),
         ("/v1/models/../../metrics", Access.KEY),  # a model's name to the server behind, which resolves no dots
-        ("/v1/responses", Access.NOBODY),
-        ("/", Access.NOBODY),
+        ("/v1/responses", Access.DENIED),
+        ("/", Access.DENIED),
         *(
-            (path, Access.NOBODY)
+            (path, Access.DENIED)
             for path in ("/docs", "/openapi.json", "/sleep", "/pause", "/collective_rpc", "/start_profile")
         ),
         *(
-            (path, Access.NOBODY)
+            (path, Access.DENIED)
             for path in ("/v1/load_lora_adapter", "/scale_elastic_ep", "/reset_prefix_cache", "/invocations")
         ),
     ],
@@ -84,10 +84,10 @@ def test_the_engines_controls_open_to_admins_only_and_only_if_listed() -> None:
     assert Routes(args(admin_routes=["/sleep", "/wake_up"])).find("/sleep")[0] is Access.ADMIN
     wide = Routes(args(routes=["/v1/*"]))
     assert wide.find("/v1/responses")[0] is Access.KEY
-    assert wide.find("/v1/load_lora_adapter")[0] is Access.NOBODY
+    assert wide.find("/v1/load_lora_adapter")[0] is Access.DENIED
 
 
 def test_an_open_server_has_no_admins() -> None:
     routes = Routes(GuardArgs.model_validate({"open": True}))
     assert routes.find("/v1/models")[0] is Access.KEY
-    assert routes.find("/metrics")[0] is Access.NOBODY
+    assert routes.find("/metrics")[0] is Access.DENIED

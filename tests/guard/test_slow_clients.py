@@ -61,8 +61,8 @@ def status_of(connection: socket.socket) -> int:
 
 
 def live(server: Served) -> int:
-    assert server.guard.keeper
-    return len(server.guard.keeper.live)
+    assert server.guard.housekeeping
+    return len(server.guard.housekeeping.live)
 
 
 def test_a_body_that_drips_is_given_up_and_frees_its_place(server: Served, keys: Keys) -> None:

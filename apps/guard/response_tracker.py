@@ -14,8 +14,8 @@ from dataclasses import dataclass, field
 from starlette.types import Message, Scope, Send
 
 from apps.guard import answers
-from apps.guard.account import Account
 from apps.guard.answers import Headers, Refusal
+from apps.guard.key_usage import KeyUsage
 from apps.guard.rates import Bucket
 from apps.guard.routes import Access
 
@@ -31,7 +31,7 @@ _TOKEN_BEGINS, _TOKEN_ENDS = b'data: {"id"', (b"]}\n\n", b"l}\n\n")
 
 
 @dataclass(slots=True, eq=False)
-class Exchange:
+class ResponseTracker:
     """One request's answer. Times are those of `time.monotonic`; counts are None where they were not measured."""
 
     _send: Send
@@ -44,7 +44,7 @@ class Exchange:
     access: Access | None = None
     route: str | None = None
     model: str | None = None
-    account: Account | None = None
+    usage: KeyUsage | None = None
     reads_body: bool = False
     body_read: bool = False
     aborted: Refusal | None = None
@@ -64,7 +64,7 @@ class Exchange:
     status: int | None = None
     ended: bool = False
     stuck: bool = False
-    """When the keeper looked, the same part was being sent as the time before: the client does not take it."""
+    """When the housekeeping looked, the same part was being sent as the time before: the client does not take it."""
     _sending: Awaitable[None] | None = None
     _sending_before: Awaitable[None] | None = None
     _stuck_s: float = 0.0
@@ -75,8 +75,8 @@ class Exchange:
     _error: bytes = b""
 
     @classmethod
-    def of(cls, scope: Scope, send: Send) -> "Exchange":
-        """The exchange that a request begins, under its own id if it has a sane one."""
+    def of(cls, scope: Scope, send: Send) -> "ResponseTracker":
+        """A tracker for a request, under its own id if it has a sane one."""
         headers = dict(scope["headers"])
         given = headers.get(b"x-request-id", b"")  # the client's own, or Serve's where it gave none
         if _SANE_ID.fullmatch(given):
@@ -88,12 +88,12 @@ class Exchange:
         """What the client was told; 499 if it left before the end."""
         return self.status if self.status is not None and self.ended else CLIENT_LEFT
 
-    def stalled(self, look_s: float) -> float:
-        """Seconds that one part has been on its way; asked every `look_s` seconds."""
+    def stalled(self, poll_s: float) -> float:
+        """Seconds that one part has been on its way; asked every `poll_s` seconds."""
         sending = self._sending if getattr(self._sending, "cr_frame", None) else None  # an ended coroutine has none
         self.stuck = sending is not None and sending is self._sending_before
         self._sending_before = sending
-        self._stuck_s = self._stuck_s + look_s if self.stuck else 0.0
+        self._stuck_s = self._stuck_s + poll_s if self.stuck else 0.0
         return self._stuck_s
 
     def settle(self) -> float:
@@ -103,8 +103,8 @@ class Exchange:
             prompt = self.charged_prompt if self.prompt_tokens is None else self.prompt_tokens
             guess = self.streamed if self._is_stream else round(self.expected_output)  # of an answer that nobody waited for
             output = guess if self.output_tokens is None else self.output_tokens
-        if self.account:
-            self.account.correct(self.charged_prompt + self.streamed, prompt + output)
+        if self.usage:
+            self.usage.reconcile(self.charged_prompt + self.streamed, prompt + output)
         return prompt + output
 
     def send(self, message: Message) -> Awaitable[None]:
@@ -124,11 +124,11 @@ class Exchange:
                 self._tokens.level -= 1
             self._sending = self._send(message)
             return self._sending
-        return self._send_looked_at(message, body)
+        return self._send_inspected(message, body)
 
-    async def _send_looked_at(self, message: Message, body: bytes) -> None:
+    async def _send_inspected(self, message: Message, body: bytes) -> None:
         """A part of a stream that is not just one more token: the first, counts, an error, several events, the end."""
-        seen, tokens = self._look_at(body) if body else (body, 0)
+        seen, tokens = self._inspect(body) if body else (body, 0)
         if tokens and self.first_at is None:
             self.first_at = time.monotonic()
         self.streamed += tokens
@@ -179,11 +179,11 @@ class Exchange:
             return
         headers = [(name, value) for name, value in message.get("headers", []) if not name.startswith(b"access-control-")]
         self._is_stream = any(name == b"content-type" and value.startswith(b"text/event-stream") for name, value in headers)
-        self._tokens = self.account.tokens if self.account else None
+        self._tokens = self.usage.tokens if self.usage else None
         await self._send({**message, "headers": headers + self._own_headers()})
 
     def _own_headers(self) -> Headers:
-        headers = self.account.headers() if self.account else []
+        headers = self.usage.headers() if self.usage else []
         if not self._id_given:
             headers.append((b"x-request-id", self.id.encode()))
         return headers
@@ -191,7 +191,7 @@ class Exchange:
     async def _send_error(self, start: Message, body: bytes) -> None:
         """The app's refusal as it is if it only speaks of the request, without the server's inside else."""
         status = start["status"]
-        if status >= 500 or answers.speaks_of_the_inside(body):
+        if status >= 500 or answers.leaks_internals(body):
             logger.warning("guard: request %s was answered %d: %s", self.id, status, answers.one_line(body))
             text = answers.failed(self.id) if status >= 500 else answers.refused(self.id)
             body = answers.error_body(text, "server_error" if status >= 500 else "invalid_request_error", status)
@@ -203,7 +203,7 @@ class Exchange:
         await self._send({"type": "http.response.body", "body": body})
         self.ended = True
 
-    def _look_at(self, body: bytes) -> tuple[bytes, int]:
+    def _inspect(self, body: bytes) -> tuple[bytes, int]:
         """(what the client may see, tokens at a guess)."""
         seen, tokens = [], 0
         for event in body.split(b"\n\n"):
@@ -226,7 +226,7 @@ class Exchange:
             return event
         blame = error.get("code")
         client_is_to_blame = isinstance(blame, int) and 400 <= blame < 500
-        if client_is_to_blame and not answers.speaks_of_the_inside(event):
+        if client_is_to_blame and not answers.leaks_internals(event):
             return event
         logger.warning("guard: request %s broke off: %s", self.id, answers.one_line(event))
         return before + data + answers.error_body(answers.failed(self.id), "server_error", blame or 500)

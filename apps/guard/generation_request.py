@@ -24,7 +24,7 @@ _LOGPROBS = frozenset(("logprobs", "top_logprobs", "prompt_logprobs"))
 _REMOTE = "images must be sent as data: URLs; this server fetches none"
 
 
-class Question(NamedTuple):
+class GenerationRequest(NamedTuple):
     """A body within bounds. `fields` is the parsed JSON, `raw` what came."""
 
     raw: bytes
@@ -41,7 +41,7 @@ class Question(NamedTuple):
     """A bound that is certain: each token is at least one byte. None where images make it uncertain."""
 
     @classmethod
-    def unknown(cls, raw: bytes, fields: dict[str, Any]) -> "Question":
+    def unknown(cls, raw: bytes, fields: dict[str, Any]) -> "GenerationRequest":
         """Of a route that the guard has no rules for beyond those of every body: it waits its turn, and counts as it may."""
         return cls(raw, fields, False, None, False, None, 1, max(1, len(raw) // _BYTES_PER_TOKEN), None)
 
@@ -52,7 +52,7 @@ class Question(NamedTuple):
         return isinstance(options, dict) and options.get("include_usage") is True
 
 
-def parse(raw: bytes) -> dict[str, Any]:
+def parse_json(raw: bytes) -> dict[str, Any]:
     """The JSON object in a body, by the same parser that the server behind uses. Raises `Refusal` 400."""
     try:
         text = raw.decode()
@@ -82,7 +82,7 @@ def check_depth(raw: bytes, fields: dict[str, Any], most: int) -> None:
     raise _bad(f"The request body is nested deeper than {most} levels.")
 
 
-def ask(raw: bytes, fields: dict[str, Any], bounds: Bounds, *, chat: bool) -> Question:
+def parse(raw: bytes, fields: dict[str, Any], bounds: Bounds, *, chat: bool) -> GenerationRequest:
     """The question in a body of /v1/chat/completions or /v1/completions. Raises `Refusal` 400."""
     model, stream = fields.get("model"), fields.get("stream")
     if model is not None and not isinstance(model, str):
@@ -103,7 +103,7 @@ def ask(raw: bytes, fields: dict[str, Any], bounds: Bounds, *, chat: bool) -> Qu
     images, image_bytes = _images(fields.get("messages"), bounds) if chat else (0, 0)
     size = _prompt_size(fields, len(raw) - image_bytes, chat=chat)
     asked = fields.get("max_completion_tokens") if chat else None
-    return Question(
+    return GenerationRequest(
         raw,
         fields,
         chat,
@@ -117,15 +117,15 @@ def ask(raw: bytes, fields: dict[str, Any], bounds: Bounds, *, chat: bool) -> Qu
 
 
 def check_media(fields: dict[str, Any], bounds: Bounds) -> None:
-    """Of a route that answers no question, such as /tokenize: it fetches images all the same. Raises `Refusal` 400."""
+    """Of a route that answers no request, such as /tokenize: it fetches images all the same. Raises `Refusal` 400."""
     for name in ("messages", "input"):
         _images(fields.get(name), bounds)
 
 
-def edited(question: Question, max_tokens: int | None) -> bytes:
+def edited(request: GenerationRequest, max_tokens: int | None) -> bytes:
     """The body to forward: a stream is made to end with its token counts, and max_tokens is set where one is given."""
-    fields = question.fields
-    needs_usage = question.stream and not question.wants_usage
+    fields = request.fields
+    needs_usage = request.stream and not request.wants_usage
     added: dict[str, Any] = {}
     if max_tokens is not None:
         added["max_tokens"] = max_tokens
@@ -134,8 +134,8 @@ def edited(question: Question, max_tokens: int | None) -> bytes:
     if added.keys() & fields.keys():  # to be replaced, not added: the body has to be written anew
         return json.dumps({**fields, **added}).encode()
     if not added and not needs_usage:
-        return question.raw
-    head, _, rest = question.raw.partition(b"{")
+        return request.raw
+    head, _, rest = request.raw.partition(b"{")
     beginning = json.dumps(added).encode()[:-1] if added else _USAGE  # by far the most frequent edit
     return head + beginning + (b"," if fields else b"") + rest
 

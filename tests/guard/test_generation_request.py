@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from apps.guard import question
+from apps.guard import generation_request
 from apps.guard.answers import Refusal
-from apps.guard.question import Question
+from apps.guard.generation_request import GenerationRequest
 from apps.guard.settings import Bounds
 
 BOUNDS = Bounds()
@@ -17,11 +17,11 @@ CHAT: dict[str, Any] = {"model": "m", "messages": [{"role": "user", "content": "
 PROMPT: dict[str, Any] = {"model": "m", "prompt": "hi"}
 
 
-def asked(body: dict[str, Any] | str | bytes, *, chat: bool | None = None, bounds: Bounds = BOUNDS) -> Question:
+def asked(body: dict[str, Any] | str | bytes, *, chat: bool | None = None, bounds: Bounds = BOUNDS) -> GenerationRequest:
     raw = body if isinstance(body, bytes) else body.encode() if isinstance(body, str) else json.dumps(body).encode()
-    fields = question.parse(raw)
-    question.check_depth(raw, fields, bounds.json_depth)
-    return question.ask(raw, fields, bounds, chat="messages" in fields if chat is None else chat)
+    fields = generation_request.parse_json(raw)
+    generation_request.check_depth(raw, fields, bounds.json_depth)
+    return generation_request.parse(raw, fields, bounds, chat="messages" in fields if chat is None else chat)
 
 
 JSON = st.recursive(
@@ -50,7 +50,7 @@ def test_an_edit_only_adds_what_it_says(extra: dict[str, Any], stream: bool, max
         found = asked(raw, chat=True)
     except Refusal:
         return  # half a character
-    sent = question.edited(found, max_tokens)
+    sent = generation_request.edited(found, max_tokens)
     added: dict[str, Any] = {"stream_options": {"include_usage": True}} if stream else {}
     added |= {"max_tokens": max_tokens} if max_tokens else {}
     assert json.loads(sent) == {**body, **added}
@@ -67,13 +67,13 @@ def test_an_edit_only_adds_what_it_says(extra: dict[str, Any], stream: bool, max
     ],
 )
 def test_a_stream_is_made_to_end_with_its_counts(options: Any, sent: Any) -> None:
-    body = json.loads(question.edited(asked({**CHAT, "stream": True, "stream_options": options}), None))
+    body = json.loads(generation_request.edited(asked({**CHAT, "stream": True, "stream_options": options}), None))
     assert body == {**CHAT, "stream": True, "stream_options": sent}
 
 
 def test_what_needs_no_edit_is_the_same_bytes() -> None:
     raw = b'{"model": "m",  "prompt":"hi", "prompt": "ho", "temperature": 1e0}'
-    assert question.edited(asked(raw), None) is raw
+    assert generation_request.edited(asked(raw), None) is raw
 
 
 BAD: dict[str, tuple[Any, str]] = {

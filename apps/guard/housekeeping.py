@@ -14,37 +14,37 @@ from typing import Any
 
 from apps.guard.answers import Refusal
 from apps.guard.audit import AuditLog, audit_path
-from apps.guard.exchange import Exchange
 from apps.guard.keyfile import WatchedKeys, utc_now
+from apps.guard.response_tracker import ResponseTracker
 from apps.guard.settings import Bounds, GuardArgs
 
 logger = logging.getLogger("ray.serve")
-_LOOK_S = 1.0
-_PUBLISH_LOOKS = 5
-_NOBODY = "none"  # of requests without a right key, in metrics
+_POLL_S = 1.0
+_POLLS_PER_PUBLISH = 5
+_NO_KEY = "none"  # of requests without a right key, in metrics
 
 
-class Keeper:
+class Housekeeping:
     """Of one guard. Raises `UserError` where the keys cannot be read."""
 
     def __init__(self, args: GuardArgs) -> None:
         self._args = args
         self.keys = WatchedKeys([Path(path) for path in args.keys_files]) if args.keys_files else None
-        self.live: dict[Exchange, asyncio.Task[Any] | None] = {}
+        self.live: dict[ResponseTracker, asyncio.Task[Any] | None] = {}
         self._audit: AuditLog | None = None
         self._metrics: Any = None
         self._requests: Counter[tuple[str, int]] = Counter()
         self._tokens: Counter[tuple[str, str]] = Counter()
         self._task: asyncio.Task[None] | None = None
 
-    def watch(self, guarded: Any) -> None:
+    def watch(self, admission: Any) -> None:
         """Begin, with the first request: before that no loop runs."""
         if self._task is None:
             self._audit = AuditLog(audit_path(self._args.audit_file)) if self._args.audit else None
             self._metrics = _ray_metrics()
             if self.keys:
                 self.keys.refresh()  # of a server that nobody asked for hours
-            self._task = asyncio.create_task(self._run(guarded))
+            self._task = asyncio.create_task(self._run(admission))
 
     def close(self) -> None:
         """Write what is left of the audit."""
@@ -53,45 +53,45 @@ class Keeper:
         if self._audit:
             self._audit.close()
 
-    def note(self, exchange: Exchange) -> None:
+    def note(self, tracker: ResponseTracker) -> None:
         """A request has ended: its line in the audit, its numbers."""
-        status = exchange.final_status
-        key = exchange.account.name if exchange.account else None
-        self._requests[key or _NOBODY, status] += 1
-        for kind, count in (("prompt", exchange.prompt_tokens), ("output", exchange.output_tokens or exchange.streamed)):
+        status = tracker.final_status
+        key = tracker.usage.name if tracker.usage else None
+        self._requests[key or _NO_KEY, status] += 1
+        for kind, count in (("prompt", tracker.prompt_tokens), ("output", tracker.output_tokens or tracker.streamed)):
             if key and count:
                 self._tokens[key, kind] += count
         if self._audit:
-            self._audit.write(_record(exchange, key, status))
+            self._audit.write(_record(tracker, key, status))
 
-    async def _run(self, guarded: Any) -> None:
-        looks = 0
+    async def _run(self, admission: Any) -> None:
+        polls = 0
         while True:
-            await asyncio.sleep(_LOOK_S)
-            looks += 1
+            await asyncio.sleep(_POLL_S)
+            polls += 1
             try:
                 if self.keys and await _refreshed(self.keys):
-                    guarded.forget_wrong_keys()
+                    admission.forget_wrong_keys()
                 self._end_what_takes_too_long()
-                if self._metrics and looks % _PUBLISH_LOOKS == 0:
-                    self._publish(guarded)
+                if self._metrics and polls % _POLLS_PER_PUBLISH == 0:
+                    self._publish(admission)
             except Exception:  # the next look may do better, and without this task nothing ends
                 logger.exception("guard: its housekeeping failed")
 
     def _end_what_takes_too_long(self) -> None:
         now = time.monotonic()
-        for exchange, task in list(self.live.items()):
-            why = _overdue(exchange, now - exchange.began, self._args.bounds)
+        for tracker, task in list(self.live.items()):
+            why = _overdue(tracker, now - tracker.began, self._args.bounds)
             if why and task:
-                exchange.aborted = Refusal(408, why, "request_timeout", kind="server_error")
+                tracker.aborted = Refusal(408, why, "request_timeout", kind="server_error")
                 task.cancel()
 
-    def _publish(self, guarded: Any) -> None:
+    def _publish(self, admission: Any) -> None:
         requests, tokens = self._requests, self._tokens
         self._requests, self._tokens = Counter(), Counter()
         gauges = {
-            "running_sequences": guarded.queue.taken,
-            "waiting_requests": guarded.queue.waiting,
+            "running_sequences": admission.queue.taken,
+            "waiting_requests": admission.queue.waiting,
             "lost_audit_lines": self._audit.lost if self._audit else 0,
             "next_key_expiry_seconds": self._next_expiry(),
         }
@@ -102,13 +102,13 @@ class Keeper:
         return found.timestamp() if found else 0
 
 
-def _overdue(exchange: Exchange, seconds: float, bounds: Bounds) -> str | None:
+def _overdue(tracker: ResponseTracker, seconds: float, bounds: Bounds) -> str | None:
     """Why a request has to end that began so long ago; None if it may go on."""
-    if exchange.stalled(_LOOK_S) >= bounds.send_s:
+    if tracker.stalled(_POLL_S) >= bounds.send_s:
         return "The client took nothing of its answer."
-    if exchange.aborted:
+    if tracker.aborted:
         return None
-    if exchange.reads_body and seconds > bounds.body_s:
+    if tracker.reads_body and seconds > bounds.body_s:
         return f"The request body did not come within {bounds.body_s:g} seconds."
     return f"The request took longer than {bounds.request_s:g} seconds." if seconds > bounds.request_s else None
 
@@ -117,18 +117,18 @@ async def _refreshed(keys: WatchedKeys) -> bool:
     return await asyncio.to_thread(keys.refresh)
 
 
-def _record(exchange: Exchange, key: str | None, status: int) -> dict[str, Any]:
+def _record(tracker: ResponseTracker, key: str | None, status: int) -> dict[str, Any]:
     now = time.monotonic()
     return {
         "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
-        "id": exchange.id,
+        "id": tracker.id,
         "key": key,
-        "route": exchange.route,
-        "model": exchange.model if status < 400 else None,  # else it may be any text
-        "prompt_tokens": exchange.prompt_tokens,
-        "output_tokens": exchange.output_tokens if exchange.output_tokens is not None else exchange.streamed or None,
-        "ttft_s": round(exchange.first_at - exchange.began, 4) if exchange.first_at else None,
-        "duration_s": round(now - exchange.began, 4),
+        "route": tracker.route,
+        "model": tracker.model if status < 400 else None,  # else it may be any text
+        "prompt_tokens": tracker.prompt_tokens,
+        "output_tokens": tracker.output_tokens if tracker.output_tokens is not None else tracker.streamed or None,
+        "ttft_s": round(tracker.first_at - tracker.began, 4) if tracker.first_at else None,
+        "duration_s": round(now - tracker.began, 4),
         "status": status,
     }
 

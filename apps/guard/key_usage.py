@@ -4,8 +4,8 @@ import time
 from dataclasses import dataclass, field
 
 from apps.guard.answers import Headers, Refusal
-from apps.guard.fair import Share
-from apps.guard.question import Question
+from apps.guard.fair import Flow
+from apps.guard.generation_request import GenerationRequest
 from apps.guard.rates import Bucket, headers, take
 from apps.guard.settings import Limits
 
@@ -14,12 +14,12 @@ _MEMORY = 0.1  # weight of the latest answer in the mean
 
 
 @dataclass(eq=False)
-class Account:
+class KeyUsage:
     """`limits` are a replica's part of the key's."""
 
     name: str
     limits: Limits
-    share: Share = field(default_factory=Share)
+    flow: Flow = field(default_factory=Flow)
     active: int = 0
     requests: Bucket | None = None
     tokens: Bucket | None = None
@@ -27,7 +27,7 @@ class Account:
 
     def set_limits(self, limits: Limits, weight: float) -> None:
         """Of the key's entry, which may have changed; what was used stays used."""
-        self.share.weight = weight
+        self.flow.weight = weight
         if limits != self.limits or (self.requests is None and self.tokens is None):
             self.limits = limits
             now = time.monotonic()
@@ -47,16 +47,16 @@ class Account:
         """Raises `Refusal` 429 if the key has not that many left."""
         take(self.tokens, tokens, "tokens", self.name, time.monotonic())
 
-    def correct(self, charged: int, used: int) -> None:
+    def reconcile(self, charged: int, used: int) -> None:
         """Of a request that was charged so much, so much was used."""
         if self.tokens:
             self.tokens.level += charged - used
 
-    def guess(self, asked: Question) -> float:
-        """Tokens of the answers to a question, as this key's answers were long so far."""
+    def estimate(self, asked: GenerationRequest) -> float:
+        """Tokens of the answers to a request, as this key's answers were long so far."""
         return min(self.mean_output, asked.max_tokens or self.mean_output) * asked.choices
 
-    def learn(self, output_tokens: float) -> None:
+    def update_mean(self, output_tokens: float) -> None:
         """An answer was so long."""
         self.mean_output += _MEMORY * (output_tokens - self.mean_output)
 

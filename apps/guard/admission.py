@@ -1,0 +1,213 @@
+"""A request's way through the guard: its route, its key, its limits, its body, its turn; then the app, and what it cost."""
+
+import asyncio
+import logging
+from itertools import chain
+from typing import Any
+
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from apps.guard import bodies, caps, generation_request
+from apps.guard.answers import Refusal, failed
+from apps.guard.bodies import ClientLeftError
+from apps.guard.fair import FairQueue, Ticket
+from apps.guard.generation_request import GenerationRequest
+from apps.guard.housekeeping import Housekeeping
+from apps.guard.key_usage import KeyUsage, per_replica
+from apps.guard.keys import Entry
+from apps.guard.response_tracker import ResponseTracker
+from apps.guard.routes import Access, Routes
+from apps.guard.settings import ReplicaGuard
+from apps.guard.verifier import Verifier
+
+logger = logging.getLogger("ray.serve")
+_CHAT, _COMPLETIONS = "/v1/chat/completions", "/v1/completions"
+_METHODS = ("GET", "HEAD", "POST")
+_UNCOUNTED = ("/tokenize", "/detokenize")
+_KNOWN = frozenset((_CHAT, _COMPLETIONS, *_UNCOUNTED))
+_EVERYBODY = "open"
+_NOT_FORWARDED = frozenset((b"authorization", b"x-request-id", b"content-length", b"transfer-encoding"))
+
+
+class Admission:
+    """The app behind it sees only requests that may be answered. State belongs to one event loop."""
+
+    def __init__(self, app: ASGIApp, settings: ReplicaGuard, housekeeping: Housekeeping) -> None:
+        args = settings.args
+        self._app, self._settings, self._args = app, settings, args
+        self._routes = Routes(args)
+        self._housekeeping = housekeeping
+        self._verifier = Verifier(housekeeping.keys) if housekeeping.keys else None
+        self._usages: dict[str, tuple[Entry | None, KeyUsage]] = {}
+        self.queue = FairQueue(settings.capacity, args.queue.waiting, args.queue.waiting_per_key)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """One request, from its first header to its line in the audit."""
+        self._housekeeping.watch(self)
+        tracker = ResponseTracker.of(scope, send)
+        self._housekeeping.live[tracker] = asyncio.current_task()
+        try:
+            await self._handle_or_refuse(tracker, scope, receive)
+        except ClientLeftError:
+            pass
+        except asyncio.CancelledError:
+            if not tracker.aborted:
+                raise
+            await self._end(tracker, tracker.aborted)
+        except Exception:
+            logger.exception("guard: request %s failed", tracker.id)
+            await tracker.break_off(Refusal(500, failed(tracker.id), "internal_error", kind="server_error"))
+        finally:
+            del self._housekeeping.live[tracker]
+            if tracker.access is not Access.PUBLIC:
+                self._housekeeping.note(tracker)
+
+    def forget_wrong_keys(self) -> None:
+        """The keys file has changed."""
+        if self._verifier:
+            self._verifier.forget_wrong()
+
+    async def _end(self, tracker: ResponseTracker, why: Refusal) -> None:
+        """Housekeeping has cancelled the request; where the client takes nothing, returning closes the connection."""
+        task = asyncio.current_task()
+        if task:
+            task.uncancel()
+        logger.warning("guard: request %s was ended: %s", tracker.id, why.message)
+        if not tracker.stuck:
+            await tracker.break_off(why)
+
+    async def _handle_or_refuse(self, tracker: ResponseTracker, scope: Scope, receive: Receive) -> None:
+        try:
+            await self._handle(tracker, scope, receive)
+        except Refusal as refusal:
+            if not tracker.body_read:
+                await bodies.discard_body(receive, self._args.bounds.body_bytes)
+            await tracker.refuse(refusal)
+
+    async def _handle(self, tracker: ResponseTracker, scope: Scope, receive: Receive) -> None:
+        path = scope["path"].removeprefix(scope.get("root_path", "")) or "/"
+        tracker.access, route = self._routes.find(path)
+        if tracker.access is Access.DENIED:
+            raise Refusal(404, f"This server has no {scope['method']} {path[:200]}.", "not_found")
+        most = self._args.bounds.header_bytes
+        if sum(map(len, chain.from_iterable(scope["headers"]))) > most:
+            raise Refusal(431, f"The request's headers have more than {most} bytes.", "headers_too_large")
+        if scope["method"] not in _METHODS:
+            raise Refusal(405, f"{path[:200]} takes {', '.join(_METHODS)}.", "method_not_allowed")
+        tracker.route = route
+        if tracker.access is Access.PUBLIC:
+            await self._app(_forwarded(scope, tracker), receive, tracker.send)
+            return
+        entry = await self._authenticate(tracker)
+        usage = tracker.usage = self._usage_of(entry)
+        if tracker.access is Access.ADMIN and not (entry and entry.admin):
+            raise Refusal(403, "This route needs an admin key.", "insufficient_permissions")
+        usage.begin()
+        try:
+            await self._handle_authorized(tracker, entry, path, scope, receive)
+        finally:
+            usage.active -= 1
+
+    async def _authenticate(self, tracker: ResponseTracker) -> Entry | None:
+        if self._verifier is None:
+            return None
+        scheme, _, text = tracker.headers.get(b"authorization", b"").partition(b" ")
+        return await self._verifier.verify(text.strip() if scheme.lower() == b"bearer" else None)
+
+    def _usage_of(self, entry: Entry | None) -> KeyUsage:
+        name = entry.name if entry else _EVERYBODY
+        known = self._usages.get(name)
+        if known and known[0] is entry:
+            return known[1]
+        limits = self._args.limits.overridden_by(entry.limits) if entry else self._args.limits
+        part = per_replica(limits, self._settings.replicas)
+        usage = known[1] if known else KeyUsage(name, part)
+        usage.set_limits(part, entry.weight if entry else 1)
+        self._usages[name] = (entry, usage)
+        return usage
+
+    async def _handle_authorized(
+        self, tracker: ResponseTracker, entry: Entry | None, path: str, scope: Scope, receive: Receive
+    ) -> None:
+        if scope["method"] != "POST":
+            await self._app(_forwarded(scope, tracker), receive, tracker.send)
+            return
+        tracker.reads_body = True
+        body = await bodies.read_body(tracker.headers.get(b"content-length", b""), receive, self._args.bounds.body_bytes)
+        tracker.reads_body, tracker.body_read = False, True
+        fields = generation_request.parse_json(body) if path in _KNOWN or _may_be_json(tracker, body) else {}
+        generation_request.check_depth(body, fields, self._args.bounds.json_depth)
+        _check_model(fields.get("model"), entry)
+        tracker.model = str(fields["model"])[:128] if "model" in fields else None
+        if path in (_CHAT, _COMPLETIONS):
+            asked = generation_request.parse(body, fields, self._args.bounds, chat=path == _CHAT)
+            await self._admit(tracker, asked, scope, receive)
+            return
+        generation_request.check_media(fields, self._args.bounds)
+        if path in _UNCOUNTED:
+            await self._app(_forwarded(scope, tracker, body), bodies.replaying(body, receive), tracker.send)
+        else:
+            await self._admit(tracker, GenerationRequest.unknown(body, fields), scope, receive)
+
+    async def _admit(self, tracker: ResponseTracker, asked: GenerationRequest, scope: Scope, receive: Receive) -> None:
+        usage = tracker.usage
+        assert usage is not None
+        usage.charge_prompt(asked.prompt_tokens)
+        tracker.charged_prompt = asked.prompt_tokens
+        ticket = None
+        try:
+            to_set = await caps.max_tokens_to_set(self._app, scope, asked, usage.limits, self._settings.context_tokens)
+            tracker.hides_usage = asked.stream and not asked.wants_usage
+            ticket = await self._wait_for_room(usage, asked, receive)
+            tracker.expected_output = usage.estimate(asked)
+            body = generation_request.edited(asked, to_set)
+            await self._app(_forwarded(scope, tracker, body), bodies.replaying(body, receive), tracker.send)
+        finally:
+            cost = tracker.settle()
+            if tracker.output_tokens is not None:
+                usage.update_mean(tracker.output_tokens / asked.choices)
+            if ticket:
+                self.queue.leave(usage.flow, ticket, cost)
+
+    async def _wait_for_room(self, usage: KeyUsage, asked: GenerationRequest, receive: Receive) -> Ticket:
+        """Wait for room in the engine. Raises `Refusal` 429 if there is none in time, `ClientLeftError`."""
+        ticket = self.queue.enter(usage.flow, asked.choices, asked.prompt_tokens + usage.estimate(asked))
+        if ticket.admitted is None:
+            return ticket
+        leaving = asyncio.ensure_future(receive())  # the body is read: all that can come is that the client leaves
+        first: set[asyncio.Future[Any]] = {ticket.admitted, leaving}
+        try:
+            await asyncio.wait(first, timeout=self._args.queue.wait_s, return_when=asyncio.FIRST_COMPLETED)
+        except BaseException:
+            self.queue.leave(usage.flow, ticket, 0)
+            raise
+        finally:
+            left = leaving.done()
+            leaving.cancel()
+        if ticket.inside and not left:
+            return ticket
+        self.queue.leave(usage.flow, ticket, 0)
+        if left:
+            raise ClientLeftError
+        message = f"The model is busy; the request waited {self._args.queue.wait_s:g} seconds for its turn."
+        raise Refusal(429, message, "rate_limit_exceeded", kind="requests", headers={"retry-after": "5"})
+
+
+def _forwarded(scope: Scope, tracker: ResponseTracker, body: bytes = b"") -> Scope:
+    """What the app sees: no key, the id under which both log, and the length of a body that was read."""
+    headers = [header for header in scope["headers"] if header[0] not in _NOT_FORWARDED]
+    headers.append((b"x-request-id", tracker.id.encode()))
+    if tracker.body_read:
+        headers.append((b"content-length", b"%d" % len(body)))
+    return {**scope, "headers": headers}
+
+
+def _may_be_json(tracker: ResponseTracker, body: bytes) -> bool:
+    """Whatever the client calls it: some handlers look only at the body."""
+    return body != b"" and not tracker.headers.get(b"content-type", b"").startswith(b"multipart/")
+
+
+def _check_model(model: Any, entry: Entry | None) -> None:
+    if entry and entry.models is not None and model not in entry.models:
+        shown = repr(model)[:200] if model is not None else "that is asked for by default"
+        raise Refusal(404, f"The model {shown} does not exist, or this key may not use it.", "model_not_found", param="model")
