@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Set up what the tests need and run them all. Arguments go to pytest: `scripts/test.sh -k weights`.
+# Set up what the tests need and run each feature's main path, in ten minutes. --all runs everything, --rest what the first leaves out; other arguments go to pytest.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . scripts/_environment.sh
@@ -16,21 +16,35 @@ if missing; then
     echo "not everything is installed: tests of the browser, of Prometheus or of Redis are skipped (Debian: apt-get install $packages)" >&2
   fi
 fi
-.venv/bin/ruff format --check . && .venv/bin/ruff check . && .venv/bin/mypy
-[ $# = 0 ] || exec .venv/bin/python -m pytest "$@"
+# Real stacks run one after the other; beside them, what mostly waits. Ray's workers are nice by 15, and must not starve.
+run_tier() {
+  local tier=$1 marks=$2 failed=0 began=$SECONDS background log
+  log=test-artifacts/beside-$tier.log
+  mkdir -p test-artifacts
+  set -m # job control: the background's processes are a group of their own, and Ctrl-C means in it what it means elsewhere
+  nice -n 15 .venv/bin/python -m pytest -m "$marks" --durations=15 --ignore=tests/e2e --ignore=tests/guard > "$log" 2>&1 &
+  background=$!
+  # shellcheck disable=SC2064 # this background
+  trap "kill -- -$background 2>/dev/null || true" EXIT
+  .venv/bin/python -m pytest -m "$marks" --durations=40 tests/guard tests/e2e || failed=1
+  wait "$background" || failed=1
+  trap - EXIT
+  echo "beside them, all but tests/guard and tests/e2e:"
+  cat "$log"
+  echo "$tier: $((SECONDS - began)) s, load $(cut -d' ' -f1-3 /proc/loadavg)"
+  return "$failed"
+}
 
-# These mostly wait, or need no time of their own, so they run beside the others. Ray's workers are nice by 15, and must not starve.
-beside="tests/checks tests/slice tests/weights tests/kuberay"
-mkdir -p test-artifacts
-set -m # job control: the background's processes are a group of their own, and Ctrl-C means in it what it means elsewhere
-# shellcheck disable=SC2086 # a list of words
-nice -n 15 .venv/bin/python -m pytest --durations=15 $beside > test-artifacts/beside.log 2>&1 &
-background=$!
-trap 'kill -- "-$background" 2>/dev/null || true' EXIT
-failed=0
-# shellcheck disable=SC2086
-.venv/bin/python -m pytest --durations=40 $(printf -- '--ignore=%s ' $beside) || failed=1
-echo "beside them, $beside:"
-wait "$background" || failed=1
-cat test-artifacts/beside.log
-exit "$failed"
+static() { .venv/bin/ruff format --check . && .venv/bin/ruff check . && .venv/bin/mypy; }
+
+case "${1:-}" in
+  "") static; run_tier quick "not full" ;;
+  --all)
+    static
+    status=0
+    run_tier quick "not full" || status=1
+    run_tier rest full || status=1
+    exit "$status" ;;
+  --rest) run_tier rest full ;;
+  *) static; exec .venv/bin/python -m pytest "$@" ;;
+esac

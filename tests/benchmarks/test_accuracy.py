@@ -47,7 +47,6 @@ def test_known_intervals_and_sign_test() -> None:
     assert difference([True] * 6, [False] * 6).p == pytest.approx(2 / 64)
 
 
-@pytest.mark.slow
 def test_scores_and_compares(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "one.json"
     with running(Timing(ttft=0.001, tpot=0.0001, text="paris\n")) as server:

@@ -21,8 +21,6 @@ from benchmarks.serving.progress import LoadProgress
 from benchmarks.serving.result import Result, Run
 from tests.benchmarks.known import Running, Timing, running
 
-pytestmark = pytest.mark.slow
-
 
 def options(server: Running, *more: str) -> argparse.Namespace:
     common = ["--url", server.url, "--profile", "completions", "--prompt-tokens", "32", "--warmup", "8"]

@@ -49,7 +49,6 @@ def test_bare_server_gets_the_same_engine_arguments(tmp_path_factory: pytest.Tem
     assert command[command.index("--model") + 1] == str(model)
 
 
-@pytest.mark.slow
 def test_a_round_sends_each_load_of_the_plan_and_refuses_wrong_counts() -> None:
     plan = Plan(1, {1: 3, 8: 16}, prompt_tokens=48, output_tokens=10)
     with running(Timing(ttft=0.01, tpot=0.002)) as server:

@@ -51,7 +51,6 @@ def test_no_server_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     assert "Traceback" not in error
 
 
-@pytest.mark.slow
 def test_a_result_is_written_and_printed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     config = tmp_path / "serve.yaml"
     llm_config = {"model_loading_config": {"model_id": "known"}, "engine_kwargs": {"max_num_seqs": 4}}

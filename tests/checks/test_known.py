@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from apps.checks.known import DIRECTORY
 from apps.checks.tpu_memory import _UTILIZATION
 
@@ -18,6 +20,7 @@ print(json.dumps({n: render(s) for n, s in schemas().items()} | {"utilization": 
 """
 
 
+@pytest.mark.full
 def test_stored_schemas_are_up_to_date() -> None:
     done = subprocess.run([sys.executable, "-c", CODE], cwd=ROOT, capture_output=True, text=True, check=True)
     found = json.loads(done.stdout.splitlines()[-1])

@@ -40,7 +40,7 @@ class Stack:
         )
 
 
-@pytest.fixture(scope="session", params=["direct", "classic"])
+@pytest.fixture(scope="session", params=["direct", pytest.param("classic", marks=pytest.mark.full)])
 def stack(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     port, dashboard_port = free_ports(2)
     environment = {**os.environ, "XDG_STATE_HOME": str(tmp_path_factory.mktemp("state"))}

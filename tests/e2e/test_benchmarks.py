@@ -5,14 +5,11 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
 from benchmarks.honesty import examine
 from benchmarks.report.__main__ import main as report
 from benchmarks.serving.result import Result
 from tests.e2e.conftest import ROOT, Stack
 
-pytestmark = pytest.mark.slow
 LOAD = ["--profile", "chat", "--prompt-tokens", "16", "--output-tokens", "4", "--clients", "8", "--requests", "24"]
 
 

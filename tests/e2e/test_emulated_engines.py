@@ -23,7 +23,7 @@ def served(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
         stack.stop()
 
 
-@pytest.mark.slow
+@pytest.mark.full
 def test_the_same_placement_and_the_same_api(served: tuple[str, EmulatedSlice]) -> None:
     option, stack = served
     model = SMALL if option == "--engine=cpu" else MODEL
@@ -52,7 +52,7 @@ def test_the_same_placement_and_the_same_api(served: tuple[str, EmulatedSlice]) 
     assert 0 < chunks[-1].usage.completion_tokens <= 8
 
 
-@pytest.mark.slow
+@pytest.mark.full
 def test_an_unknown_model_is_refused_in_openai_form(served: tuple[str, EmulatedSlice]) -> None:
     _, stack = served
     answer = httpx.post(f"{stack.url}/v1/completions", json={"model": "nonsense", "prompt": "hello"}, timeout=30)
@@ -60,7 +60,7 @@ def test_an_unknown_model_is_refused_in_openai_form(served: tuple[str, EmulatedS
     assert "nonsense" in answer.json()["error"]["message"]
 
 
-@pytest.mark.slow
+@pytest.mark.full
 def test_an_engine_killed_in_mid_stream_ends_every_answer_with_an_error(served: tuple[str, EmulatedSlice]) -> None:
     option, stack = served
     if option == "--classic":

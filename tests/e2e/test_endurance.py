@@ -56,7 +56,7 @@ class Footprint:
         return cls(len(stack.placement_groups()), len(stack.actors()), len(ours), descriptors, len(listening))
 
 
-@pytest.mark.slow
+@pytest.mark.full
 @pytest.mark.timeout(15 * PAIRS + 2 * SOAK_S + 600)
 def test_nothing_leaks_and_no_alarm_is_false(emulated: EmulatedSlice) -> None:
     record = emulated.record()

@@ -23,7 +23,6 @@ from tests.e2e.guarded import MODEL, GuardedStack, answers, ask, asked_by_page, 
 from tests.guard import hostile
 from tests.guard.served import Keys, wait_for
 
-pytestmark = pytest.mark.slow
 REQUESTS, BATCH, CLIENTS = 5000, 50, 16
 SECRET_TEXT = "nobody-may-read-this-prompt"
 
@@ -76,6 +75,7 @@ def test_a_new_key_works_and_a_revoked_one_does_not_without_a_restart(stack: Gua
     wait_for(lambda: not answers(stack, successor), 5, "the key to be refused")
 
 
+@pytest.mark.full
 def test_a_broken_keys_file_leaves_the_keys_and_is_said_in_the_replicas_log(stack: GuardedStack, keys: Keys) -> None:
     whole = keys.path.read_text()
     (log,) = stack.serve_logs.glob("replica_llm_*.log")
@@ -104,6 +104,7 @@ def test_only_the_listed_routes_are_open_and_no_answer_names_a_directory(stack: 
     )
 
 
+@pytest.mark.full
 def test_hostile_requests(stack: GuardedStack, keys: Keys) -> None:
     statuses = Counter[int]()
     with ThreadPoolExecutor(CLIENTS) as threads, httpx.Client(base_url=stack.url, timeout=60) as http:
@@ -129,6 +130,7 @@ def test_hostile_requests(stack: GuardedStack, keys: Keys) -> None:
     wait_for(lambda: running(stack) == 0, 30, "nothing to be left running")
 
 
+@pytest.mark.full
 def test_half_requests_and_slow_ones_keep_nobody_out(stack: GuardedStack, keys: Keys) -> None:
     body = json.dumps({"model": MODEL, "prompt": "x", "max_tokens": 1}).encode()
     head = f"POST /v1/completions HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {keys.texts['bob']}\r\n".encode()
@@ -166,6 +168,7 @@ DOORS = [
 ]
 
 
+@pytest.mark.full
 def test_rays_doors_open_with_the_token_alone(stack: GuardedStack) -> None:
     assert (stack.home / ".ray" / "auth_token").stat().st_mode & 0o777 == 0o600
     plain = stack.command(".venv/bin/serve", "status", "-a", stack.dashboard)
@@ -244,6 +247,7 @@ def test_one_id_follows_a_request_through_all_logs(stack: GuardedStack, keys: Ke
     assert SECRET_TEXT not in haproxy.read_text() + replica.read_text()
 
 
+@pytest.mark.full
 def test_a_trace_goes_from_the_client_through_serve_to_the_engine(
     stack: GuardedStack, keys: Keys, collector: Collector
 ) -> None:
@@ -265,6 +269,7 @@ def last_of(file: Path, wanted: Callable[[dict[str, Any]], bool]) -> dict[str, A
     return [line for line in map(json.loads, file.read_text().splitlines()) if wanted(line)][-1]
 
 
+@pytest.mark.full
 def test_prometheus_sees_requests_and_tokens_by_key(stack: GuardedStack, keys: Keys) -> None:
     ask(stack.client(keys.texts["alice"]))
 

@@ -10,7 +10,7 @@ from tests.e2e.guarded import GuardedStack, answers, ask, bearer
 from tests.guard.served import Keys, wait_for
 
 
-@pytest.mark.slow
+@pytest.mark.full
 def test_the_classic_ingress_has_the_same_guard(tmp_path: Path) -> None:
     keys = Keys(tmp_path / "keys.json")
     keys.make("alice")

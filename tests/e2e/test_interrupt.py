@@ -9,6 +9,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
 from apps.weights.cache import is_whole
 from apps.weights.laptop import LAPTOP_MODEL
 from runtime_env.local import preflight, processes
@@ -22,6 +24,7 @@ def wait_for(condition: Callable[[], object], seconds: float, what: str) -> None
         time.sleep(0.1)
 
 
+@pytest.mark.full
 def test_ctrl_c_while_starting_stops_all(tmp_path: Path) -> None:
     port, dashboard_port = preflight.free_ports(2)
     record = tmp_path / "ray-tpu-serve" / "local" / f"{port}.json"
@@ -40,6 +43,7 @@ def test_ctrl_c_while_starting_stops_all(tmp_path: Path) -> None:
     preflight.check_port(dashboard_port, "--dashboard-port")
 
 
+@pytest.mark.full
 def test_a_killed_conversion_is_not_taken_for_whole(tmp_path: Path) -> None:
     weights = tmp_path / "ray-tpu-serve" / "weights"
     environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path)}

@@ -23,7 +23,7 @@ from tests.e2e.conftest import ROOT
 from tests.e2e.emulated import EmulatedSlice, wait_for
 
 pytestmark = [
-    pytest.mark.slow,
+    pytest.mark.full,
     pytest.mark.skipif(shutil.which("prometheus") is None, reason="Prometheus is not installed (Debian: prometheus)"),
 ]
 MODEL = "gemma-3-270m"

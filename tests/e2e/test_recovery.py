@@ -22,7 +22,7 @@ from tests.e2e.drills import under_load
 from tests.e2e.emulated import EmulatedSlice, wait_for
 from tests.e2e.load import CUT, REFUSED, RETRY, Load, play
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.full
 REDIS = shutil.which("redis-server")
 DISK = "2G"
 

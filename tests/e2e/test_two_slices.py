@@ -56,7 +56,7 @@ def config(two_slices: EmulatedSlice) -> dict[str, Any]:
     return found
 
 
-@pytest.mark.slow
+@pytest.mark.full
 def test_a_second_replica_takes_the_second_slice(two_slices: EmulatedSlice, config: dict[str, Any], tmp_path: Path) -> None:
     same = change(two_slices, "plan", written(tmp_path / "same.yaml", config))
     assert "llm          nothing" in same.stdout, same.stderr
@@ -69,7 +69,7 @@ def test_a_second_replica_takes_the_second_slice(two_slices: EmulatedSlice, conf
     assert {group["name"] for group in two_slices.placement_groups()} == {"slice:slice-a", "slice:slice-b"}
 
 
-@pytest.mark.slow
+@pytest.mark.full
 def test_a_change_loses_no_request(two_slices: EmulatedSlice, config: dict[str, Any], tmp_path: Path) -> None:
     settings = {"deployment_config": {"num_replicas": 2}, "engine_kwargs": {"max_num_seqs": 64}}
     new = written(tmp_path / "new.yaml", config, settings)
@@ -85,7 +85,7 @@ def test_a_change_loses_no_request(two_slices: EmulatedSlice, config: dict[str, 
     assert story.load.lost == []
 
 
-@pytest.mark.slow
+@pytest.mark.full
 def test_a_change_that_does_not_become_healthy_is_taken_back(
     two_slices: EmulatedSlice, config: dict[str, Any], tmp_path: Path
 ) -> None:
@@ -98,7 +98,7 @@ def test_a_change_that_does_not_become_healthy_is_taken_back(
     assert two_slices.deployment()["target_num_replicas"] == 2
 
 
-@pytest.mark.slow
+@pytest.mark.full
 def test_a_spot_notice_loses_no_request_where_another_slice_is(two_slices: EmulatedSlice) -> None:
     wait_for(lambda: len(two_slices.placement_groups()) == 2, 90, "both slices serve")
     left_s: list[float] = []
@@ -112,7 +112,7 @@ def test_a_spot_notice_loses_no_request_where_another_slice_is(two_slices: Emula
     assert story.load.lost == []
 
 
-@pytest.mark.slow
+@pytest.mark.full
 def test_a_spot_notice_on_the_only_slice_ends_a_long_answer_with_words(two_slices: EmulatedSlice) -> None:
     assert two_slices.held_slice() == "slice-b", "the drill before this one leaves one slice"
     load, long = Load(two_slices.url), Load(two_slices.url, clients=1, max_tokens=20_000)
@@ -147,7 +147,7 @@ def test_a_spot_notice_on_the_only_slice_ends_a_long_answer_with_words(two_slice
     assert {one.in_words for one in load.lost} == {RETRY}
 
 
-@pytest.mark.slow
+@pytest.mark.full
 def test_a_head_that_kept_its_state_alone_takes_all_with_it_and_one_command_brings_it_back(two_slices: EmulatedSlice) -> None:
     wait_for(two_slices.answers, 60, "an answer")
     before = set(two_slices.nodes())

@@ -5,7 +5,6 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
-import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
@@ -16,7 +15,6 @@ REQUESTS = 1000
 BATCH = 25
 
 
-@pytest.mark.slow
 def test_hostile_requests(tmp_path: Path) -> None:
     keys = Keys(tmp_path / "keys.json")
     key, other = keys.make("alice", limits={"max_tokens": 4}), keys.make("somebody-else")

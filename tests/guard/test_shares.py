@@ -73,7 +73,7 @@ def tokens_of_keys(audit: Path, since: datetime, until: datetime) -> Counter[str
     return found
 
 
-@pytest.mark.slow
+@pytest.mark.full
 def test_each_key_gets_of_a_full_engine_what_its_weight_says(tmp_path: Path) -> None:
     keys = Keys(tmp_path / "keys.json")
     for name, weight in WEIGHTS.items():

@@ -16,7 +16,7 @@ from runtime_env.control_plane.played.cloud import Cloud
 from tests.kuberay.deployment import Deployment
 from tests.kuberay.specs import ROOT
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.full
 _ALERTS = {path.stem for path in (ROOT / "docs" / "alerts").glob("*.md")}
 _OTHER_IMAGE = "us-east5-docker.pkg.dev/my-project/ray-tpu-serve/server:0.2.0"
 

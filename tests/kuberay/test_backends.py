@@ -13,7 +13,7 @@ from runtime_env.control_plane.played.cloud import Cloud
 from tests.kuberay.deployment import Deployment
 from tests.kuberay.faulty_proxy import FaultyProxy
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.full
 _THEIRS = "--backend=python_client"
 
 

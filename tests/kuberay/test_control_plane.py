@@ -15,7 +15,7 @@ from runtime_env.control_plane.played.api import Api, wait_for
 from tests.kuberay.namespaces import condition
 from tests.kuberay.plane import ROOT, ControlPlane
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.full
 
 
 class Person:

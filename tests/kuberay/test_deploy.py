@@ -14,7 +14,7 @@ from runtime_env.control_plane.played.kubelet import Kubelet
 from tests.kuberay.deployment import Deployment
 from tests.kuberay.fake_ray import FakeRay, running_fake_ray
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.full
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from tests.kuberay.deployment import Deployment
 from tests.kuberay.faulty_proxy import FaultyProxy
 from tests.kuberay.plane import ControlPlane
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.full
 _CRD = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions/rayclusters.ray.io"
 _DEVICE_CLASS = "/apis/resource.k8s.io/v1/deviceclasses/netdev.google.com"
 

@@ -7,7 +7,7 @@ import pytest
 from runtime_env.control_plane.played.api import Api, Json, wait_for
 from tests.kuberay.deployment import Deployment
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.full
 _EPHEMERAL = ("events", "leases", "endpoints", "endpointslices")
 
 

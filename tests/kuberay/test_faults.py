@@ -14,7 +14,7 @@ from tests.kuberay.deployment import Deployment
 from tests.kuberay.faulty_proxy import FaultyProxy
 from tests.kuberay.test_wait import following
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.full
 
 
 @pytest.fixture

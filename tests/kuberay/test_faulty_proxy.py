@@ -9,7 +9,7 @@ from runtime_env.control_plane.played.api import Api
 from tests.kuberay.faulty_proxy import FaultyProxy
 from tests.kuberay.plane import ControlPlane
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.full
 _CONFIG_MAPS = "/api/v1/namespaces/default/configmaps"
 
 

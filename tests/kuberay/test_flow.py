@@ -24,7 +24,7 @@ from tests.kuberay.deployment import Deployment
 from tests.kuberay.namespaces import is_ready
 from tests.kuberay.plane import ROOT
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
+pytestmark = [pytest.mark.full, pytest.mark.timeout(1500)]
 _MODEL = "google/gemma-4-31B-it"
 _READY_S = 300
 _SECOND_TEAM = """

@@ -19,7 +19,7 @@ from tests.kuberay.manifests import IMAGE, pod
 from tests.kuberay.namespaces import condition, is_ready, messages
 from tests.kuberay.plane import ControlPlane
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.full
 _SECOND = 15
 
 

@@ -10,7 +10,7 @@ from tests.kuberay.manifests import claim_template, ray_cluster
 from tests.kuberay.namespaces import condition, is_ready, pods
 from tests.kuberay.plane import ControlPlane
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.full
 _REPLICA = "ray.io/worker-group-replica-name"
 _WORKERS = "ray.io/node-type=worker"
 

@@ -9,7 +9,7 @@ from tests.kuberay.deployment import Deployment
 from tests.kuberay.namespaces import made_namespace
 from tests.kuberay.plane import ControlPlane
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.full
 _ANNA = "anna@example.com"
 _BERT = "bert@example.com"
 

@@ -16,7 +16,7 @@ from runtime_env.control_plane.played.webhook import TpuWebhook
 from tests.kuberay.deployment import Deployment
 from tests.kuberay.plane import ControlPlane
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.full
 _SAID_S = 30
 
 

@@ -18,7 +18,7 @@ from tests.kuberay.fake_ray import FakeRay, running_fake_ray
 from tests.kuberay.namespaces import cleared
 from tests.kuberay.plane import ROOT, ControlPlane
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.full
 _NAMESPACE = "gemma"  # docs/gke.md's own
 
 

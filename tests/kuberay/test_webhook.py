@@ -12,7 +12,7 @@ from tests.kuberay.manifests import ray_cluster
 from tests.kuberay.namespaces import pods
 from tests.kuberay.plane import ControlPlane
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.full
 _WORKERS = "ray.io/node-type=worker"
 
 

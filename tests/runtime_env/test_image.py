@@ -40,7 +40,6 @@ def test_base_and_pins_are_of_one_release() -> None:
     assert image.pinned()["tpu-inference"] == release
 
 
-@pytest.mark.slow
 def test_every_requirement_can_be_had_for_the_images_python(tmp_path: Path) -> None:
     wanted = tmp_path / "requirements.txt"
     wanted.write_text("\n".join(image.to_install()))

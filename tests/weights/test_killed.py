@@ -42,7 +42,7 @@ def _run(target: Callable[..., None], arguments: tuple[Any, ...], kill_after_s: 
     return True
 
 
-@pytest.mark.slow
+@pytest.mark.full
 def test_stage(bucket: Bucket, hub: Hub) -> None:
     wanted = served(hub.files)
     hub.pause_s = 0.02
@@ -70,7 +70,7 @@ def test_stage(bucket: Bucket, hub: Hub) -> None:
     print(f"\nstage: {kills} kills over {models} models")
 
 
-@pytest.mark.slow
+@pytest.mark.full
 def test_prefetch(bucket: Bucket, tmp_path: Path) -> None:
     source = tmp_path / "source"
     wanted = served(model_files(scale=2))

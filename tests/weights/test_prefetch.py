@@ -145,6 +145,7 @@ def test_another_revision_replaces_the_old_one(files: dict[str, bytes], tmp_path
     receipt.verify(host, deep=True)
 
 
+@pytest.mark.full
 def test_a_whole_copy_serves_without_its_bucket(bucket: Bucket, files: dict[str, bytes], tmp_path: Path) -> None:  # noqa: ARG001
     prefetch("gs://models/gemma", tmp_path / "host", Progress())
     bucket.close()

@@ -132,6 +132,7 @@ class prefetch_in_background:  # noqa: N801 - reads as a call
         self._future.result(60)
 
 
+@pytest.mark.full
 def test_a_slow_bucket_is_still_read_once(nodes: list[str], slice_bucket: Bucket, tmp_path: Path) -> None:
     files = staged(URL, tmp_path / "source", seed=77, part_bytes=256 * 1024)
     slice_bucket.downloaded.clear()

@@ -37,7 +37,7 @@ def asked_anew() -> list[Result]:
     return compile_all(ASKED_ANEW, print)
 
 
-@pytest.mark.slow
+@pytest.mark.full
 def test_the_compiler_says_what_is_recorded(asked_anew: list[Result]) -> None:
     recorded = dict(stored())
     for case, result in zip(ASKED_ANEW, asked_anew, strict=True):
@@ -46,21 +46,21 @@ def test_the_compiler_says_what_is_recorded(asked_anew: list[Result]) -> None:
         assert result.collectives == recorded[case].collectives
 
 
-@pytest.mark.slow
+@pytest.mark.full
 def test_two_all_reduces_run_for_each_layer(asked_anew: list[Result]) -> None:
     """One after attention and one after the feed-forward, which predict.py prices, and few others."""
     assert asked_anew[0].collectives is not None
     assert 120 <= asked_anew[0].collectives["all-reduce"] <= 135
 
 
-@pytest.mark.slow
+@pytest.mark.full
 def test_an_answer_is_not_asked_for_twice(asked_anew: list[Result]) -> None:
     start = time.monotonic()
     assert compile_all(ASKED_ANEW, pytest.fail) == asked_anew
     assert time.monotonic() - start < 1
 
 
-@pytest.mark.slow
+@pytest.mark.full
 @pytest.mark.usefixtures("asked_anew")
 def test_a_plan_is_checked_by_the_compiler(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--topology", "2x2", "--max-context", "8192", "--compile", "--json"]) == 0
