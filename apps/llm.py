@@ -18,7 +18,7 @@ from apps.errors import UserError
 from apps.guard.settings import GuardArgs, replica_guard
 from apps.llm_args import LLMArgs
 from apps.loopback import open_host
-from apps.settings import GUARD_VARIABLE, direct_streaming
+from apps.settings import direct_streaming
 from apps.slice.replica import on_slice
 from apps.weights.cache import resolve_source
 from apps.weights.replica_args import asks_for_prefetch
@@ -52,13 +52,11 @@ def _direct_app(config: dict[str, Any], guard: GuardArgs | None) -> Application:
     # imports vLLM) is left out; Serve's late-bound ingress makes vLLM's own server the app.
     options = dict(config.get("deployment_config") or {})
     _, replicas = most_replicas(options)
-    variables = _guard_variables(guard, config["engine_kwargs"], replicas=replicas, engines=1)
     actor_options = dict(options.pop("ray_actor_options", None) or {})
-    runtime_env = {**(actor_options.get("runtime_env") or {}), **(config.get("runtime_env") or {})}
-    actor_options["runtime_env"] = {**runtime_env, "env_vars": {**(runtime_env.get("env_vars") or {}), **variables}}
+    actor_options["runtime_env"] = {**(actor_options.get("runtime_env") or {}), **(config.get("runtime_env") or {})}
     name = "LLMServer:" + config["model_loading_config"]["model_id"].replace("/", "--").replace(".", "_")
     deployment = serve.deployment(serve.ingress()(DirectServer), name=name, ray_actor_options=actor_options, **options)
-    return deployment.bind(config)
+    return deployment.bind(config, replica_guard(guard, config["engine_kwargs"], replicas, 1, _kind(config)))
 
 
 def _classic_app(configs: list[dict[str, Any]], guard: GuardArgs | None) -> Application:
@@ -71,16 +69,14 @@ def _classic_app(configs: list[dict[str, Any]], guard: GuardArgs | None) -> Appl
         llm_config.server_cls = Server
         # Ray batches a stream's chunks for 50 ms, which is all that a reader notices (ray#59681).
         llm_config.experimental_configs.setdefault("stream_batching_interval_ms", 0)
-    app: dict[str, Any] = {"llm_configs": llm_configs, "ingress_cls_config": {"ingress_cls": Ingress}}
     engines = sum(most_replicas(config.get("deployment_config") or {})[1] for config in configs)
-    if variables := _guard_variables(guard, configs[0]["engine_kwargs"], replicas=1, engines=engines):  # Ray's ingress is one
-        app["ingress_deployment_config"] = {"ray_actor_options": {"runtime_env": {"env_vars": variables}}}
-    return build_openai_app(app)
+    settings = replica_guard(guard, configs[0]["engine_kwargs"], 1, engines, _kind(configs[0]))  # Ray's ingress is one
+    ingress = {"ingress_cls": Ingress, "ingress_extra_kwargs": {"guard": settings}}
+    return build_openai_app({"llm_configs": llm_configs, "ingress_cls_config": ingress})
 
 
-def _guard_variables(guard: GuardArgs | None, engine: dict[str, Any], *, replicas: int, engines: int) -> dict[str, str]:
-    """The environment that tells a replica's guard its settings: one of `replicas`, each in front of so many engines."""
-    return {} if guard is None else {GUARD_VARIABLE: replica_guard(guard, engine, replicas, engines).model_dump_json()}
+def _kind(config: dict[str, Any]) -> str | None:
+    return (config.get("accelerator_config") or {}).get("kind")
 
 
 def _prepare(config: dict[str, Any]) -> dict[str, Any]:

@@ -53,9 +53,9 @@ def direct_streaming() -> bool:
 GUARD_VARIABLE = "RTS_GUARD"
 
 
-def guard_settings() -> str | None:
-    """What this replica's guard is told, as JSON; set by `apps.llm` where a config has a guard."""
-    return os.environ.get(GUARD_VARIABLE)
+def guard_settings() -> str:
+    """What the guard of this process is told, as JSON; empty where nobody set it."""
+    return os.environ.get(GUARD_VARIABLE, "")
 
 
 def weights_url() -> str | None:

@@ -44,7 +44,7 @@ PURE = [
     *(f"apps/checks/{name}.py" for name in ("llm_rules", "serve_rules")),
     *(
         f"apps/guard/{name}.py"
-        for name in ("settings", "keys", "routes", "rates", "key_usage", "fair", "answers", "generation_request")
+        for name in ("settings", "keys", "routes", "rates", "key_usage", "fair", "answers", "generation_request", "json_body")
     ),
     *(
         f"apps/guard/{name}.py"

@@ -10,10 +10,8 @@ import yaml
 from ray.serve import Application
 
 from apps.errors import ContentError, UserError
-from apps.guard.settings import ReplicaGuard
 from apps.llm import build_app
 from apps.llm_args import LLMArgs
-from apps.settings import GUARD_VARIABLE
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -57,9 +55,8 @@ def test_the_deployment_carries_the_configs_options() -> None:
 def test_the_replica_is_told_its_part_of_the_guard() -> None:
     args = llm_args("gemma.yaml")
     args["llm_configs"][0]["deployment_config"] |= {"num_replicas": 3}
-    variables = build_app(LLMArgs(**args))._bound_deployment.ray_actor_options["runtime_env"]["env_vars"]
-    told = ReplicaGuard.parse(variables[GUARD_VARIABLE])
-    assert (told.replicas, told.capacity, told.context_tokens) == (3, 128, 131072)
+    told = build_app(LLMArgs(**args))._bound_deployment.init_args[1]
+    assert (told.replicas, told.capacity, told.context_tokens, told.engine) == (3, 128, 131072, "vllm-tpu")
     assert told.args.keys_files == ["/etc/guard/keys.json"]
 
 

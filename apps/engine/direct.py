@@ -7,6 +7,7 @@ the other; here only the replica does.
 from typing import Any
 
 from apps.guard.middleware import GuardMiddleware
+from apps.guard.settings import ReplicaGuard
 from apps.settings import engine_class, otlp_endpoint
 from apps.slice.gate import Gate
 from apps.tracing import Traced
@@ -18,7 +19,8 @@ SIMULATED = "apps.engine.sim.hook.SimulatedEngine"
 class DirectServer:
     """One replica: the model's engine with its own HTTP server as the replica's app."""
 
-    async def __init__(self, config: dict[str, Any]) -> None:  # type: ignore[misc]  # Serve awaits it
+    async def __init__(self, config: dict[str, Any], guard: ReplicaGuard) -> None:  # type: ignore[misc]  # Serve awaits it
+        self._guard = guard
         self._server = _make_server(config)
         await self._server.start()
 
@@ -27,9 +29,8 @@ class DirectServer:
         app.middleware_stack = None  # vLLM has built its own already
         if otlp_endpoint():
             app.add_middleware(Traced)
-        app.add_middleware(
-            GuardMiddleware
-        )  # outside of all else: Ray looks for a LoRA adapter before vLLM's own `middleware` is asked
+        # Outside of all else: Ray looks for a LoRA adapter before vLLM's own `middleware` is asked.
+        app.add_middleware(GuardMiddleware, settings=self._guard)
         app.add_middleware(Gate, broken=self._server.broken)
         app.middleware_stack = app.build_middleware_stack()  # a guard without keys ends the start, not the first request
         return app

@@ -26,6 +26,7 @@ from apps.compile_cache.programs import Programs
 from apps.engine.callbacks import LocalWeights
 from apps.engine.forked_core import forked_engine_core
 from apps.guard.middleware import GuardMiddleware
+from apps.guard.settings import ReplicaGuard
 from apps.loopback import keep_replica_on_loopback
 from apps.settings import otlp_endpoint
 from apps.slice.replica import take_slice
@@ -131,10 +132,14 @@ def _use_placement_group(llm_config: LLMConfig, group: Any) -> None:
 class Ingress(OpenAiIngress):
     """The classic path's HTTP front, with the guard, and the OpenAI form of errors that vLLM's own server has."""
 
+    def __init__(self, *args: Any, guard: ReplicaGuard, **kwargs: Any) -> None:
+        self._guard = guard
+        super().__init__(*args, **kwargs)
+
     def _set_asgi_app(self, app: Any) -> None:
         # Serve mixes this class into its own replica wrapper, whose `_set_asgi_app` comes after it.
         keep_replica_on_loopback()
-        app.add_middleware(GuardMiddleware)
+        app.add_middleware(GuardMiddleware, settings=self._guard)
         app.add_exception_handler(HTTPException, _openai_error)
         app.add_exception_handler(TypeError, _wrong_type)
         super()._set_asgi_app(app)

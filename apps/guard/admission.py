@@ -1,7 +1,9 @@
 """A request's way through the guard: its route, its key, its limits, its body, its turn; then the app, and what it cost."""
 
 import asyncio
+import hmac
 import logging
+import secrets
 from itertools import chain
 from typing import Any
 
@@ -10,9 +12,11 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from apps.guard import bodies, caps, generation_request
 from apps.guard.answers import Refusal, failed
 from apps.guard.bodies import ClientLeftError
+from apps.guard.engine_limits import check_supported
 from apps.guard.fair import FairQueue, Ticket
 from apps.guard.generation_request import GenerationRequest
 from apps.guard.housekeeping import Housekeeping
+from apps.guard.json_body import parse_json
 from apps.guard.key_usage import KeyUsage, per_replica
 from apps.guard.keys import Entry
 from apps.guard.response_tracker import ResponseTracker
@@ -23,9 +27,10 @@ from apps.guard.verifier import Verifier
 logger = logging.getLogger("ray.serve")
 _CHAT, _COMPLETIONS = "/v1/chat/completions", "/v1/completions"
 _METHODS = ("GET", "HEAD", "POST")
-_UNCOUNTED = ("/tokenize", "/detokenize")
-_KNOWN = frozenset((_CHAT, _COMPLETIONS, *_UNCOUNTED))
+_GENERATE_NOTHING = ("/tokenize", "/detokenize")
+_KNOWN = frozenset((_CHAT, _COMPLETIONS, *_GENERATE_NOTHING))
 _EVERYBODY = "open"
+_INTERVAL = "stream_interval must be 1 for a key with a limit of tokens: what a stream has cost is counted by its events."
 _NOT_FORWARDED = frozenset((b"authorization", b"x-request-id", b"content-length", b"transfer-encoding"))
 
 
@@ -39,6 +44,7 @@ class Admission:
         self._housekeeping = housekeeping
         self._verifier = Verifier(housekeeping.keys) if housekeeping.keys else None
         self._usages: dict[str, tuple[Entry | None, KeyUsage]] = {}
+        self._salts = secrets.token_bytes(32)  # a replica has a prefix cache of its own, so another may salt otherwise
         self.queue = FairQueue(settings.capacity, args.queue.waiting, args.queue.waiting_per_key)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -133,34 +139,55 @@ class Admission:
             await self._app(_forwarded(scope, tracker), receive, tracker.send)
             return
         tracker.reads_body = True
-        body = await bodies.read_body(tracker.headers.get(b"content-length", b""), receive, self._args.bounds.body_bytes)
+        bounds = self._args.bounds
+        body = await bodies.read_body(tracker.headers.get(b"content-length", b""), receive, bounds.body_bytes)
         tracker.reads_body, tracker.body_read = False, True
-        fields = generation_request.parse_json(body) if path in _KNOWN or _may_be_json(tracker, body) else {}
-        generation_request.check_depth(body, fields, self._args.bounds.json_depth)
+        is_json = path in _KNOWN or _may_be_json(tracker, body)
+        fields = parse_json(body, self._settings.json_items, bounds.json_depth) if is_json else {}
         _check_model(fields.get("model"), entry)
         tracker.model = str(fields["model"])[:128] if "model" in fields else None
+        cache_salt = None
         if path in (_CHAT, _COMPLETIONS):
-            asked = generation_request.parse(body, fields, self._args.bounds, chat=path == _CHAT)
-            await self._admit(tracker, asked, scope, receive)
-            return
-        generation_request.check_media(fields, self._args.bounds)
-        if path in _UNCOUNTED:
-            await self._app(_forwarded(scope, tracker, body), bodies.replaying(body, receive), tracker.send)
+            asked = generation_request.parse(body, fields, bounds, chat=path == _CHAT)
+            cache_salt = self._cache_salt(entry, fields)
         else:
-            await self._admit(tracker, GenerationRequest.unknown(body, fields), scope, receive)
+            generation_request.check_tokenized(fields, bounds)
+            asked = GenerationRequest.other(body, fields, generates=path not in _GENERATE_NOTHING)
+        if is_json and asked.text_bytes > self._settings.text_bytes:
+            raise bodies.too_large(self._settings.text_bytes)
+        await self._admit(tracker, asked, scope, receive, cache_salt)
 
-    async def _admit(self, tracker: ResponseTracker, asked: GenerationRequest, scope: Scope, receive: Receive) -> None:
+    def _cache_salt(self, entry: Entry | None, fields: dict[str, Any]) -> str | None:
+        """What parts the prefix cache: each key's own, and within it what the client gives. None: the cache is everybody's."""
+        given = fields.get("cache_salt")
+        if given is not None and not isinstance(given, str):
+            raise Refusal(400, "cache_salt must be a string.", "invalid_value", param="cache_salt")
+        name = entry.name if entry and self._args.cache_salt == "per_key" else ""
+        if not name and not given:
+            return None
+        return hmac.digest(self._salts, f"{name}\0{given or ''}".encode(), "sha256").hex()
+
+    async def _admit(
+        self, tracker: ResponseTracker, asked: GenerationRequest, scope: Scope, receive: Receive, cache_salt: str | None
+    ) -> None:
         usage = tracker.usage
         assert usage is not None
+        if usage.tokens and asked.fields.get("stream_interval", 1) not in (1, None):
+            raise Refusal(400, _INTERVAL, "invalid_value", param="stream_interval")
         usage.charge_prompt(asked.prompt_tokens)
         tracker.charged_prompt = asked.prompt_tokens
-        ticket = None
+        ticket, to_set = None, None
         try:
-            to_set = await caps.max_tokens_to_set(self._app, scope, asked, usage.limits, self._settings.context_tokens)
+            if asked.generates:
+                tracker.ignored_fields = self._ignored_fields(asked)
+                to_set = await caps.max_tokens_to_set(self._app, scope, asked, usage.limits, self._settings.context_tokens)
             tracker.hides_usage = asked.stream and not asked.wants_usage
+            tracker.is_generation_stream = asked.stream
             ticket = await self._wait_for_room(usage, asked, receive)
             tracker.expected_output = usage.estimate(asked)
-            body = generation_request.edited(asked, to_set)
+            limit = asked.max_tokens if asked.max_tokens is not None else to_set
+            tracker.most_output = tracker.expected_output if limit is None else limit * asked.choices
+            body = generation_request.edited(asked, to_set, cache_salt)
             await self._app(_forwarded(scope, tracker, body), bodies.replaying(body, receive), tracker.send)
         finally:
             cost = tracker.settle()
@@ -168,6 +195,10 @@ class Admission:
                 usage.update_mean(tracker.output_tokens / asked.choices)
             if ticket:
                 self.queue.leave(usage.flow, ticket, cost)
+
+    def _ignored_fields(self, asked: GenerationRequest) -> list[str]:
+        allow = self._args.ignored_fields == "warn"
+        return check_supported(asked.fields, self._settings.engine, chat=asked.chat, allow_ignored=allow)
 
     async def _wait_for_room(self, usage: KeyUsage, asked: GenerationRequest, receive: Receive) -> Ticket:
         """Wait for room in the engine. Raises `Refusal` 429 if there is none in time, `ClientLeftError`."""

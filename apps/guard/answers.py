@@ -1,12 +1,16 @@
 """What the guard itself answers: errors in the form of OpenAI's API, and texts of the server that no client may see."""
 
 import json
+import logging
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from http import HTTPStatus
 
+logger = logging.getLogger("ray.serve")
 Headers = list[tuple[bytes, bytes]]
+_PROMPT = re.compile(rb'"(?:prompt|input)_tokens": ?(\d+)')
+_OUTPUT = re.compile(rb'"(?:completion|output)_tokens": ?(\d+)')
 _LOGGED_BYTES = 16 * 1024
 
 
@@ -78,3 +82,41 @@ _INTERNAL = re.compile(
 def leaks_internals(body: bytes) -> bool:
     """True for an error that shows how the server is built rather than what was wrong with the request."""
     return _INTERNAL.search(body) is not None
+
+
+def public_error(body: bytes, status: int, request_id: str) -> bytes:
+    """The app's refusal as it is, in OpenAI's form, if it only speaks of the request; without the server's inside else."""
+    if status >= 500 or leaks_internals(body):
+        logger.warning("guard: request %s was answered %d: %s", request_id, status, one_line(body))
+        text = failed(request_id) if status >= 500 else refused(request_id)
+        body = error_body(text, "server_error" if status >= 500 else "invalid_request_error", status)
+    return in_openai_form(body, status)
+
+
+def public_event(event: bytes, request_id: str) -> bytes:
+    """An event as it is, unless it is an error that the client is not to blame for, or that shows the server's inside."""
+    before, data, text = event.partition(b"data: ")
+    try:
+        error = json.loads(text)["error"]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        error = None
+    if not isinstance(error, dict):
+        return event
+    code = error.get("code")
+    if isinstance(code, int) and 400 <= code < 500 and not leaks_internals(event):
+        return event
+    logger.warning("guard: request %s broke off: %s", request_id, one_line(event))
+    return before + data + error_body(failed(request_id), "server_error", code or 500)
+
+
+def aborted_event(request_id: str) -> bytes:
+    """An error event in place of an end that would look like that of a whole answer."""
+    logger.warning("guard: request %s was given up by the engine", request_id)
+    return b"data: " + error_body(failed(request_id), "server_error", 500) + b"\n\n"
+
+
+def token_counts(body: bytes) -> tuple[int | None, int | None]:
+    """The last (prompt, output) tokens in a body, if it has any. A quote in a text is escaped, so only a field can match."""
+    at = body.rfind(b'"usage":')
+    prompt, output = (pattern.search(body, at) for pattern in (_PROMPT, _OUTPUT)) if at >= 0 else (None, None)
+    return int(prompt[1]) if prompt else None, int(output[1]) if output else None

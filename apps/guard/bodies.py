@@ -3,9 +3,9 @@
 import asyncio
 import contextlib
 
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import Message, Receive
 
-from apps.guard.answers import Refusal, json_headers
+from apps.guard.answers import Refusal
 
 _DISCARD_S, _SILENT_S = 10.0, 1.0
 
@@ -68,50 +68,3 @@ def _as_number(content_length: bytes) -> int:
 
 def too_large(most: int) -> Refusal:
     return Refusal(413, f"The request body is larger than {most} bytes, the most this server takes.", "request_too_large")
-
-
-class BodyLimit:
-    """All that is left of the guard where it is off: 413 in OpenAI form for a large body, declared or streamed."""
-
-    def __init__(self, app: ASGIApp, max_bytes: int) -> None:
-        self._app = app
-        self._max_bytes = max_bytes
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-        elif _as_number(dict(scope["headers"]).get(b"content-length", b"")) > self._max_bytes:
-            await self._refuse(receive, send)
-        else:
-            await self._app_with_counted_body(scope, receive, send)
-
-    async def _app_with_counted_body(self, scope: Scope, receive: Receive, send: Send) -> None:
-        received = 0
-
-        async def counted() -> Message:
-            nonlocal received
-            message = await receive()
-            received += len(message.get("body", b""))
-            if received > self._max_bytes:
-                raise _TooLargeError
-            return message
-
-        async def unless_too_large(message: Message) -> None:
-            if received <= self._max_bytes:  # else a framework made its own answer of our exception
-                await send(message)
-
-        with contextlib.suppress(_TooLargeError):
-            await self._app(scope, counted, unless_too_large)
-        if received > self._max_bytes:
-            await self._refuse(receive, send)
-
-    async def _refuse(self, receive: Receive, send: Send) -> None:
-        await discard_body(receive, 4 * self._max_bytes)
-        refusal = too_large(self._max_bytes)
-        body = refusal.body()
-        await send({"type": "http.response.start", "status": refusal.status, "headers": json_headers(body, {})})
-        await send({"type": "http.response.body", "body": body})
-
-
-class _TooLargeError(Exception):
-    pass

@@ -38,7 +38,7 @@ async def max_tokens_to_set(
     if _surely_fits(request, asked or most, room):
         return None if asked is not None else most
     counted = await count_tokens(app, scope, request)
-    prompt = request.prompt_tokens if counted is None else counted
+    prompt = _estimate(request) if counted is None else counted
     if context is not None and prompt + (asked or 1) > context:
         raise _too_long(prompt, asked or 1, context)
     if asked is not None:
@@ -63,6 +63,11 @@ async def count_tokens(app: ASGIApp, scope: Scope, request: GenerationRequest) -
     except (ValueError, KeyError, TypeError):
         return None
     return count if isinstance(count, int) else None
+
+
+def _estimate(request: GenerationRequest) -> int:
+    ids = request.fields.get("prompt")
+    return request.most_prompt_tokens or request.prompt_tokens if isinstance(ids, list) else request.prompt_tokens
 
 
 def _surely_fits(request: GenerationRequest, wanted: int | None, room: int | None) -> bool:

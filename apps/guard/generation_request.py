@@ -5,7 +5,6 @@ OpenAI's API has: a server that also takes "8" for a number must not be asked mo
 """
 
 import json
-import math
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -16,11 +15,13 @@ _IMAGE_TOKENS = 280  # Gemma's image at its usual resolution; corrected by the s
 _BYTES_PER_TOKEN = 4  # of English; corrected likewise
 _TEMPLATE_BYTES = 64  # more than a chat template writes around a message
 COMPLETION_DEFAULT_TOKENS = 16  # vLLM's, of /v1/completions without max_tokens
-_USAGE = b'{"stream_options": {"include_usage": true}'
 _COUNTS = {"max_tokens": 0, "max_completion_tokens": 0, "min_tokens": 0, "n": 1, "best_of": 1}
 """Fields, and the least that they may be."""
 _MOST = 2**31 - 1  # more no engine computes, and larger numbers fail in places where nobody expects them
 _LOGPROBS = frozenset(("logprobs", "top_logprobs", "prompt_logprobs"))
+_LONGEST_PATTERN = 256  # of repetition_detection, tokens: it is compared with the answer's end at each step
+_CLOSED = frozenset(("prompt_embeds", "kv_transfer_params", "ec_transfer_params", "vllm_xargs", "priority", "use_beam_search"))
+"""Fields that reach past one request: tensors to load, other engines, others' places in the engine's queue, unbounded work."""
 _REMOTE = "images must be sent as data: URLs; this server fetches none"
 
 
@@ -36,50 +37,24 @@ class GenerationRequest(NamedTuple):
     choices: int
     """Answers that are computed: n for each prompt."""
     prompt_tokens: int
-    """A guess; the server counts them exactly."""
+    """Of all prompts: an estimate, which the server's count corrects; exact for token ids."""
+    text_bytes: int
+    """The body without its images."""
     most_prompt_tokens: int | None
-    """A bound that is certain: each token is at least one byte. None where images make it uncertain."""
+    """Of the longest prompt, a bound that is certain: each token is at least one byte. None where images make it uncertain."""
+    generates: bool = True
 
     @classmethod
-    def unknown(cls, raw: bytes, fields: dict[str, Any]) -> "GenerationRequest":
-        """Of a route that the guard has no rules for beyond those of every body: it waits its turn, and counts as it may."""
-        return cls(raw, fields, False, None, False, None, 1, max(1, len(raw) // _BYTES_PER_TOKEN), None)
+    def other(cls, raw: bytes, fields: dict[str, Any], *, generates: bool) -> "GenerationRequest":
+        """A request of a route that the guard has no rules for beyond those of every body. It waits its turn and is charged."""
+        tokens = max(1, len(raw) // _BYTES_PER_TOKEN)
+        return cls(raw, fields, False, None, False, None if generates else 0, 1, tokens, len(raw), None, generates)
 
     @property
     def wants_usage(self) -> bool:
         """Whether the client asked for the last chunk of a stream that has the token counts."""
         options = self.fields.get("stream_options")
         return isinstance(options, dict) and options.get("include_usage") is True
-
-
-def parse_json(raw: bytes) -> dict[str, Any]:
-    """The JSON object in a body, by the same parser that the server behind uses. Raises `Refusal` 400."""
-    try:
-        text = raw.decode()
-        found = json.loads(text, parse_constant=_refuse_constant)
-        if "\\ud" in text or "\\uD" in text:
-            json.dumps(found, ensure_ascii=False).encode()  # half of a character, which no tokenizer takes
-    except (ValueError, RecursionError):
-        raise _bad("The request body is not valid JSON in UTF-8.") from None
-    if not isinstance(found, dict):
-        raise _bad("The request body must be a JSON object.")
-    return found
-
-
-def _refuse_constant(name: str) -> None:
-    raise ValueError(name)  # NaN and Infinity, which Python takes and JSON has not
-
-
-def check_depth(raw: bytes, fields: dict[str, Any], most: int) -> None:
-    """Raise `Refusal` 400 for JSON that is nested deeper than `most` levels."""
-    if raw.count(b"[") + raw.count(b"{") <= most:
-        return
-    level: list[Any] = [fields]
-    for _ in range(most):
-        level = [one for node in level for one in _children(node) if isinstance(one, dict | list)]
-        if not level:
-            return
-    raise _bad(f"The request body is nested deeper than {most} levels.")
 
 
 def parse(raw: bytes, fields: dict[str, Any], bounds: Bounds, *, chat: bool) -> GenerationRequest:
@@ -93,15 +68,13 @@ def parse(raw: bytes, fields: dict[str, Any], bounds: Bounds, *, chat: bool) -> 
         if name in fields and not isinstance(fields[name], dict | None):
             raise _bad(f"{name} must be an object.", name)
     _check_numbers(fields, bounds)
-    for name in ("stop", "bad_words"):
-        if name in fields:
-            _check_strings(fields[name], name, bounds.stop_strings)
+    _check_lists(fields, bounds)
     prompts = 1 if chat else _prompts(fields.get("prompt"))
     choices = max(fields.get("n") or 1, fields.get("best_of") or 1) * prompts
     if choices > bounds.choices:
         raise _bad(f"{choices} choices were asked for (n for each prompt), and at most {bounds.choices} are given.", "n")
     images, image_bytes = _images(fields.get("messages"), bounds) if chat else (0, 0)
-    size = _prompt_size(fields, len(raw) - image_bytes, chat=chat)
+    total, longest = _prompt_tokens(fields, len(raw) - image_bytes, chat=chat)
     asked = fields.get("max_completion_tokens") if chat else None
     return GenerationRequest(
         raw,
@@ -111,37 +84,38 @@ def parse(raw: bytes, fields: dict[str, Any], bounds: Bounds, *, chat: bool) -> 
         bool(stream),
         asked if asked is not None else fields.get("max_tokens"),
         choices,
-        max(1, size // _BYTES_PER_TOKEN) + images * _IMAGE_TOKENS,
-        None if images else size,
+        max(1, total) + images * _IMAGE_TOKENS,
+        len(raw) - image_bytes,
+        None if images else longest,
     )
 
 
-def check_media(fields: dict[str, Any], bounds: Bounds) -> None:
-    """Of a route that answers no request, such as /tokenize: it fetches images all the same. Raises `Refusal` 400."""
+def check_tokenized(fields: dict[str, Any], bounds: Bounds) -> None:
+    """Check what /tokenize and the like read: images, which they fetch, and token ids. Raises `Refusal` 400."""
     for name in ("messages", "input"):
         _images(fields.get(name), bounds)
+    ids = fields.get("tokens")
+    if isinstance(ids, list) and not all(type(one) is int and 0 <= one <= _MOST for one in ids):
+        raise _bad(f"tokens must be integers from 0 to {_MOST}.", "tokens")
 
 
-def edited(request: GenerationRequest, max_tokens: int | None) -> bytes:
-    """The body to forward: a stream is made to end with its token counts, and max_tokens is set where one is given."""
+def edited(request: GenerationRequest, max_tokens: int | None, cache_salt: str | None) -> bytes:
+    """The body to forward: a stream is made to end with its token counts; max_tokens and cache_salt are set where given."""
     fields = request.fields
     needs_usage = request.stream and not request.wants_usage
     added: dict[str, Any] = {}
+    if cache_salt is not None:
+        added["cache_salt"] = cache_salt
     if max_tokens is not None:
         added["max_tokens"] = max_tokens
-    if needs_usage and (added or "stream_options" in fields):
+    if needs_usage:
         added["stream_options"] = {**(fields.get("stream_options") or {}), "include_usage": True}
     if added.keys() & fields.keys():  # to be replaced, not added: the body has to be written anew
         return json.dumps({**fields, **added}).encode()
-    if not added and not needs_usage:
+    if not added:
         return request.raw
     head, _, rest = request.raw.partition(b"{")
-    beginning = json.dumps(added).encode()[:-1] if added else _USAGE  # by far the most frequent edit
-    return head + beginning + (b"," if fields else b"") + rest
-
-
-def _children(node: Any) -> Iterator[Any]:
-    yield from node.values() if isinstance(node, dict) else node
+    return head + json.dumps(added).encode()[:-1] + (b"," if fields else b"") + rest
 
 
 def _bad(message: str, param: str | None = None) -> Refusal:
@@ -156,17 +130,32 @@ def _number(fields: dict[str, Any], name: str) -> int | None:
 
 
 def _check_numbers(fields: dict[str, Any], bounds: Bounds) -> None:
-    for name, one in fields.items():  # such as 1e999, or more digits than an engine's numbers have
-        if (type(one) is float and math.isinf(one)) or (type(one) is int and not -(2**63) <= one < 2**63):
-            raise _bad(f"{name[:40]} is a number out of any range.", name[:40])
     for name in fields.keys() & _COUNTS.keys():
         value = _number(fields, name)
         if value is not None and not _COUNTS[name] <= value <= _MOST:
-            raise _bad(f"{name} must be at least {_COUNTS[name]}, and at most {_MOST}.", name)
+            raise _bad(f"{name} is {value}, and must be at least {_COUNTS[name]} and at most {_MOST}.", name)
     for name in fields.keys() & _LOGPROBS:
         value = None if isinstance(fields[name], bool) else _number(fields, name)
         if value is not None and not 0 <= value <= bounds.logprobs:  # -1 would be the whole vocabulary
             raise _bad(f"{name} must be between 0 and {bounds.logprobs}.", name)
+
+
+def _check_lists(fields: dict[str, Any], bounds: Bounds) -> None:
+    for name in ("stop", "bad_words"):
+        if name in fields:
+            _check_strings(fields[name], name, bounds.stop_strings)
+    for name in ("stop_token_ids", "allowed_token_ids", "logit_bias"):
+        if isinstance(value := fields.get(name), list | dict) and len(value) > bounds.token_ids:
+            raise _bad(f"{name} has {len(value)} entries, and may have {bounds.token_ids}.", name)
+    if isinstance(ids := fields.get("logprob_token_ids"), list) and len(ids) > bounds.logprobs:
+        raise _bad(f"logprob_token_ids has {len(ids)} entries, and may have {bounds.logprobs}.", "logprob_token_ids")
+    detection = fields.get("repetition_detection")
+    for name, value in detection.items() if isinstance(detection, dict) else ():
+        if not isinstance(value, int) or not 0 <= value <= _LONGEST_PATTERN:
+            raise _bad(f"repetition_detection.{name[:40]} must be an integer from 0 to {_LONGEST_PATTERN}.", name[:40])
+    for name in fields.keys() & _CLOSED:
+        if fields[name]:
+            raise _bad(f"{name} is not open to clients of this server.", name)
 
 
 def _check_strings(value: Any, name: str, most: int) -> None:
@@ -183,13 +172,17 @@ def _prompts(prompt: Any) -> int:
     return len(prompt) if is_batch else 1
 
 
-def _prompt_size(fields: dict[str, Any], size: int, *, chat: bool) -> int:
-    """Bytes of a prompt, or tokens where it is given in those; a chat template adds to it."""
-    prompt = fields.get("prompt")
+def _prompt_tokens(fields: dict[str, Any], size: int, *, chat: bool) -> tuple[int, int]:
+    """(tokens of all prompts, most of the longest): exact for token ids, by the bytes of the body else."""
+    prompt, messages = fields.get("prompt"), fields.get("messages")
     if isinstance(prompt, list) and prompt and type(prompt[0]) is int:
-        return len(prompt)
-    messages = fields.get("messages")
-    return size + _TEMPLATE_BYTES * (1 + len(messages)) if chat and isinstance(messages, list) else size
+        return len(prompt), len(prompt)
+    if isinstance(prompt, list) and all(isinstance(one, list) for one in prompt):
+        lengths = [len(one) for one in prompt]
+        return sum(lengths), max(lengths, default=0)
+    if chat and isinstance(messages, list):
+        size += _TEMPLATE_BYTES * (1 + len(messages))  # what a chat template writes around them
+    return size // _BYTES_PER_TOKEN, size
 
 
 def _images(messages: Any, bounds: Bounds) -> tuple[int, int]:

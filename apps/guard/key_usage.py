@@ -54,7 +54,8 @@ class KeyUsage:
 
     def estimate(self, asked: GenerationRequest) -> float:
         """Tokens of the answers to a request, as this key's answers were long so far."""
-        return min(self.mean_output, asked.max_tokens or self.mean_output) * asked.choices
+        longest = self.mean_output if asked.max_tokens is None else asked.max_tokens
+        return min(self.mean_output, longest) * asked.choices
 
     def update_mean(self, output_tokens: float) -> None:
         """An answer was so long."""

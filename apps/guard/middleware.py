@@ -4,9 +4,8 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from apps.guard.admission import Admission
-from apps.guard.bodies import BodyLimit
 from apps.guard.housekeeping import Housekeeping
-from apps.guard.settings import Bounds, ReplicaGuard
+from apps.guard.settings import ReplicaGuard
 from apps.settings import guard_settings
 
 _EXPOSED = [
@@ -17,22 +16,17 @@ _EXPOSED = [
 
 
 class GuardMiddleware:
-    """Lets through what may be answered. Without settings it only bounds bodies, as on a laptop.
+    """Lets through what may be answered. `settings` None: those of the environment, for vLLM's own `--middleware`.
 
     Raises:
         UserError: on construction, where the settings or the keys cannot be read: the server does not start.
     """
 
     def __init__(self, app: ASGIApp, settings: ReplicaGuard | None = None) -> None:
-        text = guard_settings() if settings is None else None
-        settings = ReplicaGuard.parse(text) if text else settings
-        self.housekeeping: Housekeeping | None = None
-        self._behind = app
-        if settings is None:
-            self._app: ASGIApp = BodyLimit(app, Bounds().body_bytes)
-            return
+        settings = settings or ReplicaGuard.parse(guard_settings())
         self.housekeeping = Housekeeping(settings.args)
-        self._app = Admission(app, settings, self.housekeeping)
+        self._behind = app
+        self._app: ASGIApp = Admission(app, settings, self.housekeeping)
         if settings.args.allowed_origins:
             self._app = CORSMiddleware(
                 self._app,
@@ -45,7 +39,7 @@ class GuardMiddleware:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
             await self._app(scope, receive, send)
-        elif scope["type"] == "websocket" and self.housekeeping:
+        elif scope["type"] == "websocket":
             await send({"type": "websocket.close", "code": 1008})  # nothing that users need speaks it
         else:
             await self._behind(scope, receive, send)

@@ -3,12 +3,10 @@
 The path of a stream's chunk is as short as can be: at hundreds of streams it runs tens of thousands of times a second.
 """
 
-import json
-import logging
 import random
 import re
 import time
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass, field
 
 from starlette.types import Message, Scope, Send
@@ -19,13 +17,11 @@ from apps.guard.key_usage import KeyUsage
 from apps.guard.rates import Bucket
 from apps.guard.routes import Access
 
-logger = logging.getLogger("ray.serve")
 _MOST_ERROR_BYTES = 64 * 1024
 CLIENT_LEFT = 499  # nginx's word for it, and Serve's
 _SANE_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
+_ABORTED = re.compile(rb'"finish_reason": ?"abort"')
 _NO_CHOICES = re.compile(rb'"choices": ?\[\]')
-_PROMPT = re.compile(rb'"(?:prompt|input)_tokens": ?(\d+)')
-_OUTPUT = re.compile(rb'"(?:completion|output)_tokens": ?(\d+)')
 _TOKEN_BEGINS, _TOKEN_ENDS = b'data: {"id"', (b"]}\n\n", b"l}\n\n")
 """Of an event without counts and without an error: counts end in `}}`, and vLLM writes `"usage":null` where it has none."""
 
@@ -53,8 +49,14 @@ class ResponseTracker:
     """The guard asked for the token counts, the client did not: it does not see them."""
     charged_prompt: int = 0
     """Taken from the key's tokens on entry."""
-    expected_output: float = 0.0
-    """Tokens of its answers, guessed when the engine took it; 0 before."""
+    expected_output: float | None = None
+    """Tokens of its answers, estimated when the engine took it."""
+    most_output: float = 0.0
+    """Tokens that the engine may have computed of an answer that the client did not wait for."""
+    is_generation_stream: bool = False
+    """A stream of vLLM's: it has not ended before [DONE]."""
+    ignored_fields: Sequence[str] = ()
+    """Of the request: the engine drops them."""
     streamed: int = 0
     """Tokens of a stream so far: one for each event, until the server's own count comes."""
     prompt_tokens: int | None = None
@@ -71,8 +73,11 @@ class ResponseTracker:
     _is_stream: bool = False
     _tokens: Bucket | None = None
     """The key's, if they are limited."""
-    _start: Message | None = None
+    _start: Message | None = None  # of an error: until its body is known
+    _held: Message | None = None  # of another answer that is no stream: until it is known that it was not aborted
     _error: bytes = b""
+    _done: bool = False
+    """The stream has ended, by [DONE] or since the engine gave it up: what still comes of it is not passed on."""
 
     @classmethod
     def of(cls, scope: Scope, send: Send) -> "ResponseTracker":
@@ -99,10 +104,10 @@ class ResponseTracker:
     def settle(self) -> float:
         """The request has ended: correct what its key was charged, and say how many tokens it did cost."""
         prompt = output = 0
-        if self.expected_output and (self.status is None or self.status < 400):
+        if self.expected_output is not None and (self.status is None or self.status < 400):
             prompt = self.charged_prompt if self.prompt_tokens is None else self.prompt_tokens
-            guess = self.streamed if self._is_stream else round(self.expected_output)  # of an answer that nobody waited for
-            output = guess if self.output_tokens is None else self.output_tokens
+            sent = self.streamed if self._is_stream else round(self.most_output)  # of what nobody waited for
+            output = sent if self.output_tokens is None else self.output_tokens
         if self.usage:
             self.usage.reconcile(self.charged_prompt + self.streamed, prompt + output)
         return prompt + output
@@ -117,6 +122,7 @@ class ResponseTracker:
             and body[-4:] in _TOKEN_ENDS
             and body[:11] == _TOKEN_BEGINS
             and body.rfind(b"data: ") == 0
+            and body.find(b'"abort"') < 0
             and message.get("more_body")
         ):
             self.streamed += 1
@@ -128,7 +134,9 @@ class ResponseTracker:
 
     async def _send_inspected(self, message: Message, body: bytes) -> None:
         """A part of a stream that is not just one more token: the first, counts, an error, several events, the end."""
-        seen, tokens = self._inspect(body) if body else (body, 0)
+        seen, tokens = self._inspect(body) if body and not self._done else (b"", 0)
+        if self.is_generation_stream and not (self._done or message.get("more_body")):
+            seen += answers.aborted_event(self.id)
         if tokens and self.first_at is None:
             self.first_at = time.monotonic()
         self.streamed += tokens
@@ -153,7 +161,7 @@ class ResponseTracker:
 
     async def break_off(self, refusal: Refusal) -> None:
         """End what cannot go on: with an error where none of it was sent, with an error event in a stream."""
-        if self._start is not None or self.status is None:
+        if self._start is not None or self._held is not None or self.status is None:
             await self.refuse(refusal)
         elif not self.ended:
             event = b"data: " + refusal.body() + b"\n\n" if self._is_stream else b""
@@ -165,12 +173,23 @@ class ResponseTracker:
         if message["type"] == "http.response.start":
             await self._begin(message)
         elif self._start is None:
-            self._count_usage(message.get("body", b""))
-            await self._pass_on(message)
+            await self._pass_on_whole(message)
         else:
             self._error = (self._error + message.get("body", b""))[:_MOST_ERROR_BYTES]
             if not message.get("more_body", False):
                 await self._send_error(self._start, self._error)
+
+    async def _pass_on_whole(self, message: Message) -> None:
+        body = message.get("body", b"")
+        if self._held is not None:
+            if _ABORTED.search(body):
+                await self.refuse(Refusal(500, answers.failed(self.id), "aborted", kind="server_error"))
+                return
+            held, self._held = self._held, None
+            await self._send(held)
+        if not self.ended:
+            self._count_usage(body)
+            await self._pass_on(message)
 
     async def _begin(self, message: Message) -> None:
         self.status = message["status"]
@@ -180,10 +199,17 @@ class ResponseTracker:
         headers = [(name, value) for name, value in message.get("headers", []) if not name.startswith(b"access-control-")]
         self._is_stream = any(name == b"content-type" and value.startswith(b"text/event-stream") for name, value in headers)
         self._tokens = self.usage.tokens if self.usage else None
-        await self._send({**message, "headers": headers + self._own_headers()})
+        start = {**message, "headers": headers + self._own_headers()}
+        if self._is_stream:
+            await self._send(start)
+        else:
+            self._held = start
 
     def _own_headers(self) -> Headers:
         headers = self.usage.headers() if self.usage else []
+        if self.ignored_fields:
+            names = ", ".join(self.ignored_fields)
+            headers.append((b"warning", f'299 - "ignored by the engine: {names}"'.encode()))
         if not self._id_given:
             headers.append((b"x-request-id", self.id.encode()))
         return headers
@@ -191,11 +217,7 @@ class ResponseTracker:
     async def _send_error(self, start: Message, body: bytes) -> None:
         """The app's refusal as it is if it only speaks of the request, without the server's inside else."""
         status = start["status"]
-        if status >= 500 or answers.leaks_internals(body):
-            logger.warning("guard: request %s was answered %d: %s", self.id, status, answers.one_line(body))
-            text = answers.failed(self.id) if status >= 500 else answers.refused(self.id)
-            body = answers.error_body(text, "server_error" if status >= 500 else "invalid_request_error", status)
-        body = answers.in_openai_form(body, status)
+        body = answers.public_error(body, status, self.id)
         kept = [(n, v) for n, v in start.get("headers", []) if n in (b"retry-after", b"allow", b"www-authenticate")]
         self._start = None
         headers = [*answers.json_headers(body, {}), *kept, *self._own_headers()]
@@ -207,36 +229,22 @@ class ResponseTracker:
         """(what the client may see, tokens at a guess)."""
         seen, tokens = [], 0
         for event in body.split(b"\n\n"):
+            aborted = _ABORTED.search(event)
+            self._done = self._done or aborted is not None or event.startswith(b"data: [DONE]")
+            if aborted:
+                seen.append(answers.aborted_event(self.id))
+                break
             if event.find(b'"error":') >= 0:
-                event = self._masked(event)
+                event = answers.public_event(event, self.id)
             elif event.find(b'_tokens":') >= 0 and self._count_usage(event) and self.hides_usage and _NO_CHOICES.search(event):
                 continue
             seen.append(event)
             tokens += event.find(b"data: {") >= 0
         return b"\n\n".join(seen), tokens
 
-    def _masked(self, event: bytes) -> bytes:
-        """An event as it is, unless it is an error that the client is not to blame for, or that shows the server's inside."""
-        before, data, text = event.partition(b"data: ")
-        try:
-            error = json.loads(text)["error"]
-        except (ValueError, KeyError, TypeError, RecursionError):
-            error = None
-        if not isinstance(error, dict):
-            return event
-        blame = error.get("code")
-        client_is_to_blame = isinstance(blame, int) and 400 <= blame < 500
-        if client_is_to_blame and not answers.leaks_internals(event):
-            return event
-        logger.warning("guard: request %s broke off: %s", self.id, answers.one_line(event))
-        return before + data + answers.error_body(answers.failed(self.id), "server_error", blame or 500)
-
     def _count_usage(self, body: bytes) -> bool:
-        """Note the last token counts in a body, if it has any. A quote in a text is escaped, so only a field can match."""
-        at = body.rfind(b'"usage":')
-        prompt, output = (pattern.search(body, at) for pattern in (_PROMPT, _OUTPUT)) if at >= 0 else (None, None)
-        if prompt:
-            self.prompt_tokens = int(prompt[1])
-        if output:
-            self.output_tokens = int(output[1])
+        """Note the last token counts in a body, if it has any."""
+        prompt, output = answers.token_counts(body)
+        self.prompt_tokens = self.prompt_tokens if prompt is None else prompt
+        self.output_tokens = self.output_tokens if output is None else output
         return prompt is not None

@@ -1,13 +1,16 @@
 """What the `guard:` section of a Serve config may say, and what of it a replica is told. Strict: every key is checked."""
 
 import re
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from apps.errors import UserError
+from apps.guard.engine_limits import EngineName
 
 MIB = 1024 * 1024
+_BYTES_PER_TOKEN = 16  # the longest tokens are runs of spaces, and escapes make a text up to six times longer
+_OTHER_BYTES, _OTHER_ITEMS = 256 * 1024, 65_536  # tools, schemas, settings
 
 
 class _Strict(BaseModel):
@@ -66,6 +69,8 @@ class Bounds(_Strict):
     remote_images: bool = False
     """Whether the server fetches images from addresses that clients name, which it can reach and they perhaps cannot."""
     choices: Count = 8  # n, times the prompts of a batch
+    token_ids: int = Field(default=1024, ge=0)
+    """Entries of a list of token ids that is no prompt: stop_token_ids, allowed_token_ids, logit_bias."""
     logprobs: int = Field(default=20, ge=0)
     stop_strings: int = Field(default=16, ge=0)
     request_s: float = Field(default=3600, gt=0)
@@ -102,6 +107,10 @@ class GuardArgs(_Strict):
     """Of a key that has none of its own."""
     bounds: Bounds = Bounds()
     queue: Queue = Queue()
+    cache_salt: Literal["per_key", "shared"] = "per_key"
+    """Whose prompts the prefix cache may find again: with `shared` the time of an answer tells what others have asked."""
+    ignored_fields: Literal["refuse", "warn"] = "refuse"
+    """What becomes of fields that the engine drops in silence: 400, or a `warning` header that names them."""
     audit: bool = True
     audit_file: AbsolutePath | None = None
     """None: beside the replica's own log, where Ray's dashboard lists it."""
@@ -117,7 +126,7 @@ class GuardArgs(_Strict):
 
 
 class ReplicaGuard(_Strict):
-    """What one replica's guard works with, as the environment of the replica carries it."""
+    """What one replica's guard works with."""
 
     args: GuardArgs
     replicas: Count = 1
@@ -125,6 +134,19 @@ class ReplicaGuard(_Strict):
     capacity: Count | None = None
     context_tokens: Count | None = None
     """The engine's max_model_len, if it is known."""
+    engine: EngineName = "vllm"
+    """What the engine can do: see engine_limits."""
+
+    @property
+    def text_bytes(self) -> int:
+        """A body without its images: more the model's context cannot hold, whatever the text."""
+        room = self.context_tokens and _OTHER_BYTES + _BYTES_PER_TOKEN * self.context_tokens * self.args.bounds.choices
+        return min(room or self.args.bounds.body_bytes, self.args.bounds.body_bytes)
+
+    @property
+    def json_items(self) -> int:
+        """Values in a body: prompts as token ids, and what else a request says."""
+        return _OTHER_ITEMS + (self.context_tokens or _OTHER_ITEMS) * self.args.bounds.choices
 
     @classmethod
     def parse(cls, text: str) -> "ReplicaGuard":
@@ -134,7 +156,7 @@ class ReplicaGuard(_Strict):
         except ValidationError as error:
             first = error.errors()[0]
             where = ".".join(map(str, first["loc"])) or "it"
-            raise UserError(f"RTS_GUARD, which apps.llm sets: {where}: {first['msg']}") from None
+            raise UserError(f"RTS_GUARD must hold the guard's settings as JSON: {where}: {first['msg']}") from None
 
 
 _CONTROL = re.compile(
@@ -151,18 +173,28 @@ def is_control(path: str) -> bool:
     return _CONTROL.fullmatch(path) is not None
 
 
-def replica_guard(args: GuardArgs, engine: dict[str, Any], replicas: int, engines: int) -> ReplicaGuard:
+OPEN_ON_LOOPBACK = GuardArgs(open=True, audit=False, queue=Queue(waiting=4096, waiting_per_key=4096))
+"""For a config without a `guard:` section, which only a server on loopback may lack: all clients are one user."""
+
+
+def replica_guard(
+    args: GuardArgs | None, engine: dict[str, Any], replicas: int, engines: int, kind: str | None = None
+) -> ReplicaGuard:
     """A replica's part of the settings.
 
     Args:
+        args: None where the config has no guard, which the checks let pass on loopback alone.
         engine: vLLM's arguments, for what the guard derives from them.
         replicas: how many processes count limits, each for itself.
         engines: how many engines one such process feeds.
+        kind: the accelerator's, of the LLM config: `tpu` for vLLM TPU.
     """
+    args = args or OPEN_ON_LOOPBACK
     slots = args.queue.capacity or engine.get("max_num_seqs", 0) * engine.get("data_parallel_size", 1)  # vLLM counts per rank
     return ReplicaGuard(
         args=args,
         replicas=replicas,
         capacity=slots * engines if slots else None,
         context_tokens=engine.get("max_model_len"),
+        engine="vllm-tpu" if kind == "tpu" else "vllm",
     )

@@ -9,6 +9,11 @@ _ID = "^[A-Za-z0-9._-]{1,64}$"
 """Of a request: the guard's rule too."""
 
 
+_DISCONNECTS = "http-request set-header x-request-disconnect-disabled ?1"
+"""Leaves clients that go away to the app alone. Serve would cancel the app's task too: where that comes first, vLLM 0.29 loses
+its own task (`with_cancellation` starts tasks that its cancellation does not reach), and the engine works for nobody."""
+
+
 class Settings(NamedTuple):
     """What the environment says."""
 
@@ -34,7 +39,7 @@ def edited(config: str, settings: Settings) -> str:
             # A client's time for its headers, by default an hour: 4,096 half requests would keep everybody out.
             lines.append("timeout http-request 10s")
         elif line.startswith("frontend http_frontend"):
-            lines += _tls(settings) + _log(settings) + _ids() + _refusals()
+            lines += _tls(settings) + _log(settings) + _ids() + _refusals() + [_DISCONNECTS]
         elif line.startswith("backend default_backend") and not knows_apps:
             # Just started, and told of no app yet: Ray's own answer to every path is 404.
             lines.append(f"http-request {_unavailable()}")

@@ -72,7 +72,7 @@ def served(
     """Serve an app (the simulated engine's by default) behind a guard with these settings, for the block's time."""
     section = {"keys_files": [str(keys.path)]} if keys else {"open": True}
     audit = tmp_path / "audit.jsonl"
-    replicas = args.pop("replicas", 1)
+    replicas, engine_name = args.pop("replicas", 1), args.pop("engine_name", "vllm")
     settings = GuardArgs.model_validate({**section, "audit_file": str(audit), **args})
     config = {**LLM_CONFIG, "engine_kwargs": LLM_CONFIG["engine_kwargs"] | (engine or {})}
     kwargs = config["engine_kwargs"]
@@ -82,14 +82,17 @@ def served(
         async def main() -> None:
             simulation = None if app else Simulation(config)
             replica = ReplicaGuard(
-                args=settings, replicas=replicas, capacity=kwargs["max_num_seqs"], context_tokens=kwargs["max_model_len"]
+                args=settings,
+                replicas=replicas,
+                capacity=kwargs["max_num_seqs"],
+                context_tokens=kwargs["max_model_len"],
+                engine=engine_name,
             )
             guard = GuardMiddleware(app or build_server(simulation), replica)  # type: ignore[arg-type]
             server = uvicorn.Server(uvicorn.Config(guard, host="127.0.0.1", port=0, log_level="error", lifespan="off"))
             started.update(server=server, guard=guard, simulation=simulation)
             await server.serve()
-            if guard.housekeeping:
-                guard.housekeeping.close()
+            guard.housekeeping.close()
 
         asyncio.run(main())
 

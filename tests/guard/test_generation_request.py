@@ -10,17 +10,18 @@ from hypothesis import strategies as st
 from apps.guard import generation_request
 from apps.guard.answers import Refusal
 from apps.guard.generation_request import GenerationRequest
+from apps.guard.json_body import parse_json
 from apps.guard.settings import Bounds
 
 BOUNDS = Bounds()
+ITEMS = 10_000
 CHAT: dict[str, Any] = {"model": "m", "messages": [{"role": "user", "content": "hi"}]}
 PROMPT: dict[str, Any] = {"model": "m", "prompt": "hi"}
 
 
 def asked(body: dict[str, Any] | str | bytes, *, chat: bool | None = None, bounds: Bounds = BOUNDS) -> GenerationRequest:
     raw = body if isinstance(body, bytes) else body.encode() if isinstance(body, str) else json.dumps(body).encode()
-    fields = generation_request.parse_json(raw)
-    generation_request.check_depth(raw, fields, bounds.json_depth)
+    fields = parse_json(raw, ITEMS, bounds.json_depth)
     return generation_request.parse(raw, fields, bounds, chat="messages" in fields if chat is None else chat)
 
 
@@ -50,7 +51,7 @@ def test_an_edit_only_adds_what_it_says(extra: dict[str, Any], stream: bool, max
         found = asked(raw, chat=True)
     except Refusal:
         return  # half a character
-    sent = generation_request.edited(found, max_tokens)
+    sent = generation_request.edited(found, max_tokens, None)
     added: dict[str, Any] = {"stream_options": {"include_usage": True}} if stream else {}
     added |= {"max_tokens": max_tokens} if max_tokens else {}
     assert json.loads(sent) == {**body, **added}
@@ -67,13 +68,13 @@ def test_an_edit_only_adds_what_it_says(extra: dict[str, Any], stream: bool, max
     ],
 )
 def test_a_stream_is_made_to_end_with_its_counts(options: Any, sent: Any) -> None:
-    body = json.loads(generation_request.edited(asked({**CHAT, "stream": True, "stream_options": options}), None))
+    body = json.loads(generation_request.edited(asked({**CHAT, "stream": True, "stream_options": options}), None, None))
     assert body == {**CHAT, "stream": True, "stream_options": sent}
 
 
 def test_what_needs_no_edit_is_the_same_bytes() -> None:
     raw = b'{"model": "m",  "prompt":"hi", "prompt": "ho", "temperature": 1e0}'
-    assert generation_request.edited(asked(raw), None) is raw
+    assert generation_request.edited(asked(raw), None, None) is raw
 
 
 BAD: dict[str, tuple[Any, str]] = {
@@ -82,18 +83,22 @@ BAD: dict[str, tuple[Any, str]] = {
     "no UTF-8": (b'{"prompt": "\xff"}', "UTF-8"),
     "UTF-16": (json.dumps(PROMPT).encode("utf-16"), "UTF-8"),
     "half a character": (r'{"prompt": "\ud800"}', "not valid JSON"),
-    "too deep for the parser": ('{"a":' * 5000 + "1" + "}" * 5000, "not valid JSON"),
+    "too deep for the parser": ('{"a":' * 5000 + "1" + "}" * 5000, "nested deeper than 64"),
+    "32 MiB of brackets": (b'{"prompt": "hi", "x": [' + b"[]," * 11_000_000 + b"1]}", "more than 10000 values"),
+    "many names": ("{" + '"":0,' * 30_000 + '"":0}', "more than 10000 values"),
     "too deep": ({**PROMPT, "a": json.loads("[" * 70 + "]" * 70)}, "nested deeper than 64"),
     "no number": ('{"prompt": "hi", "temperature": NaN}', "not valid JSON"),
     "an infinite number": ('{"prompt": "hi", "logit_bias": {"1": -Infinity}}', "not valid JSON"),
-    "a number beyond all floats": ('{"prompt": "hi", "temperature": 1e999}', "temperature is a number out of any range"),
-    "a number beyond all integers": ({**PROMPT, "seed": 10**400}, "seed is a number out of any range"),
+    "a number beyond all floats": ('{"prompt": "hi", "temperature": 1e999}', "1e999 is a number out of any range"),
+    "a number beyond all integers": ({**PROMPT, "seed": 10**400}, "is a number out of any range"),
     "more tokens than anybody computes": ({**PROMPT, "max_tokens": 2**31}, "at most 2147483647"),
     "a float for an integer": ({**PROMPT, "max_tokens": 5.0}, "max_tokens must be an integer"),
     "an exponent for an integer": ('{"prompt": "hi", "n": 1e3}', "n must be an integer"),
     "the last of two": ('{"prompt": "hi", "n": 1, "n": 99}', "99 choices"),
     "a field by its escaped name": (r'{"prompt": "hi", "\u006e": 99}', "99 choices"),
-    "an endless number": ('{"prompt": "hi", "max_tokens": ' + "9" * 5000 + "}", "not valid JSON"),
+    "an endless number": ('{"prompt": "hi", "max_tokens": ' + "9" * 5000 + "}", "out of any range"),
+    "a number beyond all floats, deep": ('{"prompt": "hi", "logit_bias": {"5": 1e999}}', "out of any range"),
+    "an endless number, deep": ('{"prompt": "hi", "x": {"5": [' + "9" * 4200 + "]}}", "out of any range"),
     "model": ({**PROMPT, "model": 5}, "model must be a string"),
     "stream": ({**PROMPT, "stream": "yes"}, "stream must be true or false"),
     "stream_options": ({**PROMPT, "stream_options": [1]}, "stream_options must be an object"),
@@ -103,13 +108,18 @@ BAD: dict[str, tuple[Any, str]] = {
     "n is negative": ({**PROMPT, "n": -1}, "at least 1"),
     "n of a batch": ({**PROMPT, "prompt": ["a", "b", "c"], "n": 3}, "9 choices"),
     "a batch of token ids": ({**PROMPT, "prompt": [[1], [2]] * 5}, "10 choices"),
-    "max_tokens": ({**PROMPT, "max_tokens": -5}, "max_tokens must be at least 0"),
+    "max_tokens": ({**PROMPT, "max_tokens": -5}, "max_tokens is -5, and must be at least 0"),
     "logprobs": ({**PROMPT, "logprobs": 21}, "between 0 and 20"),
     "the whole vocabulary": ({**PROMPT, "prompt_logprobs": -1}, "between 0 and 20"),
     "top_logprobs": ({**CHAT, "logprobs": True, "top_logprobs": 10**6}, "between 0 and 20"),
     "stop": ({**PROMPT, "stop": ["x"] * 17}, "at most 16 strings"),
     "a long stop": ({**PROMPT, "stop": "x" * 2000}, "at most 1024 characters"),
     "bad words": ({**PROMPT, "bad_words": ["x"] * 17}, "bad_words may have at most 16"),
+    "ids of logprobs": ({**PROMPT, "logprob_token_ids": list(range(128))}, "may have 20"),
+    "a long pattern": ({**PROMPT, "repetition_detection": {"max_pattern_size": 10**9}}, "integer from 0 to 256"),
+    "many stop ids": ({**PROMPT, "stop_token_ids": list(range(5000))}, "may have 1024"),
+    "others' place in the queue": ({**PROMPT, "priority": -100}, "not open to clients"),
+    "tensors to load": ({**PROMPT, "prompt_embeds": "AAAA"}, "not open to clients"),
     "a stop that is none": ({**PROMPT, "stop": [1]}, "stop must be"),
 }
 
@@ -158,5 +168,5 @@ def test_images_are_counted_and_their_bytes_are_no_text() -> None:
 
 def test_a_prompt_of_token_ids_is_counted_exactly() -> None:
     found = asked({**PROMPT, "prompt": list(range(1000))})
-    assert found.most_prompt_tokens == 1000
+    assert (found.prompt_tokens, found.most_prompt_tokens) == (1000, 1000)
     assert found.choices == 1

@@ -18,10 +18,10 @@ class KvCache:
         self._prefix_caching = prefix_caching
         self._blocks: OrderedDict[int, None] = OrderedDict()
 
-    def cached_prefix(self, tokens: Sequence[str]) -> int:
+    def cached_prefix(self, tokens: Sequence[str], salt: str | None = None) -> int:
         """Tokens at the start of a prompt whose blocks are here. One is always left to compute."""
         found = 0
-        for key in self._keys(tokens):
+        for key in self._keys(tokens, salt):
             if key not in self._blocks:
                 break
             self._blocks.move_to_end(key)
@@ -40,19 +40,19 @@ class KvCache:
             self._blocks.popitem(last=False)
         return True
 
-    def release(self, tokens: int, prompt: Sequence[str] = ()) -> None:
+    def release(self, tokens: int, prompt: Sequence[str] = (), salt: str | None = None) -> None:
         """A sequence ended: its tokens are free, the blocks of its prompt may serve others while there is space."""
         self.held -= tokens
-        for key in self._keys(prompt):
+        for key in self._keys(prompt, salt):
             self._blocks[key] = None
             self._blocks.move_to_end(key)
         while self._blocks and self.held + len(self._blocks) * BLOCK > self.capacity:
             self._blocks.popitem(last=False)
 
-    def _keys(self, tokens: Sequence[str]) -> list[int]:
+    def _keys(self, tokens: Sequence[str], salt: str | None) -> list[int]:
         if not self._prefix_caching:
             return []
-        keys, key = [], 0
+        keys, key = [], hash(salt)  # as vLLM salts a prompt's first block
         for start in range(0, len(tokens) - BLOCK + 1, BLOCK):
             key = hash((key, *tokens[start : start + BLOCK]))
             keys.append(key)

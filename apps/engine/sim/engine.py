@@ -54,7 +54,7 @@ class Simulation:
                 f"{max(wanted, 1)} more were asked for. Shorten the prompt or lower max_tokens."
             )
         source = (endless if asked.ignore_eos else continuation)(prompt, asked.seed)
-        return Request(prompt, source, wanted)
+        return Request(prompt, source, wanted, asked.cache_salt)
 
     async def answer(self, request: Request, stops: list[str], usage: Usage) -> AsyncIterator[tuple[str, str | None]]:
         """Pieces of text with None, then one with the finish reason. `usage` is kept up to date."""

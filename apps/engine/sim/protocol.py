@@ -25,6 +25,7 @@ class _Generation(BaseModel):
     stop: str | list[str] | None = None
     seed: int | None = None
     ignore_eos: bool = False
+    cache_salt: str | None = None
     n: Literal[1] = 1
     logprobs: Literal[False, 0, None] = None
 

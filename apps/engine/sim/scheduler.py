@@ -36,6 +36,7 @@ class Request:
     source: Iterator[str]
     budget: int
     """Tokens it may still produce."""
+    cache_salt: str | None = None
     computed: int = 0
     """Tokens whose KV is held."""
     produced: int = 0
@@ -104,7 +105,7 @@ class Scheduler:
     def _admit(self, sequence: Request) -> bool:
         if self.cache.held + len(sequence.prompt) > self.cache.capacity:
             return False
-        sequence.cached = self.cache.cached_prefix(sequence.prompt)
+        sequence.cached = self.cache.cached_prefix(sequence.prompt, sequence.cache_salt)
         self.cache.take(sequence.cached)
         sequence.computed = sequence.cached
         return True
@@ -142,6 +143,6 @@ class Scheduler:
     def _drop(self, sequence: Request) -> None:
         if sequence in self.running:
             self.running.remove(sequence)
-            self.cache.release(sequence.computed, sequence.prompt[: sequence.computed])
+            self.cache.release(sequence.computed, sequence.prompt[: sequence.computed], sequence.cache_salt)
         elif sequence in self.waiting:
             self.waiting.remove(sequence)
