@@ -57,7 +57,15 @@ def test_the_replica_is_told_its_part_of_the_guard() -> None:
     args["llm_configs"][0]["deployment_config"] |= {"num_replicas": 3}
     told = build_app(LLMArgs(**args))._bound_deployment.init_args[1]
     assert (told.replicas, told.capacity, told.context_tokens, told.engine) == (3, 128, 131072, "vllm-tpu")
+    assert not told.local
     assert told.args.keys_files == ["/etc/guard/keys.json"]
+
+
+@pytest.mark.parametrize("config", ["local.yaml", "emulated.yaml"])
+@pytest.mark.usefixtures("direct")
+def test_without_a_guards_section_the_guard_is_there_and_open_to_this_machine(config: str) -> None:
+    told = build_app(LLMArgs(**llm_args(config)))._bound_deployment.init_args[1]
+    assert (told.args.open, told.local) == (True, True)
 
 
 @pytest.mark.usefixtures("direct")

@@ -4,12 +4,13 @@ import asyncio
 import hmac
 import logging
 import secrets
+from dataclasses import replace
 from itertools import chain
 from typing import Any
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from apps.guard import bodies, caps, generation_request
+from apps.guard import bodies, caps, generation_request, local
 from apps.guard.answers import Refusal, failed
 from apps.guard.bodies import ClientLeftError
 from apps.guard.engine_limits import check_supported
@@ -86,13 +87,15 @@ class Admission:
         try:
             await self._handle(tracker, scope, receive)
         except Refusal as refusal:
-            if not tracker.body_read:
-                await bodies.discard_body(receive, self._args.bounds.body_bytes)
+            if not tracker.body_read and not await bodies.discard_body(receive, self._args.bounds.body_bytes):
+                refusal = replace(refusal, headers={**refusal.headers, "connection": "close"})
             await tracker.refuse(refusal)
 
     async def _handle(self, tracker: ResponseTracker, scope: Scope, receive: Receive) -> None:
         path = scope["path"].removeprefix(scope.get("root_path", "")) or "/"
         tracker.access, route = self._routes.find(path)
+        if self._settings.local:
+            local.check(tracker.headers)
         if tracker.access is Access.DENIED:
             raise Refusal(404, f"This server has no {scope['method']} {path[:200]}.", "not_found")
         most = self._args.bounds.header_bytes

@@ -7,6 +7,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from apps.errors import UserError
 from apps.guard.engine_limits import EngineName
+from apps.settings import LONGEST_REQUEST_S, MOST_HEADER_BYTES
 
 MIB = 1024 * 1024
 _BYTES_PER_TOKEN = 16  # the longest tokens are runs of spaces, and escapes make a text up to six times longer
@@ -63,7 +64,7 @@ class Bounds(_Strict):
     """What any request may be, whoever asks."""
 
     body_bytes: Count = 32 * MIB  # a long context and some images; a JSON body is held in memory several times over
-    header_bytes: Count = 32 * 1024
+    header_bytes: int = Field(default=MOST_HEADER_BYTES, ge=1, le=MOST_HEADER_BYTES)
     json_depth: Count = 64
     images: int = Field(default=16, ge=0)
     remote_images: bool = False
@@ -73,7 +74,7 @@ class Bounds(_Strict):
     """Entries of a list of token ids that is no prompt: stop_token_ids, allowed_token_ids, logit_bias."""
     logprobs: int = Field(default=20, ge=0)
     stop_strings: int = Field(default=16, ge=0)
-    request_s: float = Field(default=3600, gt=0)
+    request_s: float = Field(default=LONGEST_REQUEST_S, gt=0, le=LONGEST_REQUEST_S)
     body_s: float = Field(default=30, gt=0)
     """Longest wait for a whole body."""
     send_s: float = Field(default=60, gt=0)
@@ -129,6 +130,8 @@ class ReplicaGuard(_Strict):
     """What one replica's guard works with."""
 
     args: GuardArgs
+    local: bool = False
+    """Open without having been said to be, as only this machine reaches it: web pages that its browser shows are kept out."""
     replicas: Count = 1
     """The limits are divided by it, as each replica counts for itself."""
     capacity: Count | None = None
@@ -189,10 +192,11 @@ def replica_guard(
         engines: how many engines one such process feeds.
         kind: the accelerator's, of the LLM config: `tpu` for vLLM TPU.
     """
-    args = args or OPEN_ON_LOOPBACK
+    local, args = args is None, args or OPEN_ON_LOOPBACK
     slots = args.queue.capacity or engine.get("max_num_seqs", 0) * engine.get("data_parallel_size", 1)  # vLLM counts per rank
     return ReplicaGuard(
         args=args,
+        local=local,
         replicas=replicas,
         capacity=slots * engines if slots else None,
         context_tokens=engine.get("max_model_len"),

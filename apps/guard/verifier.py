@@ -1,7 +1,7 @@
 """From the text of an `Authorization` header to a key of the file: microseconds for a key that was seen before, one hash else.
 
 A wrong key must not cost others anything: hashes are computed one at a time off the event loop, few may wait, two at most for
-one id, and an id that is in no entry costs none. All refusals take the same time, so that it tells nothing.
+one id, and an id that is in no entry costs none. All refusals of a key take the same time, so that it tells nothing.
 """
 
 import asyncio
@@ -39,9 +39,9 @@ class Verifier:
         Raises:
             Refusal: 401 for a missing, wrong, expired or disabled key, 429 if too many unknown keys are being verified.
         """
-        entry = self._recognise(text) if text else None
-        if entry is None:
-            entry = await self._verify_slowly(text or b"")
+        if not text:
+            raise _unauthorized(_MISSING)
+        entry = self._recognise(text) or await self._verify_slowly(text)
         if not entry.usable(datetime.now(UTC)):
             raise _unauthorized("This API key is disabled." if entry.disabled else "This API key has expired.")
         return entry
@@ -67,7 +67,7 @@ class Verifier:
             raise
         if entry is None:
             await asyncio.sleep(max(0.0, began + _REFUSAL_S - clock()))
-            raise _unauthorized(_INCORRECT if text else _MISSING)
+            raise _unauthorized(_INCORRECT)
         return entry
 
     async def _find(self, text: bytes) -> Entry | None:

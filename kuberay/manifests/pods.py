@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from apps.settings import OTLP_ENDPOINT, SERVE_TRACES
+from apps.settings import OTLP_ENDPOINT, SERVE_HAPROXY, SERVE_TRACES
 from apps.slice.models import recorded_shape
 from kuberay import names
 from kuberay.quantity import parse_quantity
@@ -94,6 +94,7 @@ def _environment(spec: Spec) -> list[Manifest]:
         "RAY_SERVE_ENABLE_HA_PROXY": "1",
         "RAY_SERVE_LLM_ENABLE_DIRECT_STREAMING": "1",
         "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "2",  # HAProxy is told at once; Ray's 30 s are for load balancers
+        **SERVE_HAPROXY,
         "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": str(_DRAIN_S),  # what `ray start` does with SIGTERM
         "RAY_DASHBOARD_ENABLE_K8S_DISK_USAGE": "1",  # in a pod Ray else reports an empty disk, and no alert could fire
         "RAY_USAGE_STATS_ENABLED": "0",

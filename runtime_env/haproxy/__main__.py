@@ -12,7 +12,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from runtime_env.haproxy.config import Settings, edited
+from runtime_env.haproxy.config import CONNECTION_RATE, CONNECTIONS, Settings, UnexpectedConfigError, edited
 from runtime_env.haproxy.servers import Servers, keep_servers
 
 
@@ -30,15 +30,27 @@ def main(arguments: Sequence[str]) -> None:
         tls_pem=os.environ.get("HAPROXY_TLS_PEM"),
         tls_bind=os.environ.get("HAPROXY_TLS_BIND"),
         logs=log is not None,
+        connections=_count("HAPROXY_CONNECTIONS_PER_ADDRESS", CONNECTIONS),
+        connection_rate=_count("HAPROXY_CONNECTION_RATE_PER_ADDRESS", CONNECTION_RATE),
     )
-    ours = [
-        str(_written(Path(one), settings)) if before == "-f" else one
-        for before, one in zip(["", *arguments], arguments, strict=False)
-    ]
+    try:
+        ours = [
+            str(_written(Path(one), settings)) if before == "-f" else one
+            for before, one in zip(["", *arguments], arguments, strict=False)
+        ]
+    except UnexpectedConfigError as error:
+        sys.exit(f"error: {error}")
     if log is not None:
         os.dup2(log, sys.stdout.fileno())
     binary = os.environ["HAPROXY_BINARY"]
     os.execv(binary, [binary, "-dS", *ours])  # noqa: S606 - Ray's arguments, no shell
+
+
+def _count(name: str, default: int) -> int:
+    text = os.environ.get(name) or str(default)
+    if not text.isascii() or not text.isdigit():
+        sys.exit(f"error: {name} is {text!r}: it must be a number of connections, or 0 for no limit")
+    return int(text)
 
 
 def _open_log(path: str | None) -> int | None:

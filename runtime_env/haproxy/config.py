@@ -4,7 +4,24 @@ import json
 import re
 from typing import NamedTuple
 
+RAY = "2.60.0"
+"""Whose configuration is expected."""
+CONNECTIONS, CONNECTION_RATE = 2048, 10_000
+"""Of one address: open at once, half of what Ray lets HAProxy take, and opened in 10 s."""
+
 _JSON = "content-type application/json"
+_RETRY = "hdr Retry-After 30"
+_SECTIONS = ("defaults", "frontend http_frontend", "backend default_backend")
+_FALLBACK = r"^( *server SERVE_PROXY_ACTOR-fallback-\S+) \S+:\d+"
+_OPEN_BIND = r"^( *bind )\*?:(\d+)"
+_OWN_ERRORS = {
+    400: ("The request is malformed, or its line and headers are larger than this server takes.", "invalid_request_error"),
+    408: ("The request did not come in time.", "invalid_request_error"),
+    500: ("The server could not answer.", "server_error"),
+    501: ("The request uses something of HTTP that this server does not have.", "invalid_request_error"),
+    **dict.fromkeys((502, 503, 504), ("The model did not answer. Try again later.", "service_unavailable_error")),
+}
+"""What HAProxy says by itself, by default in HTML; of the last three Ray makes a 500 in plain text."""
 _ID = "^[A-Za-z0-9._-]{1,64}$"
 """Of a request: the guard's rule too."""
 
@@ -27,35 +44,77 @@ class Settings(NamedTuple):
     """HAPROXY_TLS_BIND: where, such as 0.0.0.0:8443."""
     logs: bool
     """HAPROXY_LOG can be written: else lines go where Ray sends them, a syslog."""
+    connections: int = CONNECTIONS
+    """HAPROXY_CONNECTIONS_PER_ADDRESS: the most that one address may have open; 0 for no limit."""
+    connection_rate: int = CONNECTION_RATE
+    """HAPROXY_CONNECTION_RATE_PER_ADDRESS: the most that it may open in 10 s; 0 for no limit."""
+
+
+class UnexpectedConfigError(Exception):
+    """Ray's configuration lacks a line that a rule belongs to; the message says which."""
 
 
 def edited(config: str, settings: Settings) -> str:
-    """The whole configuration that HAProxy is to run with."""
+    """The whole configuration that HAProxy is to run with. Raises `UnexpectedConfigError`."""
+    lines = config.splitlines()
+    _check(lines)
     knows_apps = re.search("^ *use_backend", config, re.MULTILINE)
-    lines: list[str] = []
-    for line in config.splitlines():
-        lines.append(_readdressed(line, settings))
-        if line.startswith("defaults"):
-            # A client's time for its headers, by default an hour: 4,096 half requests would keep everybody out.
-            lines.append("timeout http-request 10s")
-        elif line.startswith("frontend http_frontend"):
-            lines += _tls(settings) + _log(settings) + _ids() + _refusals() + [_DISCONNECTS]
-        elif line.startswith("backend default_backend") and not knows_apps:
-            # Just started, and told of no app yet: Ray's own answer to every path is 404.
-            lines.append(f"http-request {_unavailable()}")
-    return "\n".join(lines + _frontend_unavailable(settings)) + "\n"
+    added = {
+        "defaults": _defaults(),
+        "frontend http_frontend": _tls(settings) + _limits(settings) + _log(settings) + _ids() + _refusals() + [_DISCONNECTS],
+        # Just started, and told of no app yet: Ray's own answer to every path is 404, in plain text.
+        "backend default_backend": [f"http-request {_not_found() if knows_apps else _unavailable()}"],
+    }
+    found: list[str] = []
+    for line in lines:
+        if not re.match(" *errorfile ", line):
+            found += [_readdressed(line, settings), *added.get(line.rstrip(), [])]
+    return "\n".join(found + _frontend_unavailable(settings)) + "\n"
+
+
+def _check(lines: list[str]) -> None:
+    expected = {re.escape(line): line for line in _SECTIONS}
+    expected[_OPEN_BIND] = "bind :PORT, of statistics and metrics"
+    for pattern, name in expected.items():
+        if not any(re.fullmatch(pattern, line.rstrip()) for line in lines):
+            raise UnexpectedConfigError(
+                f"the configuration that Ray wrote for HAProxy has no line {name!r}, as Ray {RAY}'s has: "
+                "compare ray/serve/_private/haproxy_templates.py with runtime_env/haproxy/config.py"
+            )
+    fallbacks = [line for line in lines if "SERVE_PROXY_ACTOR-fallback" in line]
+    if wrong := [line for line in fallbacks if not re.match(_FALLBACK, line)]:
+        usual = "server SERVE_PROXY_ACTOR-fallback-NAME HOST:PORT"
+        raise UnexpectedConfigError(f"Ray wrote {wrong[0].strip()!r} for HAProxy, where Ray {RAY} has {usual!r}")
+
+
+def _defaults() -> list[str]:
+    # A client's time for its headers, by default an hour: 4,096 half requests would keep everybody out.
+    rules = ["timeout http-request 10s"]
+    for status, (text, kind) in _OWN_ERRORS.items():
+        retry = f" {_RETRY}" if status >= 502 else ""
+        rules.append(f"http-error status {status} {_JSON}{retry} string '{_error(text, kind, status)}'")
+    return rules
 
 
 def _readdressed(line: str, settings: Settings) -> str:
     # Where an app has no replica, Ray sends requests to a proxy that keeps them waiting, however long it takes.
-    line = re.sub(r"^( *server SERVE_PROXY_ACTOR-fallback-\S+) \S+", rf"\g<1> 127.0.0.1:{settings.unavailable_port}", line)
-    return re.sub(r"^( *bind )\*?:(\d+)", rf"\g<1>{settings.bind_host}:\g<2>", line)
+    line = re.sub(_FALLBACK, rf"\g<1> 127.0.0.1:{settings.unavailable_port}", line)
+    return re.sub(_OPEN_BIND, rf"\g<1>{settings.bind_host}:\g<2>", line)
 
 
 def _tls(settings: Settings) -> list[str]:
     if not settings.tls_pem:
         return []
     return [f"bind {settings.tls_bind} ssl crt {settings.tls_pem} ssl-min-ver TLSv1.2 alpn h2,http/1.1"]
+
+
+def _limits(settings: Settings) -> list[str]:
+    """Of one address. What is beyond them is closed before it has said anything, as it would hold a place until it has."""
+    rules = ["stick-table type ipv6 size 100k expire 60s store conn_cur,conn_rate(10s)", "tcp-request connection track-sc0 src"]
+    for counter, most in (("conn_cur", settings.connections), ("conn_rate", settings.connection_rate)):
+        if most:
+            rules.append(f"tcp-request connection reject if {{ sc0_{counter} gt {most} }}")
+    return rules
 
 
 def _log(settings: Settings) -> list[str]:
@@ -105,9 +164,13 @@ def _frontend_unavailable(settings: Settings) -> list[str]:
     ]
 
 
+def _not_found() -> str:
+    return f"return status 404 {_JSON} string '{_error('No app of this server has this path.', 'invalid_request_error', 404)}'"
+
+
 def _unavailable() -> str:
     text = "The model is not available now: it is starting, or its slice is not whole. Try again later."
-    return f"return status 503 {_JSON} hdr Retry-After 30 string '{_error(text, 'service_unavailable_error', 503)}'"
+    return f"return status 503 {_JSON} {_RETRY} string '{_error(text, 'service_unavailable_error', 503)}'"
 
 
 def _error(message: str, kind: str, code: int | str) -> str:

@@ -9,7 +9,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from apps.settings import SERVE_TRACES, inherited_environment, otlp_endpoint
+from apps.settings import SERVE_HAPROXY, SERVE_TRACES, inherited_environment, otlp_endpoint
 from runtime_env.local import token
 from runtime_env.local.preflight import LOOPBACK, free_ports
 
@@ -18,7 +18,7 @@ HEAD_LOG = "ray-start.log"
 _OBJECT_STORE_BYTES = 150 * 1024**2  # nothing large is passed between actors here
 _LOGICAL_CPUS = 4  # the apps ask for 2.1; a logical count, not a claim on cores
 _OWN_PORTS = 9  # of Ray and HAProxy, the rest of a stack's ports are for replicas
-_REPLICA_PORTS = 96  # Ray rests a port for 150 s after its replica
+_REPLICA_PORTS = 400  # Ray rests a port after its replica for longer than the longest request
 _FORGET = """
 import sys
 from ray._private.gcs_utils import cleanup_redis_storage
@@ -120,6 +120,7 @@ def stack_environment(temp_dir: Path, first_port: int, *, classic: bool) -> dict
         "RAY_SERVE_HAPROXY_METRICS_PORT": str(metrics),
         "RAY_SERVE_HAPROXY_STATS_PORT": str(stats),
         "RAY_SERVE_HAPROXY_NBTHREAD": "1",
+        **SERVE_HAPROXY,
         **(SERVE_TRACES if otlp_endpoint(inherited) else {}),
     }
 

@@ -72,7 +72,7 @@ def served(
     """Serve an app (the simulated engine's by default) behind a guard with these settings, for the block's time."""
     section = {"keys_files": [str(keys.path)]} if keys else {"open": True}
     audit = tmp_path / "audit.jsonl"
-    replicas, engine_name = args.pop("replicas", 1), args.pop("engine_name", "vllm")
+    replicas, engine_name, local = args.pop("replicas", 1), args.pop("engine_name", "vllm"), args.pop("local", False)
     settings = GuardArgs.model_validate({**section, "audit_file": str(audit), **args})
     config = {**LLM_CONFIG, "engine_kwargs": LLM_CONFIG["engine_kwargs"] | (engine or {})}
     kwargs = config["engine_kwargs"]
@@ -83,6 +83,7 @@ def served(
             simulation = None if app else Simulation(config)
             replica = ReplicaGuard(
                 args=settings,
+                local=local,
                 replicas=replicas,
                 capacity=kwargs["max_num_seqs"],
                 context_tokens=kwargs["max_model_len"],

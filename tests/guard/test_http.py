@@ -61,10 +61,15 @@ def test_refusals_take_the_same_time_whatever_was_wrong(server: Served, keys: Ke
         assert post(server, key, {}).status_code == 401
         return time.perf_counter() - start
 
+    right = keys.texts["alice"]
+
+    def wrong(number: int) -> str:
+        return f"{right[:-2]}{(int(right[-2:], 16) + number) % 256:02x}"
+
     kinds: dict[str, Callable[[int], str]] = {
         "unknown": lambda _: "rts_0123456789ab_" + "0" * 48,
-        "wrong": lambda number: keys.texts["alice"][:-2] + f"{number:02x}",
-        "remembered": lambda _: keys.texts["alice"][:-2] + "00",
+        "wrong": lambda number: wrong(number + 2),
+        "remembered": lambda _: wrong(1),
     }
     best = dict.fromkeys(kinds, 9.0)
     for number in range(12):  # in turns, as the machine is not always as busy

@@ -61,7 +61,6 @@ def status_of(connection: socket.socket) -> int:
 
 
 def live(server: Served) -> int:
-    assert server.guard.housekeeping
     return len(server.guard.housekeeping.live)
 
 
