@@ -7,6 +7,7 @@ import hashlib
 import os
 import threading
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 
 from apps.weights.manifest import Part
 
@@ -14,9 +15,9 @@ _PIECE_BYTES = 1024**2
 
 
 class FileHash:
-    """Of one file. `opened` gives a new descriptor of it; the parts in `missing` are not written yet."""
+    """Of one file. `opened` opens it; the parts in `missing` are not written yet."""
 
-    def __init__(self, opened: Callable[[], int], parts: list[Part], missing: list[Part]) -> None:
+    def __init__(self, opened: Callable[[], AbstractContextManager[int]], parts: list[Part], missing: list[Part]) -> None:
         self._opened = opened
         self._parts = parts
         self._missing = {part.start for part in missing}
@@ -36,11 +37,8 @@ class FileHash:
             if self._busy:
                 return None
             self._busy = True
-        descriptor = self._opened()
-        try:
+        with self._opened() as descriptor:
             return self._digest.hexdigest() if self._read_on(descriptor) else None
-        finally:
-            os.close(descriptor)
 
     def _read_on(self, descriptor: int) -> bool:
         """Read until a part is missing; True at the file's end, after which nobody follows any more."""

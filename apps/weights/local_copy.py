@@ -90,11 +90,8 @@ class LocalCopy:
             OperationError: the disk is full, or not writable.
         """
         with self._explained():
-            descriptor = self._opened(part.file, os.O_RDWR)
-            try:
+            with self._opened(part.file, os.O_RDWR) as descriptor:
                 found = _write_all(descriptor, pieces, part.start)
-            finally:
-                os.close(descriptor)
             if found != part.crc32c:
                 raise WrongBytesError(f"{part}: not what the manifest says")
             self._follow(part.file, part)
@@ -104,10 +101,8 @@ class LocalCopy:
         path = self.directory / part.file
         buffer = np.empty(part.length, np.uint8)
         try:
-            descriptor = os.open(path, os.O_RDONLY) if path.exists() else self._opened(part.file, os.O_RDONLY)
-            with os.fdopen(descriptor, "rb", buffering=0) as file:
-                file.seek(part.start)
-                count = file.readinto(buffer.data)
+            with _opened(path) if path.exists() else self._opened(part.file, os.O_RDONLY) as descriptor:
+                count = os.preadv(descriptor, [buffer.data], part.start)
         except OSError as error:
             raise OperationError(f"{part} cannot be read from {self.directory}: {error}") from error
         if count != part.length or crc32c(buffer) != part.crc32c:
@@ -144,13 +139,10 @@ class LocalCopy:
             final.unlink()
         elif final.exists() and not self._has_partial(file.name):
             os.rename(final, _partial_name(file.name), dst_dir_fd=self._partial)
-        descriptor = self._opened(file.name, os.O_RDWR | os.O_CREAT)
-        try:
+        parts = self.manifest.parts(file.name)
+        with self._opened(file.name, os.O_RDWR | os.O_CREAT) as descriptor:
             os.ftruncate(descriptor, file.size_bytes)
-            parts = self.manifest.parts(file.name)
             bad = _bad_parts(descriptor, parts)
-        finally:
-            os.close(descriptor)
         self._hashes[file.name] = FileHash(lambda: self._opened(file.name, os.O_RDONLY), parts, bad)
         if not bad:
             self._follow(file.name)
@@ -175,15 +167,12 @@ class LocalCopy:
                 f"{name} from {self._source}: its parts are what the manifest says, and the whole is not (SHA-256 {digest}): "
                 "the model must be staged anew"
             )
-        descriptor = self._opened(name, os.O_RDONLY)
-        try:
+        with self._opened(name, os.O_RDONLY) as descriptor:
             os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
         os.rename(_partial_name(name), self.directory / name, src_dir_fd=self._partial)
 
-    def _opened(self, name: str, flags: int) -> int:
-        return os.open(_partial_name(name), flags | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644, dir_fd=self._partial)
+    def _opened(self, name: str, flags: int) -> contextlib.AbstractContextManager[int]:
+        return _opened(_partial_name(name), flags, self._partial)
 
     def _has_partial(self, name: str) -> bool:
         return (self.directory / PARTIAL_NAME / _partial_name(name)).exists()
@@ -217,6 +206,15 @@ class LocalCopy:
 def _partial_name(name: str) -> str:
     """Of a growing file: a plain name for any, so that what grows is all in one folder."""
     return f"{hashlib.sha256(name.encode()).hexdigest()}.part"
+
+
+@contextlib.contextmanager
+def _opened(path: str | Path, flags: int = os.O_RDONLY, folder: int | None = None) -> Iterator[int]:
+    descriptor = os.open(path, flags | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644, dir_fd=folder)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
 
 
 def _bad_parts(descriptor: int, parts: list[Part]) -> list[Part]:
