@@ -104,9 +104,19 @@ def staging_job(cluster: str) -> str:
     return f"{cluster}-stage-weights"
 
 
-def users_role(cluster: str) -> str:
-    """Role, and role binding, of those who work with the cluster."""
-    return f"{cluster}-users"
+def ray_token(name: str, kind: str) -> str:
+    """The secret with the token of a RayCluster or a RayService."""
+    return service_token_secret(name) if kind == "RayService" else token_secret(name)
+
+
+def users_role(cluster: str, group: str) -> str:
+    """Role, and role binding, of one group of those who work with the cluster (`viewers`)."""
+    return f"{cluster}-{group}"
+
+
+def pod_policy(namespace: str, cluster: str) -> str:
+    """What pods of the namespace may read; it and its binding belong to no namespace, so their name has it."""
+    return f"{namespace}-{cluster}-pods"
 
 
 def serve_config_map(cluster: str) -> str:

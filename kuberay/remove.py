@@ -14,6 +14,7 @@ _KINDS = (
     *("ResourceClaimTemplate", "ComputeClass", "RoleBinding", "Role", "ServiceAccount"),
 )
 """What render makes, users before what they use. Pods and services are KubeRay's, and go with their cluster."""
+_POLICIES = ("ValidatingAdmissionPolicyBinding", "ValidatingAdmissionPolicy")
 _TENANTS = ("RayCluster", "RayService", "Pod", "Job", "Deployment", "Service", "ConfigMap", "Secret", "ServiceAccount")
 _KUBERNETES_OWN = ("kube-root-ca.crt", "default")
 
@@ -31,6 +32,7 @@ def plan(api: Api, spec: Spec) -> Removal:
     selector = f"app.kubernetes.io/instance={spec.name},app.kubernetes.io/managed-by={names.MANAGER}"
     found = _by_name(api, spec)
     hidden: list[str] = []
+    policies: list[Manifest] = []
     for kind in _KINDS:
         try:
             objects = api.objects(kind, spec.namespace if KINDS[kind].namespaced else None, selector)
@@ -38,7 +40,14 @@ def plan(api: Api, spec: Spec) -> Removal:
             hidden.append(kind)
             continue
         found += [{**one, "kind": kind} for one in objects if "ownerReferences" not in one["metadata"]]
-    return Removal(tuple(found), tuple(hidden))
+    for kind in _POLICIES:  # by name: another namespace may have a deployment of the same name, and so of the same labels
+        try:
+            one = api.get(kind, names.pod_policy(spec.namespace, spec.name))
+        except ForbiddenError:
+            hidden.append(kind)
+            continue
+        policies += [{**one, "kind": kind}] if one else []
+    return Removal((*found, *policies), tuple(hidden))
 
 
 def _by_name(api: Api, spec: Spec) -> list[Manifest]:

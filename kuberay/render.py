@@ -4,7 +4,7 @@ from typing import Any, Literal
 
 import yaml
 
-from kuberay.manifests import access, monitoring, network, operation, ray
+from kuberay.manifests import access, admission, monitoring, network, operation, ray
 from kuberay.spec import Spec
 
 Manifest = dict[str, Any]
@@ -19,8 +19,7 @@ _HEAD = """\
 def platform(spec: Spec) -> list[Manifest]:
     """What must be there before the pods."""
     found = [access.namespace(spec)] if spec.namespace != "default" else []
-    found += [*access.service_accounts(spec), access.users_role(spec)]
-    found += [access.users_binding(spec)] if spec.users else []
+    found += [*access.service_accounts(spec), *access.user_roles(spec), *admission.pod_policy(spec)]
     found += [network.network_policy(spec), operation.disruption_budget(spec)]
     if spec.slices.network == "dranet":
         found.append(network.claim_template(spec))

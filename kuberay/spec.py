@@ -144,6 +144,17 @@ class Redis(_Strict):
     password: SecretKey | None = None
 
 
+User = Annotated[str, _matching(_USER, "is no user:..., group:... or serviceAccount:... with an address")]
+
+
+class Users(_Strict):
+    """Who may do what in the namespace. Each group may also do what those before it may."""
+
+    viewers: tuple[User, ...] = ()
+    deployers: tuple[User, ...] = ()
+    admins: tuple[User, ...] = ()
+
+
 class Spec(_Strict):
     """A deployment."""
 
@@ -164,7 +175,7 @@ class Spec(_Strict):
     metrics_labels: dict[str, str] = {}
     traces: Annotated[str, _matching(_COLLECTOR, "is no collector such as http://HOST:4317 (OTLP over gRPC)")] | None = None
     _folder: Path = PrivateAttr(default=Path())
-    users: tuple[Annotated[str, _matching(_USER, "is no user:..., group:... or serviceAccount:... with an address")], ...] = ()
+    users: Users = Users()
 
     @property
     def weights_url(self) -> str:

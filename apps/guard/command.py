@@ -1,10 +1,10 @@
-"""`scripts/keys.py`: make, list, rotate and revoke the keys of a keys file. A key's text is printed once, and kept nowhere."""
+"""`scripts/keys.py`: make, list, rotate and revoke the keys of a keys file. A key's text is given once, and kept nowhere."""
 
 import argparse
 import json
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -48,6 +48,7 @@ def _parser() -> argparse.ArgumentParser:
     for limit in _LIMITS:
         flag = "--" + limit.replace("_", "-")
         create.add_argument(flag, metavar="N", type=_positive, help="instead of the config's guard.limits")
+    _add_out(create)
     create.set_defaults(run=_create)
 
     show = commands.add_parser("list", help="the keys, without their secrets")
@@ -59,6 +60,7 @@ def _parser() -> argparse.ArgumentParser:
     rotate.add_argument(
         "--grace", metavar="TIME", type=_duration, default=timedelta(0), help="how long the old key still works, such as 24h"
     )
+    _add_out(rotate)
     rotate.set_defaults(run=_rotate)
 
     revoke = commands.add_parser("revoke", help="remove every key of this name")
@@ -67,9 +69,15 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _add_out(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--out", metavar="FILE", type=Path, help="write the key into a new file that only you can read, instead of printing it"
+    )
+
+
 def _create(options: argparse.Namespace) -> None:
     from apps.errors import UserError
-    from apps.guard.keyfile import change_keys, make_key, utc_now
+    from apps.guard.keyfile import make_key, utc_now
 
     limits = {name: value for name in _LIMITS if (value := getattr(options, name)) is not None}
     settings: dict[str, object] = {"name": options.name, "weight": options.weight, "admin": options.admin, "limits": limits}
@@ -82,12 +90,11 @@ def _create(options: argparse.Namespace) -> None:
             raise UserError(f"{options.name!r} is there already: rotate or revoke it, or take another name")
         return table.with_entry(id, entry)
 
-    change_keys(options.file, add)
-    print(text)
+    _change_and_hand_out(options, add, lambda: text)
 
 
 def _rotate(options: argparse.Namespace) -> None:
-    from apps.guard.keyfile import change_keys, make_key, utc_now
+    from apps.guard.keyfile import make_key, utc_now
 
     now = utc_now()
     until = now + options.grace
@@ -108,8 +115,23 @@ def _rotate(options: argparse.Namespace) -> None:
                 table = table.with_entry(old_id, one.model_copy(update={"expires": last}))
         return table.with_entry(id, entry)
 
-    change_keys(options.file, turn)
-    print(made[0])
+    _change_and_hand_out(options, turn, lambda: made[0])
+
+
+def _change_and_hand_out(
+    options: argparse.Namespace, change: Callable[["KeyTable"], "KeyTable"], text: Callable[[], str]
+) -> None:
+    """Change the keys file, and give the new key to whoever asked; where it cannot be written, no key has changed."""
+    from apps.guard.keyfile import change_keys, write_key
+
+    def change_and_write(table: "KeyTable") -> "KeyTable":
+        changed = change(table)
+        if options.out:
+            write_key(options.out, text())
+        return changed
+
+    change_keys(options.file, change_and_write)
+    print(f"the key is in {options.out}" if options.out else text(), file=sys.stderr if options.out else sys.stdout)
 
 
 def _revoke(options: argparse.Namespace) -> None:

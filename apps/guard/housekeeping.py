@@ -62,7 +62,8 @@ class Housekeeping:
             if key and count:
                 self._tokens[key, kind] += count
         if self._audit:
-            self._audit.write(_record(tracker, key, status))
+            write = self._audit.write if key else self._audit.write_keyless
+            write(_record(tracker, key, status))
 
     async def _run(self, admission: Any) -> None:
         polls = 0

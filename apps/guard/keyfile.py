@@ -51,6 +51,27 @@ def change_keys(path: Path, change: Callable[[KeyTable], KeyTable]) -> None:
         os.close(lock)
 
 
+def write_key(path: Path, text: str) -> None:
+    """A key's text into a new file, readable by its owner alone: whole or not at all.
+
+    Raises:
+        UserError: the file is there already.
+        OperationError: it cannot be written.
+    """
+    try:
+        temporary = _temporary(path, text + "\n")
+    except OSError as error:
+        raise OperationError(f"{path}: cannot be written ({error.strerror})") from None
+    try:
+        os.link(temporary, path)  # unlike a move it replaces nothing, whoever was faster
+    except FileExistsError:
+        raise UserError(f"{path} is there already: remove it, or give another file") from None
+    except OSError as error:
+        raise OperationError(f"{path}: cannot be written ({error.strerror})") from None
+    finally:
+        temporary.unlink()
+
+
 def make_key(settings: dict[str, object], now: datetime) -> tuple[str, str, Entry]:
     """(the key's text, its id, its entry). The text is not kept anywhere."""
     id, secret, salt = secrets.token_hex(6), secrets.token_hex(24).encode(), secrets.token_bytes(16)
@@ -64,18 +85,29 @@ def utc_now() -> datetime:
 
 
 def _replace(path: Path, text: str) -> None:
-    temporary: str | None = None
     try:
-        descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")  # made with mode 0600
+        temporary = _temporary(path, text)
+        try:
+            os.replace(temporary, path)
+        except OSError:
+            temporary.unlink()
+            raise
+    except OSError as error:
+        raise OperationError(f"{path}: cannot be written ({error.strerror}); the keys are as they were") from None
+
+
+def _temporary(path: Path, text: str) -> Path:
+    """A new file beside `path` with that text, safe on the disk. Raises `OSError`, and leaves nothing then."""
+    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")  # made with mode 0600
+    try:
         with os.fdopen(descriptor, "w") as file:
             file.write(text)
             file.flush()
             os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except OSError as error:
-        if temporary:
-            Path(temporary).unlink(missing_ok=True)
-        raise OperationError(f"{path}: cannot be written ({error.strerror}); the keys are as they were") from None
+    except OSError:
+        Path(name).unlink()
+        raise
+    return Path(name)
 
 
 @dataclass(frozen=True)

@@ -1,15 +1,16 @@
 """One host's copy of a staged model: what of it is there, writing the rest part by part, and the receipt when it is whole.
 
-Files grow beside their place, under `.partial/`, and are moved when every part is there. Which parts a killed run has left is
-seen by their checksums, so no journal can be wrong. One process at a time works on a directory.
+Files grow beside their place, in `.partial/`, and are moved when every part is there and the whole has the manifest's SHA-256.
+Which parts a killed run has left is seen by their checksums, so no journal can be wrong. One process at a time works on a
+directory. Nothing is written through a symbolic link in it.
 """
 
 import contextlib
 import errno
 import fcntl
+import hashlib
 import os
 import shutil
-import threading
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -21,10 +22,10 @@ from apps.errors import ContentError, OperationError, UserError
 from apps.weights import receipt
 from apps.weights.crc32c import Buffer, crc32c
 from apps.weights.describe import receipt_for
-from apps.weights.manifest import Manifest, ManifestFile, Part
+from apps.weights.file_hash import FileHash
+from apps.weights.manifest import PARTIAL_NAME, Manifest, ManifestFile, Part
 from apps.weights.retry import PassingError
 
-_PARTIAL = ".partial"
 _LOCK_S = 3600.0  # longer than a model takes
 _LOCK_POLL_S = 0.1
 _SPARE_BYTES = 256 * 1024**2  # a disk filled to the last byte harms others
@@ -45,21 +46,23 @@ class LocalCopy:
         self.manifest = wanted
         self.directory = directory
         self._source = source
-        self._left: dict[str, int] = {}
-        self._lock = threading.Lock()
-        self._locked: int | None = None
+        self._hashes: dict[str, FileHash] = {}
+        self._wanted = {file.name: file.sha256 for file in wanted.files}
+        self._partial: int | None = None
+        """The folder in which files grow, opened and locked."""
 
     def __enter__(self) -> "LocalCopy":
         with self._explained():
-            (self.directory / _PARTIAL).mkdir(parents=True, exist_ok=True)
-            self._locked = os.open(self.directory / _PARTIAL / "lock", os.O_CREAT | os.O_RDWR, 0o600)
-            self._lock_directory(self._locked)
+            folder = self.directory / PARTIAL_NAME
+            folder.mkdir(parents=True, exist_ok=True)
+            self._partial = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+            self._lock_directory(self._partial)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        if self._locked is not None:
-            os.close(self._locked)
-            self._locked = None
+        if self._partial is not None:
+            os.close(self._partial)
+            self._partial = None
 
     def is_whole(self) -> bool:
         """True when nothing is missing, by the receipt."""
@@ -83,27 +86,23 @@ class LocalCopy:
 
         Raises:
             WrongBytesError: they are not what the manifest says; the part is still missing.
+            ContentError: every part is right and the whole is not (SHA-256); what there is of the file is removed.
             OperationError: the disk is full, or not writable.
         """
         with self._explained():
-            with self._partial(part.file).open("r+b", buffering=0) as file:
-                found = _write_all(file.fileno(), pieces, part.start)
+            with self._opened(part.file, os.O_RDWR) as descriptor:
+                found = _write_all(descriptor, pieces, part.start)
             if found != part.crc32c:
                 raise WrongBytesError(f"{part}: not what the manifest says")
-            with self._lock:
-                self._left[part.file] -= 1
-                last = self._left[part.file] == 0
-            if last:
-                self._move(part.file)
+            self._follow(part.file, part)
 
     def read(self, part: Part) -> Buffer:
         """A part that is there."""
         path = self.directory / part.file
         buffer = np.empty(part.length, np.uint8)
         try:
-            with (path if path.exists() else self._partial(part.file)).open("rb", buffering=0) as file:
-                file.seek(part.start)
-                count = file.readinto(buffer.data)
+            with _opened(path) if path.exists() else self._opened(part.file, os.O_RDONLY) as descriptor:
+                count = os.preadv(descriptor, [buffer.data], part.start)
         except OSError as error:
             raise OperationError(f"{part} cannot be read from {self.directory}: {error}") from error
         if count != part.length or crc32c(buffer) != part.crc32c:
@@ -116,8 +115,8 @@ class LocalCopy:
             source = f"{self._source} ({self.manifest.source} at {self.manifest.revision})"
             found = receipt_for(self.directory, self.manifest, source)
             receipt.write_receipt(self.directory, found)
-            for path in (self.directory / _PARTIAL).rglob("*"):
-                if path.is_file() and path.name != "lock":
+            for path in (self.directory / PARTIAL_NAME).iterdir():
+                if not path.is_dir() or path.is_symlink():
                     path.unlink()  # of files that this manifest does not have
         return found
 
@@ -134,35 +133,49 @@ class LocalCopy:
             time.sleep(_LOCK_POLL_S)
 
     def _missing_of(self, file: ManifestFile) -> list[Part]:
-        final, partial = self.directory / file.name, self._partial(file.name)
-        parts = self.manifest.parts(file.name)
-        for path in (final, partial):
-            path.parent.mkdir(parents=True, exist_ok=True)
-        if final.is_file() and final.stat().st_size == file.size_bytes and not partial.exists():
-            if not (bad := _bad_parts(final, parts)):
-                self._left[file.name] = 0
-                return []
-            final.replace(partial)
-        elif final.exists():
+        final = self.directory / file.name
+        self._make_folders(final)
+        if final.is_symlink() or (final.exists() and final.stat().st_size != file.size_bytes):
             final.unlink()
-            bad = parts
-        else:
-            bad = _bad_parts(partial, parts) if partial.exists() else parts
-        with partial.open("ab") as opened:
-            opened.truncate(file.size_bytes)
-        self._left[file.name] = len(bad)
+        elif final.exists() and not self._has_partial(file.name):
+            os.rename(final, _partial_name(file.name), dst_dir_fd=self._partial)
+        parts = self.manifest.parts(file.name)
+        with self._opened(file.name, os.O_RDWR | os.O_CREAT) as descriptor:
+            os.ftruncate(descriptor, file.size_bytes)
+            bad = _bad_parts(descriptor, parts)
+        self._hashes[file.name] = FileHash(lambda: self._opened(file.name, os.O_RDONLY), parts, bad)
         if not bad:
-            self._move(file.name)
+            self._follow(file.name)
         return bad
 
-    def _move(self, name: str) -> None:
-        path = self._partial(name)
-        with path.open("rb") as file:
-            os.fsync(file.fileno())
-        path.replace(self.directory / name)
+    def _make_folders(self, final: Path) -> None:
+        final.parent.mkdir(parents=True, exist_ok=True)
+        for folder in final.parents:
+            if folder == self.directory:
+                return
+            if folder.is_symlink():
+                raise OSError(errno.ELOOP, "is a symbolic link", str(folder))
 
-    def _partial(self, name: str) -> Path:
-        return self.directory / _PARTIAL / f"{name}.part"
+    def _follow(self, name: str, written: Part | None = None) -> None:
+        """Hash what has become readable; at the end of a file compare it, and move it to its place."""
+        digest = self._hashes[name].follow(written)
+        if digest is None:
+            return
+        if digest != self._wanted[name]:
+            os.unlink(_partial_name(name), dir_fd=self._partial)
+            raise ContentError(
+                f"{name} from {self._source}: its parts are what the manifest says, and the whole is not (SHA-256 {digest}): "
+                "the model must be staged anew"
+            )
+        with self._opened(name, os.O_RDONLY) as descriptor:
+            os.fsync(descriptor)
+        os.rename(_partial_name(name), self.directory / name, src_dir_fd=self._partial)
+
+    def _opened(self, name: str, flags: int) -> contextlib.AbstractContextManager[int]:
+        return _opened(_partial_name(name), flags, self._partial)
+
+    def _has_partial(self, name: str) -> bool:
+        return (self.directory / PARTIAL_NAME / _partial_name(name)).exists()
 
     def _check_room(self, needed: int) -> None:
         free = shutil.disk_usage(self.directory).free
@@ -181,24 +194,38 @@ class LocalCopy:
                 message = f"{self.directory}: the disk is full; what is there stays, make room and start again"
             elif error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
                 message = f"{self.directory} cannot be written: {error.strerror} (user {os.getuid()})"
+            elif error.errno in (errno.ELOOP, errno.ENOTDIR):
+                message = (
+                    f"{self.directory}: {error.filename} is a symbolic link, or no folder: remove it, nothing is written there"
+                )
             else:
                 message = f"{self.directory}: {error}"
             raise OperationError(message) from error
 
 
-def _bad_parts(path: Path, parts: list[Part]) -> list[Part]:
+def _partial_name(name: str) -> str:
+    """Of a growing file: a plain name for any, so that what grows is all in one folder."""
+    return f"{hashlib.sha256(name.encode()).hexdigest()}.part"
+
+
+@contextlib.contextmanager
+def _opened(path: str | Path, flags: int = os.O_RDONLY, folder: int | None = None) -> Iterator[int]:
+    descriptor = os.open(path, flags | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644, dir_fd=folder)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def _bad_parts(descriptor: int, parts: list[Part]) -> list[Part]:
     """Parts whose bytes in the file are not right, or not there."""
     bad = []
     buffer = np.empty(max((part.length for part in parts), default=0), np.uint8)
-    with path.open("rb", buffering=0) as file:
-        for part in parts:
-            if not _has_data(file.fileno(), part):
-                bad.append(part)
-                continue
-            file.seek(part.start)
-            count = file.readinto(buffer[: part.length].data)
-            if count != part.length or crc32c(buffer[: part.length]) != part.crc32c:
-                bad.append(part)
+    for part in parts:
+        found = buffer[: part.length]
+        count = os.preadv(descriptor, [found.data], part.start) if _has_data(descriptor, part) else 0
+        if count != part.length or crc32c(found) != part.crc32c:
+            bad.append(part)
     return bad
 
 

@@ -5,6 +5,7 @@ It is independent of where the files are: `receipt.json` is the proof of one cop
 
 import hashlib
 import json
+import re
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from functools import cached_property
@@ -12,11 +13,17 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from apps.errors import ContentError
+from apps.weights.receipt import RECEIPT_NAME
 
 MANIFEST_NAME = "manifest.json"
+PARTIAL_NAME = ".partial"
+"""The folder in which files grow, beside their place."""
 PART_BYTES = 16 * 1024**2
 """Size of the parts that are read, checked and exchanged on their own; the last of a file is shorter."""
 _FORMAT = 1
+_OWN_NAMES = (MANIFEST_NAME, RECEIPT_NAME, PARTIAL_NAME)
+_LONGEST_NAME, _LONGEST_FOLDER = 1024, 255  # bytes: of Cloud Storage for an object, of Linux for each folder of it
+_MOST_PARTS = 10_000_000  # 160 TB of parts of 16 MiB: what says more is no model
 
 
 @dataclass(frozen=True)
@@ -98,7 +105,7 @@ def loads(text: str | bytes, where: str) -> Manifest:
         files = tuple(file_from(entry) for entry in data.pop("files"))
         manifest = Manifest(**data, files=files)
         _check(manifest)
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise ContentError(f"{where} is no manifest of a staged model ({error}): stage the model anew") from error
     return manifest
 
@@ -109,26 +116,46 @@ def file_from(entry: dict[str, Any]) -> ManifestFile:
 
 
 def _check(manifest: Manifest) -> None:
-    if not isinstance(manifest.part_bytes, int) or manifest.part_bytes < 1:
-        raise ValueError(f"part_bytes is {manifest.part_bytes!r}")
+    _check_count("part_bytes", manifest.part_bytes, least=1)
     if not manifest.files:
         raise ValueError("it lists no files")
-    names = [file.name for file in manifest.files]
-    if len(set(names)) != len(names):
+    names = {file.name for file in manifest.files}
+    if len(names) != len(manifest.files):
         raise ValueError("it lists a file twice")
     for file in manifest.files:
         check_name(file.name)
-        if not isinstance(file.size_bytes, int) or len(file.part_crc32c) != len(
-            part_ranges(file.size_bytes, manifest.part_bytes)
-        ):
-            raise ValueError(f"the parts of {file.name} do not fit its size")
+        if folder := next((str(one) for one in PurePosixPath(file.name).parents if str(one) in names), None):
+            raise ValueError(f"{folder!r} is a file and a folder")
+        _check_file(file, manifest.part_bytes)
+
+
+def _check_file(file: ManifestFile, part_bytes: int) -> None:
+    _check_count(f"the size of {file.name}", file.size_bytes, least=0)
+    count = -(-file.size_bytes // part_bytes)
+    if count > _MOST_PARTS or len(file.part_crc32c) != count:
+        raise ValueError(f"the parts of {file.name} do not fit its size")
+    if not all(_is_hex(text, 8) for text in (file.crc32c, *file.part_crc32c)) or not _is_hex(file.sha256, 64):
+        raise ValueError(f"the checksums of {file.name} are none")
+
+
+def _check_count(what: str, value: Any, least: int) -> None:
+    if not isinstance(value, int) or isinstance(value, bool) or value < least:
+        raise ValueError(f"{what} is {value!r}")
+
+
+def _is_hex(text: Any, digits: int) -> bool:
+    return isinstance(text, str) and bool(re.fullmatch(rf"[0-9a-f]{{{digits}}}", text))
 
 
 def check_name(name: str) -> None:
-    """Raise `ValueError` for a name that would not stay below the model's own directory."""
+    """Raise `ValueError` for a name that would not stay below the model's own directory, or has another meaning there."""
     path = PurePosixPath(name)
-    if not name or path.is_absolute() or ".." in path.parts or str(path) != name or "\\" in name:
-        raise ValueError(f"{name!r} is no plain relative path")
+    if not name or path.is_absolute() or ".." in path.parts or str(path) != name or "\\" in name or not name.isprintable():
+        raise ValueError(f"{name[:_LONGEST_NAME]!r} is no plain relative path")
+    if len(name.encode()) > _LONGEST_NAME or any(len(part.encode()) > _LONGEST_FOLDER for part in path.parts):
+        raise ValueError(f"{name[:64]!r}... is longer than {_LONGEST_NAME} bytes, or {_LONGEST_FOLDER} between two slashes")
+    if path.parts[0] in _OWN_NAMES:
+        raise ValueError(f"{name!r} has the name of a file that is this project's own")
 
 
 def _parts(file: ManifestFile, part_bytes: int) -> list[Part]:

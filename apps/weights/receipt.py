@@ -51,7 +51,8 @@ def sha256_of(path: Path) -> str:
 def write_receipt(directory: Path, receipt: Receipt) -> None:
     """Write the receipt so that it is either whole or absent after a crash."""
     temporary = directory / f".{RECEIPT_NAME}.{os.getpid()}"
-    with temporary.open("w") as file:
+    temporary.unlink(missing_ok=True)
+    with temporary.open("x") as file:  # never through a link that somebody has put there
         json.dump(asdict(receipt), file, indent=2)
         file.flush()
         os.fsync(file.fileno())
@@ -70,7 +71,7 @@ def read_receipt(directory: Path) -> Receipt | None:
         return Receipt(**{**data, "files": tuple(FileEntry(**entry) for entry in data["files"])})
     except FileNotFoundError:
         return None
-    except (ValueError, TypeError, KeyError) as error:
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise ContentError(f"{path} is not a receipt ({error}); remove {directory} and start again") from error
 
 
@@ -102,6 +103,8 @@ def verify_file(path: Path, entry: FileEntry, *, deep: bool) -> None:
         status = path.stat()
     except FileNotFoundError:
         raise ContentError(f"{path} is missing, its receipt lists it") from None
+    except (OSError, ValueError) as error:  # a name that no file can have
+        raise ContentError(f"{str(path)[:300]!r} cannot be read ({error}), its receipt lists it") from None
     if status.st_size != entry.size_bytes:
         raise ContentError(f"{path} has {status.st_size} bytes, its receipt says {entry.size_bytes}")
     changed = status.st_mtime_ns != entry.mtime_ns

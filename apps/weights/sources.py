@@ -73,7 +73,12 @@ class LocalSource:
         names = (str(path.relative_to(root)) for path in sorted(root.rglob("*")) if path.is_file())
         own = {MANIFEST_NAME, RECEIPT_NAME}
         found = {name: (root / name).stat() for name in names if name not in own and _wanted(name, allow, ignore)}
-        self.files = tuple(SourceFile(name, status.st_size) for name, status in found.items())
+        try:
+            self.files = tuple(_local_file(name, status.st_size) for name, status in found.items())
+        except ValueError as error:
+            raise UserError(
+                f"{root} has a file that cannot be staged: {error}; rename it, or leave it out with --ignore"
+            ) from None
         state = repr([(name, status.st_size, status.st_mtime_ns) for name, status in found.items()])
         self.revision = f"local-{hashlib.sha256(state.encode()).hexdigest()[:12]}"
 
@@ -107,7 +112,9 @@ class HubSource:
         try:
             self.files = tuple(_hub_file(one) for one in info.siblings or [] if _wanted(one.rfilename, allow, ignore))
         except ValueError as error:
-            raise OperationError(f"{repository} has a file that must not be written anywhere: {error}") from error
+            raise OperationError(
+                f"{repository} has a file that must not be staged: {error}; leave it out with --ignore"
+            ) from error
 
     def read(self, name: str, start: int, length: int) -> bytes:
         return with_retries(f"{name} bytes {start:,} to {start + length - 1:,}", lambda: self._read(name, start, length))
@@ -139,6 +146,11 @@ def _wanted(name: str, allow: Sequence[str], ignore: Sequence[str]) -> bool:
     if any(fnmatch.fnmatch(name, pattern) for pattern in ignore):
         return False
     return not allow or any(fnmatch.fnmatch(name, pattern) for pattern in allow)
+
+
+def _local_file(name: str, size_bytes: int) -> SourceFile:
+    check_name(name)
+    return SourceFile(name, size_bytes)
 
 
 def _hub_file(sibling: Any) -> SourceFile:

@@ -1,4 +1,7 @@
-"""Who is who, and who may do what: the namespace, the pods' accounts, and the role of those who work with the cluster."""
+"""Who is who, and who may do what: the namespace, the pods' accounts, and the roles of those who work with the cluster.
+
+Whoever may make pods can read what those pods read (manifests/admission.py bounds that), so this is a role of its own.
+"""
 
 from typing import Any
 
@@ -31,46 +34,67 @@ def service_accounts(spec: Spec) -> list[Manifest]:
     ]
 
 
-def users_role(spec: Spec) -> Manifest:
-    """Enough for every command of scripts/cluster.py in this namespace; of the secrets, the cluster's own token alone."""
-    return {
-        "apiVersion": f"{_RBAC}/v1",
-        "kind": "Role",
-        "metadata": _metadata(spec, names.users_role(spec.name)),
-        "rules": [
-            _rule("ray.io", ["rayclusters", "rayservices"], [*_READ, *_WRITE]),
-            _rule("ray.io", ["rayclusters/status", "rayservices/status"], ["get"]),
-            _rule("batch", ["jobs"], [*_READ, *_WRITE]),
-            _rule("", ["pods", "pods/log", "events", "services", "serviceaccounts", "resourcequotas"], _READ),
-            _rule("", ["pods/portforward"], ["create", "get"]),
-            _rule("", ["configmaps"], ["get", "create", "patch", "delete"], names.serve_config_map(spec.name)),
-            _rule("", ["configmaps"], ["get"], names.dashboards(spec.name)),
-            _rule("", ["configmaps"], ["create"]),  # a name cannot be checked before there is one
-            _rule("", ["secrets"], ["get"], _token(spec)),
-            _rule("resource.k8s.io", ["resourceclaimtemplates", "resourceclaims"], _READ),
-            _rule("networking.k8s.io", ["networkpolicies"], _READ),
-            _rule("policy", ["poddisruptionbudgets"], _READ),
-            _rule("monitoring.googleapis.com", ["podmonitorings", "rules"], _READ),
-            _rule("monitoring.coreos.com", ["podmonitors", "prometheusrules"], _READ),
-            _rule(_RBAC, ["roles", "rolebindings"], _READ),
-        ],
-    }
+def user_roles(spec: Spec) -> list[Manifest]:
+    """A role for each group of users, and a binding where the spec names somebody."""
+    viewing = _viewing(spec)
+    deploying = [*viewing, *_deploying(spec)]
+    rules = {"viewers": viewing, "deployers": deploying, "admins": [*deploying, *_MAKING_PODS]}
+    found = []
+    for group, users in spec.users:
+        found.append(_role(spec, group, rules[group]))
+        found += [_binding(spec, group, users)] if users else []
+    return found
 
 
-def users_binding(spec: Spec) -> Manifest:
-    """The role for the users in the spec."""
-    name = names.users_role(spec.name)
+def _viewing(spec: Spec) -> list[Manifest]:
+    """`status`, `wait`, `logs`, `doctor`: no secret, no way into a pod."""
+    return [
+        _rule("ray.io", ["rayclusters", "rayservices"], _READ),
+        _rule("ray.io", ["rayclusters/status", "rayservices/status"], ["get"]),
+        _rule("batch", ["jobs"], _READ),
+        _rule("", ["pods", "pods/log", "events", "services", "serviceaccounts", "resourcequotas"], _READ),
+        _rule("", ["configmaps"], ["get"], names.serve_config_map(spec.name)),
+        _rule("", ["configmaps"], ["get"], names.dashboards(spec.name)),
+        _rule("resource.k8s.io", ["resourceclaimtemplates", "resourceclaims"], _READ),
+        _rule("networking.k8s.io", ["networkpolicies"], _READ),
+        _rule("policy", ["poddisruptionbudgets"], _READ),
+        _rule("monitoring.googleapis.com", ["podmonitorings", "rules"], _READ),
+        _rule("monitoring.coreos.com", ["podmonitors", "prometheusrules"], _READ),
+        _rule(_RBAC, ["roles", "rolebindings"], _READ),
+    ]
+
+
+def _deploying(spec: Spec) -> list[Manifest]:
+    """`deploy`, `forward`: Ray's token through a forwarded port, with which Ray runs any code in the pods that are there."""
+    return [
+        _rule("", ["pods/portforward"], ["create", "get"]),
+        _rule("", ["configmaps"], ["create"]),  # a name cannot be checked before there is one
+        _rule("", ["configmaps"], ["patch", "delete"], names.serve_config_map(spec.name)),
+        _rule("", ["secrets"], ["get"], names.ray_token(spec.name, spec.kind)),
+    ]
+
+
+_MAKING_PODS = [
+    {"apiGroups": ["ray.io"], "resources": ["rayclusters", "rayservices"], "verbs": _WRITE},
+    {"apiGroups": ["batch"], "resources": ["jobs"], "verbs": _WRITE},
+]
+"""`apply`, `park`, `unpark`, `down`."""
+
+
+def _role(spec: Spec, group: str, rules: list[Manifest]) -> Manifest:
+    metadata = _metadata(spec, names.users_role(spec.name, group))
+    return {"apiVersion": f"{_RBAC}/v1", "kind": "Role", "metadata": metadata, "rules": rules}
+
+
+def _binding(spec: Spec, group: str, users: tuple[str, ...]) -> Manifest:
+    name = names.users_role(spec.name, group)
     return {
         "apiVersion": f"{_RBAC}/v1",
         "kind": "RoleBinding",
         "metadata": _metadata(spec, name),
         "roleRef": {"apiGroup": _RBAC, "kind": "Role", "name": name},
-        "subjects": [_subject(user) for user in spec.users],
+        "subjects": [_subject(user) for user in users],
     }
-
-
-def _token(spec: Spec) -> str:
-    return names.service_token_secret(spec.name) if spec.kind == "RayService" else names.token_secret(spec.name)
 
 
 def _subject(user: str) -> Manifest:

@@ -58,6 +58,27 @@ def test_a_key_is_printed_once_alone_and_kept_nowhere(capsys: pytest.CaptureFixt
     assert entry.hash not in listed
 
 
+@pytest.mark.parametrize("arguments", [["create", "bob"], ["rotate", "alice", "--grace=1h"]])
+def test_a_key_goes_into_a_file_of_its_owner_alone(
+    capsys: pytest.CaptureFixture[str], file: Path, tmp_path: Path, arguments: list[str]
+) -> None:
+    run(capsys, file, "create", "alice")
+    before, out = file.read_text(), tmp_path / "the.key"
+    out.write_text("of somebody")
+    code, said, problem = run(capsys, file, *arguments, f"--out={out}")
+    assert (code, said, out.read_text()) == (2, "", "of somebody")
+    assert "is there already" in problem
+    assert run(capsys, file, *arguments, f"--out={tmp_path / 'none' / 'the.key'}")[0] == 1
+    assert file.read_text() == before  # a key that nobody got is none
+    out.unlink()
+    code, said, _ = run(capsys, file, *arguments, f"--out={out}")
+    assert (code, said, out.stat().st_mode & 0o777) == (0, "", 0o600)
+    entry = entry_of(file, out.read_text().strip())
+    assert entry
+    assert entry.name == arguments[1]
+    assert [path.name for path in tmp_path.glob(".*")] == []
+
+
 def test_a_rotated_key_and_its_successor_both_work_for_a_while(capsys: pytest.CaptureFixture[str], file: Path) -> None:
     old = run(capsys, file, "create", "alice", "--weight=3")[1].strip()
     new = run(capsys, file, "rotate", "alice", "--grace=1h")[1].strip()

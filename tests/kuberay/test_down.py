@@ -28,7 +28,11 @@ def everything(api: Api, namespace: str | None = None) -> set[tuple[str, str]]:
 
 @pytest.mark.parametrize(
     "changes",
-    [{}, {"cloud__mode": "autopilot"}, {"kind": "RayService", "metrics": "operator", "users": ["user:anna@example.com"]}],
+    [
+        {},
+        {"cloud__mode": "autopilot"},
+        {"kind": "RayService", "metrics": "operator", "users": {"admins": ["user:anna@example.com"]}},
+    ],
     ids=["standard", "autopilot", "service"],
 )
 @pytest.mark.usefixtures("slice_nodes")

@@ -22,7 +22,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
         "cloud__mode": "autopilot",
         "slices__capacity__kind": "spot",
         "slices__count": 2,
-        "users": ["user:alice@example.com", "group:ml@example.com"],
+        "users": {"deployers": ["user:alice@example.com", "group:ml@example.com"], "viewers": ["user:bert@example.com"]},
     },
     "service-with-redis-keys-and-root": {
         "kind": "RayService",
@@ -89,7 +89,7 @@ def test_render_needs_no_cluster_and_a_second_at_most() -> None:
     command = [sys.executable, str(ROOT / "scripts" / "cluster.py"), "render", str(EXAMPLE)]
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
-    assert len(list(yaml.safe_load_all(done.stdout))) == 12
+    assert len(list(yaml.safe_load_all(done.stdout))) == 16
 
     def again() -> object:
         return subprocess.run(command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, timeout=60)
