@@ -10,7 +10,6 @@ from kuberay.spec import Spec
 
 _LLM = "apps.llm:build_app"
 _CACHE_VARIABLE = "VLLM_XLA_CACHE_PATH"
-_KEYS_ARGUMENTS = ("api_key_file", "login_keys_file")
 
 
 def check(spec: Spec, serve_config: Mapping[str, Any]) -> list[Finding]:
@@ -70,14 +69,10 @@ def _inside(path: tuple[str, ...], value: Any, root: str) -> list[Finding]:
 def _keys_files(serve_config: Mapping[str, Any]) -> Iterator[tuple[Path, str]]:
     """Files of the secret that the apps read, with their places in the config."""
     for number, app in enumerate(serve_config.get("applications") or []):
-        args = app.get("args") or {}
-        files: list[tuple[Path, Any]] = [
-            (("guard", "keys_files"), file) for file in (args.get("guard") or {}).get("keys_files", ())
-        ]
-        files += [((name,), args.get(name)) for name in _KEYS_ARGUMENTS]
-        for path, file in files:
-            if file and PurePosixPath(file).is_relative_to(pods.KEYS):
-                yield ("applications", number, "args", *path), file
+        guard = (app.get("args") or {}).get("guard") or {}
+        for file in guard.get("keys_files", ()):
+            if PurePosixPath(file).is_relative_to(pods.KEYS):
+                yield ("applications", number, "args", "guard", "keys_files"), file
 
 
 def _no_keys(path: Path, file: str) -> Finding:

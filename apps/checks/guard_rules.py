@@ -11,13 +11,10 @@ from apps.loopback import is_loopback
 
 RAYS_HOST = "0.0.0.0"  # noqa: S104 - Ray's default for http_options.host is what is checked here
 NEEDS_GUARD = "Serve listens on {host}, and anybody who reaches it could use the model: give keys, or say open: true"
-NEEDS_LOGIN = (
-    "Serve listens on {host}, and anybody who reaches the page could use the model: ask for a login, or say open: true"
-)
 
 
 def check_doors(application: Mapping[str, Any], http_options: Any) -> list[Finding]:
-    """An app of this project that is open to other machines without having been said to be."""
+    """A model that is open to other machines without having been said to be. (The chat serves only those whom its API does.)"""
     host = http_options.get("host", RAYS_HOST) if isinstance(http_options, Mapping) else RAYS_HOST
     args = application.get("args") or {}
     if not isinstance(args, Mapping) or not isinstance(host, str) or is_loopback(host):
@@ -25,9 +22,6 @@ def check_doors(application: Mapping[str, Any], http_options: Any) -> list[Findi
     if application.get("import_path") == "apps.llm:build_app" and args.get("guard") is None:
         allowed = "guard: {keys_files: [/etc/guard/keys.json]} or guard: {open: true}"
         return [Finding(("args", "guard"), NEEDS_GUARD.format(host=host), allowed=allowed)]
-    if application.get("import_path") == "apps.chat:build_app" and not (args.get("login_keys_file") or args.get("open")):
-        allowed = "login_keys_file: /etc/guard/keys.json or open: true"
-        return [Finding(("args", "login_keys_file"), NEEDS_LOGIN.format(host=host), allowed=allowed)]
     return []
 
 

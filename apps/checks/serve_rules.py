@@ -5,7 +5,7 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from apps.chat_args import ChatArgs
+from apps.chat.args import ChatArgs
 from apps.checks.arguments import against_model
 from apps.checks.findings import Finding, below
 from apps.checks.guard_rules import check_doors, check_guard

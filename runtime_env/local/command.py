@@ -92,13 +92,13 @@ def _start(options: UpOptions, progress: Progress) -> tuple[StackRecord, head.He
 
 
 def _guarded(serve_config: dict[str, Any], keys_file: Path, temp_dir: Path) -> dict[str, Any]:
-    """With the chat's own key made here, where it ends with the stack."""
-    text, id, entry = make_key({"name": "chat"}, utc_now())
-    chat_keys, chat_key = temp_dir / "chat-keys.json", StackRecord.chat_key_in(temp_dir)
-    change_keys(chat_keys, lambda table: table.with_entry(id, entry))
-    chat_key.touch(0o600)
-    chat_key.write_text(text + "\n")
-    return config.with_guard(serve_config, keys_file.absolute(), chat_keys, chat_key)
+    """With a key of the stack's own, made here, with which it asks itself for a first answer."""
+    text, id, entry = make_key({"name": "first-answer"}, utc_now())
+    own_keys, own_key = temp_dir / "own-keys.json", StackRecord.own_key_in(temp_dir)
+    change_keys(own_keys, lambda table: table.with_entry(id, entry))
+    own_key.touch(0o600)
+    own_key.write_text(text + "\n")
+    return config.with_guard(serve_config, [keys_file.absolute(), own_keys])
 
 
 def _config(options: UpOptions, progress: Progress, temp_dir: Path) -> dict[str, Any]:
@@ -228,7 +228,7 @@ def _summary(stack: StackRecord, seconds: float | None) -> str:
     key = "-H 'authorization: Bearer KEY' " if stack.own_key() else ""
     return (
         f"{ready}  API        {stack.api_url}   (model {stack.model_id})\n"
-        f"  Chat       {stack.chat_url}{'   (log in with the name of a key, and the key)' if key else ''}\n"
+        f"  Chat       {stack.chat_url}{'   (log in with a key)' if key else ''}\n"
         f"  Dashboard  {stack.dashboard_url}{f'   (asks for the token {place})' if place else ''}\n"
         f"  Try        curl {stack.api_url}/chat/completions -H 'content-type: application/json' {key}\\\n"
         f'               -d \'{{"model": "{stack.model_id}", "messages": '

@@ -1,5 +1,6 @@
 """The Serve config that is deployed: one of serve_configs/, with this stack's port and model put in."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -57,14 +58,13 @@ def with_port(config: dict[str, Any], port: int) -> dict[str, Any]:
     return {**config, "http_options": {**config["http_options"], "port": port}, "applications": apps}
 
 
-def with_guard(config: dict[str, Any], keys_file: Path, chat_keys_file: Path, chat_key: Path) -> dict[str, Any]:
-    """The config with the guard on, for the keys of a file, with which the chat's visitors log in, and the chat's own."""
-    guard = {"keys_files": [str(keys_file), str(chat_keys_file)]}
-    added: dict[str, dict[str, Any]] = {
-        "apps.llm:build_app": {"guard": guard},
-        "apps.chat:build_app": {"api_key_file": str(chat_key), "login_keys_file": str(keys_file)},
-    }
-    apps = [{**app, "args": {**app["args"], **added.get(app["import_path"], {})}} for app in config["applications"]]
+def with_guard(config: dict[str, Any], keys_files: Sequence[Path]) -> dict[str, Any]:
+    """The config with the guard on, for the keys of these files; the chat then asks its visitors for one."""
+    guard = {"keys_files": [str(file) for file in keys_files]}
+    apps = [
+        {**app, "args": {**app["args"], "guard": guard}} if app["import_path"] == "apps.llm:build_app" else app
+        for app in config["applications"]
+    ]
     return {**config, "applications": apps}
 
 

@@ -36,13 +36,13 @@ class StackRecord:
         return [self.session_id, *self.hosts.values()]
 
     @staticmethod
-    def chat_key_in(temp_dir: Path) -> Path:
-        """Where a stack that asks for keys keeps its chat's."""
-        return temp_dir / "chat.key"
+    def own_key_in(temp_dir: Path) -> Path:
+        """Where a stack that asks for keys keeps its own."""
+        return temp_dir / "own.key"
 
     def own_key(self) -> str | None:
         """The key with which this stack asks itself; None where none is asked for."""
-        file = self.chat_key_in(Path(self.temp_dir))
+        file = self.own_key_in(Path(self.temp_dir))
         return file.read_text().strip() if file.is_file() else None
 
     @property

@@ -62,8 +62,6 @@ CASES = [
     ),
     ("applications/0/args/guard/limits/max_tokens", "5", "applications[0].args.guard.limits.max_tokens", "valid integer"),
     ("applications/0/args/guard/routes", ["/sleep"], "applications[0].args.guard", "only be one of admin_routes"),
-    ("applications/1/args/login_keys_file", ..., "applications[1].args.login_keys_file", "ask for a login"),
-    ("applications/1/args/api_key_file", "chat.key", "applications[1].args.api_key_file", "absolute path"),
     (f"{ENGINE_PATH}/api_key", ["secret"], f"{ENGINE}.api_key", "keys stand in guard.keys_files"),
     (f"{LLM_PATH}/model_loading_config/model_id", ..., f"{LLM}.model_loading_config.model_id", "is missing"),
     (f"{LLM_PATH}/accelerator_type", "v6e", f"{LLM}.accelerator_type", "did you mean TPU-V6E?"),
@@ -160,7 +158,6 @@ def test_somebody_elses_app_is_left_alone() -> None:
 
 def without_guard(host: str | None) -> dict[str, Any]:
     config = changed("applications/0/args/guard", ...)
-    del config["applications"][1]["args"]["login_keys_file"]
     if host is None:
         del config["http_options"]["host"]
     else:
@@ -174,11 +171,10 @@ def test_on_loopback_nobody_needs_a_key(host: str) -> None:
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "10.1.2.3", "myhost", None])
-def test_elsewhere_both_apps_must_ask_for_keys_or_be_said_to_be_open(host: str | None) -> None:
+def test_elsewhere_the_model_must_ask_for_keys_or_be_said_to_be_open(host: str | None) -> None:
     config = without_guard(host)
-    assert [one.where for one in errors(config)] == ["applications[0].args.guard", "applications[1].args.login_keys_file"]
+    assert [one.where for one in errors(config)] == ["applications[0].args.guard"]
     config["applications"][0]["args"]["guard"] = {"open": True}
-    config["applications"][1]["args"]["open"] = True
     assert errors(config) == []
 
 

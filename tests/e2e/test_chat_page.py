@@ -21,8 +21,8 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
-from apps.chat_args import ChatArgs
-from apps.chat_ui import build_asgi_app
+from apps.chat.args import ChatArgs
+from apps.chat.site import build_asgi_app
 from tests.e2e.conftest import ARTIFACTS, Stack
 from tests.fake_openai import FakeServer, running
 

@@ -18,7 +18,7 @@ from tests.kuberay.specs import write_spec
 
 HOSTS = "ray.io/group=tpu"
 _READY_S = 40
-_SECRETS = {"hub-token": {"token": "hf_x"}, "api-keys": {"keys.json": "{}", "chat.key": "x"}}
+_SECRETS = {"hub-token": {"token": "hf_x"}, "api-keys": {"keys.json": "{}"}}
 
 
 @dataclass(frozen=True)

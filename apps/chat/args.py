@@ -2,8 +2,6 @@
 
 from pydantic import AnyHttpUrl, BaseModel, ConfigDict, Field
 
-from apps.guard.settings import AbsolutePath
-
 
 class ChatArgs(BaseModel):
     """Arguments of the app in a Serve config."""
@@ -15,11 +13,7 @@ class ChatArgs(BaseModel):
     concurrency: int = Field(default=8, ge=1, le=256, description="Answers streamed at the same time; more wait in a queue.")
     queue_length: int = Field(default=64, ge=1, le=4096, description="Waiting questions; more are refused.")
     first_token_timeout_s: float = Field(default=120, gt=0, description="Longest wait for the server to begin an answer.")
-    api_key_file: AbsolutePath | None = Field(
-        default=None, description="File on the chat's host with the key that it uses; its first line."
-    )
-    login_keys_file: AbsolutePath | None = Field(
-        default=None, description="Ask visitors to log in: the name of a key of this file, and the key."
-    )
-    open: bool = Field(default=False, description="Serve anybody without a login, also beyond this machine.")
+    open: bool = Field(default=False, description="Serve anybody beyond this machine, where the API asks for no key.")
+    session_idle_s: float = Field(default=3600, gt=0, description="A session ends after this time without a request.")
+    session_s: float = Field(default=12 * 3600, gt=0, description="A session ends after this time in any case.")
     max_tokens_limit: int = Field(default=2048, ge=1, description="Upper end of the max_tokens slider.")

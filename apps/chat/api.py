@@ -3,21 +3,21 @@
 Knows nothing of Gradio or Ray. Prompts and answers are never logged.
 """
 
-import asyncio
-import logging
 import time
 from collections.abc import AsyncIterator
-from dataclasses import dataclass, field
-from functools import partial
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urljoin
 
 import openai
 
-from apps.errors import OperationError, UserError
+from apps.errors import OperationError
 
-logger = logging.getLogger("ray.serve")
+_NO_KEY = "none"  # what the openai package sends where there is none: it cannot send nothing
+
+
+class KeyRefusedError(OperationError):
+    """The server does not take the key: unknown, expired or revoked."""
 
 
 @dataclass(frozen=True)
@@ -73,33 +73,44 @@ class Answer:
         return " · ".join(parts)
 
 
-@dataclass
 class ChatApi:
-    """One server. `first_token_timeout_s` bounds each wait for the next bytes, the first included."""
+    """One server, asked with a visitor's key. `first_token_timeout_s` bounds each wait for the next bytes."""
 
-    api_url: str
-    first_token_timeout_s: float
-    key_file: Path | None = None
-    _client: openai.AsyncOpenAI = field(init=False)
+    def __init__(self, api_url: str, first_token_timeout_s: float) -> None:
+        self._api_url = api_url
+        timeout = openai.Timeout(first_token_timeout_s, connect=5)
+        self._client = openai.AsyncOpenAI(base_url=api_url, api_key=_NO_KEY, timeout=timeout, max_retries=0)
 
-    def __post_init__(self) -> None:
-        timeout = openai.Timeout(self.first_token_timeout_s, connect=5)
-        key = partial(_current_key, self.key_file) if self.key_file else "none"
-        self._client = openai.AsyncOpenAI(base_url=self.api_url, api_key=key, timeout=timeout, max_retries=0)
+    async def accepts(self, key: str | None) -> bool:
+        """Whether the server answers to this key, or without one.
 
-    async def models(self) -> list[ModelInfo]:
-        """The served models with what they can do.
+        Raises:
+            OperationError: the server cannot be reached, or fails; the message is fit for the page.
+        """
+        try:
+            await self._as(key).models.list(timeout=10)
+        except (openai.AuthenticationError, openai.PermissionDeniedError):
+            return False
+        except openai.OpenAIError as error:
+            raise _for_the_page(error) from error
+        return True
+
+    async def models(self, key: str | None) -> list[ModelInfo]:
+        """The models that the key may ask, with what they can do.
 
         Raises:
             OperationError: the server cannot be reached or refuses; the message is fit for the page.
         """
+        client = self._as(key)
         try:
-            listed = await self._client.models.list(timeout=10)
-            return [await self._describe(model.id) for model in listed.data]
+            listed = await client.models.list(timeout=10)
+            return [await self._describe(client, model.id) for model in listed.data]
         except openai.OpenAIError as error:
-            raise OperationError(explain(error)) from error
+            raise _for_the_page(error) from error
 
-    async def answer(self, model: str, messages: list[dict[str, Any]], sampling: Sampling) -> AsyncIterator[Answer]:
+    async def answer(
+        self, key: str | None, model: str, messages: list[dict[str, Any]], sampling: Sampling
+    ) -> AsyncIterator[Answer]:
         """Stream one answer: the same `Answer`, grown, after each chunk; closing the iterator stops the server's work.
 
         Raises:
@@ -107,55 +118,44 @@ class ChatApi:
         """
         answer, start = Answer(), time.perf_counter()
         try:
-            stream = await self._client.chat.completions.create(**_request(model, messages, sampling))
+            stream = await self._as(key).chat.completions.create(**_request(model, messages, sampling))
             async with stream:
                 async for chunk in stream:
                     _absorb(answer, chunk, time.perf_counter() - start)
                     yield answer
         except openai.OpenAIError as error:
-            raise OperationError(explain(error)) from error
+            raise _for_the_page(error) from error
 
-    async def _describe(self, model_id: str) -> ModelInfo:
-        card = await self._client.models.retrieve(model_id, timeout=10)
+    def _as(self, key: str | None) -> openai.AsyncOpenAI:
+        return self._client.with_options(api_key=key or _NO_KEY)  # on the same connections
+
+    async def _describe(self, client: openai.AsyncOpenAI, model_id: str) -> ModelInfo:
+        card = await client.models.retrieve(model_id, timeout=10)
         metadata = (card.model_extra or {}).get("metadata") or {}
-        return ModelInfo(model_id, metadata.get("input_modality") == "image", await self._thinks(model_id))
+        return ModelInfo(model_id, metadata.get("input_modality") == "image", await self._thinks(client, model_id))
 
-    async def _thinks(self, model_id: str) -> bool:
+    async def _thinks(self, client: openai.AsyncOpenAI, model_id: str) -> bool:
         """True when the chat template reacts to `enable_thinking`: then the prompt's tokens differ."""
-        on, off = [await self._template_tokens(model_id, thinking) for thinking in (True, False)]
+        on, off = [await self._template_tokens(client, model_id, thinking) for thinking in (True, False)]
         return on is not None and on != off
 
-    async def _template_tokens(self, model_id: str, thinking: bool) -> list[int] | None:
+    async def _template_tokens(self, client: openai.AsyncOpenAI, model_id: str, thinking: bool) -> list[int] | None:
         body = {
             "model": model_id,
             "messages": [{"role": "user", "content": "hi"}],
             "chat_template_kwargs": {"enable_thinking": thinking},
         }
         try:
-            found = await self._client.post(urljoin(self.api_url, "/tokenize"), body=body, cast_to=object)
+            found = await client.post(urljoin(self._api_url, "/tokenize"), body=body, cast_to=object)
             return found.get("tokens") if isinstance(found, dict) else None
         except openai.OpenAIError:
             return None  # the route is closed: then the switch is not offered
 
 
-def read_key(file: Path) -> str:
-    """The key in a file: its first line. Raises `UserError`."""
-    try:
-        key = (file.read_text().splitlines() or [""])[0].strip()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{file}: the chat's key cannot be read ({error}): write one there, made by scripts/keys.py") from None
-    if not key:
-        raise UserError(f"{file}: is empty: the chat's key must be in its first line")
-    return key
-
-
-async def _current_key(file: Path) -> str:
-    """Read for each request, so that a rotated key needs no restart."""
-    try:
-        return await asyncio.to_thread(read_key, file)
-    except UserError as error:
-        logger.error("chat: %s", error)
-        raise OperationError("The chat has no key for the model server. The log of the chat app has the reason.") from None
+def _for_the_page(error: openai.OpenAIError) -> OperationError:
+    if isinstance(error, openai.AuthenticationError):
+        return KeyRefusedError("Your key is not valid any more, and you are logged out. Reload the page to log in again.")
+    return OperationError(explain(error))
 
 
 def explain(error: openai.OpenAIError) -> str:

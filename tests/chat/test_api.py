@@ -1,12 +1,11 @@
 """The chat's client against a server that keeps what it was asked: settings arrive, timing is right, failures are short."""
 
 import asyncio
-from typing import Any
 
 import pytest
 
-from apps.chat_api import Answer, ChatApi, ModelInfo, Sampling
-from apps.chat_ui import to_messages
+from apps.chat.api import Answer, ChatApi, ModelInfo, Sampling
+from apps.chat.conversation import Image, Turn, to_messages
 from apps.errors import OperationError
 from tests.fake_openai import FakeServer, running
 
@@ -14,7 +13,7 @@ from tests.fake_openai import FakeServer, running
 async def ask(url: str, sampling: Sampling, timeout_s: float = 5) -> list[Answer]:
     api = ChatApi(url, timeout_s)
     messages = [{"role": "user", "content": "hi"}]
-    return [Answer(**vars(a)) async for a in api.answer("fake", messages, sampling)]
+    return [Answer(**vars(a)) async for a in api.answer(None, "fake", messages, sampling)]
 
 
 def test_settings_reach_the_server() -> None:
@@ -56,7 +55,7 @@ def test_what_was_not_measured_is_not_shown() -> None:
 
 def test_closing_the_answer_stops_the_server() -> None:
     async def stop_early(url: str) -> None:
-        stream = ChatApi(url, 5).answer("fake", [{"role": "user", "content": "hi"}], Sampling(0, 1, 5))
+        stream = ChatApi(url, 5).answer(None, "fake", [{"role": "user", "content": "hi"}], Sampling(0, 1, 5))
         await anext(stream)
         await stream.aclose()  # type: ignore[attr-defined]
 
@@ -91,20 +90,18 @@ def test_no_server_and_slow_server_are_told_apart() -> None:
 @pytest.mark.parametrize(("images", "thinks"), [(False, False), (True, False), (False, True)])
 def test_abilities_come_from_the_server(images: bool, thinks: bool) -> None:
     with running(FakeServer(takes_images=images, thinks=thinks)) as fake:
-        assert asyncio.run(ChatApi(fake.url, 5).models()) == [ModelInfo("fake", images, thinks)]
+        assert asyncio.run(ChatApi(fake.url, 5).models(None)) == [ModelInfo("fake", images, thinks)]
 
 
-def test_history_becomes_messages(tmp_path: Any) -> None:
-    picture = tmp_path / "a.png"
-    picture.write_bytes(b"png")
-    history = [
-        {"role": "user", "content": [{"type": "file", "file": {"path": str(picture)}}]},
-        {"role": "user", "content": [{"type": "text", "text": "What is it?"}]},
-        {"role": "assistant", "content": "hmm", "metadata": {"title": "Thinking"}},
-        {"role": "assistant", "content": 'A cat.\n\n<span class="timing">TTFT 5 ms</span>'},
-        {"role": "user", "content": "Sure?"},
+def test_a_conversation_becomes_messages() -> None:
+    turns = [
+        Turn("user", {"path": "/x.png"}, Image("png", b"png")),
+        Turn("user", "What is it?", "What is it?"),
+        Turn("assistant", "hmm", title="Thinking"),
+        Turn("assistant", 'A cat.<span class="timing">TTFT 5 ms</span>', "A cat."),
+        Turn("user", "Sure?", "Sure?"),
     ]
-    messages = to_messages("Be brief.", history)
+    messages = to_messages("Be brief.", turns)
     assert [m["role"] for m in messages] == ["system", "user", "assistant", "user"]
     assert messages[1]["content"][0]["image_url"]["url"] == "data:image/png;base64,cG5n"
     assert messages[1]["content"][1] == {"type": "text", "text": "What is it?"}

@@ -1,0 +1,42 @@
+"""Bodies of requests to the chat: within bytes, a time and a number, so that no crowd of slow clients keeps others out."""
+
+import asyncio
+
+from starlette.types import Receive, Scope
+
+from apps.guard.answers import Refusal
+from apps.guard.bodies import read_body
+
+
+class BodyReads:
+    """Reads bodies of one kind. Where too many are under way, the one that has taken longest gives way to the newest."""
+
+    def __init__(self, most_bytes: int, seconds: float, number: int) -> None:
+        self._most_bytes, self._seconds, self._number = most_bytes, seconds, number
+        self._running: dict[asyncio.Timeout, None] = {}
+
+    async def read(self, scope: Scope, receive: Receive) -> bytes:
+        """The whole body.
+
+        Raises:
+            Refusal: 413 or 408.
+            ClientLeftError: before it had come.
+        """
+        if len(self._running) >= self._number:
+            oldest = next(iter(self._running))
+            del self._running[oldest]
+            oldest.reschedule(asyncio.get_running_loop().time())
+        timer = asyncio.timeout(self._seconds)
+        try:
+            async with timer:
+                self._running[timer] = None
+                return await read_body(header(scope, b"content-length").encode("latin-1"), receive, self._most_bytes)
+        except TimeoutError:
+            raise Refusal(408, f"The request's body did not come within {self._seconds:g} s.", "request_timeout") from None
+        finally:
+            self._running.pop(timer, None)
+
+
+def header(scope: Scope, name: bytes) -> str:
+    """A request's header; empty where there is none."""
+    return next((value.decode("latin-1") for key, value in scope["headers"] if key == name), "")

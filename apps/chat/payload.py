@@ -1,0 +1,77 @@
+"""What of Gradio's own requests the page needs, and the check of what a client puts into them before Gradio sees it."""
+
+import json
+import re
+from collections.abc import Container
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from apps.guard.answers import Refusal
+
+API = "/gradio_api"
+FILES = re.compile(
+    r"/(?:theme\.css|manifest\.json|favicon\.ico|(?:static|assets|svelte)/[\w./-]+)"
+    rf"|{API}/(?:theme\.css|startup-events)"
+)
+"""What is the same for every visitor. Gradio itself keeps to its own folders below."""
+STREAMS = re.compile(rf"{API}/(?:queue/data|heartbeat/(?P<page>\w{{1,32}}))")
+JOIN, CANCEL, UPLOAD = f"{API}/queue/join", f"{API}/cancel", f"{API}/upload"
+IMAGE = f"{API}/file="
+PAGE = re.compile(r"\w{1,32}")
+_MAX_DEPTH = 16
+
+
+class _Message(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    session_hash: str = Field(pattern=r"^\w{1,32}$")
+    fn_index: int = Field(ge=0, le=1000)
+
+
+class _Join(_Message):
+    data: list[Any] = Field(max_length=32)
+    event_data: Any = None
+    trigger_id: int | None = None
+
+
+class _Cancel(_Message):
+    event_id: str = Field(pattern=r"^\w{1,64}$")
+
+
+def checked(path: str, body: bytes, tag: str, images: Container[str]) -> bytes:
+    """The body of a POST to `JOIN` or `CANCEL`, with its page's name made the session's own by its tag.
+
+    Raises:
+        Refusal: it is not what the page sends, or names a file that is no image of the session.
+    """
+    kind = _Join if path == JOIN else _Cancel
+    try:
+        message = kind.model_validate(json.loads(body))
+    except (ValidationError, ValueError, RecursionError):
+        raise Refusal(400, "This is not what the chat's page sends.", "invalid_body") from None
+    if isinstance(message, _Join):
+        _check_files([message.data, message.event_data], images)
+    return json.dumps({**message.model_dump(), "session_hash": own_page(message.session_hash, tag)}).encode()
+
+
+def own_page(page: str, tag: str) -> str:
+    """An open page's name in Gradio: another session that knows it has another page."""
+    return f"{page}-{tag}"
+
+
+def _check_files(value: Any, images: Container[str]) -> None:
+    level = [value]
+    for _ in range(_MAX_DEPTH):
+        for one in level:
+            if isinstance(one, dict) and ("path" in one or "meta" in one) and not _is_image(one.get("path"), images):
+                raise Refusal(400, "A file can only be an image that was uploaded in this session.", "no_such_file")
+        parents = [one.values() if isinstance(one, dict) else one for one in level if isinstance(one, dict | list)]
+        level = [child for parent in parents for child in parent]
+        if not level:
+            return
+    raise Refusal(400, f"The request nests more than {_MAX_DEPTH} levels.", "invalid_body")
+
+
+def _is_image(path: Any, images: Container[str]) -> bool:
+    return isinstance(path, str) and path in images
