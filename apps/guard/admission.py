@@ -143,7 +143,7 @@ class Admission:
             asked = generation_request.parse(body, fields, self._args.bounds, chat=path == _CHAT)
             await self._admit(tracker, asked, scope, receive)
             return
-        generation_request.check_media(fields, self._args.bounds)
+        generation_request.check_other(path, fields, self._args.bounds)
         if path in _UNCOUNTED:
             await self._app(_forwarded(scope, tracker, body), bodies.replaying(body, receive), tracker.send)
         else:

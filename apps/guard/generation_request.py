@@ -1,15 +1,16 @@
 """A request's JSON body: what the guard has to know of it, whether it is within bounds, and the few edits that may be made.
 
-Edits go into the bytes as they came, so everything else stays what the client sent. Values are taken only in the types that
-OpenAI's API has: a server that also takes "8" for a number must not be asked more that way.
+Edits go into the bytes as they came, so everything else stays what the client sent. What one field may be says `fields`.
 """
 
 import json
-import math
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from apps.guard.answers import Refusal
+from apps.guard.field_rules import check_fields
+from apps.guard.fields import CHAT, COMPLETIONS, MEDIA, TABLES
+from apps.guard.json_values import bad as _bad
+from apps.guard.json_values import check_numbers
 from apps.guard.settings import Bounds
 
 _IMAGE_TOKENS = 280  # Gemma's image at its usual resolution; corrected by the server's own count
@@ -17,10 +18,6 @@ _BYTES_PER_TOKEN = 4  # of English; corrected likewise
 _TEMPLATE_BYTES = 64  # more than a chat template writes around a message
 COMPLETION_DEFAULT_TOKENS = 16  # vLLM's, of /v1/completions without max_tokens
 _USAGE = b'{"stream_options": {"include_usage": true}'
-_COUNTS = {"max_tokens": 0, "max_completion_tokens": 0, "min_tokens": 0, "n": 1, "best_of": 1}
-"""Fields, and the least that they may be."""
-_MOST = 2**31 - 1  # more no engine computes, and larger numbers fail in places where nobody expects them
-_LOGPROBS = frozenset(("logprobs", "top_logprobs", "prompt_logprobs"))
 _REMOTE = "images must be sent as data: URLs; this server fetches none"
 
 
@@ -84,20 +81,9 @@ def check_depth(raw: bytes, fields: dict[str, Any], most: int) -> None:
 
 def parse(raw: bytes, fields: dict[str, Any], bounds: Bounds, *, chat: bool) -> GenerationRequest:
     """The question in a body of /v1/chat/completions or /v1/completions. Raises `Refusal` 400."""
-    model, stream = fields.get("model"), fields.get("stream")
-    if model is not None and not isinstance(model, str):
-        raise _bad("model must be a string.", "model")
-    if stream is not None and not isinstance(stream, bool):
-        raise _bad("stream must be true or false.", "stream")
-    for name in ("stream_options", "structured_outputs"):  # at the second vLLM fails where it is a list
-        if name in fields and not isinstance(fields[name], dict | None):
-            raise _bad(f"{name} must be an object.", name)
-    _check_numbers(fields, bounds)
-    for name in ("stop", "bad_words"):
-        if name in fields:
-            _check_strings(fields[name], name, bounds.stop_strings)
+    check_fields(fields, CHAT if chat else COMPLETIONS, bounds)
     prompts = 1 if chat else _prompts(fields.get("prompt"))
-    choices = max(fields.get("n") or 1, fields.get("best_of") or 1) * prompts
+    choices = (fields.get("n") or 1) * prompts
     if choices > bounds.choices:
         raise _bad(f"{choices} choices were asked for (n for each prompt), and at most {bounds.choices} are given.", "n")
     images, image_bytes = _images(fields.get("messages"), bounds) if chat else (0, 0)
@@ -107,8 +93,8 @@ def parse(raw: bytes, fields: dict[str, Any], bounds: Bounds, *, chat: bool) -> 
         raw,
         fields,
         chat,
-        model,
-        bool(stream),
+        fields.get("model"),
+        bool(fields.get("stream")),
         asked if asked is not None else fields.get("max_tokens"),
         choices,
         max(1, size // _BYTES_PER_TOKEN) + images * _IMAGE_TOKENS,
@@ -116,8 +102,12 @@ def parse(raw: bytes, fields: dict[str, Any], bounds: Bounds, *, chat: bool) -> 
     )
 
 
-def check_media(fields: dict[str, Any], bounds: Bounds) -> None:
-    """Of a route that answers no request, such as /tokenize: it fetches images all the same. Raises `Refusal` 400."""
+def check_other(path: str, fields: dict[str, Any], bounds: Bounds) -> None:
+    """Of a route that generates nothing, such as /tokenize, which fetches images all the same. Raises `Refusal` 400."""
+    if table := TABLES.get(path):
+        check_fields(fields, table, bounds)
+    else:
+        check_numbers(fields, "The body")
     for name in ("messages", "input"):
         _images(fields.get(name), bounds)
 
@@ -142,39 +132,6 @@ def edited(request: GenerationRequest, max_tokens: int | None) -> bytes:
 
 def _children(node: Any) -> Iterator[Any]:
     yield from node.values() if isinstance(node, dict) else node
-
-
-def _bad(message: str, param: str | None = None) -> Refusal:
-    return Refusal(400, message, "invalid_value", param=param)
-
-
-def _number(fields: dict[str, Any], name: str) -> int | None:
-    value = fields.get(name)
-    if value is not None and type(value) is not int:  # bool is an int to Python
-        raise _bad(f"{name} must be an integer.", name)
-    return value
-
-
-def _check_numbers(fields: dict[str, Any], bounds: Bounds) -> None:
-    for name, one in fields.items():  # such as 1e999, or more digits than an engine's numbers have
-        if (type(one) is float and math.isinf(one)) or (type(one) is int and not -(2**63) <= one < 2**63):
-            raise _bad(f"{name[:40]} is a number out of any range.", name[:40])
-    for name in fields.keys() & _COUNTS.keys():
-        value = _number(fields, name)
-        if value is not None and not _COUNTS[name] <= value <= _MOST:
-            raise _bad(f"{name} must be at least {_COUNTS[name]}, and at most {_MOST}.", name)
-    for name in fields.keys() & _LOGPROBS:
-        value = None if isinstance(fields[name], bool) else _number(fields, name)
-        if value is not None and not 0 <= value <= bounds.logprobs:  # -1 would be the whole vocabulary
-            raise _bad(f"{name} must be between 0 and {bounds.logprobs}.", name)
-
-
-def _check_strings(value: Any, name: str, most: int) -> None:
-    strings = [value] if isinstance(value, str) else value or []
-    if not isinstance(strings, list) or not all(isinstance(one, str) for one in strings):
-        raise _bad(f"{name} must be a string or a list of strings.", name)
-    if len(strings) > most or any(len(one) > 1024 for one in strings):
-        raise _bad(f"{name} may have at most {most} strings of at most 1024 characters.", name)
 
 
 def _prompts(prompt: Any) -> int:
@@ -215,5 +172,5 @@ def _urls(part: dict[str, Any]) -> Iterator[str]:
         if name.endswith("_url"):
             url = value.get("url") if isinstance(value, dict) else value
             yield url if isinstance(url, str) else ""
-        elif name in ("image", "input_image", "input_audio", "audio", "video", "image_pil", "image_embeds", "audio_embeds"):
+        elif name in MEDIA:
             yield "data:"
