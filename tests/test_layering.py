@@ -48,7 +48,18 @@ PURE = [
     ),
     *(
         f"apps/guard/{name}.py"
-        for name in ("verifier", "bodies", "caps", "response_tracker", "admission", "middleware", "command")
+        for name in (
+            "fields",
+            "field_rules",
+            "json_values",
+            "verifier",
+            "bodies",
+            "caps",
+            "response_tracker",
+            "admission",
+            "middleware",
+            "command",
+        )
     ),
     *(f"apps/engine/sim/{name}.py" for name in ("text", "cache", "scheduler", "protocol", "engine")),
     *(f"runtime_env/control_plane/played/{name}.py" for name in ("webhook_rules", "pod_status", "dns", "orders")),

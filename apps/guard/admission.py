@@ -154,7 +154,7 @@ class Admission:
             asked = generation_request.parse(body, fields, bounds, chat=path == _CHAT)
             cache_salt = self._cache_salt(entry, fields)
         else:
-            generation_request.check_tokenized(fields, bounds)
+            generation_request.check_other(path, fields, bounds)
             asked = GenerationRequest.other(body, fields, generates=path not in _GENERATE_NOTHING)
         if is_json and asked.text_bytes > self._settings.text_bytes:
             raise bodies.too_large(self._settings.text_bytes)
@@ -163,8 +163,6 @@ class Admission:
     def _cache_salt(self, entry: Entry | None, fields: dict[str, Any]) -> str | None:
         """What parts the prefix cache: each key's own, and within it what the client gives. None: the cache is everybody's."""
         given = fields.get("cache_salt")
-        if given is not None and not isinstance(given, str):
-            raise Refusal(400, "cache_salt must be a string.", "invalid_value", param="cache_salt")
         name = entry.name if entry and self._args.cache_salt == "per_key" else ""
         if not name and not given:
             return None
