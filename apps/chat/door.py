@@ -39,10 +39,10 @@ _HEADERS = {
 
 
 class Door:
-    """The chat's outermost ASGI app, around Gradio's."""
+    """The chat's outermost ASGI app, around Gradio's, whose page has that many events."""
 
-    def __init__(self, app: ASGIApp, sessions: Sessions, login: Login) -> None:
-        self._app, self._sessions, self._login = app, sessions, login
+    def __init__(self, app: ASGIApp, events: int, sessions: Sessions, login: Login) -> None:
+        self._app, self._events, self._sessions, self._login = app, events, sessions, login
         self._messages, self._uploads = BodyReads(**_MESSAGES), BodyReads(**_UPLOADS)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -118,7 +118,7 @@ class Door:
         method, scope = request.method, {**request.scope, SESSION: session}
         if method == "POST" and path in (payload.JOIN, payload.CANCEL):
             body = await self._messages.read(scope, request.receive)
-            body = payload.checked(path, body, session.tag, session.images)
+            body = payload.checked(path, body, self._events, session.tag, session.images)
             await self._app(_with_length(scope, body), replaying(body, request.receive), send)
         elif method == "POST" and path == payload.UPLOAD:
             return await self._keep_images(request, session)
