@@ -263,7 +263,7 @@ def test_an_image_that_was_uploaded_is_shown_and_asked_about(page: Page, tmp_pat
         page.ask("What is it?")
         page.wait(lambda: "TTFT" in page.chat(), 30, "the answer")
         shown = "return document.querySelector('#chat img[src*=\"file=\"]').naturalWidth"
-        page.wait(lambda: page.driver.execute_script(shown) == 1, 10, "the image")  # type: ignore[no-untyped-call]
+        page.wait(lambda: page.driver.execute_script(shown) == 1, 10, "the image")
         page.screenshot("chat-image.png")
     assert fake.requests[0]["messages"][0]["content"][0]["image_url"]["url"].startswith("data:image/png;base64,")
 
@@ -282,6 +282,6 @@ def test_a_visitor_logs_in_with_a_key_and_out_again(page: Page, tmp_path: Path) 
         page.wait(lambda: "TTFT" in page.chat(), 30, "the answer")
         page.screenshot("chat-logged-in.png")
         kept = "return JSON.stringify([localStorage, sessionStorage, document.cookie, location.href])"
-        assert key not in page.driver.execute_script(kept)  # type: ignore[no-untyped-call]
+        assert key not in page.driver.execute_script(kept)
         page.find("#logout").click()
         page.wait(lambda: page.find("#key"), 10, "the login page again")
