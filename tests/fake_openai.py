@@ -17,11 +17,12 @@ from starlette.routing import Route
 
 @dataclass
 class FakeServer:
-    """Answers `tokens` words, the first after `ttft_s`, then one every `itl_s`; keeps what it was asked."""
+    """Answers `tokens` words, the first after `ttft_s` and an opening, then one every `itl_s`; keeps what it was asked."""
 
     tokens: int = 4
     ttft_s: float = 0.0
     itl_s: float = 0.0
+    opening: str = ""
     takes_images: bool = False
     thinks: bool = False
     refusal: tuple[int, str] | None = None
@@ -69,7 +70,7 @@ class FakeServer:
     async def _events(self, *, chat: bool) -> AsyncIterator[str]:
         for index in range(self.tokens):
             await asyncio.sleep(self.itl_s if index else self.ttft_s)
-            word = f"w{index} "
+            word = f"w{index} " if index else f"{self.opening}w0 "
             choice = {"index": 0, "finish_reason": None} | ({"delta": {"content": word}} if chat else {"text": word})
             yield self._event([choice], None)
         yield self._event([], {"prompt_tokens": 3, "completion_tokens": self.tokens, "total_tokens": 3 + self.tokens})

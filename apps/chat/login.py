@@ -19,7 +19,7 @@ COOKIE = "chat_session"
 _BODIES = {"most_bytes": 4096, "seconds": 10, "number": 512}
 _CHECKS, _WAITING = 4, 32  # keys that the API is asked about at once, and those that wait for it
 _KEY = re.compile(r"[\x21-\x7e]{1,512}")
-_NO_KEY_ASKED = "The model's API asks for no key, and other machines can reach this chat: it serves nobody unless its config says open: true."
+_NO_KEY_ASKED = "The API asks for no key, and other machines can reach this chat: its config must say open: true to serve them."
 _TEMPLATE = string.Template("""<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
 <title>$title</title>

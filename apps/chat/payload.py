@@ -26,7 +26,7 @@ class _Message(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
     session_hash: str = Field(pattern=r"^\w{1,32}$")
-    fn_index: int = Field(ge=0, le=1000)
+    fn_index: int = Field(ge=0)
 
 
 class _Join(_Message):
@@ -39,8 +39,10 @@ class _Cancel(_Message):
     event_id: str = Field(pattern=r"^\w{1,64}$")
 
 
-def checked(path: str, body: bytes, tag: str, images: Container[str]) -> bytes:
+def checked(path: str, body: bytes, events: int, tag: str, images: Container[str]) -> bytes:
     """The body of a POST to `JOIN` or `CANCEL`, with its page's name made the session's own by its tag.
+
+    `events` is how many the page has.
 
     Raises:
         Refusal: it is not what the page sends, or names a file that is no image of the session.
@@ -50,6 +52,8 @@ def checked(path: str, body: bytes, tag: str, images: Container[str]) -> bytes:
         message = kind.model_validate(json.loads(body))
     except (ValidationError, ValueError, RecursionError):
         raise Refusal(400, "This is not what the chat's page sends.", "invalid_body") from None
+    if message.fn_index >= events:
+        raise Refusal(400, f"The page has {events} events, counted from 0.", "invalid_body")
     if isinstance(message, _Join):
         _check_files([message.data, message.event_data], images)
     return json.dumps({**message.model_dump(), "session_hash": own_page(message.session_hash, tag)}).encode()

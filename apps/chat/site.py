@@ -22,4 +22,4 @@ def build_asgi_app(args: ChatArgs, *, keyless: bool = True) -> ASGIApp:
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
     look = {"footer_links": [], "theme": THEME, "css": CSS}
     gr.mount_gradio_app(app, blocks, path="/", show_error=False, run_history=False, **look)
-    return Door(app, sessions, Login(api, sessions, args.title, keyless=keyless))
+    return Door(app, len(blocks.fns), sessions, Login(api, sessions, args.title, keyless=keyless))

@@ -150,21 +150,3 @@ def knock(port: int, method: str, metadata: Iterable[tuple[str, str]]) -> bool:
         except grpc.RpcError as error:
             return error.code() is not grpc.StatusCode.UNAUTHENTICATED
     return True
-
-
-def asked_by_page(browser: httpx.Client) -> str:
-    """What the page hears when it loads: the models, which the chat asks of the guarded API with its own key."""
-    load = next(one for one in browser.get("/config").json()["dependencies"] if [None, "load"] in targets(one))
-    join = {"data": [None] * len(load["inputs"]), "fn_index": load["id"], "session_hash": "a1b2c3"}
-    assert browser.post("/gradio_api/queue/join", json=join).status_code == 200
-    told = ""
-    with browser.stream("GET", "/gradio_api/queue/data?session_hash=a1b2c3") as events:
-        for line in events.iter_lines():
-            told += line
-            if "process_completed" in line:
-                break
-    return told
-
-
-def targets(dependency: dict[str, Any]) -> list[list[Any]]:
-    return [[None, event] for _, event in dependency["targets"]]

@@ -1,11 +1,13 @@
 """The chat page in a real browser: against the real model, and against a server that keeps what it was asked."""
 
+import base64
 import os
 import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import httpx
 import pytest
@@ -14,7 +16,7 @@ from selenium import webdriver
 from selenium.common.exceptions import StaleElementReferenceException
 from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
-from selenium.webdriver.common.keys import Keys
+from selenium.webdriver.common.keys import Keys as Keyboard
 from selenium.webdriver.remote.webelement import WebElement
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -25,8 +27,10 @@ from apps.chat.args import ChatArgs
 from apps.chat.site import build_asgi_app
 from tests.e2e.conftest import ARTIFACTS, Stack
 from tests.fake_openai import FakeServer, running
+from tests.guard.served import Keys, served
 
 BROWSER, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
+PNG = base64.b64decode("iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg==")
 pytestmark = pytest.mark.skipif(
     not (BROWSER and DRIVER) and not os.environ.get("REQUIRE_BROWSER"), reason="needs chromium and chromedriver"
 )
@@ -61,15 +65,19 @@ class Page:
     def ask(self, question: str) -> None:
         box = self.find("#box textarea")
         box.send_keys(question)
-        box.send_keys(Keys.ENTER)
+        box.send_keys(Keyboard.ENTER)
 
     def set_number(self, field: str, value: str) -> None:
         number = self.find(f"{field} input[type=number]")
-        number.send_keys(Keys.CONTROL, "a")
-        number.send_keys(value, Keys.TAB)
+        number.send_keys(Keyboard.CONTROL, "a")
+        number.send_keys(value, Keyboard.TAB)
 
     def chat(self) -> str:
         return self.find("#chat").text
+
+    def log(self) -> list[str]:
+        """What the browser has said in its console since it was asked last."""
+        return [entry["message"] for entry in self.driver.get_log("browser")]  # type: ignore[no-untyped-call]
 
     def screenshot(self, name: str) -> None:
         ARTIFACTS.mkdir(exist_ok=True)
@@ -89,6 +97,7 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
     ]
     for argument in ["--headless=new", "--no-sandbox", "--disable-gpu", "--window-size=1280,800", *quiet]:
         options.add_argument(argument)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
     options.add_argument(f"--user-data-dir={tmp_path_factory.mktemp('browser')}")
     driver = webdriver.Chrome(options=options, service=Service(DRIVER))
     yield Page(driver)
@@ -213,3 +222,66 @@ def test_a_servers_refusal_is_a_short_message_in_the_chat(page: Page) -> None:
         page.wait(lambda: "maximum context length is 2048 tokens" in page.chat(), 30, "the refusal")
         page.screenshot("chat-refusal.png")
     assert "Traceback" not in page.chat()
+
+
+def test_an_answer_makes_the_browser_fetch_nothing_from_outside(page: Page) -> None:
+    asked: list[str] = []
+
+    async def elsewhere(request: Request) -> Response:
+        asked.append(str(request.url))
+        return Response(PNG, media_type="image/png")
+
+    with serving(Starlette(routes=[Route("/{path:path}", elsewhere)])) as foreign:
+        answer = f'![x]({foreign}/x.png) <img src="{foreign}/y.png"> <link rel="stylesheet" href="{foreign}/z.css">\n\n'
+        with chat_page(FakeServer(opening=answer)) as url:
+            page.open(url)
+            page.log()
+            page.ask("Hello")
+            page.wait(lambda: "TTFT" in page.chat(), 30, "the answer")
+            page.wait(lambda: any(f"{foreign}/x.png" in line for line in page.log()), 10, "the browser to refuse the image")
+    assert asked == []
+
+
+def test_the_pages_own_policy_breaks_nothing_of_it(page: Page) -> None:
+    with chat_page(FakeServer(takes_images=True, thinks=True)) as url:
+        page.log()
+        page.open(url)
+        page.ask("Hello")
+        page.wait(lambda: "TTFT" in page.chat(), 30, "the answer")
+    assert [line for line in page.log() if "Content Security Policy" in line or "401" in line or "404" in line] == []
+
+
+def test_an_image_that_was_uploaded_is_shown_and_asked_about(page: Page, tmp_path: Path) -> None:
+    picture = tmp_path / "dot.png"
+    picture.write_bytes(PNG)
+    fake = FakeServer(takes_images=True)
+    with chat_page(fake) as url:
+        page.open(url)
+        page.wait(lambda: page.find("#box button.upload-button"), 10, "the upload button")
+        page.find("#box input[type=file]").send_keys(str(picture))
+        page.wait(lambda: page.find("#box .thumbnail-item"), 10, "the thumbnail")
+        page.ask("What is it?")
+        page.wait(lambda: "TTFT" in page.chat(), 30, "the answer")
+        shown = "return document.querySelector('#chat img[src*=\"file=\"]').naturalWidth"
+        page.wait(lambda: page.driver.execute_script(shown) == 1, 10, "the image")
+        page.screenshot("chat-image.png")
+    assert fake.requests[0]["messages"][0]["content"][0]["image_url"]["url"].startswith("data:image/png;base64,")
+
+
+def test_a_visitor_logs_in_with_a_key_and_out_again(page: Page, tmp_path: Path) -> None:
+    keys = Keys(tmp_path / "keys.json")
+    key = keys.make("alice")
+    with served(keys, tmp_path) as model, serving(build_asgi_app(ChatArgs(api_url=f"{model.url}/v1"))) as url:  # type: ignore[arg-type]
+        page.driver.get(url)
+        page.find("#key").send_keys("wrong", Keyboard.ENTER)
+        page.wait(lambda: "does not take this key" in page.find("main").text, 10, "the refusal")
+        page.screenshot("chat-login.png")
+        page.find("#key").send_keys(key, Keyboard.ENTER)
+        page.wait(lambda: page.find("#model input").get_attribute("value"), 30, "the page")
+        page.ask("Hello")
+        page.wait(lambda: "TTFT" in page.chat(), 30, "the answer")
+        page.screenshot("chat-logged-in.png")
+        kept = "return JSON.stringify([localStorage, sessionStorage, document.cookie, location.href])"
+        assert key not in page.driver.execute_script(kept)
+        page.find("#logout").click()
+        page.wait(lambda: page.find("#key"), 10, "the login page again")

@@ -7,7 +7,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +17,10 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
+from tests.chat.visitor import Visitor, as_file
 from tests.e2e.collector import Collector, attributes, running_collector
 from tests.e2e.emulated import ray_environment
-from tests.e2e.guarded import MODEL, GuardedStack, answers, ask, asked_by_page, bearer, knock, ray_metrics, running
+from tests.e2e.guarded import MODEL, GuardedStack, answers, ask, bearer, knock, ray_metrics, running
 from tests.guard import hostile
 from tests.guard.served import Keys, wait_for
 
@@ -198,18 +199,32 @@ GRPC_DOORS = [
 ]
 
 
-def test_the_chat_asks_for_a_login_and_shows_nothing_of_its_own_key(stack: GuardedStack, keys: Keys) -> None:
-    chat_key = (Path(stack.record.temp_dir) / "chat.key").read_text().strip()
-    with httpx.Client(base_url=f"{stack.url}/chat", follow_redirects=True, timeout=60) as browser:
+def test_the_chat_asks_for_a_key_and_answers_under_it(stack: GuardedStack, keys: Keys) -> None:
+    with Visitor(f"{stack.url}/chat") as visitor:
         for path in ("/config", "/gradio_api/info", "/gradio_api/queue/data?session_hash=x"):
-            assert browser.get(path).status_code == 401, path
-        assert browser.post("/login", data={"username": "bob", "password": keys.texts["alice"]}).status_code == 400
-        assert browser.post("/login", data={"username": "alice", "password": keys.texts["expired"]}).status_code == 400
-        assert browser.post("/login", data={"username": "alice", "password": keys.texts["alice"]}).status_code == 200
-        told = asked_by_page(browser)
-        assert MODEL in told
-        for secret in (chat_key, keys.texts["alice"], chat_key.rpartition("_")[2], str(keys.path)):
-            assert secret not in told + browser.get("/config").text + browser.get("/").text
+            assert visitor.get(path).status_code == 401, path
+        assert visitor.log_in(keys.texts["expired"]).status_code == 401
+        assert visitor.log_in(keys.texts["alice"]).status_code == 200
+        assert visitor.get("/gradio_api/file=/etc/passwd").status_code == 404
+        assert visitor.fire("submit", [{"text": "x", "files": [as_file("/etc/passwd")]}]).status_code == 400
+        told = visitor.ask("Hello", MODEL, max_tokens=4)
+        assert "· 4 tokens" in told
+        assert keys.texts["alice"].rpartition("_")[2] not in told + visitor.get("/").text
+    (file,) = stack.serve_logs.glob("guard_audit_*.jsonl")
+    assert last_of(file, lambda line: line["route"] == "/v1/chat/completions")["key"] == "alice"
+
+
+def test_slow_bodies_and_large_ones_do_not_close_the_chat(stack: GuardedStack, keys: Keys) -> None:
+    half = b"POST /chat/login HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\nkey="
+    with ExitStack() as held:
+        for _ in range(300):
+            held.enter_context(socket.create_connection(("127.0.0.1", stack.port))).sendall(half)
+        start = time.monotonic()
+        with Visitor(f"{stack.url}/chat", keys.texts["alice"]) as visitor:
+            assert "gradio_config" in visitor.get("/").text
+        assert time.monotonic() - start < 8
+    with Visitor(f"{stack.url}/chat") as stranger, suppress(httpx.TransportError):  # cut off while it sends
+        assert stranger.post("/gradio_api/queue/join", content=b"x" * (64 << 20)).status_code in (401, 413)
 
 
 def test_the_audit_has_every_request_and_no_text(stack: GuardedStack, keys: Keys) -> None:
