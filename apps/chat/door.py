@@ -71,6 +71,9 @@ class Door:
                 await discard_body(receive, _DISCARDED_BYTES)
             response = Response(refusal.body(), refusal.status, refusal.headers, "application/json")
         if response:
+            if response.media_type == "text/html":
+                response.headers["content-security-policy"] = _policy(bytes(response.body))
+            response.headers.setdefault("cache-control", "no-store")
             await response(scope, receive, send)
 
     async def _response(self, request: Request, send: Send) -> Response | None:
@@ -96,8 +99,6 @@ class Door:
         response = await self._gradios_page(request, found) if isinstance(found, Session) else found
         if session is None and isinstance(found, Session):
             give_cookie(request, response, found)
-        response.headers["content-security-policy"] = _policy(bytes(response.body))
-        response.headers["cache-control"] = "no-store"
         return response
 
     async def _gradios_page(self, request: Request, session: Session) -> Response:
@@ -180,7 +181,7 @@ def _one_of_few(session: Session) -> Iterator[None]:
 def _image(session: Session, name: str) -> Response:
     if (image := session.images.get(name)) is None:
         raise Refusal(404, "There is no such image in this session.", "not_found")
-    return Response(image.content, 200, {"cache-control": "private, no-store"}, image.media_type)
+    return Response(image.content, 200, None, image.media_type)
 
 
 def _of_session(scope: Scope, page: str | None, session: Session) -> dict[str, Any]:

@@ -235,8 +235,7 @@ def test_other_sites_use_nothing(alice: Visitor, site: str) -> None:
 
 
 def test_the_page_may_fetch_nothing_from_elsewhere(alice: Visitor, url: str) -> None:
-    for visitor in (alice, Visitor(url)):
-        page = visitor.get("/")
+    for page in (alice.get("/"), Visitor(url).get("/"), Visitor(url).log_in("wrong")):
         policy = page.headers["content-security-policy"]
         assert "default-src 'none'" in policy
         assert "img-src 'self' data: blob:;" in policy
