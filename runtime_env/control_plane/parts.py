@@ -129,6 +129,7 @@ def _api_server(layout: Layout, programs: Programs, ports: Ports) -> Part:
         "--authorization-mode=RBAC",
         # As on GKE: a pod that asks for google.com/tpu tolerates the taint of that name.
         "--enable-admission-plugins=ExtendedResourceToleration",
+        "--allow-privileged=true",  # as on GKE: what refuses privileged pods is a namespace's own level or policy
         "--service-account-issuer=https://kubernetes.default.svc.cluster.local",
         f"--service-account-signing-key-file={pki / 'accounts.key'}",
         f"--service-account-key-file={pki / 'accounts.key'}",

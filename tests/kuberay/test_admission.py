@@ -161,5 +161,4 @@ def test_the_projects_own_pods_pass(deployment: Deployment, changes: dict[str, A
     api = deployment.plane.api
     api.delete(deployment.path("pods"), gracePeriodSeconds=0)
     wait_for(lambda: len(deployment.pods()) == 5, 60, "the pods do not come")
-    jobs = deployment.pods("batch.kubernetes.io/job-name")
-    assert jobs
+    wait_for(lambda: deployment.pods("batch.kubernetes.io/job-name"), 60, "the staging job's pod does not come")

@@ -103,17 +103,18 @@ def _may(api: Api, namespace: str, asked: str) -> bool:
 
 
 @pytest.mark.usefixtures("slice_nodes")
-def test_a_deployer_sees_and_reaches_the_cluster_and_changes_none_of_its_pods(given: Deployment) -> None:
-    given.do("apply")
-    given.until_ready()
-    given.kubeconfig = given.plane.kubeconfig_for("dora@example.com")
-    assert "4 of 4 hosts ready" in given.do("status")
-    assert "played: ray-worker" in given.do("logs", "--host=2")
-    given.change(users=_USERS, head={"cpu": "8"})
-    refused = given.run("apply", "--yes")
+def test_a_deployer_sees_and_reaches_the_cluster_and_changes_none_of_its_pods(deployment: Deployment) -> None:
+    deployment.change(users=_USERS)
+    deployment.do("apply")
+    deployment.until_ready()
+    deployment.kubeconfig = deployment.plane.kubeconfig_for("dora@example.com")
+    assert "4 of 4 hosts ready" in deployment.do("status")
+    assert "played: ray-worker" in deployment.do("logs", "--host=2")
+    deployment.change(users=_USERS, head={"cpu": "8"})
+    refused = deployment.run("apply", "--yes")
     assert refused.code == 1
     assert "RayCluster/gemma is not as the spec wants it, and you may not change it" in refused.err
-    assert given.run("park").code == 1
+    assert deployment.run("park").code == 1
 
 
 def test_a_user_sees_no_other_secret_and_changes_no_rights(given: Deployment, anna: Path, control_plane: ControlPlane) -> None:
