@@ -119,7 +119,7 @@ LONGEST_REQUEST_S, MOST_HEADER_BYTES = 3600, 16 * 1024
 """What the guard lets a request have at most."""
 SERVE_HAPROXY = {
     "RAY_SERVE_HAPROXY_HARD_STOP_AFTER_S": str(LONGEST_REQUEST_S),  # of a process that a reload replaced, with its streams
-    "RAY_SERVE_HAPROXY_TUNE_BUFSIZE": str(2 * MOST_HEADER_BYTES),
+    "RAY_SERVE_HAPROXY_TUNE_BUFSIZE": str(4 * MOST_HEADER_BYTES),
 }
 """What Ray is started with, so that HAProxy leaves it to the guard to say what takes too long or is too large."""
 

@@ -54,6 +54,7 @@ PURE = [
             "json_values",
             "verifier",
             "bodies",
+            "local",
             "caps",
             "response_tracker",
             "admission",

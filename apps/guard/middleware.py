@@ -1,12 +1,13 @@
-"""The guard as a class that a web server loads with nothing but its app: settings come from the replica's environment."""
+"""The guard as a class that a web server loads, also with nothing but its app: settings come from the environment then."""
 
 from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from apps.errors import UserError
 from apps.guard.admission import Admission
 from apps.guard.housekeeping import Housekeeping
 from apps.guard.settings import ReplicaGuard
-from apps.settings import guard_settings
+from apps.settings import GUARD_VARIABLE, guard_settings
 
 _EXPOSED = [
     "x-request-id",
@@ -16,16 +17,16 @@ _EXPOSED = [
 
 
 class GuardMiddleware:
-    """Lets through what may be answered. `settings` None: those of the environment, for vLLM's own `--middleware`.
+    """Lets through what may be answered.
 
     Raises:
         UserError: on construction, where the settings or the keys cannot be read: the server does not start.
     """
 
     def __init__(self, app: ASGIApp, settings: ReplicaGuard | None = None) -> None:
-        settings = settings or ReplicaGuard.parse(guard_settings())
-        self.housekeeping = Housekeeping(settings.args)
+        settings = settings or _from_environment()
         self._behind = app
+        self.housekeeping = Housekeeping(settings.args)
         self._app: ASGIApp = Admission(app, settings, self.housekeeping)
         if settings.args.allowed_origins:
             self._app = CORSMiddleware(
@@ -43,3 +44,10 @@ class GuardMiddleware:
             await send({"type": "websocket.close", "code": 1008})  # nothing that users need speaks it
         else:
             await self._behind(scope, receive, send)
+
+
+def _from_environment() -> ReplicaGuard:
+    text = guard_settings()
+    if not text:
+        raise UserError(f'{GUARD_VARIABLE} is not set: the guard\'s settings as JSON, such as {{"args": {{"open": true}}}}')
+    return ReplicaGuard.parse(text)

@@ -159,7 +159,7 @@ class ReplicaGuard(_Strict):
         except ValidationError as error:
             first = error.errors()[0]
             where = ".".join(map(str, first["loc"])) or "it"
-            raise UserError(f"RTS_GUARD must hold the guard's settings as JSON: {where}: {first['msg']}") from None
+            raise UserError(f"settings of the guard: {where}: {first['msg']}") from None
 
 
 _CONTROL = re.compile(

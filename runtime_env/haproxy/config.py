@@ -11,17 +11,17 @@ CONNECTIONS, CONNECTION_RATE = 2048, 10_000
 
 _JSON = "content-type application/json"
 _RETRY = "hdr Retry-After 30"
-_SECTIONS = ("defaults", "frontend http_frontend", "backend default_backend")
+_SECTIONS = ("global", "defaults", "frontend http_frontend", "backend default_backend")
 _FALLBACK = r"^( *server SERVE_PROXY_ACTOR-fallback-\S+) \S+:\d+"
+_MOST_HEADERS = 1000
+"""By default 101. How large they may be together is for the guard to say."""
 _OPEN_BIND = r"^( *bind )\*?:(\d+)"
 _OWN_ERRORS = {
-    400: ("The request is malformed, or its line and headers are larger than this server takes.", "invalid_request_error"),
-    408: ("The request did not come in time.", "invalid_request_error"),
     500: ("The server could not answer.", "server_error"),
-    501: ("The request uses something of HTTP that this server does not have.", "invalid_request_error"),
     **dict.fromkeys((502, 503, 504), ("The model did not answer. Try again later.", "service_unavailable_error")),
 }
-"""What HAProxy says by itself, by default in HTML; of the last three Ray makes a 500 in plain text."""
+"""Where a server fails; of the last three Ray makes a 500 in plain text. What it says of a request that it cannot even parse is
+in HTML, whatever one configures (`http_err_msgs` of its `mux_h1.c`)."""
 _ID = "^[A-Za-z0-9._-]{1,64}$"
 """Of a request: the guard's rule too."""
 
@@ -60,6 +60,7 @@ def edited(config: str, settings: Settings) -> str:
     _check(lines)
     knows_apps = re.search("^ *use_backend", config, re.MULTILINE)
     added = {
+        "global": [f"tune.http.maxhdr {_MOST_HEADERS}"],
         "defaults": _defaults(),
         "frontend http_frontend": _tls(settings) + _limits(settings) + _log(settings) + _ids() + _refusals() + [_DISCONNECTS],
         # Just started, and told of no app yet: Ray's own answer to every path is 404, in plain text.

@@ -10,6 +10,7 @@ import httpx
 import openai
 import pytest
 
+from apps.guard import answers
 from tests.e2e.conftest import Stack
 
 MODEL = "gemma-3-270m"
@@ -195,6 +196,44 @@ def test_prompt_too_long_gives_both_numbers(stack: Stack) -> None:
     message = post(stack, "/v1/completions", {"model": MODEL, "prompt": "water " * 3000}).json()["error"]["message"]
     assert "2048" in message
     assert "2049" in message  # vLLM counts up to one more than fit
+
+
+INSIDE = {
+    "half a character": ("POST", "/v1/chat/completions", {}, b'{"messages":[{"role":"user","content":"\\ud83d"}]}'),
+    "a token that is none": ("POST", "/detokenize", {}, b'{"tokens":[1099511627776]}'),
+    "no body": ("POST", "/v1/completions", {}, b""),
+    "a route that is none": ("GET", "/v1/nothing", {}, b""),
+    "the documentation": ("GET", "/docs", {}, b""),
+    "another method": ("DELETE", "/v1/models", {}, b""),
+    "a header that is not in ASCII": ("GET", "/v1/models", {b"x-odd": b"\xff\xfe"}, b""),
+    "large headers": ("GET", "/v1/models", {b"x-large": b"x" * 40_000}, b""),
+    "an adapter that is none": (
+        "POST",
+        "/v1/completions",
+        {b"serve_multiplexed_model_id": b"x"},
+        b'{"prompt":"x","max_tokens":1}',
+    ),
+    "another host": ("GET", "/v1/models", {b"host": b"rebound.example"}, b""),
+}
+
+
+@pytest.mark.parametrize("case", INSIDE)
+def test_no_answer_shows_the_inside(stack: Stack, case: str) -> None:
+    method, path, headers, body = INSIDE[case]
+    sent = {b"content-type": b"application/json", **headers}
+    answer = httpx.request(method, stack.url + path, headers=sent, content=body, timeout=60)
+    assert not answers.leaks_internals(answer.content), answer.text
+    assert answer.status_code < 500 or "request id" in answer.text, answer.text
+    if answer.status_code >= 400:
+        assert set(answer.json()["error"]) == {"message", "type", "param", "code"}
+
+
+def test_no_web_page_of_elsewhere_is_answered(stack: Stack) -> None:
+    page = {"origin": "https://evil.example"}
+    for method in ("GET", "POST", "OPTIONS"):
+        answer = httpx.request(method, f"{stack.url}/v1/completions", headers={**page, "access-control-request-method": "POST"})
+        assert answer.status_code in (403, 405)
+        assert not [name for name in answer.headers if name.startswith("access-control-")]
 
 
 def test_healthy_after_all_that(stack: Stack, client: openai.OpenAI) -> None:

@@ -3,6 +3,7 @@
 import json
 import re
 import socket
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -145,6 +146,46 @@ def test_half_requests_and_slow_ones_keep_nobody_out(stack: GuardedStack, keys: 
         assert time.monotonic() - start < 10
         connection.settimeout(60)
         assert connection.recv(100).startswith(b"HTTP/1.1 408")  # a half head: HAProxy's own answer after 10 s
+
+
+@pytest.mark.full
+def test_slow_bodies_without_a_key_keep_nobody_waiting(stack: GuardedStack, keys: Keys) -> None:
+    """700 clients drip their bodies, and come back when they are refused."""
+    head = b"POST /v1/completions HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: 100000\r\n\r\n"
+    over = threading.Event()
+
+    def drip(seconds: float = 60) -> int:
+        """How often they were refused."""
+        refused, slow = 0, [socket.socket() for _ in range(700)]
+        deadline = time.monotonic() + seconds
+        while not over.is_set() and time.monotonic() < deadline:
+            for number, connection in enumerate(slow):
+                try:
+                    connection.send(b" ")
+                except OSError:
+                    refused += 1
+                    connection.close()
+                    slow[number] = connection = socket.create_connection(("127.0.0.1", stack.port))
+                    connection.sendall(head)
+            time.sleep(0.3)
+        for connection in slow:
+            connection.close()
+        return refused
+
+    with ThreadPoolExecutor(1) as threads, httpx.Client(headers=bearer(keys.texts["alice"]), timeout=60) as http:
+        dripping = threads.submit(drip)
+        try:
+            time.sleep(2)  # until all are there
+            took = []
+            for _ in range(100):
+                start = time.monotonic()
+                assert http.get(f"{stack.url}/v1/models").status_code == 200
+                took.append(time.monotonic() - start)
+        finally:
+            over.set()
+        assert dripping.result(30) > 1400, "they were not refused at once"
+    print(f"\nbeside 700 slow bodies: p99 {sorted(took)[98]:.3f} s, worst {max(took):.3f} s")
+    assert sorted(took)[98] < 1
 
 
 def test_https_with_a_self_signed_certificate(stack: GuardedStack, keys: Keys) -> None:

@@ -44,7 +44,7 @@ def test_the_replicas_part_survives_its_environment() -> None:
     told = replica_guard(args(limits={"max_tokens": 5}), {"max_num_seqs": 128, "max_model_len": 8192}, 3, engines=2)
     assert (told.capacity, told.context_tokens, told.replicas) == (256, 8192, 3)
     assert ReplicaGuard.parse(told.model_dump_json()) == told
-    with pytest.raises(UserError, match=r"RTS_GUARD.*args"):
+    with pytest.raises(UserError, match=r"settings of the guard.*args"):
         ReplicaGuard.parse('{"args": {}}')
 
 

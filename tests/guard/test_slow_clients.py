@@ -4,7 +4,7 @@ import json
 import socket
 import time
 from collections.abc import AsyncIterator, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -76,12 +76,35 @@ def test_a_body_that_drips_is_given_up_and_frees_its_place(server: Served, keys:
     assert answers(server, keys.texts["alice"])
 
 
-def test_without_a_key_nobody_waits_for_the_body(server: Served) -> None:
+REFUSED = {
+    "no key": (b"/v1/completions", b"", 401),
+    "a wrong key": (b"/v1/completions", b"authorization: Bearer wrong\r\n", 401),
+    "a closed route": (b"/docs", b"", 404),
+    "a large header": (b"/v1/completions", b"x-large: " + b"x" * 20_000 + b"\r\n", 431),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_nobody_waits_for_the_body_of_a_refused_request(server: Served, case: str) -> None:
+    path, more, status = REFUSED[case]
+    start = time.monotonic()
     with connect(server) as connection:
-        start = time.monotonic()
-        connection.sendall(head(None, 10_000_000) + b"{")
-        assert status_of(connection) == 401
-        assert time.monotonic() - start < 3
+        connection.sendall(b"POST " + path + b" HTTP/1.1\r\nhost: x\r\n" + more + b"content-length: 10000\r\n\r\n{")
+        answer = b""
+        with suppress(ConnectionResetError):
+            while part := connection.recv(65536):
+                answer += part
+                connection.sendall(b" ")  # it goes on
+    assert int(answer.split(b" ", 2)[1]) == status
+    assert b"\r\nconnection: close\r\n" in answer
+    assert time.monotonic() - start < 0.9, "as long as the body was dripping, or a second after it"
+
+
+def test_a_refused_client_that_has_sent_all_keeps_its_connection(server: Served) -> None:
+    with httpx.Client() as client:
+        for _ in range(2):
+            answer = client.post(f"{server.url}/v1/completions", content=BODY)
+            assert (answer.status_code, "connection" in answer.headers) == (401, False)
 
 
 def test_half_requests_in_hundreds_keep_nobody_out(server: Served, keys: Keys) -> None:

