@@ -15,6 +15,7 @@ from apps.checks.guard_rules import NEEDS_GUARD, check_guard
 from apps.checks.llm_rules import TEMPLATES, check_llm_configs, most_replicas
 from apps.engine.direct import DirectServer
 from apps.errors import UserError
+from apps.guard.engines import flavour_of
 from apps.guard.settings import GuardArgs, replica_guard
 from apps.llm_args import LLMArgs
 from apps.loopback import open_host
@@ -56,7 +57,7 @@ def _direct_app(config: dict[str, Any], guard: GuardArgs | None) -> Application:
     actor_options["runtime_env"] = {**(actor_options.get("runtime_env") or {}), **(config.get("runtime_env") or {})}
     name = "LLMServer:" + config["model_loading_config"]["model_id"].replace("/", "--").replace(".", "_")
     deployment = serve.deployment(serve.ingress()(DirectServer), name=name, ray_actor_options=actor_options, **options)
-    return deployment.bind(config, replica_guard(guard, config["engine_kwargs"], replicas, 1, _kind(config)))
+    return deployment.bind(config, replica_guard(guard, config["engine_kwargs"], replicas, 1, flavour=flavour_of([config])))
 
 
 def _classic_app(configs: list[dict[str, Any]], guard: GuardArgs | None) -> Application:
@@ -70,13 +71,11 @@ def _classic_app(configs: list[dict[str, Any]], guard: GuardArgs | None) -> Appl
         # Ray batches a stream's chunks for 50 ms, which is all that a reader notices (ray#59681).
         llm_config.experimental_configs.setdefault("stream_batching_interval_ms", 0)
     engines = sum(most_replicas(config.get("deployment_config") or {})[1] for config in configs)
-    settings = replica_guard(guard, configs[0]["engine_kwargs"], 1, engines, _kind(configs[0]))  # Ray's ingress is one
+    settings = replica_guard(
+        guard, configs[0]["engine_kwargs"], 1, engines, flavour=flavour_of(configs)
+    )  # Ray's ingress is one
     ingress = {"ingress_cls": Ingress, "ingress_extra_kwargs": {"guard": settings}}
     return build_openai_app({"llm_configs": llm_configs, "ingress_cls_config": ingress})
-
-
-def _kind(config: dict[str, Any]) -> str | None:
-    return (config.get("accelerator_config") or {}).get("kind")
 
 
 def _prepare(config: dict[str, Any]) -> dict[str, Any]:

@@ -50,6 +50,7 @@ PURE = [
         f"apps/guard/{name}.py"
         for name in (
             "fields",
+            "engines",
             "field_rules",
             "json_values",
             "verifier",
@@ -62,7 +63,7 @@ PURE = [
             "command",
         )
     ),
-    *(f"apps/engine/sim/{name}.py" for name in ("text", "cache", "scheduler", "protocol", "engine")),
+    *(f"apps/engine/sim/{name}.py" for name in ("text", "cache", "faults", "scheduler", "protocol", "engine")),
     *(f"runtime_env/control_plane/played/{name}.py" for name in ("webhook_rules", "pod_status", "dns", "orders")),
     *(f"runtime_env/haproxy/{name}.py" for name in ("config", "servers")),
 ]

@@ -56,7 +56,7 @@ def test_the_replica_is_told_its_part_of_the_guard() -> None:
     args = llm_args("gemma.yaml")
     args["llm_configs"][0]["deployment_config"] |= {"num_replicas": 3}
     told = build_app(LLMArgs(**args))._bound_deployment.init_args[1]
-    assert (told.replicas, told.capacity, told.context_tokens, told.engine) == (3, 128, 131072, "vllm-tpu")
+    assert (told.replicas, told.capacity, told.context_tokens, told.flavour) == (3, 128, 131072, "vllm-tpu")
     assert not told.local
     assert told.args.keys_files == ["/etc/guard/keys.json"]
 

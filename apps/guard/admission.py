@@ -10,10 +10,9 @@ from typing import Any
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from apps.guard import bodies, caps, generation_request, local
+from apps.guard import bodies, caps, engines, generation_request, local
 from apps.guard.answers import Refusal, failed
 from apps.guard.bodies import ClientLeftError
-from apps.guard.engine_limits import check_supported
 from apps.guard.fair import FairQueue, Ticket
 from apps.guard.generation_request import GenerationRequest
 from apps.guard.housekeeping import Housekeeping
@@ -151,7 +150,7 @@ class Admission:
         tracker.model = str(fields["model"])[:128] if "model" in fields else None
         cache_salt = None
         if path in (_CHAT, _COMPLETIONS):
-            asked = generation_request.parse(body, fields, bounds, chat=path == _CHAT)
+            asked = self._fit_to_engine(generation_request.parse(body, fields, bounds, chat=path == _CHAT), tracker)
             cache_salt = self._cache_salt(entry, fields)
         else:
             generation_request.check_other(path, fields, bounds)
@@ -180,7 +179,6 @@ class Admission:
         ticket, to_set = None, None
         try:
             if asked.generates:
-                tracker.ignored_fields = self._ignored_fields(asked)
                 to_set = await caps.max_tokens_to_set(self._app, scope, asked, usage.limits, self._settings.context_tokens)
             tracker.hides_usage = asked.stream and not asked.wants_usage
             tracker.is_generation_stream = asked.stream
@@ -197,9 +195,13 @@ class Admission:
             if ticket:
                 self.queue.leave(usage.flow, ticket, cost)
 
-    def _ignored_fields(self, asked: GenerationRequest) -> list[str]:
-        allow = self._args.ignored_fields == "warn"
-        return check_supported(asked.fields, self._settings.engine, chat=asked.chat, allow_ignored=allow)
+    def _fit_to_engine(self, asked: GenerationRequest, tracker: ResponseTracker) -> GenerationRequest:
+        flavour = self._settings.flavour
+        names = engines.without_effect(asked.fields, flavour, drop=self._args.ineffective_fields == "warn")
+        if not names:
+            return asked
+        tracker.warning = engines.warning(names, flavour)
+        return generation_request.without(asked, names)
 
     async def _wait_for_room(self, usage: KeyUsage, asked: GenerationRequest, receive: Receive) -> Ticket:
         """Wait for room in the engine. Raises `Refusal` 429 if there is none in time, `ClientLeftError`."""

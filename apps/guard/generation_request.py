@@ -75,6 +75,12 @@ def parse(raw: bytes, fields: dict[str, Any], bounds: Bounds, *, chat: bool) -> 
     )
 
 
+def without(request: GenerationRequest, names: list[str]) -> GenerationRequest:
+    """The request as if the client had not sent these fields, none of which says how much is computed."""
+    fields = {name: value for name, value in request.fields.items() if name not in names}
+    return request._replace(raw=json.dumps(fields).encode(), fields=fields)
+
+
 def check_other(path: str, fields: dict[str, Any], bounds: Bounds) -> None:
     """Of a route that generates nothing, such as /tokenize, which fetches images all the same. Raises `Refusal` 400."""
     if table := TABLES.get(path):

@@ -6,7 +6,7 @@ The path of a stream's chunk is as short as can be: at hundreds of streams it ru
 import random
 import re
 import time
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable
 from dataclasses import dataclass, field
 
 from starlette.types import Message, Scope, Send
@@ -55,8 +55,8 @@ class ResponseTracker:
     """Tokens that the engine may have computed of an answer that the client did not wait for."""
     is_generation_stream: bool = False
     """A stream of vLLM's: it has not ended before [DONE]."""
-    ignored_fields: Sequence[str] = ()
-    """Of the request: the engine drops them."""
+    warning: str | None = None
+    """What of the request was left out, for the client."""
     streamed: int = 0
     """Tokens of a stream so far: one for each event, until the server's own count comes."""
     prompt_tokens: int | None = None
@@ -207,9 +207,8 @@ class ResponseTracker:
 
     def _own_headers(self) -> Headers:
         headers = self.usage.headers() if self.usage else []
-        if self.ignored_fields:
-            names = ", ".join(self.ignored_fields)
-            headers.append((b"warning", f'299 - "ignored by the engine: {names}"'.encode()))
+        if self.warning:
+            headers.append((b"warning", self.warning.encode()))
         if not self._id_given:
             headers.append((b"x-request-id", self.id.encode()))
         return headers

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from apps.errors import UserError
-from apps.guard.engine_limits import EngineName
+from apps.guard.engines import Flavour
 from apps.settings import LONGEST_REQUEST_S, MOST_HEADER_BYTES
 
 MIB = 1024 * 1024
@@ -110,8 +110,8 @@ class GuardArgs(_Strict):
     queue: Queue = Queue()
     cache_salt: Literal["per_key", "shared"] = "per_key"
     """Whose prompts the prefix cache may find again: with `shared` the time of an answer tells what others have asked."""
-    ignored_fields: Literal["refuse", "warn"] = "refuse"
-    """What becomes of fields that the engine drops in silence: 400, or a `warning` header that names them."""
+    ineffective_fields: Literal["refuse", "warn"] = "refuse"
+    """Those that the engine would refuse or ignore, such as seed on TPU. warn: left out, as the header `warning` then says."""
     audit: bool = True
     audit_file: AbsolutePath | None = None
     """None: beside the replica's own log, where Ray's dashboard lists it."""
@@ -137,8 +137,7 @@ class ReplicaGuard(_Strict):
     capacity: Count | None = None
     context_tokens: Count | None = None
     """The engine's max_model_len, if it is known."""
-    engine: EngineName = "vllm"
-    """What the engine can do: see engine_limits."""
+    flavour: Flavour = "vllm-cpu"
 
     @property
     def text_bytes(self) -> int:
@@ -181,7 +180,7 @@ OPEN_ON_LOOPBACK = GuardArgs(open=True, audit=False, queue=Queue(waiting=4096, w
 
 
 def replica_guard(
-    args: GuardArgs | None, engine: dict[str, Any], replicas: int, engines: int, kind: str | None = None
+    args: GuardArgs | None, engine: dict[str, Any], replicas: int, engines: int, *, flavour: Flavour = "vllm-cpu"
 ) -> ReplicaGuard:
     """A replica's part of the settings.
 
@@ -190,7 +189,7 @@ def replica_guard(
         engine: vLLM's arguments, for what the guard derives from them.
         replicas: how many processes count limits, each for itself.
         engines: how many engines one such process feeds.
-        kind: the accelerator's, of the LLM config: `tpu` for vLLM TPU.
+        flavour: of those, for what they cannot do.
     """
     local, args = args is None, args or OPEN_ON_LOOPBACK
     slots = args.queue.capacity or engine.get("max_num_seqs", 0) * engine.get("data_parallel_size", 1)  # vLLM counts per rank
@@ -200,5 +199,5 @@ def replica_guard(
         replicas=replicas,
         capacity=slots * engines if slots else None,
         context_tokens=engine.get("max_model_len"),
-        engine="vllm-tpu" if kind == "tpu" else "vllm",
+        flavour=flavour,
     )

@@ -173,7 +173,7 @@ BAD = {
     "unknown model, completions": ("/v1/completions", {"model": "nope", "prompt": "hi"}, 404, "nope"),
     "prompt too long": ("/v1/completions", {"model": MODEL, "prompt": "water " * 3000}, 400, "2048"),
     "malformed JSON": ("/v1/chat/completions", "{bad", 400, "JSON"),
-    "wrong type": ("/v1/chat/completions", {"model": MODEL, "messages": 5}, 400, "int"),
+    "wrong type": ("/v1/chat/completions", {"model": MODEL, "messages": 5}, 400, "must be a list"),
     "wrong type of a number": ("/v1/completions", {"model": MODEL, "prompt": "hi", "max_tokens": "x"}, 400, "integer"),
     "negative max_tokens": ("/v1/completions", {"model": MODEL, "prompt": "hi", "max_tokens": -3}, 400, "-3"),
     "no messages": ("/v1/chat/completions", {"model": MODEL}, 400, "messages"),

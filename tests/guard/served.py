@@ -72,7 +72,12 @@ def served(
     """Serve an app (the simulated engine's by default) behind a guard with these settings, for the block's time."""
     section = {"keys_files": [str(keys.path)]} if keys else {"open": True}
     audit = tmp_path / "audit.jsonl"
-    replicas, engine_name, local = args.pop("replicas", 1), args.pop("engine_name", "vllm"), args.pop("local", False)
+    replicas, local = args.pop("replicas", 1), args.pop("local", False)
+    flavour = args.pop("flavour", "vllm-cpu" if app else "vllm-tpu")
+        args.pop("replicas", 1),
+        args.pop("flavour", "vllm-cpu" if app else "vllm-tpu"),
+        args.pop("local", False),
+    )
     settings = GuardArgs.model_validate({**section, "audit_file": str(audit), **args})
     config = {**LLM_CONFIG, "engine_kwargs": LLM_CONFIG["engine_kwargs"] | (engine or {})}
     kwargs = config["engine_kwargs"]
@@ -87,7 +92,7 @@ def served(
                 replicas=replicas,
                 capacity=kwargs["max_num_seqs"],
                 context_tokens=kwargs["max_model_len"],
-                engine=engine_name,
+                flavour=flavour,
             )
             guard = GuardMiddleware(app or build_server(simulation), replica)  # type: ignore[arg-type]
             server = uvicorn.Server(uvicorn.Config(guard, host="127.0.0.1", port=0, log_level="error", lifespan="off"))

@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator
 from typing import Any
 
+from apps.engine.sim import faults
 from apps.engine.sim.cache import KvCache
 from apps.engine.sim.protocol import ChatRequest, CompletionRequest, Usage
 from apps.engine.sim.scheduler import Limits, Request, Scheduler
@@ -40,7 +41,8 @@ class Simulation:
         self.produced = 0
 
     def admit(self, asked: ChatRequest | CompletionRequest) -> Request:
-        """The request, ready to run. Raises `UserError` if it is longer than the model takes."""
+        """The request, ready to run. Raises `UserError` if it is longer than the model takes, and what `faults.check` does."""
+        faults.check(asked)
         prompt = tokenize(asked.text)
         room = self.max_model_len - len(prompt)
         wanted = (
@@ -53,8 +55,8 @@ class Simulation:
                 f"This model's maximum context length is {self.max_model_len} tokens. The prompt has {len(prompt)} and "
                 f"{max(wanted, 1)} more were asked for. Shorten the prompt or lower max_tokens."
             )
-        source = (endless if asked.ignore_eos else continuation)(prompt, asked.seed)
-        return Request(prompt, source, wanted, asked.cache_salt)
+        source = (endless if asked.ignore_eos else continuation)(prompt)
+        return Request(prompt, source, wanted, faults.in_step(asked), asked.cache_salt)
 
     async def answer(self, request: Request, stops: list[str], usage: Usage) -> AsyncIterator[tuple[str, str | None]]:
         """Pieces of text with None, then one with the finish reason. `usage` is kept up to date."""

@@ -10,7 +10,8 @@ from pydantic import ValidationError
 
 from apps.engine.sim.compiler import warm_up
 from apps.engine.sim.engine import Simulation
-from apps.engine.sim.protocol import ChatRequest, CompletionRequest, Shape, Usage
+from apps.engine.sim.faults import EngineDeadError, RequestFailedError
+from apps.engine.sim.protocol import ChatRequest, CompletionRequest, Shape, Usage, error_body, failure
 from apps.engine.sim.server import build_server, events
 from apps.errors import UserError
 from apps.weights.replica_args import asks_for_prefetch
@@ -35,10 +36,14 @@ class SimulatedEngine:
         return build_server(self._started)
 
     async def check_health(self) -> None:
-        """Nothing of its own can fail; the slice is the server's to watch."""
+        """Raises `EngineDeadError`; the slice is the server's to watch."""
+        if self._started.scheduler.ended.is_set():
+            raise EngineDeadError
 
     async def ended(self, broken: Any) -> None:
-        """It ends with its process only."""
+        """Set `broken` as soon as a step has failed."""
+        await self._started.scheduler.ended.wait()
+        broken.set()
 
     def routing_stats(self) -> dict[str, Any]:
         return {}
@@ -67,7 +72,7 @@ class SimulatedEngine:
         try:
             asked = kind.model_validate(request.model_dump(exclude_unset=True))
             ready = self._started.admit(asked)
-        except (UserError, ValidationError) as error:
+        except (UserError, ValidationError, RequestFailedError) as error:
             yield _refusal(error)
             return
         usage, shape = Usage(len(ready.prompt)), Shape(asked.model, chat=kind is ChatRequest)
@@ -75,13 +80,18 @@ class SimulatedEngine:
         if asked.stream:
             async for event in events(pieces, shape, usage if asked.stream_options.include_usage else None):
                 yield event
-        else:
+            return
+        try:
             found = [piece async for piece in pieces]
             yield whole(**shape.whole("".join(text for text, _ in found), found[-1][1] or "stop", usage))
+        except EngineDeadError as error:
+            yield _refusal(error)
 
 
 def _refusal(error: Exception) -> Any:
     from ray.serve.llm.openai_api_models import ErrorResponse
 
+    if isinstance(error, EngineDeadError | RequestFailedError):
+        return ErrorResponse(**failure(error))
     message = error.errors()[0]["msg"] if isinstance(error, ValidationError) else str(error)
-    return ErrorResponse(error={"message": message, "type": "invalid_request_error", "code": 400})
+    return ErrorResponse(**error_body(message, 400))

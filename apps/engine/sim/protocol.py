@@ -1,4 +1,6 @@
-"""Requests of the OpenAI API as the simulated engine takes them, and its answers' bodies. Fields without a use are ignored."""
+"""Requests of the OpenAI API as the simulated engine takes them, and its answers' bodies. Fields without a use are ignored,
+as by the TPU engine: penalties, min_p, logit_bias, bad_words, min_tokens. `faults` says what it does with others.
+"""
 
 import time
 import uuid
@@ -27,7 +29,11 @@ class _Generation(BaseModel):
     ignore_eos: bool = False
     cache_salt: str | None = None
     n: Literal[1] = 1
-    logprobs: Literal[False, 0, None] = None
+    temperature: float | None = None
+    echo: bool = False
+    prompt_logprobs: int | None = None
+    logprob_token_ids: list[int] | None = None
+    allowed_token_ids: list[int] | None = None
 
     @property
     def stops(self) -> list[str]:
@@ -52,6 +58,17 @@ class ChatRequest(_Generation):
 
     messages: list[Message] = Field(min_length=1)
     max_completion_tokens: int | None = Field(default=None, ge=1)
+    logprobs: bool | None = False
+    top_logprobs: int | None = 0
+
+    @property
+    def wants_logprobs(self) -> bool:
+        return bool(self.logprobs)
+
+    @property
+    def logprobs_count(self) -> int | None:
+        """For each token, as the engine sees it; vLLM's server leaves it out for tokens that are named."""
+        return None if self.logprob_token_ids else self.top_logprobs
 
     @property
     def text(self) -> str:
@@ -62,6 +79,15 @@ class CompletionRequest(_Generation):
     """Body of /v1/completions."""
 
     prompt: str | list[int]
+    logprobs: int | None = None
+
+    @property
+    def wants_logprobs(self) -> bool:
+        return self.logprobs is not None
+
+    @property
+    def logprobs_count(self) -> int | None:
+        return None if self.logprob_token_ids else self.logprobs
 
     @property
     def text(self) -> str:
@@ -137,6 +163,11 @@ class Shape:
             "system_fingerprint": FINGERPRINT,
             "choices": [{"index": 0, "finish_reason": finish_reason, "logprobs": None} | choice],
         }
+
+
+def failure(error: Exception) -> dict[str, Any]:
+    """The error that is the server's own fault."""
+    return error_body(str(error), 500, "InternalServerError")
 
 
 def error_body(message: str, code: int, kind: str = "invalid_request_error") -> dict[str, Any]:

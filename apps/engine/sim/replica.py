@@ -5,6 +5,7 @@ from typing import Any
 
 from apps.engine.sim.compiler import warm_up
 from apps.engine.sim.engine import Simulation
+from apps.engine.sim.faults import EngineDeadError
 from apps.engine.sim.server import build_server
 from apps.loopback import keep_replica_on_loopback
 from apps.slice.replica import take_slice
@@ -32,6 +33,11 @@ class SimulatedServer:
             await bring(self._config, self.watchdog.node_ids)
         self._simulation = Simulation(self._config)
         self._programs = await warm_up(self._config, self._simulation.max_num_seqs)
+        self._ending = asyncio.create_task(self._end_with(self._simulation))
+
+    async def _end_with(self, simulation: Simulation) -> None:
+        await simulation.scheduler.ended.wait()
+        self.broken.set()
 
     async def __serve_build_asgi_app__(self) -> Any:
         assert self._simulation is not None
@@ -40,6 +46,8 @@ class SimulatedServer:
     async def check_health(self) -> None:
         if self.watchdog:
             self.watchdog.check()
+        if self._simulation and self._simulation.scheduler.ended.is_set():
+            raise EngineDeadError
 
     async def record_routing_stats(self) -> dict[str, Any]:
         return {}

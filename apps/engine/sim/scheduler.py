@@ -5,16 +5,19 @@ that finds no space in the KV cache sends the youngest one back to the queue.
 """
 
 import asyncio
+import logging
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from apps.engine.sim.cache import KvCache
+from apps.engine.sim.faults import EngineDeadError
 from apps.slice.memory import Layout
 from apps.slice.roofline import Chunk, step_seconds
 from apps.slice.topology import Generation
 
+logger = logging.getLogger("ray.serve")
 _CATCH_UP_S = 0.1  # how much of a delay later steps make up for: timers are late by a little each time
 
 
@@ -36,12 +39,14 @@ class Request:
     source: Iterator[str]
     budget: int
     """Tokens it may still produce."""
+    poison: Exception | None = None
+    """What a step that holds it raises."""
     cache_salt: str | None = None
     computed: int = 0
     """Tokens whose KV is held."""
     produced: int = 0
     cached: int = 0
-    out: "asyncio.Queue[str | None]" = field(default_factory=asyncio.Queue)
+    out: "asyncio.Queue[str | EngineDeadError | None]" = field(default_factory=asyncio.Queue)
 
     @property
     def wanted(self) -> int:
@@ -61,14 +66,20 @@ class Scheduler:
         """How far real time is behind simulated time: above 0 the machine is too slow for the load."""
         self._work = asyncio.Event()
         self._clock = time.monotonic()
+        self.ended = asyncio.Event()
+        """Set once a step has raised: there is no other."""
         self._task = asyncio.create_task(self._run())
 
     async def tokens(self, sequence: Request) -> AsyncIterator[str]:
-        """Enqueue and yield tokens as they come. Leaving early gives the sequence's space back."""
+        """Enqueue and yield tokens as they come. Leaving early gives the sequence's space back. Raises `EngineDeadError`."""
+        if self.ended.is_set():
+            raise EngineDeadError
         self.waiting.append(sequence)
         self._work.set()
         try:
             while (token := await sequence.out.get()) is not None:
+                if isinstance(token, EngineDeadError):
+                    raise token
                 yield token
         finally:
             self._drop(sequence)
@@ -78,6 +89,15 @@ class Scheduler:
         self._task.cancel()
 
     async def _run(self) -> None:
+        try:
+            await self._run_steps()
+        except Exception:
+            logger.exception("sim: a step has failed, and the engine with it")
+            self.ended.set()
+            for sequence in (*self.running, *self.waiting):
+                sequence.out.put_nowait(EngineDeadError())
+
+    async def _run_steps(self) -> None:
         while True:
             if not (self.waiting or self.running):
                 self._work.clear()
@@ -123,6 +143,8 @@ class Scheduler:
 
     def _finish_step(self, chunks: dict[Request, Chunk]) -> None:
         for sequence, chunk in chunks.items():
+            if sequence.poison:
+                raise sequence.poison
             if sequence not in self.running:  # its client left during the step
                 self.cache.release(chunk.tokens)
                 continue

@@ -11,7 +11,8 @@ from starlette.requests import Request as HttpRequest
 from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
 
 from apps.engine.sim.engine import Simulation
-from apps.engine.sim.protocol import ChatRequest, CompletionRequest, Shape, TokenizeRequest, Usage, error_body
+from apps.engine.sim.faults import EngineDeadError, RequestFailedError
+from apps.engine.sim.protocol import ChatRequest, CompletionRequest, Shape, TokenizeRequest, Usage, error_body, failure
 from apps.engine.sim.text import tokenize
 from apps.errors import UserError
 
@@ -22,6 +23,8 @@ def build_server(simulation: Simulation) -> FastAPI:
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _refused)
     app.add_exception_handler(UserError, _too_long)
+    app.add_exception_handler(RequestFailedError, _failed)
+    app.add_exception_handler(EngineDeadError, _failed)
     card = {
         "id": simulation.model_id,
         "object": "model",
@@ -54,7 +57,7 @@ def build_server(simulation: Simulation) -> FastAPI:
 
     @app.get("/health")
     async def health() -> Response:
-        return Response()
+        return Response(status_code=503 if simulation.scheduler.ended.is_set() else 200)
 
     @app.get("/metrics")
     async def metrics() -> Response:
@@ -79,20 +82,23 @@ async def _answer(asked: ChatRequest | CompletionRequest, simulation: Simulation
 async def events(pieces: AsyncIterator[tuple[str, str | None]], shape: Shape, usage: Usage | None) -> AsyncIterator[str]:
     """Server-sent events of one answer, the last `[DONE]`; with `usage` before it if that is given."""
     first = list(shape.first())  # sent with the first token, as vLLM does
-    async for text, reason in pieces:
-        while first:
-            yield _event(first.pop(0))
-        if text:
-            yield _event(shape.piece(text))
-        if reason:
-            yield _event(shape.last(reason))
-    if usage:
-        yield _event(shape.usage(usage))
+    try:
+        async for text, reason in pieces:
+            while first:
+                yield _event(first.pop(0))
+            if text:
+                yield _event(shape.piece(text))
+            if reason:
+                yield _event(shape.last(reason))
+        if usage:
+            yield _event(shape.usage(usage))
+    except EngineDeadError as error:
+        yield _event(failure(error))
     yield "data: [DONE]\n\n"
 
 
 def _event(body: dict[str, Any]) -> str:
-    return f"data: {json.dumps(body)}\n\n"
+    return f"data: {json.dumps(body, separators=(',', ':'))}\n\n"  # as vLLM writes it
 
 
 def _check_model(model_id: str, simulation: Simulation) -> None:
@@ -127,6 +133,10 @@ async def _refused(request: HttpRequest, error: Exception) -> Response:  # noqa:
     assert isinstance(error, HTTPException)
     kind = "NotFoundError" if error.status_code == 404 else "invalid_request_error"
     return JSONResponse(error_body(str(error.detail), error.status_code, kind), error.status_code)
+
+
+async def _failed(request: HttpRequest, error: Exception) -> Response:  # noqa: ARG001
+    return JSONResponse(failure(error), 500)
 
 
 async def _too_long(request: HttpRequest, error: Exception) -> Response:  # noqa: ARG001

@@ -1,5 +1,6 @@
 """Text of the simulated engine: what counts as a token, and which follow a prompt. The same prompt gives the same text."""
 
+import itertools
 import random
 import re
 import zlib
@@ -21,17 +22,16 @@ def tokenize(text: str) -> list[str]:
     return _TOKEN.findall(text)
 
 
-def continuation(prompt: Sequence[str], seed: int | None = None) -> Iterator[str]:
-    """Tokens that follow, and then end."""
-    source = random.Random(zlib.crc32("".join(prompt).encode()) ^ (seed or 0))  # noqa: S311 - made-up text
-    for number in range(source.randint(_SHORTEST, _LONGEST)):
+def continuation(prompt: Sequence[str], number: int = 0) -> Iterator[str]:
+    """Tokens that follow, and then end; one of many such texts by `number`."""
+    source = random.Random(zlib.crc32("".join(prompt).encode()) ^ number)  # noqa: S311 - made-up text
+    for place in range(source.randint(_SHORTEST, _LONGEST)):
         word = source.choice(_WORDS)
-        yield word.capitalize() if number == 0 else f" {word}"
+        yield word.capitalize() if place == 0 else f" {word}"
     yield "."
 
 
-def endless(prompt: Sequence[str], seed: int | None = None) -> Iterator[str]:
+def endless(prompt: Sequence[str]) -> Iterator[str]:
     """Tokens without an end, for `ignore_eos`."""
-    while True:
-        yield from continuation(prompt, seed)
-        seed = (seed or 0) + 1
+    for number in itertools.count():
+        yield from continuation(prompt, number)
