@@ -29,7 +29,7 @@ logger = logging.getLogger("ray.serve")
 def build_app(args: LLMArgs) -> Application:
     """Build the app. Raises `UserError` or a pydantic error, which `serve status` shows as the app's message."""
     _check(args)
-    configs = [_prepare(config) for config in args.llm_configs]
+    configs = [_prepare(config, guarded=args.guard is not None) for config in args.llm_configs]
     return _direct_app(configs[0], args.guard) if direct_streaming() else _classic_app(configs, args.guard)
 
 
@@ -52,7 +52,7 @@ def _direct_app(config: dict[str, Any], guard: GuardArgs | None) -> Application:
     # imports vLLM) is left out; Serve's late-bound ingress makes vLLM's own server the app.
     options = dict(config.get("deployment_config") or {})
     _, replicas = most_replicas(options)
-    variables = _guard_variables(guard, config["engine_kwargs"], replicas=replicas, engines=1)
+    variables = _guard_variables(guard, config, replicas=replicas, engines=1)
     actor_options = dict(options.pop("ray_actor_options", None) or {})
     runtime_env = {**(actor_options.get("runtime_env") or {}), **(config.get("runtime_env") or {})}
     actor_options["runtime_env"] = {**runtime_env, "env_vars": {**(runtime_env.get("env_vars") or {}), **variables}}
@@ -73,19 +73,29 @@ def _classic_app(configs: list[dict[str, Any]], guard: GuardArgs | None) -> Appl
         llm_config.experimental_configs.setdefault("stream_batching_interval_ms", 0)
     app: dict[str, Any] = {"llm_configs": llm_configs, "ingress_cls_config": {"ingress_cls": Ingress}}
     engines = sum(most_replicas(config.get("deployment_config") or {})[1] for config in configs)
-    if variables := _guard_variables(guard, configs[0]["engine_kwargs"], replicas=1, engines=engines):  # Ray's ingress is one
+    if variables := _guard_variables(guard, configs[0], replicas=1, engines=engines):  # Ray's ingress is one
         app["ingress_deployment_config"] = {"ray_actor_options": {"runtime_env": {"env_vars": variables}}}
     return build_openai_app(app)
 
 
-def _guard_variables(guard: GuardArgs | None, engine: dict[str, Any], *, replicas: int, engines: int) -> dict[str, str]:
+def _guard_variables(guard: GuardArgs | None, config: dict[str, Any], *, replicas: int, engines: int) -> dict[str, str]:
     """The environment that tells a replica's guard its settings: one of `replicas`, each in front of so many engines."""
-    return {} if guard is None else {GUARD_VARIABLE: replica_guard(guard, engine, replicas, engines).model_dump_json()}
+    if guard is None:
+        return {}
+    model = config["model_loading_config"].get("model_source")
+    told = replica_guard(guard, config["engine_kwargs"], model if isinstance(model, str) else None, replicas, engines)
+    return {GUARD_VARIABLE: told.model_dump_json()}
 
 
-def _prepare(config: dict[str, Any]) -> dict[str, Any]:
-    """The config with what it names resolved on this machine: the weights' directory, the chat template's file."""
+def _prepare(config: dict[str, Any], *, guarded: bool) -> dict[str, Any]:
+    """The config with what it names resolved on this machine: the weights' directory, the chat template's file.
+
+    Behind a guard grammars are xgrammar's alone, which the guard compiles first: by vLLM's default another library takes
+    what that one refuses, and the first request with a grammar chooses it for all that follow.
+    """
     engine = dict(config.get("engine_kwargs") or {})
+    if guarded:
+        engine["structured_outputs_config"] = {"backend": "xgrammar", **(engine.get("structured_outputs_config") or {})}
     template = engine.get("chat_template")
     if template and not Path(template).is_absolute():
         engine["chat_template"] = str(TEMPLATES / template)

@@ -12,6 +12,7 @@ from apps.guard.answers import Refusal, failed
 from apps.guard.bodies import ClientLeftError
 from apps.guard.fair import FairQueue, Ticket
 from apps.guard.generation_request import GenerationRequest
+from apps.guard.grammar_compiler import GrammarCompiler
 from apps.guard.housekeeping import Housekeeping
 from apps.guard.key_usage import KeyUsage, per_replica
 from apps.guard.keys import Entry
@@ -39,6 +40,7 @@ class Admission:
         self._housekeeping = housekeeping
         self._verifier = Verifier(housekeeping.keys) if housekeeping.keys else None
         self._usages: dict[str, tuple[Entry | None, KeyUsage]] = {}
+        self.grammars = GrammarCompiler(args.bounds.grammars, settings.tokenizer)
         self.queue = FairQueue(settings.capacity, args.queue.waiting, args.queue.waiting_per_key)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -152,6 +154,7 @@ class Admission:
     async def _admit(self, tracker: ResponseTracker, asked: GenerationRequest, scope: Scope, receive: Receive) -> None:
         usage = tracker.usage
         assert usage is not None
+        await self.grammars.check(asked.fields, usage.name)
         usage.charge_prompt(asked.prompt_tokens)
         tracker.charged_prompt = asked.prompt_tokens
         ticket = None

@@ -56,6 +56,23 @@ class Limits(_Strict):
         return self.model_copy(update=own.model_dump(exclude_unset=True))
 
 
+class Grammars(_Strict):
+    """What a request may have the engine compile: JSON schemas, regular expressions, choices, EBNF, structural tags, tools."""
+
+    total_bytes: Count = 128 * 1024
+    nesting: Count = 64
+    """Levels of a schema, of groups in a pattern or a grammar, and steps from one `$ref` to the next."""
+    repetitions: Count = 10_000
+    properties: Count = 500
+    alternatives: Count = 1000
+    """Of one enum, choice or other list; of a grammar in all."""
+    rules: Count = 500
+    pattern_chars: Count = 4096
+    compile_cpu_s: float = Field(default=10, gt=0)
+    memory_mib: Count = 1024
+    """Beyond what the process that compiles has for the tokenizer."""
+
+
 class Bounds(_Strict):
     """What any request may be, whoever asks."""
 
@@ -68,6 +85,7 @@ class Bounds(_Strict):
     choices: Count = 8  # n, times the prompts of a batch
     logprobs: int = Field(default=20, ge=0)
     stop_strings: int = Field(default=16, ge=0)
+    grammars: Grammars = Grammars()
     request_s: float = Field(default=3600, gt=0)
     body_s: float = Field(default=30, gt=0)
     """Longest wait for a whole body."""
@@ -125,6 +143,8 @@ class ReplicaGuard(_Strict):
     capacity: Count | None = None
     context_tokens: Count | None = None
     """The engine's max_model_len, if it is known."""
+    tokenizer: str | None = None
+    """Directory of the model's, which grammars are compiled with. None: with a vocabulary of bytes."""
 
     @classmethod
     def parse(cls, text: str) -> "ReplicaGuard":
@@ -151,11 +171,12 @@ def is_control(path: str) -> bool:
     return _CONTROL.fullmatch(path) is not None
 
 
-def replica_guard(args: GuardArgs, engine: dict[str, Any], replicas: int, engines: int) -> ReplicaGuard:
+def replica_guard(args: GuardArgs, engine: dict[str, Any], model: str | None, replicas: int, engines: int) -> ReplicaGuard:
     """A replica's part of the settings.
 
     Args:
         engine: vLLM's arguments, for what the guard derives from them.
+        model: where the engine loads it from.
         replicas: how many processes count limits, each for itself.
         engines: how many engines one such process feeds.
     """
@@ -165,4 +186,5 @@ def replica_guard(args: GuardArgs, engine: dict[str, Any], replicas: int, engine
         replicas=replicas,
         capacity=slots * engines if slots else None,
         context_tokens=engine.get("max_model_len"),
+        tokenizer=engine.get("tokenizer") or model,
     )

@@ -41,7 +41,7 @@ def test_what_is_wrong_is_said(section: dict[str, Any], words: str) -> None:
 
 
 def test_the_replicas_part_survives_its_environment() -> None:
-    told = replica_guard(args(limits={"max_tokens": 5}), {"max_num_seqs": 128, "max_model_len": 8192}, 3, engines=2)
+    told = replica_guard(args(limits={"max_tokens": 5}), {"max_num_seqs": 128, "max_model_len": 8192}, None, 3, engines=2)
     assert (told.capacity, told.context_tokens, told.replicas) == (256, 8192, 3)
     assert ReplicaGuard.parse(told.model_dump_json()) == told
     with pytest.raises(UserError, match=r"RTS_GUARD.*args"):
