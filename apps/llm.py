@@ -16,7 +16,7 @@ from apps.checks.llm_rules import TEMPLATES, check_llm_configs, most_replicas
 from apps.engine.direct import DirectServer
 from apps.errors import UserError
 from apps.guard.engines import flavour_of
-from apps.guard.settings import GuardArgs, replica_guard
+from apps.guard.settings import GuardArgs, ReplicaGuard, replica_guard
 from apps.llm_args import LLMArgs
 from apps.loopback import open_host
 from apps.settings import direct_streaming
@@ -57,7 +57,7 @@ def _direct_app(config: dict[str, Any], guard: GuardArgs | None) -> Application:
     actor_options["runtime_env"] = {**(actor_options.get("runtime_env") or {}), **(config.get("runtime_env") or {})}
     name = "LLMServer:" + config["model_loading_config"]["model_id"].replace("/", "--").replace(".", "_")
     deployment = serve.deployment(serve.ingress()(DirectServer), name=name, ray_actor_options=actor_options, **options)
-    return deployment.bind(config, replica_guard(guard, config["engine_kwargs"], replicas, 1, flavour=flavour_of([config])))
+    return deployment.bind(config, _guard_settings(guard, [config], replicas, engines=1))
 
 
 def _classic_app(configs: list[dict[str, Any]], guard: GuardArgs | None) -> Application:
@@ -71,16 +71,25 @@ def _classic_app(configs: list[dict[str, Any]], guard: GuardArgs | None) -> Appl
         # Ray batches a stream's chunks for 50 ms, which is all that a reader notices (ray#59681).
         llm_config.experimental_configs.setdefault("stream_batching_interval_ms", 0)
     engines = sum(most_replicas(config.get("deployment_config") or {})[1] for config in configs)
-    settings = replica_guard(
-        guard, configs[0]["engine_kwargs"], 1, engines, flavour=flavour_of(configs)
-    )  # Ray's ingress is one
+    settings = _guard_settings(guard, configs, 1, engines)  # Ray's ingress is one
     ingress = {"ingress_cls": Ingress, "ingress_extra_kwargs": {"guard": settings}}
     return build_openai_app({"llm_configs": llm_configs, "ingress_cls_config": ingress})
 
 
+def _guard_settings(guard: GuardArgs | None, configs: list[dict[str, Any]], replicas: int, engines: int) -> ReplicaGuard:
+    engine, model = configs[0]["engine_kwargs"], configs[0]["model_loading_config"].get("model_source")
+    directory = model if isinstance(model, str) else None
+    return replica_guard(guard, engine, replicas, engines, model=directory, flavour=flavour_of(configs))
+
+
 def _prepare(config: dict[str, Any]) -> dict[str, Any]:
-    """The config with what it names resolved on this machine: the weights' directory, the chat template's file."""
+    """The config with what it names resolved on this machine: the weights' directory, the chat template's file.
+
+    Grammars are xgrammar's alone, which the guard compiles first: by vLLM's default another library takes
+    what that one refuses, and the first request with a grammar chooses it for all that follow.
+    """
     engine = dict(config.get("engine_kwargs") or {})
+    engine["structured_outputs_config"] = {"backend": "xgrammar", **(engine.get("structured_outputs_config") or {})}
     template = engine.get("chat_template")
     if template and not Path(template).is_absolute():
         engine["chat_template"] = str(TEMPLATES / template)

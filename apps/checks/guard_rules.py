@@ -40,6 +40,11 @@ def check_guard(args: Mapping[str, Any], *, direct_streaming: bool) -> list[Find
             path = ("llm_configs", index, "engine_kwargs", "api_key")
             message = "would refuse every request: the guard keeps keys to itself; keys stand in guard.keys_files"
             found.append(Finding(path, message))
+        backend = _mapping(engine.get("structured_outputs_config")).get("backend", "xgrammar")
+        if backend != "xgrammar":
+            where = ("llm_configs", index, "engine_kwargs", "structured_outputs_config", "backend")
+            message = "compiles grammars that the guard cannot try first: one request's could hold up everybody"
+            found.append(Finding(where, message, value=backend, allowed="xgrammar, which is taken where none is given"))
         slots, most = guard.queue.capacity or engine.get("max_num_seqs"), deployment.get("max_ongoing_requests")
         if direct_streaming and isinstance(slots, int) and isinstance(most, int) and most <= slots + guard.queue.waiting:
             path = ("llm_configs", index, "deployment_config", "max_ongoing_requests")

@@ -15,6 +15,7 @@ from apps.guard.answers import Refusal, failed
 from apps.guard.bodies import ClientLeftError
 from apps.guard.fair import FairQueue, Ticket
 from apps.guard.generation_request import GenerationRequest
+from apps.guard.grammar_compiler import GrammarCompiler
 from apps.guard.housekeeping import Housekeeping
 from apps.guard.json_body import parse_json
 from apps.guard.key_usage import KeyUsage, per_replica
@@ -45,6 +46,7 @@ class Admission:
         self._verifier = Verifier(housekeeping.keys) if housekeeping.keys else None
         self._usages: dict[str, tuple[Entry | None, KeyUsage]] = {}
         self._salts = secrets.token_bytes(32)  # a replica has a prefix cache of its own, so another may salt otherwise
+        self.grammars = GrammarCompiler(args.bounds.grammars, settings.tokenizer)
         self.queue = FairQueue(settings.capacity, args.queue.waiting, args.queue.waiting_per_key)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -174,6 +176,7 @@ class Admission:
         assert usage is not None
         if usage.tokens and asked.fields.get("stream_interval", 1) not in (1, None):
             raise Refusal(400, _INTERVAL, "invalid_value", param="stream_interval")
+        await self.grammars.check(asked.fields, usage.name)
         usage.charge_prompt(asked.prompt_tokens)
         tracker.charged_prompt = asked.prompt_tokens
         ticket, to_set = None, None

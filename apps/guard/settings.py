@@ -60,6 +60,23 @@ class Limits(_Strict):
         return self.model_copy(update=own.model_dump(exclude_unset=True))
 
 
+class Grammars(_Strict):
+    """What a request may have the engine compile: JSON schemas, regular expressions, choices, EBNF, structural tags, tools."""
+
+    total_bytes: Count = 128 * 1024
+    nesting: Count = 64
+    """Levels of a schema, of groups in a pattern or a grammar, and steps from one `$ref` to the next."""
+    repetitions: Count = 10_000
+    properties: Count = 500
+    alternatives: Count = 1000
+    """Of one enum, choice or other list; of a grammar in all."""
+    rules: Count = 500
+    pattern_chars: Count = 4096
+    compile_cpu_s: float = Field(default=10, gt=0)
+    memory_mib: Count = 1024
+    """Beyond what the process that compiles has for the tokenizer."""
+
+
 class Bounds(_Strict):
     """What any request may be, whoever asks."""
 
@@ -70,10 +87,9 @@ class Bounds(_Strict):
     remote_images: bool = False
     """Whether the server fetches images from addresses that clients name, which it can reach and they perhaps cannot."""
     choices: Count = 8  # n, times the prompts of a batch
-    token_ids: int = Field(default=1024, ge=0)
-    """Entries of a list of token ids that is no prompt: stop_token_ids, allowed_token_ids, logit_bias."""
     logprobs: int = Field(default=20, ge=0)
     stop_strings: int = Field(default=16, ge=0)
+    grammars: Grammars = Grammars()
     request_s: float = Field(default=LONGEST_REQUEST_S, gt=0, le=LONGEST_REQUEST_S)
     body_s: float = Field(default=30, gt=0)
     """Longest wait for a whole body."""
@@ -138,6 +154,8 @@ class ReplicaGuard(_Strict):
     context_tokens: Count | None = None
     """The engine's max_model_len, if it is known."""
     flavour: Flavour = "vllm-cpu"
+    tokenizer: str | None = None
+    """Directory of the model's, which grammars are compiled with. None: with a vocabulary of bytes."""
 
     @property
     def text_bytes(self) -> int:
@@ -180,13 +198,20 @@ OPEN_ON_LOOPBACK = GuardArgs(open=True, audit=False, queue=Queue(waiting=4096, w
 
 
 def replica_guard(
-    args: GuardArgs | None, engine: dict[str, Any], replicas: int, engines: int, *, flavour: Flavour = "vllm-cpu"
+    args: GuardArgs | None,
+    engine: dict[str, Any],
+    replicas: int,
+    engines: int,
+    *,
+    model: str | None = None,
+    flavour: Flavour = "vllm-cpu",
 ) -> ReplicaGuard:
     """A replica's part of the settings.
 
     Args:
         args: None where the config has no guard, which the checks let pass on loopback alone.
         engine: vLLM's arguments, for what the guard derives from them.
+        model: where the engine loads it from.
         replicas: how many processes count limits, each for itself.
         engines: how many engines one such process feeds.
         flavour: of those, for what they cannot do.
@@ -200,4 +225,5 @@ def replica_guard(
         capacity=slots * engines if slots else None,
         context_tokens=engine.get("max_model_len"),
         flavour=flavour,
+        tokenizer=engine.get("tokenizer") or model,
     )

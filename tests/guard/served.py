@@ -74,10 +74,6 @@ def served(
     audit = tmp_path / "audit.jsonl"
     replicas, local = args.pop("replicas", 1), args.pop("local", False)
     flavour = args.pop("flavour", "vllm-cpu" if app else "vllm-tpu")
-        args.pop("replicas", 1),
-        args.pop("flavour", "vllm-cpu" if app else "vllm-tpu"),
-        args.pop("local", False),
-    )
     settings = GuardArgs.model_validate({**section, "audit_file": str(audit), **args})
     config = {**LLM_CONFIG, "engine_kwargs": LLM_CONFIG["engine_kwargs"] | (engine or {})}
     kwargs = config["engine_kwargs"]
