@@ -28,7 +28,10 @@ _UPLOADS = {"most_bytes": MAX_IMAGE_BYTES + 64 * 1024, "seconds": 60, "number": 
 _REQUESTS_OF_ONE_SESSION = 32
 _DISCARDED_BYTES = 1024 * 1024
 _PREFIX = re.compile(r"(?:/[\w.~-]+)*")
-_SCRIPT = re.compile(rb"<script[^>]*>(.+?)</script>", re.DOTALL)
+_SCRIPT = re.compile(rb"<script[^>]*>(.*?)</script>", re.DOTALL)
+_MANIFEST = re.compile(
+    rb'<link rel="manifest"[^>]*>'
+)  # of an app to install: fetched without a cookie, and from the root of the host
 _NOTHING = "default-src 'none'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'; sandbox"
 _HEADERS = {
     b"x-content-type-options": b"nosniff",
@@ -113,7 +116,7 @@ class Door:
 
         scope = {**request.scope, "headers": headers, "query_string": b"", SESSION: session}
         await self._app(scope, replaying(b"", request.receive), keep)
-        return Response(body, status, media_type="text/html")
+        return Response(_MANIFEST.sub(b"", body), status, media_type="text/html")
 
     async def _inside(self, request: Request, send: Send, path: str, session: Session) -> Response | None:
         method, scope = request.method, {**request.scope, SESSION: session}
@@ -205,7 +208,7 @@ def _policy(page: bytes) -> str:
     scripts = " ".join(["'self'", *(f"'sha256-{one}'" for one in digests)])
     return (
         f"default-src 'none'; script-src {scripts}; style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; "
-        "font-src 'self' data:; connect-src 'self'; manifest-src 'self'; worker-src 'self' blob:; "
+        "font-src 'self' data:; connect-src 'self'; worker-src 'self' blob:; "
         "form-action 'self'; base-uri 'self'; frame-ancestors 'none'"
     )
 

@@ -11,7 +11,7 @@ from apps.guard.answers import Refusal
 
 API = "/gradio_api"
 FILES = re.compile(
-    r"/(?:theme\.css|manifest\.json|favicon\.ico|(?:static|assets|svelte)/[\w./-]+)"
+    r"/(?:theme\.css|favicon\.ico|(?:static|assets|svelte)/[\w./-]+)"
     rf"|{API}/(?:theme\.css|startup-events)"
 )
 """What is the same for every visitor. Gradio itself keeps to its own folders below."""

@@ -25,6 +25,7 @@ CLOSED = [
     ("GET", "/monitoring/summary"),
     ("GET", "/pwa_icon"),
     ("GET", "/robots.txt"),
+    ("GET", "/manifest.json"),
     ("GET", "/docs"),
     ("GET", "/gradio_api/info"),
     ("GET", "/gradio_api/openapi.json"),
