@@ -13,6 +13,8 @@ Manifest = dict[str, Any]
 _API_VERSION = "admissionregistration.k8s.io/v1"
 _CONFIG_MAPS = ("kube-root-ca.crt",)
 """In every namespace; Kubernetes mounts it beside an account's token."""
+_DEFAULTS: Manifest = {"matchPolicy": "Equivalent", "namespaceSelector": {}, "objectSelector": {}}
+"""Left out, the server adds them, and the whole is then not what another manager applies."""
 _VOLUMES = ("emptyDir", "downwardAPI", "projected", "secret", "configMap")
 
 
@@ -31,6 +33,7 @@ def pod_policy(spec: Spec) -> list[Manifest]:
             "spec": {
                 "failurePolicy": "Fail",
                 "matchConstraints": {
+                    **_DEFAULTS,
                     "resourceRules": [_rule("CREATE", "pods"), _rule("UPDATE", "pods/ephemeralcontainers")],
                 },
                 "variables": [{"name": name, "expression": text} for name, text in _variables(spec).items()],
@@ -44,7 +47,7 @@ def pod_policy(spec: Spec) -> list[Manifest]:
             "spec": {
                 "policyName": name,
                 "validationActions": ["Deny"],
-                "matchResources": {"namespaceSelector": selector},
+                "matchResources": {**_DEFAULTS, "namespaceSelector": selector},
             },
         },
     ]
