@@ -17,6 +17,7 @@ from apps.imports import without_gc
 from apps.serve_log import join_serve_log, kept_serve_log
 
 with without_gc(), kept_serve_log():
+    from ray.llm._internal.serve.core.configs.openai_api_models import OpenAIHTTPException
     from ray.llm._internal.serve.core.ingress.ingress import OpenAiIngress
     from ray.llm._internal.serve.core.server.llm_server import LLMServer
     from ray.llm._internal.serve.engines.vllm.vllm_engine import VLLMEngine
@@ -141,6 +142,7 @@ class Ingress(OpenAiIngress):
         keep_replica_on_loopback()
         app.add_middleware(GuardMiddleware, settings=self._guard)
         app.add_exception_handler(HTTPException, _openai_error)
+        app.add_exception_handler(OpenAIHTTPException, _without_inside)
         app.add_exception_handler(TypeError, _wrong_type)
         super()._set_asgi_app(app)
 
@@ -150,6 +152,12 @@ async def _openai_error(request: Request, error: HTTPException) -> JSONResponse:
     kind = "NotFoundError" if error.status_code == 404 else "invalid_request_error"
     content = {"error": {"message": str(error.detail), "type": kind, "param": None, "code": error.status_code}}
     return JSONResponse(content, error.status_code, headers=error.headers)
+
+
+async def _without_inside(request: Request, error: OpenAIHTTPException) -> JSONResponse:
+    """vLLM's message alone: Ray adds what was raised inside, for which the guard would drop all of it."""
+    message = error.message.removeprefix("Message: ").partition(" (Request ID: ")[0]
+    return await _openai_error(request, HTTPException(int(error.status_code), message))
 
 
 async def _wrong_type(request: Request, error: TypeError) -> JSONResponse:

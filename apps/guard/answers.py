@@ -66,7 +66,8 @@ def refused(request_id: str) -> str:
     return f"The server refused the request. Its log has the reason under request id {request_id}."
 
 
-# Tracebacks, files of the server, Python's own names of things. A client's own path in an error message is a loss that we take.
+# Tracebacks, files of the server, Python's own names of things, but not pydantic.dev, which explains what a field lacks.
+# A client's own path in an error message is a loss that we take.
 _INTERNAL = re.compile(
     rb"Traceback \(most recent"
     rb"|site-packages|dist-packages"
@@ -74,7 +75,7 @@ _INTERNAL = re.compile(
     rb"|\.py\b"
     rb"| object at 0x"
     rb"|/(?:home|root|usr|opt|tmp|var|etc|proc|sys|mnt|srv|lib|app|apps|work|workspace|weights|cache|data|dev|run)/[\w.]"
-    rb"|\b(?:ray|vllm|torch|jax|pydantic|starlette|fastapi|asyncio)\.[a-z_]+[.\w]*"
+    rb"|\b(?:ray|vllm|torch|jax|pydantic|starlette|fastapi|asyncio)\.(?!dev/)[a-z_]+[.\w]*"
     rb"|ray::|errno|\[Errno"
 )
 

@@ -13,6 +13,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
+from apps.guard import answers
 from apps.guard.audit import keyless_path
 from tests.guard.served import MODEL, Keys, Served, ask, post, served, wait_for
 
@@ -198,3 +199,9 @@ def test_without_keys_an_open_server_answers_anybody_within_bounds(tmp_path: Pat
         assert ask(server.client())
         assert httpx.get(f"{server.url}/metrics").status_code == 404
         assert post(server, None, {"model": MODEL, "prompt": "x", "n": 99}).status_code == 400
+
+
+def test_what_a_field_lacks_is_told_as_pydantic_says_it() -> None:
+    said = b"1 validation error\\nmessages\\n  Field required\\n    For further information visit https://errors.pydantic.dev/2.12/v/missing"
+    assert not answers.leaks_internals(said)
+    assert answers.leaks_internals(b"pydantic.main: " + said)
