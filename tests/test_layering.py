@@ -55,7 +55,6 @@ PURE = [
             "json_values",
             "verifier",
             "bodies",
-            "local",
             "caps",
             "response_tracker",
             "admission",
