@@ -28,9 +28,25 @@ def check_llm_configs(configs: list[Any], *, direct_streaming: bool, slices: int
             "RAY_SERVE_LLM_ENABLE_DIRECT_STREAMING"
         )
         found.append(Finding((), message))
+    if direct_streaming:
+        found += [one for index, config in enumerate(configs) for one in below((index,), _ignored_by_direct_streaming(config))]
     if slices is not None:
         found += _enough_slices([one for one in configs if isinstance(one, Mapping)], slices)
     return found
+
+
+def _ignored_by_direct_streaming(config: Any) -> list[Finding]:
+    """Settings that have no effect where HAProxy balances over the replicas and vLLM's own server answers."""
+    deployment = config.get("deployment_config") if isinstance(config, Mapping) else None
+    given = {
+        ("deployment_config", "request_router_config"): isinstance(deployment, Mapping)
+        and deployment.get("request_router_config"),
+        ("lora_config",): isinstance(config, Mapping) and config.get("lora_config"),
+    }
+    message = (
+        "is ignored with direct streaming: leave it out, or start Ray without RAY_SERVE_LLM_ENABLE_DIRECT_STREAMING (--classic)"
+    )
+    return [Finding(path, message) for path, value in given.items() if value]
 
 
 def check_llm_config(config: Any) -> list[Finding]:

@@ -182,3 +182,17 @@ def test_requests_that_wait_before_the_guard_are_a_warning() -> None:
     found = check_serve_config(changed(f"{LLM_PATH}/deployment_config/max_ongoing_requests", 128))
     (warning,) = [one for one in found if one.where.endswith("max_ongoing_requests")]
     assert (warning.severity, warning.allowed) == ("warning", "more than 384")
+
+
+ROUTER = {"request_router_class": "ray.serve.llm.request_router:PrefixCacheAffinityRouter"}
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [("deployment_config/request_router_config", ROUTER), ("lora_config", {"dynamic_lora_loading_path": "gs://bucket/lora"})],
+)
+def test_what_direct_streaming_ignores_is_an_error_and_fine_without_it(path: str, value: dict[str, str]) -> None:
+    config = changed(f"{LLM_PATH}/{path}", value)
+    (found,) = [one for one in check_serve_config(config) if "direct streaming" in one.message]
+    assert (found.severity, found.where.endswith(path.replace("/", "."))) == ("error", True)
+    assert not [one for one in check_serve_config(config, direct_streaming=False) if "direct streaming" in one.message]
