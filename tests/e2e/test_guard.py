@@ -176,16 +176,17 @@ def test_slow_bodies_without_a_key_keep_nobody_waiting(stack: GuardedStack, keys
         dripping = threads.submit(drip)
         try:
             time.sleep(2)  # until all are there
-            took = []
-            for _ in range(100):
+            took: list[float] = []
+            while sum(took) < 4 or len(took) < 100:
                 start = time.monotonic()
                 assert http.get(f"{stack.url}/v1/models").status_code == 200
                 took.append(time.monotonic() - start)
         finally:
             over.set()
-        assert dripping.result(30) > 1400, "they were not refused at once"
-    print(f"\nbeside 700 slow bodies: p99 {sorted(took)[98]:.3f} s, worst {max(took):.3f} s")
-    assert sorted(took)[98] < 1
+        assert dripping.result(30) > 2 * 700, "a connection's first try is none: each was refused and came back"
+    p99 = sorted(took)[len(took) * 99 // 100]
+    print(f"\nbeside 700 slow bodies: p99 {p99:.3f} s, worst {max(took):.3f} s")
+    assert p99 < 1
 
 
 def test_https_with_a_self_signed_certificate(stack: GuardedStack, keys: Keys) -> None:
