@@ -27,10 +27,9 @@ from apps.guard.verifier import Verifier
 
 logger = logging.getLogger("ray.serve")
 _CHAT, _COMPLETIONS = "/v1/chat/completions", "/v1/completions"
-_METHODS = ("GET", "HEAD", "POST")
+_METHODS, _EVERYBODY = ("GET", "HEAD", "POST"), "open"
 _GENERATE_NOTHING = ("/tokenize", "/detokenize")
 _KNOWN = frozenset((_CHAT, _COMPLETIONS, *_GENERATE_NOTHING))
-_EVERYBODY = "open"
 _INTERVAL = "stream_interval must be 1 for a key with a limit of tokens: what a stream has cost is counted by its events."
 _NOT_FORWARDED = frozenset((b"authorization", b"x-request-id", b"content-length", b"transfer-encoding"))
 
@@ -47,7 +46,8 @@ class Admission:
         self._usages: dict[str, tuple[Entry | None, KeyUsage]] = {}
         self._salts = secrets.token_bytes(32)  # a replica has a prefix cache of its own, so another may salt otherwise
         self.grammars = GrammarCompiler(args.bounds.grammars, settings.tokenizer)
-        self.queue = FairQueue(settings.capacity, args.queue.waiting, args.queue.waiting_per_key)
+        per_key = args.queue.waiting if args.open else args.queue.waiting_per_key  # open: all clients are one
+        self.queue = FairQueue(settings.capacity, args.queue.waiting, per_key)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One request, from its first header to its line in the audit."""
