@@ -27,7 +27,7 @@ class Turn:
     """One message of the page. `said` is what the model gets of it: nothing of thoughts and of errors."""
 
     role: str
-    shown: Any
+    shown: str
     said: str | Image | None = None
     title: str | None = None
 

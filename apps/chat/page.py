@@ -13,6 +13,7 @@ from gradio.utils import get_upload_folder
 from apps.chat.api import Answer, ChatApi, KeyRefusedError, ModelInfo, Sampling
 from apps.chat.args import ChatArgs
 from apps.chat.conversation import Conversation, Turn, to_messages
+from apps.chat.payload import IMAGE
 from apps.chat.sessions import Session, Sessions
 from apps.errors import OperationError
 
@@ -159,7 +160,8 @@ def _conversation(request: gr.Request) -> Conversation:
 def _image_turn(session: Session, name: str) -> Turn:
     if (image := session.images.get(name)) is None:
         raise gr.Error("An image that you did not upload cannot be asked about.", print_exception=False)
-    return Turn("user", {"path": name}, image)
+    # As text: what Gradio shows as a file has a button that sends it to a foreign site.
+    return Turn("user", f"![image]({IMAGE.removeprefix('/')}{name})", image)
 
 
 def _info(session: Session, chosen: str | None) -> ModelInfo | None:

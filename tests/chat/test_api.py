@@ -95,7 +95,7 @@ def test_abilities_come_from_the_server(images: bool, thinks: bool) -> None:
 
 def test_a_conversation_becomes_messages() -> None:
     turns = [
-        Turn("user", {"path": "/x.png"}, Image("png", b"png")),
+        Turn("user", "![image](x.png)", Image("png", b"png")),
         Turn("user", "What is it?", "What is it?"),
         Turn("assistant", "hmm", title="Thinking"),
         Turn("assistant", 'A cat.<span class="timing">TTFT 5 ms</span>', "A cat."),

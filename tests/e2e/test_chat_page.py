@@ -266,6 +266,7 @@ def test_an_image_that_was_uploaded_is_shown_and_asked_about(page: Page, tmp_pat
         shown = "return document.querySelector('#chat img[src*=\"file=\"]').naturalWidth"
         page.wait(lambda: page.driver.execute_script(shown) == 1, 10, "the image")
         page.screenshot("chat-image.png")
+        assert page.driver.find_elements(By.CSS_SELECTOR, "[title=Share], [aria-label=Share]") == []
     assert fake.requests[0]["messages"][0]["content"][0]["image_url"]["url"].startswith("data:image/png;base64,")
 
 
