@@ -18,7 +18,7 @@ from apps.chat.sessions import Session, Sessions
 from apps.errors import OperationError
 
 THEME = gr.themes.Default(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"])  # nothing from the net
-CSS = ".timing { opacity: .65; font-size: .85em }"
+CSS = ".timing { opacity: .65; font-size: .85em } #chat .message img { max-height: 14rem; width: auto }"
 IMAGES = get_upload_folder()
 """Where Gradio takes names of files from; nothing is written there."""
 SESSION = "chat_session"
