@@ -55,9 +55,10 @@ def test_the_deployment_carries_the_configs_options() -> None:
 def test_the_replica_is_told_its_part_of_the_guard() -> None:
     args = llm_args("gemma.yaml")
     args["llm_configs"][0]["deployment_config"] |= {"num_replicas": 3}
-    told = build_app(LLMArgs(**args))._bound_deployment.init_args[1]
+    config, told = build_app(LLMArgs(**args))._bound_deployment.init_args
+    assert config["engine_kwargs"]["structured_outputs_config"] == {"backend": "xgrammar"}  # which alone the guard tries
     assert (told.replicas, told.capacity, told.context_tokens, told.flavour) == (3, 128, 131072, "vllm-tpu")
-    assert not told.local
+    assert (told.tokenizer, told.local) == ("/weights/gemma-4-31b-it", False)
     assert told.args.keys_files == ["/etc/guard/keys.json"]
 
 

@@ -106,8 +106,10 @@ def _compile_and_exit(job: dict[str, Any], vocabulary: xgrammar.TokenizerInfo, p
     except Exception as found:  # what a grammar library raises is of any type
         error = "does not compile: " + _LOGGED_FROM.sub("", str(found)).strip()[:300]
     finally:
-        os.write(pipe, error.encode(errors="replace"))
-        os._exit(0)
+        try:
+            os.write(pipe, error.encode(errors="replace"))
+        finally:
+            os._exit(0)
 
 
 def _limit(job: dict[str, Any]) -> None:

@@ -72,7 +72,7 @@ class Grammars(_Strict):
     """Of one enum, choice or other list; of a grammar in all."""
     rules: Count = 500
     pattern_chars: Count = 4096
-    compile_cpu_s: float = Field(default=10, gt=0)
+    compile_cpu_s: float = Field(default=30, gt=0)
     memory_mib: Count = 1024
     """Beyond what the process that compiles has for the tokenizer."""
 

@@ -63,6 +63,12 @@ CASES = [
     ("applications/0/args/guard/limits/max_tokens", "5", "applications[0].args.guard.limits.max_tokens", "valid integer"),
     ("applications/0/args/guard/routes", ["/sleep"], "applications[0].args.guard", "only be one of admin_routes"),
     (f"{ENGINE_PATH}/api_key", ["secret"], f"{ENGINE}.api_key", "keys stand in guard.keys_files"),
+    (
+        f"{ENGINE_PATH}/structured_outputs_config",
+        {"backend": "auto"},
+        f"{ENGINE}.structured_outputs_config.backend",
+        "xgrammar",
+    ),
     (f"{LLM_PATH}/model_loading_config/model_id", ..., f"{LLM}.model_loading_config.model_id", "is missing"),
     (f"{LLM_PATH}/accelerator_type", "v6e", f"{LLM}.accelerator_type", "did you mean TPU-V6E?"),
     (

@@ -24,6 +24,7 @@ from tests.e2e.emulated import ray_environment
 from tests.e2e.guarded import MODEL, GuardedStack, answers, ask, bearer, knock, ray_metrics, running
 from tests.guard import hostile
 from tests.guard.served import Keys, wait_for
+from tests.guard.test_grammars import BAD, GOOD, of_output, of_schema
 
 REQUESTS, BATCH, CLIENTS = 5000, 50, 16
 SECRET_TEXT = "nobody-may-read-this-prompt"
@@ -129,6 +130,34 @@ def test_hostile_requests(stack: GuardedStack, keys: Keys) -> None:
     assert statuses.total() >= REQUESTS
     assert statuses[200] > REQUESTS / 50  # else it would never get past the guard
     assert "100 degrees" in ask(stack.client(keys.texts["alice"]))
+    wait_for(lambda: running(stack) == 0, 30, "nothing to be left running")
+
+
+@pytest.mark.full
+def test_grammars_work_and_those_that_would_end_the_engine_are_refused_beside_a_stream(stack: GuardedStack, keys: Keys) -> None:
+    def asked(grammar: dict[str, Any]) -> httpx.Response:
+        body = {"model": MODEL, "messages": [{"role": "user", "content": "x"}], "max_tokens": 24, **grammar}
+        headers = bearer(keys.texts["alice"])
+        return httpx.post(f"{stack.url}/v1/chat/completions", json=body, headers=headers, timeout=120)
+
+    def text(grammar: dict[str, Any]) -> str:
+        answer = asked(grammar)
+        assert answer.status_code == 200, answer.text
+        return str(answer.json()["choices"][0]["message"]["content"])
+
+    asking: Any = {"model": MODEL, "prompt": "x", "max_tokens": 1000, "extra_body": {"ignore_eos": True}}
+    with stack.client(keys.texts["alice"]).completions.create(**asking, stream=True) as stream:
+        next(iter(stream))
+        for case, (bad, words) in BAD.items():
+            answer = asked(bad)
+            assert answer.status_code == 400, (case, answer.text)
+            assert words in answer.json()["error"]["message"], case
+        assert text(of_output(choice=["yes", "no"])) in ("yes", "no")
+        assert re.fullmatch(r"\d{3}-\d{4}", text(of_output(regex=r"\d{3}-\d{4}")))
+        assert type(json.loads(text(of_schema({"enum": [1, 2]})))) is int
+        for grammar in (GOOD["grammar"], GOOD["tree"], GOOD["object"], GOOD["tag"]):
+            assert asked(grammar).status_code == 200, grammar
+        assert next(iter(stream)).choices
     wait_for(lambda: running(stack) == 0, 30, "nothing to be left running")
 
 

@@ -117,7 +117,7 @@ def _output(name: str, value: Any) -> dict[str, Any]:
     return {"structured_outputs": {name: value}}
 
 
-_ALL = st.one_of(
+requests = st.one_of(
     st.builds(_format, SCHEMAS),
     st.builds(_format, VALUES),
     st.builds(_tag, SCHEMAS),
@@ -131,5 +131,3 @@ _ALL = st.one_of(
     st.builds(_output, st.just("choice"), st.lists(REGEXES, max_size=4)),
     st.builds(_output, st.sampled_from(["json", "regex", "grammar", "choice", "structural_tag", "json_object", "x"]), VALUES),
 )
-
-requests = st.deferred(lambda: _ALL)  # whose own text, which hypothesis would write, is very long

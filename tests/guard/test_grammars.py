@@ -55,7 +55,7 @@ BAD = {
     "nowhere": (of_schema({"$ref": "#/$defs/none"}), "leads to no schema"),
     "foreign": (of_schema({"$ref": "http://example.com/schema"}), "leads to no schema"),
     "lengths": (of_schema(LENGTHS), "maxLength may be 10000 at most"),
-    "infinite": (of_schema({"type": "array", "minItems": 1e999}), "minItems may be 10000 at most"),
+    "a number beyond any": (of_schema({"type": "array", "minItems": 1e300}), "minItems may be 10000 at most"),
     "no schema": ({"response_format": {"type": "json_schema", "json_schema": {"name": "x"}}}, "must be an object with a name"),
     "json text": (of_output(json="[" * 5000 + "]" * 5000), "must be a JSON object"),
     "deep json text": (of_output(json='{"items":' * 500 + "{}" + "}" * 500), "nested deeper than 64"),
@@ -186,6 +186,7 @@ def timed(call: Callable[[], httpx.Response]) -> float:
     return time.perf_counter() - began
 
 
+@pytest.mark.filterwarnings("ignore::hypothesis.errors.HypothesisWarning")  # of long names, and of threads that draw too
 @pytest.mark.parametrize("drawn", [100, pytest.param(10_000, marks=pytest.mark.full)])
 def test_nasty_grammars_hold_up_nobody(guarded: tuple[Served, Keys], drawn: int) -> None:
     server, keys = guarded
