@@ -37,11 +37,11 @@ class Api:
         self.client = httpx.Client(base_url=server, verify=context, timeout=20, trust_env=False)
 
     def get(self, path: str, **query: Any) -> Json:
-        return self._json(self.client.get(path, params=query))
+        return self._json(self._read(path, query))
 
     def find(self, path: str) -> Json | None:
         """None where there is no such object."""
-        response = self.client.get(path)
+        response = self._read(path, {})
         return None if response.status_code == httpx.codes.NOT_FOUND else self._json(response)
 
     def items(self, path: str, **query: Any) -> list[Json]:
@@ -71,6 +71,12 @@ class Api:
 
     def close(self) -> None:
         self.client.close()
+
+    def _read(self, path: str, query: Mapping[str, Any]) -> httpx.Response:
+        try:
+            return self.client.get(path, params=query)
+        except httpx.ReadError:  # a connection of the pool that ended between two requests; threads share it
+            return self.client.get(path, params=query)
 
     @staticmethod
     def _json(response: httpx.Response) -> Json:
