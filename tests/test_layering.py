@@ -52,7 +52,6 @@ PURE = [
             "fields",
             "engines",
             "field_rules",
-            "json_values",
             "verifier",
             "bodies",
             "caps",

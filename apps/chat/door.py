@@ -29,9 +29,8 @@ _REQUESTS_OF_ONE_SESSION = 32
 _DISCARDED_BYTES = 1024 * 1024
 _PREFIX = re.compile(r"(?:/[\w.~-]+)*")
 _SCRIPT = re.compile(rb"<script[^>]*>(.*?)</script>", re.DOTALL)
-_MANIFEST = re.compile(
-    rb'<link rel="manifest"[^>]*>'
-)  # of an app to install: fetched without a cookie, and from the root of the host
+_MANIFEST = re.compile(rb'<link rel="manifest"[^>]*>')
+"""Of an app to install: the browser fetches it without a cookie, and from the root of the host."""
 _NOTHING = "default-src 'none'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'; sandbox"
 _HEADERS = {
     b"x-content-type-options": b"nosniff",

@@ -27,7 +27,8 @@ from apps.guard.verifier import Verifier
 
 logger = logging.getLogger("ray.serve")
 _CHAT, _COMPLETIONS = "/v1/chat/completions", "/v1/completions"
-_METHODS, _EVERYBODY = ("GET", "HEAD", "POST"), "open"
+_METHODS = ("GET", "HEAD", "POST")
+_EVERYBODY = "open"
 _GENERATE_NOTHING = ("/tokenize", "/detokenize")
 _KNOWN = frozenset((_CHAT, _COMPLETIONS, *_GENERATE_NOTHING))
 _INTERVAL = "stream_interval must be 1 for a key with a limit of tokens: what a stream has cost is counted by its events."
@@ -186,9 +187,8 @@ class Admission:
             tracker.hides_usage = asked.stream and not asked.wants_usage
             tracker.is_generation_stream = asked.stream
             ticket = await self._wait_for_room(usage, asked, receive)
-            tracker.expected_output = usage.estimate(asked)
             limit = asked.max_tokens if asked.max_tokens is not None else to_set
-            tracker.most_output = tracker.expected_output if limit is None else limit * asked.choices
+            tracker.most_output = usage.estimate(asked) if limit is None else limit * asked.choices
             body = generation_request.edited(asked, to_set, cache_salt)
             await self._app(_forwarded(scope, tracker, body), bodies.replaying(body, receive), tracker.send)
         finally:

@@ -1,4 +1,4 @@
-"""What the guard itself answers: errors in the form of OpenAI's API, and texts of the server that no client may see."""
+"""Errors in the form of OpenAI's API: the guard's own, and the server's without what no client may see; counts in an answer."""
 
 import json
 import logging
@@ -27,6 +27,11 @@ class Refusal(Exception):  # noqa: N818 - it is an answer, not a failure
 
     def body(self) -> bytes:
         return error_body(self.message, self.kind, self.code, self.param)
+
+
+def bad_value(message: str, param: str | None = None) -> Refusal:
+    """400 for what a request may not say."""
+    return Refusal(400, message, "invalid_value", param=param)
 
 
 def error_body(message: str, kind: str, code: str | int, param: str | None = None) -> bytes:

@@ -1,18 +1,20 @@
 """What one field of a request may be: a rule for each kind of value, which raises `Refusal` 400 for all else.
 
+Numbers that are none to others, such as 1e999, `json_body` has refused before, at any depth.
+
 Values are taken only in the types that OpenAI's API has: a server that also takes "8" for a number must not be asked more
 that way.
 """
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from apps.guard.answers import Refusal
-from apps.guard.json_values import MOST, are_token_ids, bad, check_numbers, leaves
+from apps.guard.answers import Refusal, bad_value
 from apps.guard.settings import Bounds
 
+MOST = 2**31 - 1  # more no engine computes, and larger numbers fail in places where nobody expects them
 _TEXT = 1024
 
 
@@ -28,7 +30,7 @@ class Flag:
 
     def check(self, value: Any, name: str, bounds: Bounds) -> None:
         if not isinstance(value, bool):
-            raise bad(f"{name} must be true or false.", name)
+            raise bad_value(f"{name} must be true or false.", name)
 
 
 @dataclass(frozen=True)
@@ -40,10 +42,10 @@ class Integer:
 
     def check(self, value: Any, name: str, bounds: Bounds) -> None:
         if type(value) is not int:  # bool is an int to Python
-            raise bad(f"{name} must be an integer.", name)
+            raise bad_value(f"{name} must be an integer.", name)
         most = _bound(self.most, bounds)
         if not self.least <= value <= most:
-            raise bad(f"{name} must be between {self.least} and {most}, not {value}.", name)
+            raise bad_value(f"{name} must be between {self.least} and {most}, not {value}.", name)
 
 
 @dataclass(frozen=True)
@@ -55,9 +57,9 @@ class Number:
 
     def check(self, value: Any, name: str, bounds: Bounds) -> None:
         if type(value) not in (int, float):
-            raise bad(f"{name} must be a number.", name)
+            raise bad_value(f"{name} must be a number.", name)
         if not self.least <= value <= self.most:
-            raise bad(f"{name} must be between {self.least:g} and {self.most:g}.", name)
+            raise bad_value(f"{name} must be between {self.least:g} and {self.most:g}.", name)
 
 
 @dataclass(frozen=True)
@@ -68,9 +70,9 @@ class Text:
 
     def check(self, value: Any, name: str, bounds: Bounds) -> None:
         if not isinstance(value, str):
-            raise bad(f"{name} must be a string.", name)
+            raise bad_value(f"{name} must be a string.", name)
         if self.most is not None and len(value) > self.most:
-            raise bad(f"{name} may have at most {self.most} characters.", name)
+            raise bad_value(f"{name} may have at most {self.most} characters.", name)
 
 
 @dataclass(frozen=True)
@@ -81,7 +83,7 @@ class OneOf:
 
     def check(self, value: Any, name: str, bounds: Bounds) -> None:
         if not isinstance(value, str) or value not in self.words:
-            raise bad(f"{name} must be one of {', '.join(self.words)}.", name)
+            raise bad_value(f"{name} must be one of {', '.join(self.words)}.", name)
 
 
 @dataclass(frozen=True)
@@ -93,10 +95,10 @@ class Strings:
     def check(self, value: Any, name: str, bounds: Bounds) -> None:
         strings = [value] if isinstance(value, str) else value
         if not isinstance(strings, list) or not all(isinstance(one, str) for one in strings):
-            raise bad(f"{name} must be a string or a list of strings.", name)
+            raise bad_value(f"{name} must be a string or a list of strings.", name)
         most = _bound(self.most, bounds)
         if len(strings) > most or any(len(one) > _TEXT for one in strings):
-            raise bad(f"{name} may have at most {most} strings of at most {_TEXT} characters.", name)
+            raise bad_value(f"{name} may have at most {most} strings of at most {_TEXT} characters.", name)
 
 
 @dataclass(frozen=True)
@@ -106,10 +108,10 @@ class TokenIds:
     most: int | str | None = None
 
     def check(self, value: Any, name: str, bounds: Bounds) -> None:
-        if not isinstance(value, list) or not are_token_ids(value):
-            raise bad(f"{name} must be a list of token ids: integers between 0 and {MOST}.", name)
+        if not isinstance(value, list) or not _are_token_ids(value):
+            raise bad_value(f"{name} must be a list of token ids: integers between 0 and {MOST}.", name)
         if self.most is not None and len(value) > (most := _bound(self.most, bounds)):
-            raise bad(f"{name} may have at most {most} token ids.", name)
+            raise bad_value(f"{name} may have at most {most} token ids.", name)
 
 
 @dataclass(frozen=True)
@@ -117,13 +119,13 @@ class Prompt:
     """Of /v1/completions: a string or token ids, or a list of either; `choices` bounds how many."""
 
     def check(self, value: Any, name: str, bounds: Bounds) -> None:
-        if isinstance(value, str) or (isinstance(value, list) and are_token_ids(value)):
+        if isinstance(value, str) or (isinstance(value, list) and _are_token_ids(value)):
             return
         many = isinstance(value, list) and (
-            all(isinstance(one, str) for one in value) or all(isinstance(one, list) and are_token_ids(one) for one in value)
+            all(isinstance(one, str) for one in value) or all(isinstance(one, list) and _are_token_ids(one) for one in value)
         )
         if not many:
-            raise bad(f"{name} must be a string, a list of token ids (up to {MOST}), or a list of either.", name)
+            raise bad_value(f"{name} must be a string, a list of token ids (up to {MOST}), or a list of either.", name)
 
 
 @dataclass(frozen=True)
@@ -136,7 +138,7 @@ class Entries:
     def check(self, value: Any, name: str, bounds: Bounds) -> None:
         _check_object(value, name)
         if len(value) > self.most or any(len(key) > _TEXT for key in value):
-            raise bad(f"{name} may have at most {self.most} entries, with names of at most {_TEXT} characters.", name)
+            raise bad_value(f"{name} may have at most {self.most} entries, with names of at most {_TEXT} characters.", name)
         for key, one in value.items():
             if one is not None:
                 self.rule.check(one, f"{name}.{key[:40]}", bounds)
@@ -148,8 +150,7 @@ class Scalar:
 
     def check(self, value: Any, name: str, bounds: Bounds) -> None:
         if isinstance(value, dict | list) or (isinstance(value, str) and len(value) > _TEXT):
-            raise bad(f"{name} must be a number, true, false, or a string of at most {_TEXT} characters.", name)
-        check_numbers(value, name)
+            raise bad_value(f"{name} must be a number, true, false, or a string of at most {_TEXT} characters.", name)
 
 
 @dataclass(frozen=True)
@@ -165,15 +166,14 @@ class Fields:
 
 @dataclass(frozen=True)
 class Elsewhere:
-    """Of one of these types; what is in it is bounded in another module, which `where` names. Numbers are looked at here."""
+    """Of one of these types; what is in it is bounded in another module, which `where` names."""
 
     types: tuple[type, ...]
     where: str
 
     def check(self, value: Any, name: str, bounds: Bounds) -> None:
         if not isinstance(value, self.types):
-            raise bad(f"{name} must be {' or '.join(_WORDS[one] for one in self.types)}.", name)
-        check_numbers(value, name)
+            raise bad_value(f"{name} must be {' or '.join(_WORDS[one] for one in self.types)}.", name)
 
 
 @dataclass(frozen=True)
@@ -181,9 +181,8 @@ class Unused:
     """OpenAI's own, which the engine has no use for: clients may send it, in a reasonable size."""
 
     def check(self, value: Any, name: str, bounds: Bounds) -> None:
-        if sum(len(one) if isinstance(one, str) else 1 for one in leaves(value)) > _TEXT:
-            raise bad(f"{name} is too large: this server has no use for it, leave it out.", name)
-        check_numbers(value, name)
+        if sum(len(one) if isinstance(one, str) else 1 for one in _leaves(value)) > _TEXT:
+            raise bad_value(f"{name} is too large: this server has no use for it, leave it out.", name)
 
 
 @dataclass(frozen=True)
@@ -194,7 +193,7 @@ class Closed:
 
     def check(self, value: Any, name: str, bounds: Bounds) -> None:
         if value not in ({}, []):
-            raise bad(f"{name} is not for clients to set: {self.why}.", name)
+            raise bad_value(f"{name} is not for clients to set: {self.why}.", name)
 
 
 def check_fields(fields: Mapping[str, Any], table: Mapping[str, Rule], bounds: Bounds, path: str = "") -> None:
@@ -219,8 +218,27 @@ def _unknown(path: str, name: str, table: Mapping[str, Rule]) -> Refusal:
 
 def _check_object(value: Any, name: str) -> None:
     if not isinstance(value, dict):
-        raise bad(f"{name} must be an object.", name)
+        raise bad_value(f"{name} must be an object.", name)
 
 
 def _bound(most: int | str, bounds: Bounds) -> int:
     return getattr(bounds, most) if isinstance(most, str) else most
+
+
+def _are_token_ids(values: list[Any]) -> bool:
+    """Whether they are all integers that an engine could take. A prompt may have 100,000."""
+    return not values or (set(map(type, values)) == {int} and min(values) >= 0 and max(values) <= MOST)
+
+
+def _leaves(value: Any) -> Iterator[Any]:
+    """All that is no list and no object, at any depth; the names in objects too."""
+    waiting = [value]
+    while waiting:
+        one = waiting.pop()
+        if isinstance(one, dict):
+            yield from one
+            waiting.extend(one.values())
+        elif isinstance(one, list):
+            waiting.extend(one)
+        else:
+            yield one

@@ -7,9 +7,9 @@ import json
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
+from apps.guard.answers import bad_value
 from apps.guard.field_rules import check_fields
 from apps.guard.fields import CHAT, COMPLETIONS, MEDIA, TABLES
-from apps.guard.json_values import bad as _bad
 from apps.guard.settings import Bounds
 
 _IMAGE_TOKENS = 280  # Gemma's image at its usual resolution; corrected by the server's own count
@@ -52,12 +52,12 @@ class GenerationRequest(NamedTuple):
 
 
 def parse(raw: bytes, fields: dict[str, Any], bounds: Bounds, *, chat: bool) -> GenerationRequest:
-    """The question in a body of /v1/chat/completions or /v1/completions. Raises `Refusal` 400."""
+    """The request in a body of /v1/chat/completions or /v1/completions. Raises `Refusal` 400."""
     check_fields(fields, CHAT if chat else COMPLETIONS, bounds)
     prompts = 1 if chat else _prompts(fields.get("prompt"))
     choices = (fields.get("n") or 1) * prompts
     if choices > bounds.choices:
-        raise _bad(f"{choices} choices were asked for (n for each prompt), and at most {bounds.choices} are given.", "n")
+        raise bad_value(f"{choices} choices were asked for (n for each prompt), and at most {bounds.choices} are given.", "n")
     images, image_bytes = _images(fields.get("messages"), bounds) if chat else (0, 0)
     total, longest = _prompt_tokens(fields, len(raw) - image_bytes, chat=chat)
     asked = fields.get("max_completion_tokens") if chat else None
@@ -131,9 +131,9 @@ def _images(messages: Any, bounds: Bounds) -> tuple[int, int]:
     """(images in a chat, the bytes that they take)."""
     urls = [url for part in _parts(messages) for url in _urls(part)]
     if len(urls) > bounds.images:
-        raise _bad(f"{len(urls)} images or other media were sent, and at most {bounds.images} are taken.", "messages")
+        raise bad_value(f"{len(urls)} images or other media were sent, and at most {bounds.images} are taken.", "messages")
     if not bounds.remote_images and not all(url.startswith("data:") for url in urls):
-        raise _bad(_REMOTE, "messages")
+        raise bad_value(_REMOTE, "messages")
     return len(urls), sum(map(len, urls))
 
 

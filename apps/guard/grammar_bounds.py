@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from apps.guard.answers import Refusal
+from apps.guard.answers import bad_value
 from apps.guard.settings import Grammars
 
 _REPETITION = re.compile(r"\{\s*(\d*)\s*,?\s*(\d*)\s*\}")
@@ -18,25 +18,21 @@ _SAME_PLACE = ("allOf", "anyOf", "oneOf")
 _TAG_SCHEMAS = ("json_schema", "schema")
 
 
-def bad_grammar(message: str, param: str) -> Refusal:
-    return Refusal(400, message, "invalid_value", param=param)
-
-
 def parse_object(text: str, param: str, bounds: Grammars) -> dict[str, Any]:
     """The JSON object in a string that a client sent. Raises `Refusal` 400."""
     check_size(len(text), param, bounds)
     try:
         found = json.loads(text)
     except (ValueError, RecursionError):
-        raise bad_grammar(f"{param} must be a JSON object, or a string with valid JSON of one.", param) from None
+        raise bad_value(f"{param} must be a JSON object, or a string with valid JSON of one.", param) from None
     if not isinstance(found, dict):
-        raise bad_grammar(f"{param} must be a JSON object.", param)
+        raise bad_value(f"{param} must be a JSON object.", param)
     return found
 
 
 def check_size(size: int, param: str, bounds: Grammars) -> None:
     if size > bounds.total_bytes:
-        raise bad_grammar(f"{param} has {size} bytes, and at most {bounds.total_bytes} are compiled.", param)
+        raise bad_value(f"{param} has {size} bytes, and at most {bounds.total_bytes} are compiled.", param)
 
 
 def check_schema(schema: dict[str, Any], param: str, bounds: Grammars) -> None:
@@ -57,9 +53,7 @@ def check_tag(tag: dict[str, Any], param: str, bounds: Grammars) -> None:
 def check_pattern(pattern: str, param: str, bounds: Grammars) -> None:
     """Raise `Refusal` 400 for a regular expression beyond the bounds."""
     if len(pattern) > bounds.pattern_chars:
-        raise bad_grammar(
-            f"{param} has a pattern of {len(pattern)} characters; at most {bounds.pattern_chars} are taken.", param
-        )
+        raise bad_value(f"{param} has a pattern of {len(pattern)} characters; at most {bounds.pattern_chars} are taken.", param)
     _check_text(pattern, param, bounds)
 
 
@@ -67,21 +61,21 @@ def check_ebnf(grammar: str, param: str, bounds: Grammars) -> None:
     """Raise `Refusal` 400 for a grammar beyond the bounds."""
     for sign, what, most in (("::=", "rules", bounds.rules), ("|", "alternatives", bounds.alternatives)):
         if grammar.count(sign) > most:
-            raise bad_grammar(f"{param} has {grammar.count(sign)} {what}, and at most {most} are taken.", param)
+            raise bad_value(f"{param} has {grammar.count(sign)} {what}, and at most {most} are taken.", param)
     _check_text(grammar, param, bounds)
 
 
 def _check_text(text: str, param: str, bounds: Grammars) -> None:
     if "\x00" in text:
-        raise bad_grammar(f"{param} must not contain a NUL character.", param)
+        raise bad_value(f"{param} must not contain a NUL character.", param)
     for counts in _REPETITION.findall(text):
         if any(len(one) > 9 or int(one or 0) > bounds.repetitions for one in counts):
-            raise bad_grammar(f"{param} repeats something more than {bounds.repetitions} times, the most that is taken.", param)
+            raise bad_value(f"{param} repeats something more than {bounds.repetitions} times, the most that is taken.", param)
     depth = 0
     for sign in re.findall(r"\\.|[()]", text):  # a bracket within quotes or a class counts too
         depth = depth + 1 if sign == "(" else max(0, depth - 1) if sign == ")" else depth
         if depth > bounds.nesting:
-            raise bad_grammar(f"{param} has groups that are nested deeper than {bounds.nesting} levels.", param)
+            raise bad_value(f"{param} has groups that are nested deeper than {bounds.nesting} levels.", param)
 
 
 def _walk(root: dict[str, Any], param: str, bounds: Grammars, leave_out: tuple[str, ...] = ()) -> Iterator[dict[str, Any]]:
@@ -96,23 +90,23 @@ def _walk(root: dict[str, Any], param: str, bounds: Grammars, leave_out: tuple[s
             elif isinstance(node, list):
                 if len(node) > bounds.alternatives:
                     message = f"{param} has a list of {len(node)} entries, and at most {bounds.alternatives} are taken."
-                    raise bad_grammar(message, param)
+                    raise bad_value(message, param)
                 following += node
         level = following
         if not level:
             return
-    raise bad_grammar(f"{param} is nested deeper than {bounds.nesting} levels.", param)
+    raise bad_value(f"{param} is nested deeper than {bounds.nesting} levels.", param)
 
 
 def _check_nodes(nodes: list[dict[str, Any]], param: str, bounds: Grammars) -> None:
     properties = sum(len(node["properties"]) for node in nodes if isinstance(node.get("properties"), dict))
     if properties > bounds.properties:
-        raise bad_grammar(f"{param} has {properties} properties, and at most {bounds.properties} are taken.", param)
+        raise bad_value(f"{param} has {properties} properties, and at most {bounds.properties} are taken.", param)
     for node in nodes:
         for name in _COUNTS:
             value = node.get(name)
             if isinstance(value, int | float) and value > bounds.repetitions:
-                raise bad_grammar(f"{param}: {name} may be {bounds.repetitions} at most.", param)
+                raise bad_value(f"{param}: {name} may be {bounds.repetitions} at most.", param)
         if isinstance(node.get("pattern"), str):
             check_pattern(node["pattern"], param, bounds)
         if isinstance(node.get("grammar"), str):
@@ -142,14 +136,14 @@ class _References:
             self._heights[id(node)] = 1 + max((self._height(one, depth + 1) for one in self._same_place(node)), default=0)
         height = self._heights[id(node)]
         if height is None:
-            raise bad_grammar(f"{self._param}: a $ref leads back to itself, so the schema describes nothing.", self._param)
+            raise bad_value(f"{self._param}: a $ref leads back to itself, so the schema describes nothing.", self._param)
         self._check_steps(depth + height)
         return height
 
     def _check_steps(self, steps: int) -> None:
         if steps > self._bounds.nesting:
             message = f"{self._param}: references follow on each other for more than {self._bounds.nesting} steps."
-            raise bad_grammar(message, self._param)
+            raise bad_value(message, self._param)
 
     def _same_place(self, node: dict[str, Any]) -> Iterator[dict[str, Any]]:
         if isinstance(node.get("$ref"), str):
@@ -165,5 +159,5 @@ class _References:
             found = found.get(part) if isinstance(found, dict) else None
         if not isinstance(found, dict):
             allowed = "allowed are # and ways from the root such as #/$defs/name"
-            raise bad_grammar(f"{self._param}: the $ref {reference[:80]!r} leads to no schema; {allowed}.", self._param)
+            raise bad_value(f"{self._param}: the $ref {reference[:80]!r} leads to no schema; {allowed}.", self._param)
         return found

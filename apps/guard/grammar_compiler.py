@@ -15,8 +15,7 @@ from collections import Counter, OrderedDict
 from collections.abc import Sequence
 from typing import Any
 
-from apps.guard.answers import Refusal
-from apps.guard.grammar_bounds import bad_grammar
+from apps.guard.answers import Refusal, bad_value
 from apps.guard.grammars import Grammar, find_grammars
 from apps.guard.settings import Grammars
 from apps.settings import inherited_environment
@@ -62,7 +61,7 @@ class GrammarCompiler:
             why = await asyncio.shield(self._once(digest, grammars, key))
         if why:
             params = ", ".join(dict.fromkeys(one.param for one in grammars))
-            raise bad_grammar(f"{params} {why}.", grammars[0].param)
+            raise bad_value(f"{params} {why}.", grammars[0].param)
 
     def _once(self, digest: bytes, grammars: Sequence[Grammar], key: str) -> "asyncio.Task[str | None]":
         """Of many requests with one new grammar at once, one compiles; it does so also when its client leaves."""

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from apps.guard import grammar_bounds
-from apps.guard.grammar_bounds import bad_grammar
+from apps.guard.answers import bad_value
 from apps.guard.settings import Grammars
 
 JSON, REGEX, EBNF, TAG = "json", "regex", "grammar", "structural_tag"
@@ -43,7 +43,7 @@ def _of_format(format: Any, bounds: Grammars) -> Iterator[Grammar]:
         param = "response_format.json_schema"
         wrapped = format.get("json_schema")
         if not isinstance(wrapped, dict) or not isinstance(wrapped.get("schema"), dict):
-            raise bad_grammar(f'{param} must be an object with a name and a schema, such as {{"type": "object"}}.', param)
+            raise bad_value(f'{param} must be an object with a name and a schema, such as {{"type": "object"}}.', param)
         yield _schema(wrapped["schema"], f"{param}.schema", bounds)
     elif format.get("type") == "structural_tag":
         yield _tag(format, "response_format", bounds)
@@ -57,7 +57,7 @@ def _of_outputs(outputs: Any, bounds: Grammars) -> Iterator[Grammar]:
         if name == "json" and isinstance(value, dict):
             yield _schema(value, param, bounds)
         elif name != "choice" and not isinstance(value, str):
-            raise bad_grammar(f"{param} must be a string{' or an object' if name == 'json' else ''}.", param)
+            raise bad_value(f"{param} must be a string{' or an object' if name == 'json' else ''}.", param)
         else:
             yield _READERS[name](value, param, bounds)
 
@@ -98,16 +98,16 @@ def _regex(text: str, param: str, bounds: Grammars) -> Grammar:
 
 def _ebnf(text: str, param: str, bounds: Grammars) -> Grammar:
     if "::=" not in text:  # vLLM would take it for Lark's and translate it
-        raise bad_grammar(f'{param} must be in EBNF, with rules such as root ::= "yes" | "no".', param)
+        raise bad_value(f'{param} must be in EBNF, with rules such as root ::= "yes" | "no".', param)
     grammar_bounds.check_ebnf(text, param, bounds)
     return Grammar(EBNF, text, param)
 
 
 def _choice(choices: Any, param: str, bounds: Grammars) -> Grammar:
     if not isinstance(choices, list) or not choices or not all(isinstance(one, str) for one in choices):
-        raise bad_grammar(f"{param} must be a list of strings.", param)
+        raise bad_value(f"{param} must be a list of strings.", param)
     if len(choices) > bounds.alternatives:
-        raise bad_grammar(f"{param} has {len(choices)} entries, and at most {bounds.alternatives} are taken.", param)
+        raise bad_value(f"{param} has {len(choices)} entries, and at most {bounds.alternatives} are taken.", param)
     quoted = (re.sub(r'(["\\])', r"\\\1", one) for one in choices)  # as vLLM's choice_as_grammar does
     return Grammar(EBNF, "root ::= " + " | ".join(f'"{one}"' for one in quoted), param)
 

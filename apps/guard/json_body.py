@@ -5,7 +5,7 @@ import math
 import re
 from typing import Any
 
-from apps.guard.answers import Refusal
+from apps.guard.answers import Refusal, bad_value
 
 _SUSPECT_NUMBER = re.compile(rb"\d{19}|\d[eE]\+?\d{3}")
 """Of a number out of range. It may stand in a text as well: then the parser looks at each number, which takes longer."""
@@ -29,9 +29,9 @@ def parse_json(raw: bytes, most_items: int, most_depth: int) -> dict[str, Any]:
         if "\\ud" in text or "\\uD" in text:
             json.dumps(found, ensure_ascii=False).encode()  # half of a character, which no tokenizer takes
     except (ValueError, RecursionError):
-        raise _bad("The request body is not valid JSON in UTF-8.") from None
+        raise bad_value("The request body is not valid JSON in UTF-8.") from None
     if not isinstance(found, dict):
-        raise _bad("The request body must be a JSON object.")
+        raise bad_value("The request body must be a JSON object.")
     return found
 
 
@@ -50,20 +50,20 @@ def _check_structure(raw: bytes, most_items: int, most_depth: int) -> None:
             return  # none is left, or they do not match: then it is no JSON
         brackets = left
     if brackets:
-        raise _bad(f"The request body is nested deeper than {most_depth} levels.")
+        raise bad_value(f"The request body is nested deeper than {most_depth} levels.")
 
 
 def _int64(digits: str) -> int:
     value = int(digits) if len(digits) <= 20 else 2**63
     if not -(2**63) <= value < 2**63:
-        raise _bad(f"{digits[:40]} is a number out of any range: integers must fit 64 bits.")
+        raise bad_value(f"{digits[:40]} is a number out of any range: integers must fit 64 bits.")
     return value
 
 
 def _finite(digits: str) -> float:
     value = float(digits)
     if not math.isfinite(value):
-        raise _bad(f"{digits[:40]} is a number out of any range.")
+        raise bad_value(f"{digits[:40]} is a number out of any range.")
     return value
 
 
@@ -72,8 +72,4 @@ def _refuse_constant(name: str) -> None:
 
 
 def _too_many(most: int) -> Refusal:
-    return _bad(f"The request body has more than {most} values, more than the model's context can hold.")
-
-
-def _bad(message: str) -> Refusal:
-    return Refusal(400, message, "invalid_value")
+    return bad_value(f"The request body has more than {most} values, more than the model's context can hold.")

@@ -49,10 +49,8 @@ class ResponseTracker:
     """The guard asked for the token counts, the client did not: it does not see them."""
     charged_prompt: int = 0
     """Taken from the key's tokens on entry."""
-    expected_output: float | None = None
-    """Tokens of its answers, estimated when the engine took it."""
-    most_output: float = 0.0
-    """Tokens that the engine may have computed of an answer that the client did not wait for."""
+    most_output: float | None = None
+    """Tokens that the engine may have computed of an answer that nobody waited for; None before it took the request."""
     is_generation_stream: bool = False
     """A stream of vLLM's: it has not ended before [DONE]."""
     warning: str | None = None
@@ -104,7 +102,7 @@ class ResponseTracker:
     def settle(self) -> float:
         """The request has ended: correct what its key was charged, and say how many tokens it did cost."""
         prompt = output = 0
-        if self.expected_output is not None and (self.status is None or self.status < 400):
+        if self.most_output is not None and (self.status is None or self.status < 400):
             prompt = self.charged_prompt if self.prompt_tokens is None else self.prompt_tokens
             sent = self.streamed if self._is_stream else round(self.most_output)  # of what nobody waited for
             output = sent if self.output_tokens is None else self.output_tokens

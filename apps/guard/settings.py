@@ -193,7 +193,7 @@ def is_control(path: str) -> bool:
     return _CONTROL.fullmatch(path) is not None
 
 
-OPEN_ON_LOOPBACK = GuardArgs(open=True, audit=False, queue=Queue(waiting=4096, waiting_per_key=4096))
+OPEN_ON_LOOPBACK = GuardArgs(open=True, audit=False, queue=Queue(waiting=4096))
 """For a config without a `guard:` section, which only a server on loopback may lack: all clients are one user."""
 
 
