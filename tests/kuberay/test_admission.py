@@ -8,7 +8,7 @@ from runtime_env.control_plane.played.api import Json, wait_for
 from tests.kuberay.deployment import Deployment
 from tests.kuberay.manifests import pod
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.full
 
 
 @pytest.fixture
