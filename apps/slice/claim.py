@@ -63,12 +63,19 @@ async def hold_slice(shape: Slice, bundle: dict[str, float], timeout_s: float) -
         await asyncio.wait_for(group.ready(), timeout_s)
     except TimeoutError:
         ray.util.remove_placement_group(group)
-        raise OperationError(
-            f"slice {name} is whole, but its chips were not free within {timeout_s:.0f} s: another job holds them "
-            "(see `ray list placement-groups`)"
-        ) from None
+        raise OperationError(await _why_not_free(name, shape, timeout_s)) from None
     logger.info(f"slice {name} is reserved: {shape.hosts} hosts, {shape.chips} chips")
     return HeldSlice(name, shape, group, hosts)
+
+
+async def _why_not_free(name: str, shape: Slice, timeout_s: float) -> str:
+    hosts = (await _slices(shape)).get(name, {})
+    if missing(hosts, shape.hosts):  # it died while its chips were waited for
+        return f"{describe_missing(f'slice {name}', hosts, shape.hosts)} after {timeout_s:.0f} s"
+    return (
+        f"slice {name} is whole, but its chips were not free within {timeout_s:.0f} s: another job holds them "
+        "(see `ray list placement-groups`), or a host died and Ray has not noticed yet"
+    )
 
 
 async def _wait_for_hosts(name: str, shape: Slice, timeout_s: float) -> tuple[Host, ...]:

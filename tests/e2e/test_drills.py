@@ -152,6 +152,7 @@ def test_a_replica_without_a_slice_waits_and_says_for_what(emulated: EmulatedSli
 def test_a_slice_that_stays_incomplete_fails_the_deploy_by_name(emulated: EmulatedSlice, tmp_path: Path) -> None:
     for host in ("slice-a/1", "slice-b/1"):
         emulated.run(f"--kill-host={host}")  # as a person does
+    wait_for(lambda: len(emulated.nodes()) == 7, 60, "Ray to notice that both hosts are gone")
     emulated.deploy(lambda llm: llm.update(experimental_configs={"slice_timeout_s": 5}), tmp_path)
     seconds = wait_for(lambda: emulated.app().get("status") == "DEPLOY_FAILED", 180, "the deploy to fail")
     told = "the deploy fails and names the missing host; 503 with Retry-After"
