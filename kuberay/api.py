@@ -16,7 +16,7 @@ from kubernetes.client.exceptions import ApiException
 from kubernetes.config.config_exception import ConfigException
 from urllib3.util.retry import Retry
 
-from apps.errors import OperationError, UserError
+from apps.common.errors import OperationError, UserError
 from kuberay.kinds import KINDS, Manifest, kind_of, title
 from kuberay.names import MANAGER
 

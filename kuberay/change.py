@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import yaml
 
-from apps.errors import OperationError
+from apps.common.errors import OperationError
 from kuberay.api import Api, ApiError, ForbiddenError
 from kuberay.clusters import Clusters
 from kuberay.kinds import KINDS, Manifest, title

@@ -7,7 +7,7 @@ from typing import Any
 from apps.checks.findings import Finding
 from apps.checks.serve_rules import check_serve_config
 from apps.checks.source import Source, read
-from apps.errors import UserError
+from apps.common.errors import UserError
 from kuberay import agreement
 from kuberay.spec import Spec, load
 

@@ -6,7 +6,7 @@ docs/kuberay_client.md lists what of it is worked around.
 
 from typing import Any, Protocol
 
-from apps.errors import OperationError, UserError
+from apps.common.errors import OperationError, UserError
 from kuberay.api import Api
 from kuberay.kinds import Manifest
 

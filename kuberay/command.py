@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
 
-from apps.errors import BundleError
-from apps.option_types import port, seconds
+from apps.common.errors import BundleError
+from apps.common.option_types import port, seconds
 
 _MINUTE_S = 60.0
 _CHANGING = ("apply", "deploy", "park", "unpark", "down")

@@ -8,7 +8,7 @@ from typing import Any
 
 import httpx
 
-from apps.errors import OperationError
+from apps.common.errors import OperationError
 from kuberay import names
 from kuberay.api import Api, ForbiddenError
 from kuberay.forward import forwarding

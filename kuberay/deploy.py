@@ -14,9 +14,9 @@ from typing import Any
 
 import yaml
 
-from apps.errors import OperationError
-from apps.serve_status import all_running, failure, waiting_for
-from apps.settings import inherited_environment
+from apps.common.errors import OperationError
+from apps.common.serve_status import all_running, failure, waiting_for
+from apps.common.settings import inherited_environment
 from kuberay import lock, names
 from kuberay.api import Api
 from kuberay.dashboard import Dashboard

@@ -5,7 +5,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
-from apps.errors import OperationError, UserError
+from apps.common.errors import OperationError, UserError
 from kuberay.api import Api
 
 _LOOPBACK = "127.0.0.1"

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 
-from apps.errors import OperationError
+from apps.common.errors import OperationError
 from kuberay.api import Api, ApiError
 from kuberay.kinds import Manifest
 

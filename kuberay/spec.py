@@ -11,7 +11,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from apps.checks.arguments import against_model
 from apps.checks.source import read
-from apps.errors import UserError
+from apps.common.errors import UserError
 from apps.slice.topology import Slice, slice_of
 from kuberay import names
 from kuberay.quantity import parse_quantity

@@ -4,7 +4,7 @@ import re
 from functools import cache
 from pathlib import Path
 
-from apps.errors import OperationError
+from apps.common.errors import OperationError
 
 REQUIREMENTS = Path(__file__).parents[1] / "runtime_env" / "requirements-tpu.txt"
 FIRST_ATOMIC_KUBERAY = (1, 6)

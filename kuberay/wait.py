@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable, Mapping
 
-from apps.errors import OperationError
+from apps.common.errors import OperationError
 from kuberay.api import Api
 from kuberay.reasons import pod_name, reasons
 from kuberay.spec import Spec

@@ -5,7 +5,7 @@ cd "$(dirname "$0")/.."
 . scripts/_environment.sh
 python=$(find_python) || exit 2
 # Options are checked before anything is installed.
-"$python" -m runtime_env.control_plane check-options "$@" || exit 2
+"$python" -m emulation.kubernetes check-options "$@" || exit 2
 case " $* " in *" --help "* | *" -h "*) exit 0 ;; esac
 ensure_environment cpu
-exec .venv/bin/python -m runtime_env.control_plane "$@"
+exec .venv/bin/python -m emulation.kubernetes "$@"

@@ -4,7 +4,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 . scripts/_environment.sh
 python=$(find_python) || exit 2
-"$python" -m runtime_env.local check-options down "$@" || exit 2
+"$python" -m emulation.hosts check-options down "$@" || exit 2
 case " $* " in *" --help "* | *" -h "*) exit 0 ;; esac
 [ -x .venv/bin/python ] || { echo "nothing is running"; exit 0; }
-exec .venv/bin/python -m runtime_env.local down "$@"
+exec .venv/bin/python -m emulation.hosts down "$@"

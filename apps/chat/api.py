@@ -11,7 +11,7 @@ from urllib.parse import urljoin
 
 import openai
 
-from apps.errors import OperationError
+from apps.common.errors import OperationError
 
 _NO_KEY = "none"  # what the openai package sends where there is none: it cannot send nothing
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from apps.errors import OperationError
+from apps.common.errors import OperationError
 
 _MAX_TURNS, _MAX_CHARACTERS = 400, 512 * 1024
 

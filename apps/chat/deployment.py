@@ -7,8 +7,8 @@ from ray import serve
 from ray.serve import Application
 
 from apps.chat.args import ChatArgs
-from apps.imports import import_in_background
-from apps.loopback import keep_replica_on_loopback, open_host
+from apps.common.imports import import_in_background
+from apps.common.loopback import keep_replica_on_loopback, open_host
 
 _MOST_REQUESTS = 4096  # what HAProxy takes at once: the door sheds slow ones itself, where Serve would keep everybody out
 

@@ -12,7 +12,7 @@ from starlette.responses import HTMLResponse, RedirectResponse, Response
 from apps.chat.api import ChatApi
 from apps.chat.bodies import BodyReads, header
 from apps.chat.sessions import Session, Sessions
-from apps.errors import OperationError
+from apps.common.errors import OperationError
 from apps.guard.bodies import replaying
 
 COOKIE = "chat_session"

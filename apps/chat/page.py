@@ -15,7 +15,7 @@ from apps.chat.args import ChatArgs
 from apps.chat.conversation import Conversation, Turn, to_messages
 from apps.chat.payload import IMAGE
 from apps.chat.sessions import Session, Sessions
-from apps.errors import OperationError
+from apps.common.errors import OperationError
 
 THEME = gr.themes.Default(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"])  # nothing from the net
 CSS = ".timing { opacity: .65; font-size: .85em } #chat .message img { max-height: 14rem; width: auto }"

@@ -18,7 +18,7 @@ def main(argv: Sequence[str]) -> int:
     options = _parse(argv)
     from apps.checks.serve_rules import check_serve_config  # after the options: --help needs none of it
     from apps.checks.source import read
-    from apps.errors import UserError
+    from apps.common.errors import UserError
 
     rows: list[Row] = []
     for file in options.files:

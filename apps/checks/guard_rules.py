@@ -6,8 +6,8 @@ from typing import Any
 from pydantic import ValidationError
 
 from apps.checks.findings import Finding
+from apps.common.loopback import is_loopback
 from apps.guard.settings import GuardArgs
-from apps.loopback import is_loopback
 
 RAYS_HOST = "0.0.0.0"  # noqa: S104 - Ray's default for http_options.host is what is checked here
 NEEDS_GUARD = "Serve listens on {host}, and anybody who reaches it could use the model: give keys, or say open: true"

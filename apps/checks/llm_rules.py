@@ -9,11 +9,11 @@ from apps.checks.arguments import against_model
 from apps.checks.findings import Finding, below, closest, unknown_key
 from apps.checks.known import schema
 from apps.checks.schema import against
-from apps.errors import UserError
+from apps.common.errors import UserError
 from apps.slice.topology import GENERATIONS, Slice, slice_of
 from apps.weights.replica_args import PrefetchArgs, asks_for_prefetch, prefetch_args
 
-TEMPLATES = Path(__file__).parents[1] / "templates"
+TEMPLATES = Path(__file__).parents[1] / "llm" / "templates"
 _ACCELERATOR_KEYS = {"cpu": {"kind"}, "tpu": {"kind", "topology"}}
 _EXPERIMENTAL = {"stream_batching_interval_ms", "slice_timeout_s", "emulated_slice"}
 _SERVED_BY_RAY = {"model": "model_loading_config.model_source", "served_model_name": "model_loading_config.model_id"}

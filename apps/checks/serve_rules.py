@@ -1,20 +1,20 @@
 """A whole Serve config file: Ray's schema, what the applications share, and the arguments of this project's apps."""
 
+import inspect
+import pkgutil
 from collections.abc import Mapping
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from apps.chat.args import ChatArgs
 from apps.checks.arguments import against_model
 from apps.checks.findings import Finding, below
 from apps.checks.guard_rules import check_doors, check_guard
 from apps.checks.known import schema
 from apps.checks.llm_rules import check_llm_configs
 from apps.checks.schema import against
-from apps.llm_args import LLMArgs
 
-_OUR_APPS: dict[str, type[BaseModel]] = {"apps.llm:build_app": LLMArgs, "apps.chat:build_app": ChatArgs}
+_LLM, _CHAT = "apps.llm:build_app", "apps.chat:build_app"
 _LOOPBACK = ("127.0.0.1", "localhost")
 
 
@@ -42,11 +42,11 @@ def _application(application: Mapping[str, Any], *, direct_streaming: bool, slic
     import_path, args = application.get("import_path"), application.get("args", {})
     if not isinstance(import_path, str) or not import_path.startswith("apps."):
         return []  # somebody else's app: its arguments are its own
-    if import_path not in _OUR_APPS:
-        return [Finding(("import_path",), f"{import_path!r} is no app of this project", allowed=", ".join(_OUR_APPS))]
-    found = below(("args",), against_model(_OUR_APPS[import_path], args))
+    if import_path not in (_LLM, _CHAT):
+        return [Finding(("import_path",), f"{import_path!r} is no app of this project", allowed=f"{_LLM}, {_CHAT}")]
+    found = below(("args",), against_model(_arguments(import_path), args))
     configs = args.get("llm_configs") if isinstance(args, Mapping) else None
-    if import_path == "apps.llm:build_app" and isinstance(configs, list):
+    if import_path == _LLM and isinstance(configs, list):
         checked = check_llm_configs(configs, direct_streaming=direct_streaming, slices=slices)
         found += below(("args", "llm_configs"), checked) + below(
             ("args",), check_guard(args, direct_streaming=direct_streaming)
@@ -54,12 +54,18 @@ def _application(application: Mapping[str, Any], *, direct_streaming: bool, slic
     return found
 
 
+def _arguments(import_path: str) -> type[BaseModel]:
+    """The model that an app's builder takes, as Ray finds it: by the annotation of its one parameter."""
+    (parameter,) = inspect.signature(pkgutil.resolve_name(import_path)).parameters.values()
+    return parameter.annotation
+
+
 def _chat_address(application: Mapping[str, Any], http_options: Any) -> list[Finding]:
     args = application.get("args")
-    if application.get("import_path") != "apps.chat:build_app" or not isinstance(args, Mapping):
+    if application.get("import_path") != _CHAT or not isinstance(args, Mapping):
         return []
     try:
-        url = ChatArgs.model_validate(args).api_url
+        url = vars(_arguments(_CHAT).model_validate(args))["api_url"]
     except ValidationError:
         return []  # said already
     port = http_options.get("port", 8000) if isinstance(http_options, Mapping) else 8000

@@ -7,7 +7,7 @@ from typing import Any
 import yaml
 
 from apps.checks.findings import Path
-from apps.errors import UserError
+from apps.common.errors import UserError
 
 
 @dataclass(frozen=True)

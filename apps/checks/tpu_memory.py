@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from apps.checks.findings import Finding
-from apps.errors import UserError
+from apps.common.errors import UserError
 from apps.slice.memory import DTYPE_BYTES, Layout, kv_budget_per_chip, kv_tokens
 from apps.slice.models import ModelShape, recorded_shape, shape_from_config
 from apps.slice.topology import GIB, Slice

@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from apps.errors import UserError
+from apps.common.errors import UserError
 
 logger = logging.getLogger("ray.serve")
 FILE_BYTES, _OLD_FILES = 64 * 1024 * 1024, 4

@@ -19,7 +19,7 @@ _LIMITS = ("requests_per_minute", "tokens_per_minute", "concurrent_requests", "m
 def main(argv: Sequence[str]) -> int:
     """Exit code 0, 1 if the file cannot be written, 2 for bad input."""
     options = _parser().parse_args(argv)
-    from apps.errors import BundleError  # after the options: --help needs none of it
+    from apps.common.errors import BundleError  # after the options: --help needs none of it
 
     try:
         options.run(options)
@@ -76,7 +76,7 @@ def _add_out(parser: argparse.ArgumentParser) -> None:
 
 
 def _create(options: argparse.Namespace) -> None:
-    from apps.errors import UserError
+    from apps.common.errors import UserError
     from apps.guard.keyfile import make_key, utc_now
 
     limits = {name: value for name in _LIMITS if (value := getattr(options, name)) is not None}
@@ -162,7 +162,7 @@ def _plain(id: str, entry: "Entry", now: datetime) -> dict[str, Any]:
 
 
 def _named(table: "KeyTable", name: str) -> "dict[str, Entry]":
-    from apps.errors import UserError
+    from apps.common.errors import UserError
 
     found = table.by_name(name)
     if not found:

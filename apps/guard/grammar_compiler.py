@@ -15,10 +15,10 @@ from collections import Counter, OrderedDict
 from collections.abc import Sequence
 from typing import Any
 
+from apps.common.settings import inherited_environment
 from apps.guard.answers import Refusal, bad_value
 from apps.guard.grammars import Grammar, find_grammars
 from apps.guard.settings import Grammars
-from apps.settings import inherited_environment
 
 logger = logging.getLogger("ray.serve")
 _AT_ONCE, _WAITING_PER_KEY, _REMEMBERED = 2, 4, 4096

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from apps.errors import OperationError, UserError
+from apps.common.errors import OperationError, UserError
 from apps.guard.keys import Entry, KeyTable, join_key, read_table, scrypt, write_table
 
 logger = logging.getLogger("ray.serve")

@@ -14,7 +14,7 @@ from datetime import datetime
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
 
-from apps.errors import UserError
+from apps.common.errors import UserError
 from apps.guard.settings import Limits
 
 SCRYPT_N, _SCRYPT_R, _SCRYPT_P = 2**14, 8, 1

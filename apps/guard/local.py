@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from urllib.parse import urlsplit
 
+from apps.common.loopback import is_loopback
 from apps.guard.answers import Refusal
-from apps.loopback import is_loopback
 
 
 def check(headers: Mapping[bytes, bytes]) -> None:

@@ -3,11 +3,11 @@
 from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from apps.errors import UserError
+from apps.common.errors import UserError
+from apps.common.settings import GUARD_VARIABLE, guard_settings
 from apps.guard.admission import Admission
 from apps.guard.housekeeping import Housekeeping
 from apps.guard.settings import ReplicaGuard
-from apps.settings import GUARD_VARIABLE, guard_settings
 
 _EXPOSED = [
     "x-request-id",

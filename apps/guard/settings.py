@@ -5,9 +5,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from apps.errors import UserError
+from apps.common.errors import UserError
+from apps.common.settings import LONGEST_REQUEST_S, MOST_HEADER_BYTES
 from apps.guard.engines import Flavour
-from apps.settings import LONGEST_REQUEST_S, MOST_HEADER_BYTES
 
 MIB = 1024 * 1024
 _BYTES_PER_TOKEN = 16  # the longest tokens are runs of spaces, and escapes make a text up to six times longer

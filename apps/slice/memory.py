@@ -7,9 +7,8 @@ as vLLM on TPU allocates it today, and two as the model would allow.
 from dataclasses import dataclass
 from enum import Enum
 
-from apps.errors import UserError
-from apps.slice.models import ModelShape
-from apps.slice.stages import Stage, stages
+from apps.common.errors import UserError
+from apps.slice.models import ModelShape, Stage, stages
 from apps.slice.topology import Generation
 
 DTYPE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2, "fp8": 1, "fp8_e5m2": 1, "fp8_e4m3": 1, "int8": 1}

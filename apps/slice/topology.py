@@ -7,7 +7,7 @@ import difflib
 import math
 from dataclasses import dataclass
 
-from apps.errors import UserError
+from apps.common.errors import UserError
 
 GIB = 1024**3
 _GB = 10**9

@@ -8,42 +8,60 @@ not answer. What Ray has declared dead, or has replaced by another node, counts 
 import asyncio
 import logging
 import time
+from collections.abc import Mapping
+from typing import Any
 
 import ray
 from ray.util.placement_group import PlacementGroup
 
-from apps.errors import OperationError
-from apps.slice.claim import HeldSlice
-from apps.slice.departure import Departure
+from apps.common.errors import OperationError
 from apps.slice.hosts import Host, living_hosts
 from apps.slice.metrics import SliceMetrics
+from apps.slice.placement import wanted_slice
+from apps.slice.preemption import PreemptionHandler
+from apps.slice.reservation import ReservedSlice, reserve_slice
 
 logger = logging.getLogger("ray.serve")
+_DEFAULT_TIMEOUT_S = 1800.0  # for a slice's hosts: a node pool that scales from zero takes about 15 minutes
 _BEAT_S = 2.0
 _ANSWER_S = 3.0
 _MISSES = 3  # in a row: a host that is only slow for a moment is not lost
 
 
-class Watchdog:
-    """Watches the hosts of one held slice from inside the replica. `broken` is set once a host is lost, for good."""
+async def take_slice(config: Mapping[str, Any]) -> "Watchdog | None":
+    """Reserve the slice of a config and watch it; None for a config without a slice.
 
-    def __init__(self, held: HeldSlice) -> None:
+    Raises:
+        OperationError: as `reserve_slice`.
+    """
+    shape = wanted_slice(config)
+    if shape is None:
+        return None
+    bundle = (config.get("placement_group_config") or {}).get("bundle_per_worker") or {}
+    timeout_s = (config.get("experimental_configs") or {}).get("slice_timeout_s", _DEFAULT_TIMEOUT_S)
+    return Watchdog(await reserve_slice(shape, bundle, timeout_s))
+
+
+class Watchdog:
+    """Watches the hosts of one reserved slice from inside the replica. `broken` is set once a host is lost, for good."""
+
+    def __init__(self, reserved: ReservedSlice) -> None:
         self.broken = asyncio.Event()
-        self._held = held
-        self._departure = Departure(held, self.broken)
-        self._metrics = SliceMetrics(held.name, held.shape.hosts)
+        self._slice = reserved
+        self._preemption = PreemptionHandler(reserved, self.broken)
+        self._metrics = SliceMetrics(reserved.name, reserved.shape.hosts)
         self._lost: str | None = None
         self._task = asyncio.create_task(self._watch())
 
     @property
     def placement_group(self) -> PlacementGroup:
         """The slice's own: one bundle for each host."""
-        return self._held.placement_group
+        return self._slice.placement_group
 
     @property
     def node_ids(self) -> list[str]:
         """Ray's nodes of the slice, by worker id."""
-        return [host.node_id for host in self._held.hosts]
+        return [host.node_id for host in self._slice.hosts]
 
     def check(self) -> None:
         """Raise `OperationError` if a host is lost; for the replica's `check_health`."""
@@ -51,14 +69,14 @@ class Watchdog:
             raise OperationError(self._lost)
 
     async def _watch(self) -> None:
-        misses = dict.fromkeys(self._held.hosts, 0)
-        seen = dict.fromkeys(self._held.hosts, time.monotonic())
+        misses = dict.fromkeys(self._slice.hosts, 0)
+        seen = dict.fromkeys(self._slice.hosts, time.monotonic())
         while not self._lost:
             await asyncio.sleep(_BEAT_S)
-            await self._departure.look()
+            await self._preemption.poll()
             alive = await self._answering()
             self._metrics.ready(len(alive))
-            for host in self._held.hosts:
+            for host in self._slice.hosts:
                 misses[host] = 0 if host in alive else misses[host] + 1
                 seen[host] = time.monotonic() if host in alive else seen[host]
                 if misses[host] >= _MISSES:
@@ -66,14 +84,14 @@ class Watchdog:
 
     async def _answering(self) -> set[Host]:
         nodes = await asyncio.to_thread(ray.nodes)
-        known = set(living_hosts(nodes, self._held.shape.pod_type).get(self._held.name, {}).values())
-        candidates = [host for host in self._held.hosts if host in known]
+        known = set(living_hosts(nodes, self._slice.shape.pod_type).get(self._slice.name, {}).values())
+        candidates = [host for host in self._slice.hosts if host in known]
         answered = await asyncio.gather(*(_answers(host) for host in candidates))
         return {host for host, answer in zip(candidates, answered, strict=True) if answer}
 
     def _declare_lost(self, host: Host, silent_s: float) -> None:
         self._lost = (
-            f"slice {self._held.name}: host {host.worker_id} at {host.address} is lost, without a sign of life for "
+            f"slice {self._slice.name}: host {host.worker_id} at {host.address} is lost, without a sign of life for "
             f"{silent_s:.1f} s; the slice works only as a whole, so the replica must be started anew"
         )
         logger.error(self._lost)

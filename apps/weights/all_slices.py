@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import ray
 
-from apps.errors import OperationError, UserError
+from apps.common.errors import OperationError, UserError
 from apps.slice.hosts import SLICE_NAME
 from apps.weights.for_replica import places
 from apps.weights.progress import watcher_for_stream

@@ -3,8 +3,8 @@
 import re
 from pathlib import Path
 
-from apps.errors import ContentError, UserError
-from apps.settings import cache_root
+from apps.common.errors import ContentError, UserError
+from apps.common.settings import cache_root
 from apps.weights import receipt
 
 CACHE_SCHEME = "cache:"

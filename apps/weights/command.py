@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from apps.errors import BundleError, UserError
-from apps.option_types import whole_number
+from apps.common.errors import BundleError, UserError
+from apps.common.option_types import whole_number
 from apps.weights.receipt import RECEIPT_NAME
 from apps.weights.replica_args import MODES
 from apps.weights.retry import STALL_S

@@ -3,7 +3,7 @@
 import hashlib
 from pathlib import Path
 
-from apps.settings import name_and_version
+from apps.common.settings import name_and_version
 from apps.weights import receipt
 from apps.weights.crc32c import crc32c
 from apps.weights.manifest import MANIFEST_NAME, PART_BYTES, Manifest, ManifestFile, dumps, now

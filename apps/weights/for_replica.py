@@ -7,8 +7,8 @@ from typing import Any
 
 import ray
 
-from apps.errors import ContentError, UserError
-from apps.settings import weights_url
+from apps.common.errors import ContentError, UserError
+from apps.common.settings import weights_url
 from apps.slice.hosts import host_name
 from apps.weights.metrics import count_refusal
 from apps.weights.progress import LogWatcher

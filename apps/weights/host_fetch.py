@@ -13,7 +13,7 @@ from typing import Any
 
 import ray
 
-from apps.errors import BundleError, OperationError
+from apps.common.errors import BundleError, OperationError
 from apps.weights import manifest
 from apps.weights.crc32c import Buffer
 from apps.weights.local_copy import LocalCopy, WrongBytesError

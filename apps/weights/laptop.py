@@ -13,7 +13,7 @@ from pathlib import Path
 
 import psutil
 
-from apps.errors import BundleError, UserError
+from apps.common.errors import BundleError, UserError
 from apps.weights import cache, describe
 
 LAPTOP_MODEL = "gemma-3-270m"

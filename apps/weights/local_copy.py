@@ -18,7 +18,7 @@ from types import TracebackType
 
 import numpy as np
 
-from apps.errors import ContentError, OperationError, UserError
+from apps.common.errors import ContentError, OperationError, UserError
 from apps.weights import receipt
 from apps.weights.crc32c import Buffer, crc32c
 from apps.weights.describe import receipt_for

@@ -12,7 +12,7 @@ from functools import cached_property
 from pathlib import PurePosixPath
 from typing import Any
 
-from apps.errors import ContentError
+from apps.common.errors import ContentError
 from apps.weights.receipt import RECEIPT_NAME
 
 MANIFEST_NAME = "manifest.json"

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from apps.errors import ContentError, OperationError
+from apps.common.errors import ContentError, OperationError
 from apps.weights import receipt
 from apps.weights.crc32c import Buffer
 from apps.weights.local_copy import LocalCopy, WrongBytesError

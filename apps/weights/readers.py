@@ -15,7 +15,7 @@ from urllib.parse import SplitResult, urlsplit
 
 import numpy as np
 
-from apps.errors import ContentError, OperationError
+from apps.common.errors import ContentError, OperationError
 from apps.weights.crc32c import Buffer
 from apps.weights.retry import STALL_S, PassingError, StalledError
 

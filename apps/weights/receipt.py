@@ -9,7 +9,7 @@ import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from apps.errors import ContentError
+from apps.common.errors import ContentError
 
 RECEIPT_NAME = "receipt.json"
 _CHUNK_BYTES = 8 * 1024 * 1024

@@ -10,7 +10,7 @@ from apps.weights.retry import STALL_S
 Mode = Literal["slice-once", "per-host", "stream"]
 MODES: tuple[str, ...] = get_args(Mode)
 
-CALLBACK = "apps.engine.callbacks.Prefetch"
+CALLBACK = "apps.llm.callbacks.Prefetch"
 HOST = "{host}"
 """In a `model_source` or `to`: the host's own name, where the hosts of a slice share one disk (an emulated slice)."""
 

@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
-from apps.errors import OperationError
+from apps.common.errors import OperationError
 
 Result = TypeVar("Result")
 _LONGEST_PAUSE_S = 30.0

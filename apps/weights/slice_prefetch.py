@@ -13,7 +13,7 @@ from typing import Any
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from apps.errors import BundleError, OperationError, UserError
+from apps.common.errors import BundleError, OperationError, UserError
 from apps.weights import manifest, receipt
 from apps.weights.host_fetch import HostFetch
 from apps.weights.prefetch import without_source

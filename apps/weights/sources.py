@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from apps.errors import BundleError, OperationError, UserError
+from apps.common.errors import BundleError, OperationError, UserError
 from apps.weights.manifest import MANIFEST_NAME, check_name
 from apps.weights.receipt import RECEIPT_NAME
 from apps.weights.retry import PassingError, with_retries

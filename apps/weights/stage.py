@@ -12,8 +12,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from json import dumps, loads
 
-from apps.errors import ContentError, UserError
-from apps.settings import name_and_version
+from apps.common.errors import ContentError, UserError
+from apps.common.settings import name_and_version
 from apps.weights import manifest
 from apps.weights.crc32c import crc32c
 from apps.weights.manifest import MANIFEST_NAME, PART_BYTES, Manifest, ManifestFile, part_ranges

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from apps.errors import BundleError, ContentError, OperationError, UserError
-from apps.settings import prepare_gcsfs
+from apps.common.errors import BundleError, ContentError, OperationError, UserError
+from apps.common.settings import prepare_gcsfs
 from apps.weights import crc32c, manifest
 from apps.weights.readers import FileReader, FsspecReader, HttpReader, RangeReader
 from apps.weights.retry import STALL_S

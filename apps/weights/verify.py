@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from apps.errors import ContentError
+from apps.common.errors import ContentError
 from apps.weights import receipt
 from apps.weights.crc32c import Buffer
 from apps.weights.manifest import Manifest, ManifestFile, Part

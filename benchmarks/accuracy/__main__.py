@@ -10,8 +10,8 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
-from apps.errors import BundleError, OperationError, UserError
-from apps.settings import api_key
+from apps.common.errors import BundleError, OperationError, UserError
+from apps.common.settings import api_key
 from benchmarks.accuracy.questions import Question, is_right, questions
 from benchmarks.accuracy.score import Score, difference, score
 from benchmarks.serving.options import add_server, check_server

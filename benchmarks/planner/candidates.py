@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import Enum
 
-from apps.errors import UserError
+from apps.common.errors import UserError
 from apps.slice.memory import Layout, stored_heads_per_chip
 from apps.slice.models import ModelShape
 from apps.slice.topology import Slice

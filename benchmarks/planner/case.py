@@ -5,8 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from apps.slice.memory import ChipMemory, KvLayout, Layout, chip_memory, fullest_stage
-from apps.slice.models import ModelShape
-from apps.slice.stages import Stage
+from apps.slice.models import ModelShape, Stage
 from benchmarks.planner.names import layout_name
 
 _HOST_TOPOLOGY = "2x2"  # of each host of a slice with several hosts, which has 4 chips

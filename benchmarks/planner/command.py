@@ -5,7 +5,7 @@ import json
 import sys
 from collections.abc import Sequence
 
-from apps.errors import BundleError, UserError
+from apps.common.errors import BundleError, UserError
 from benchmarks.planner.case import Case, Result
 from benchmarks.planner.options import parse, question_from
 from benchmarks.planner.plain import to_plain

@@ -12,7 +12,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from apps.errors import BundleError, OperationError
+from apps.common.errors import BundleError, OperationError
 from apps.slice.models import GEMMA_4_31B
 from apps.slice.topology import GIB
 from benchmarks.planner.agreement import difference, fits

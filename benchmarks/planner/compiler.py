@@ -19,8 +19,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import IO
 
-from apps.errors import OperationError
-from apps.settings import cache_root, inherited_environment
+from apps.common.errors import OperationError
+from apps.common.settings import cache_root, inherited_environment
 from benchmarks.planner.case import Case, Result
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -6,7 +6,7 @@ from typing import Any
 import yaml
 
 from apps.checks.findings import Path
-from apps.errors import UserError
+from apps.common.errors import UserError
 
 _LINE = re.compile(r"(?P<start> *\w+:) +[^#\s]+( +#.*)?$")
 

@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from apps.errors import UserError
+from apps.common.errors import UserError
 from apps.slice.models import ModelShape, shape_from_config, shape_named
 
 

@@ -5,7 +5,7 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
-from apps.errors import UserError
+from apps.common.errors import UserError
 from apps.slice.topology import slice_of
 from benchmarks.planner.model import shape_for
 from benchmarks.planner.plan import Question, Slo

@@ -15,7 +15,7 @@ from jax.experimental import topologies
 from jax.experimental.layout import Format, Layout
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from apps.slice.stages import Stage
+from apps.slice.models import Stage
 from benchmarks.planner.attention import Attention
 from benchmarks.planner.case import Case
 

@@ -11,7 +11,7 @@ from apps.checks.findings import Path
 from apps.checks.serve_rules import check_serve_config
 from apps.checks.source import Source, read
 from apps.checks.tpu_memory import shape_of
-from apps.errors import UserError
+from apps.common.errors import UserError
 from apps.guard.settings import Queue
 from apps.slice.topology import slice_of
 from benchmarks.planner.candidates import Status

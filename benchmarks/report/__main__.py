@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from apps.errors import BundleError
+from apps.common.errors import BundleError
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -4,9 +4,9 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from benchmarks.honesty import Finding, examine, is_refused
-from benchmarks.limits import Limits, limits_of
+from benchmarks.serving.limits import Limits, limits_of
 from benchmarks.serving.result import Result, Run, read
+from benchmarks.serving.validation import Finding, examine, is_refused
 
 
 @dataclass(frozen=True)

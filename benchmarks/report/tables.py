@@ -3,12 +3,12 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from benchmarks.honesty import Finding, best_rate
 from benchmarks.report.compare import Ratio, compare
 from benchmarks.report.cost import cost
 from benchmarks.report.series import Examined, Series
 from benchmarks.serving.figures import TIMES
 from benchmarks.serving.measure import ATTAINED
+from benchmarks.serving.validation import Finding, best_rate
 
 _RATES = {"requests/s": "requests_per_s", "output tok/s": "output_tok_per_s", "all tok/s": "total_tok_per_s"}
 

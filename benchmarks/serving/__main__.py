@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Sequence
 
-from apps.errors import BundleError
+from apps.common.errors import BundleError
 from benchmarks.serving.options import parse
 
 

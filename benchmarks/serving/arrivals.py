@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from random import Random
 
-from apps.errors import UserError
+from apps.common.errors import UserError
 
 PATTERNS = ("poisson", "constant", "bursts", "ramp")
 _BURST = 16  # requests at the same instant

@@ -13,8 +13,8 @@ from typing import Any
 
 import uvloop
 
-from apps.errors import UserError
-from apps.settings import api_key, name_and_version
+from apps.common.errors import UserError
+from apps.common.settings import api_key, name_and_version
 from benchmarks.serving.arrivals import from_trace
 from benchmarks.serving.client import Client, Endpoint
 from benchmarks.serving.dataset import read_dataset

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime
 
-from apps.errors import OperationError, UserError
+from apps.common.errors import OperationError, UserError
 from benchmarks.serving.arrivals import arrivals
 from benchmarks.serving.client import Client
 from benchmarks.serving.figures import figures

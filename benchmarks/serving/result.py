@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from apps.errors import UserError
+from apps.common.errors import UserError
 from benchmarks.serving.histogram import Histogram
 from benchmarks.serving.profiles import Profile
 

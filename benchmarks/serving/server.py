@@ -10,8 +10,8 @@ from typing import Any
 import httpx
 import yaml
 
-from apps.errors import OperationError, UserError
-from apps.settings import ray_headers
+from apps.common.errors import OperationError, UserError
+from apps.common.settings import ray_headers
 
 _TIMEOUT_S = 10
 # vLLM's own names, and what Ray makes of them

@@ -4,10 +4,10 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from benchmarks.honesty import best_rate, examine
 from benchmarks.serving.figures import TIMES
 from benchmarks.serving.measure import ATTAINED
 from benchmarks.serving.result import Result, Run
+from benchmarks.serving.validation import best_rate, examine
 
 _STATISTICS = ("mean", "p50", "p90", "p99")
 

@@ -5,7 +5,7 @@ from typing import Protocol
 
 import httpx
 
-from apps.errors import OperationError, UserError
+from apps.common.errors import OperationError, UserError
 
 _TEXT = (
     "able acid also area army away baby back ball band bank base bath bear beat beer bell belt best bird blow blue board boat "

@@ -2,8 +2,8 @@
 
 import secrets
 
-from apps.errors import OperationError
-from apps.progress_line import Progress
+from apps.common.errors import OperationError
+from apps.common.progress_line import Progress
 from kuberay import change, deploy, names, reasons, remove, wait
 from kuberay.api import Api
 from kuberay.clusters import Clusters, clusters

@@ -7,9 +7,9 @@ import time
 from dataclasses import asdict
 from typing import Any
 
-from apps.errors import BundleError, OperationError
-from apps.progress_line import Progress
-from apps.serve_status import waiting_for
+from apps.common.errors import BundleError, OperationError
+from apps.common.progress_line import Progress
+from apps.common.serve_status import waiting_for
 from kuberay import change, deploy, names, reasons, wait
 from kuberay.api import Api
 from kuberay.commands.shared import Options, api_of, checked, say_counts, taken_over

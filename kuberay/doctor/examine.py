@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 
-from apps.errors import BundleError
+from apps.common.errors import BundleError
 from kuberay.doctor import deployment, platform, rights
 from kuberay.doctor.finding import Diagnosis, Patient
 

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from apps.errors import BundleError, OperationError
+from apps.common.errors import BundleError, OperationError
 from kuberay.gke import gcloud
 from kuberay.gke.resource import Resource
 from kuberay.gke.resources import credentials, resources

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from apps.errors import OperationError, UserError
+from apps.common.errors import OperationError, UserError
 
 Argv = tuple[str, ...]
 PROJECT_NUMBER = "@PROJECT_NUMBER@"

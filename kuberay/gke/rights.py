@@ -3,7 +3,7 @@
 They get their rights as themselves (Workload Identity Federation): no service account of Google Cloud, no key.
 """
 
-from apps.compile_cache.identity import programs_url
+from apps.llm.cache_identity import programs_url
 from kuberay import names
 from kuberay.gke.gcloud import PROJECT_NUMBER
 from kuberay.gke.resource import Found, Resource

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from apps.settings import OTLP_ENDPOINT, SERVE_HAPROXY, SERVE_TRACES
+from apps.common.settings import OTLP_ENDPOINT, SERVE_HAPROXY, SERVE_TRACES
 from apps.slice.models import recorded_shape
 from kuberay import names
 from kuberay.quantity import parse_quantity

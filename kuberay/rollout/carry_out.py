@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from apps.errors import OperationError
-from apps.serve_status import all_running, waiting_for
+from apps.common.errors import OperationError
+from apps.common.serve_status import all_running, waiting_for
 from kuberay.dashboard import Dashboard
 from kuberay.deploy import Config, look, serve_deploy
 from kuberay.rollout.effects import effects, strongest

@@ -8,8 +8,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from apps.errors import BundleError, OperationError, UserError
-from apps.option_types import seconds, url, whole_number
+from apps.common.errors import BundleError, OperationError, UserError
+from apps.common.option_types import seconds, url, whole_number
 
 if TYPE_CHECKING:
     from kuberay.dashboard import Dashboard
@@ -32,7 +32,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _run(options: argparse.Namespace) -> None:
-    from apps.settings import ray_token, state_root
+    from apps.common.settings import ray_token, state_root
     from kuberay.dashboard import Dashboard
     from kuberay.deploy import merged
     from kuberay.rollout.carry_out import today
@@ -71,7 +71,7 @@ def _act(options: argparse.Namespace, dashboard: "Dashboard", history: "History"
 
 
 def _carry_out(options: argparse.Namespace, dashboard: "Dashboard", history: "History", config: Any, said: Any) -> None:
-    from apps.progress_line import Progress
+    from apps.common.progress_line import Progress
     from kuberay.rollout.carry_out import apply
 
     with Progress() as progress:

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
-from apps.slice.replica import wanted_slice
+from apps.slice.placement import wanted_slice
 
 Config = Mapping[str, Any]
 Kind = Literal["new cluster", "restart", "start", "remove", "in place", "nothing"]

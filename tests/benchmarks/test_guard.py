@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from benchmarks.guard.cost import open_settings, own_cost
+from tests.perf.guard.cost import open_settings, own_cost
 
 
 def test_a_request_and_a_token_cost_microseconds(tmp_path: Path) -> None:

@@ -13,12 +13,12 @@ from typing import Any
 
 import pytest
 
-from benchmarks.honesty import examine
 from benchmarks.serving.command import execute
 from benchmarks.serving.load import Sender
 from benchmarks.serving.options import parse
 from benchmarks.serving.progress import LoadProgress
 from benchmarks.serving.result import Result, Run
+from benchmarks.serving.validation import examine
 from tests.benchmarks.known import Running, Timing, running
 
 

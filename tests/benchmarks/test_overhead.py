@@ -3,12 +3,12 @@
 import pytest
 
 from apps.checks.serve_rules import check_serve_config
-from benchmarks.bare import Server, bare_command
-from benchmarks.overhead import __main__ as main
-from benchmarks.overhead.rounds import LoadFigures, Plan, Rounds, SimulatedTokenizer, compare
-from benchmarks.overhead.servers import model_of, serve_config_for
 from benchmarks.serving.words import tokenizer_for
 from tests.benchmarks.known import Timing, running
+from tests.perf.bare import Server, bare_command
+from tests.perf.overhead import __main__ as main
+from tests.perf.overhead.rounds import LoadFigures, Plan, Rounds, SimulatedTokenizer, compare
+from tests.perf.overhead.servers import model_of, serve_config_for
 
 
 def figures(clients: int, ttft: float, rate: float) -> LoadFigures:

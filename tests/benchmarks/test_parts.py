@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from apps.errors import UserError
+from apps.common.errors import UserError
 from benchmarks.serving.answer import Answer, Asked, Usage
 from benchmarks.serving.arrivals import PATTERNS, arrivals, from_trace
 from benchmarks.serving.dataset import Entry, read_dataset

@@ -6,7 +6,7 @@ import pytest
 
 from apps.chat.api import Answer, ChatApi, ModelInfo, Sampling
 from apps.chat.conversation import Image, Turn, to_messages
-from apps.errors import OperationError
+from apps.common.errors import OperationError
 from tests.fake_openai import FakeServer, running
 
 

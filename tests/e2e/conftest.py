@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from runtime_env.local.preflight import free_ports
+from emulation.hosts.preflight import free_ports
 
 ROOT = Path(__file__).resolve().parents[2]
 ARTIFACTS = ROOT / "test-artifacts"

@@ -15,10 +15,10 @@ import httpx
 import psutil
 import yaml
 
-from runtime_env.local import processes, token
-from runtime_env.local.head import stack_environment
-from runtime_env.local.preflight import free_ports
-from runtime_env.local.record import StackRecord
+from emulation.hosts import processes, token
+from emulation.hosts.head import stack_environment
+from emulation.hosts.preflight import free_ports
+from emulation.hosts.record import StackRecord
 from tests.e2e.conftest import ROOT
 
 MODEL = "google/gemma-4-31B-it"

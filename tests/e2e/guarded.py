@@ -13,9 +13,9 @@ import grpc
 import httpx
 import openai
 
-from apps.settings import cache_root
-from runtime_env.local.preflight import free_ports
-from runtime_env.local.record import StackRecord
+from apps.common.settings import cache_root
+from emulation.hosts.preflight import free_ports
+from emulation.hosts.record import StackRecord
 from tests.e2e.conftest import ROOT
 
 MODEL = "gemma-3-270m"

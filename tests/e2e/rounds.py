@@ -13,7 +13,7 @@ import yaml
 from ray import serve
 
 from apps.llm import build_app
-from apps.llm_args import LLMArgs
+from apps.llm.args import LLMArgs
 from tests.e2e.conftest import ROOT
 
 NAMES = ("round-1", "round-2")

@@ -5,9 +5,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-from benchmarks.honesty import examine
 from benchmarks.report.__main__ import main as report
 from benchmarks.serving.result import Result
+from benchmarks.serving.validation import examine
 from tests.e2e.conftest import ROOT, Stack
 
 LOAD = ["--profile", "chat", "--prompt-tokens", "16", "--output-tokens", "4", "--clients", "8", "--requests", "24"]

@@ -16,8 +16,8 @@ from pathlib import Path
 
 import pytest
 
-from runtime_env.local import processes
-from runtime_env.local.record import StackRecord
+from emulation.hosts import processes
+from emulation.hosts.record import StackRecord
 from tests.e2e.conftest import ROOT
 from tests.e2e.drills import Row, report
 from tests.e2e.emulated import EmulatedSlice, ray_environment

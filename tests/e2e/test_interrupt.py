@@ -13,7 +13,7 @@ import pytest
 
 from apps.weights.cache import is_whole
 from apps.weights.laptop import LAPTOP_MODEL
-from runtime_env.local import preflight, processes
+from emulation.hosts import preflight, processes
 from tests.e2e.conftest import ROOT
 
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from runtime_env.local import preflight, processes, record
-from runtime_env.local.preflight import free_ports
+from emulation.hosts import preflight, processes, record
+from emulation.hosts.preflight import free_ports
 from tests.e2e.conftest import ROOT, Stack
 
 

@@ -17,8 +17,8 @@ from typing import Any
 import httpx
 import pytest
 
+from emulation.hosts.preflight import free_ports
 from kuberay.observability.dashboards import dashboards
-from runtime_env.local.preflight import free_ports
 from tests.e2e.conftest import ROOT
 from tests.e2e.emulated import EmulatedSlice, wait_for
 

@@ -16,8 +16,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from runtime_env.local import processes
-from runtime_env.local.preflight import free_ports
+from emulation.hosts import processes
+from emulation.hosts.preflight import free_ports
 from tests.e2e.drills import under_load
 from tests.e2e.emulated import EmulatedSlice, wait_for
 from tests.e2e.load import CUT, REFUSED, RETRY, Load, play

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import yaml
 
-from runtime_env.local.hosts import NOTICE_S
+from emulation.hosts.hosts import NOTICE_S
 from tests.e2e.conftest import ROOT
 from tests.e2e.drills import Row, report, under_load
 from tests.e2e.emulated import EmulatedSlice, wait_for

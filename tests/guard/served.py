@@ -15,11 +15,11 @@ import httpx
 import openai
 import uvicorn
 
-from apps.engine.sim.engine import Simulation
-from apps.engine.sim.server import build_server
 from apps.guard.keyfile import change_keys, make_key, utc_now
 from apps.guard.middleware import GuardMiddleware
 from apps.guard.settings import GuardArgs, ReplicaGuard
+from emulation.sim.engine import Simulation
+from emulation.sim.server import build_server
 
 MODEL = "google/gemma-4-31B-it"
 HELLO: Any = [{"role": "user", "content": "Hello there"}]

@@ -1,6 +1,6 @@
 """What the TPU engine cannot do: without the table the engine of a whole slice dies, with it nothing happens to others.
 
-The simulated engine behaves as the real one does, by facts of its own (`apps/engine/sim/faults.py`).
+The simulated engine behaves as the real one does, by facts of its own (`emulation/sim/faults.py`).
 """
 
 import json

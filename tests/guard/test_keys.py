@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from apps.errors import UserError
+from apps.common.errors import UserError
 from apps.guard import command
 from apps.guard.keyfile import WatchedKeys, change_keys, make_key, read_keys, utc_now
 from apps.guard.keys import Entry, KeyTable, split_key

@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 import httpx
 import pytest
 
-from apps.errors import UserError
+from apps.common.errors import UserError
 from apps.guard.middleware import GuardMiddleware
 from tests.guard.served import MODEL, Served, ask, served
 

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from apps.errors import UserError
+from apps.common.errors import UserError
 from apps.guard.routes import Access, Routes
 from apps.guard.settings import GuardArgs, ReplicaGuard, replica_guard
 

@@ -15,11 +15,11 @@ from pathlib import Path
 
 import pytest
 
-from runtime_env.control_plane import build
-from runtime_env.control_plane.played.cloud import Cloud
-from runtime_env.control_plane.played.kubelet import Kubelet, running_kubelet
-from runtime_env.control_plane.played.sandbox import SandboxUnavailableError, sandboxes
-from runtime_env.control_plane.played.webhook import TpuWebhook, running_tpu_webhook
+from emulation.kubernetes import build
+from emulation.kubernetes.nodes.cloud import Cloud
+from emulation.kubernetes.nodes.kubelet import Kubelet, running_kubelet
+from emulation.kubernetes.nodes.sandbox import SandboxUnavailableError, sandboxes
+from emulation.kubernetes.nodes.webhook import TpuWebhook, running_tpu_webhook
 from tests.kuberay.deployment import Deployment, made_deployment
 from tests.kuberay.faulty_proxy import FaultyProxy, running_faulty_proxy
 from tests.kuberay.namespaces import made_namespace
@@ -45,7 +45,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     """Build the control plane beside other tests, so that those that need it wait less."""
     needed = any("control_plane" in getattr(item, "fixturenames", ()) for item in session.items)
     if needed and shutil.which("go") and not build.programs().complete and not session.config.option.collectonly:
-        command = ["nice", "-n", "19", sys.executable, "-m", "runtime_env.control_plane", "build"]
+        command = ["nice", "-n", "19", sys.executable, "-m", "emulation.kubernetes", "build"]
         nothing = subprocess.DEVNULL
         process = subprocess.Popen(command, cwd=ROOT, start_new_session=True, stdin=nothing, stdout=nothing, stderr=nothing)
         _background_builds.append(process)

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
+from emulation.kubernetes.nodes.api import Json, wait_for
 from kuberay.command import main
-from runtime_env.control_plane.played.api import Json, wait_for
 from tests.kuberay.namespaces import cleared, is_ready, pods
 from tests.kuberay.plane import ROOT, ControlPlane
 from tests.kuberay.specs import write_spec

@@ -20,7 +20,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import yaml
 
-from runtime_env.control_plane.played.api import Json, client_context
+from emulation.kubernetes.nodes.api import Json, client_context
 from tests.kuberay.plane import ControlPlane
 
 _PIECE = 65536

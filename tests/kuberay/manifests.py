@@ -1,6 +1,6 @@
 """A RayCluster written by hand: one v6e 4x4 slice, as small as KubeRay and the TPU webhook accept."""
 
-from runtime_env.control_plane.played.api import Json
+from emulation.kubernetes.nodes.api import Json
 
 IMAGE = "us-docker.pkg.dev/played/ray/serve:1"
 

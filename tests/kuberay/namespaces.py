@@ -4,7 +4,7 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from runtime_env.control_plane.played.api import Api, Json, wait_for
+from emulation.kubernetes.nodes.api import Api, Json, wait_for
 from tests.kuberay.plane import ControlPlane
 
 _READY_S = 20

@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from runtime_env.control_plane import build
-from runtime_env.control_plane.client import answers
-from runtime_env.control_plane.command import kubeconfig_for
-from runtime_env.control_plane.layout import Layout
-from runtime_env.control_plane.played.api import Api, Json, wait_for
+from emulation.kubernetes import build
+from emulation.kubernetes.client import answers
+from emulation.kubernetes.command import kubeconfig_for
+from emulation.kubernetes.layout import Layout
+from emulation.kubernetes.nodes.api import Api, Json, wait_for
 
 ROOT = Path(__file__).resolve().parents[2]
 _START_S = 1500  # a build on a busy machine is part of it

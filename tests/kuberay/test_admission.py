@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from runtime_env.control_plane.played.api import Json, wait_for
+from emulation.kubernetes.nodes.api import Json, wait_for
 from tests.kuberay.deployment import Deployment
 from tests.kuberay.manifests import pod
 

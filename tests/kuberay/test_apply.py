@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 import yaml
 
+from emulation.kubernetes.nodes.api import Json, wait_for
+from emulation.kubernetes.nodes.cloud import Cloud
 from kuberay.api import ApiError, connect
 from kuberay.kinds import KINDS, Kind
 from kuberay.render import manifests
 from kuberay.spec import load
-from runtime_env.control_plane.played.api import Json, wait_for
-from runtime_env.control_plane.played.cloud import Cloud
 from tests.kuberay.deployment import Deployment
 from tests.kuberay.specs import ROOT
 

@@ -8,8 +8,8 @@ from types import ModuleType
 
 import pytest
 
-from runtime_env.control_plane.played.api import wait_for
-from runtime_env.control_plane.played.cloud import Cloud
+from emulation.kubernetes.nodes.api import wait_for
+from emulation.kubernetes.nodes.cloud import Cloud
 from tests.kuberay.deployment import Deployment
 from tests.kuberay.faulty_proxy import FaultyProxy
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from runtime_env.control_plane.played.api import Api, wait_for
+from emulation.kubernetes.nodes.api import Api, wait_for
 from tests.kuberay.namespaces import condition
 from tests.kuberay.plane import ROOT, ControlPlane
 

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from runtime_env.control_plane.played.api import wait_for
-from runtime_env.control_plane.played.cloud import Cloud
-from runtime_env.control_plane.played.kubelet import Kubelet
+from emulation.kubernetes.nodes.api import wait_for
+from emulation.kubernetes.nodes.cloud import Cloud
+from emulation.kubernetes.nodes.kubelet import Kubelet
 from tests.kuberay.deployment import Deployment
 from tests.kuberay.fake_ray import FakeRay, running_fake_ray
 

@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from runtime_env.control_plane.played.api import Json, wait_for
-from runtime_env.control_plane.played.cloud import Cloud
-from runtime_env.control_plane.played.kubelet import Kubelet
+from emulation.kubernetes.nodes.api import Json, wait_for
+from emulation.kubernetes.nodes.cloud import Cloud
+from emulation.kubernetes.nodes.kubelet import Kubelet
 from tests.kuberay.deployment import Deployment
 from tests.kuberay.faulty_proxy import FaultyProxy
 from tests.kuberay.plane import ControlPlane

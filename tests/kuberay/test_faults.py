@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from apps.errors import OperationError
+from apps.common.errors import OperationError
 from kuberay import lock
 from kuberay.api import connect
 from kuberay.kinds import Manifest

@@ -5,7 +5,7 @@ import subprocess
 import httpx
 import pytest
 
-from runtime_env.control_plane.played.api import Api
+from emulation.kubernetes.nodes.api import Api
 from tests.kuberay.faulty_proxy import FaultyProxy
 from tests.kuberay.plane import ControlPlane
 

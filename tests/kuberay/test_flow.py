@@ -14,12 +14,12 @@ import httpx
 import pytest
 import yaml
 
+from emulation.hosts.preflight import free_ports
+from emulation.hosts.staged import stage_here, stand_in
+from emulation.kubernetes.nodes.api import wait_for
+from emulation.kubernetes.nodes.cloud import Cloud
+from emulation.kubernetes.nodes.kubelet import Kubelet
 from kuberay.manifests.pods import CACHE, WEIGHTS
-from runtime_env.control_plane.played.api import wait_for
-from runtime_env.control_plane.played.cloud import Cloud
-from runtime_env.control_plane.played.kubelet import Kubelet
-from runtime_env.local.preflight import free_ports
-from runtime_env.local.staged import stage_here, stand_in
 from tests.kuberay.deployment import Deployment
 from tests.kuberay.namespaces import is_ready
 from tests.kuberay.plane import ROOT

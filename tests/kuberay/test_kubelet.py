@@ -10,11 +10,11 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
 
-from runtime_env.control_plane import build
-from runtime_env.control_plane.played.api import Json, wait_for
-from runtime_env.control_plane.played.cloud import Cloud
-from runtime_env.control_plane.played.kubelet import Kubelet
-from runtime_env.local.preflight import free_ports
+from emulation.hosts.preflight import free_ports
+from emulation.kubernetes import build
+from emulation.kubernetes.nodes.api import Json, wait_for
+from emulation.kubernetes.nodes.cloud import Cloud
+from emulation.kubernetes.nodes.kubelet import Kubelet
 from tests.kuberay.manifests import IMAGE, pod
 from tests.kuberay.namespaces import condition, is_ready, messages
 from tests.kuberay.plane import ControlPlane

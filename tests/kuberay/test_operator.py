@@ -2,10 +2,10 @@
 
 import pytest
 
-from runtime_env.control_plane.played.api import Api, Json, wait_for
-from runtime_env.control_plane.played.cloud import Cloud
-from runtime_env.control_plane.played.kubelet import Kubelet
-from runtime_env.control_plane.played.webhook import TpuWebhook
+from emulation.kubernetes.nodes.api import Api, Json, wait_for
+from emulation.kubernetes.nodes.cloud import Cloud
+from emulation.kubernetes.nodes.kubelet import Kubelet
+from emulation.kubernetes.nodes.webhook import TpuWebhook
 from tests.kuberay.manifests import claim_template, ray_cluster
 from tests.kuberay.namespaces import condition, is_ready, pods
 from tests.kuberay.plane import ControlPlane

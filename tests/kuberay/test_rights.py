@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from runtime_env.control_plane.played.api import Api, wait_for
+from emulation.kubernetes.nodes.api import Api, wait_for
 from tests.kuberay.deployment import Deployment
 from tests.kuberay.namespaces import made_namespace
 from tests.kuberay.plane import ControlPlane

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from apps.errors import UserError
+from apps.common.errors import UserError
 from kuberay.checked import load_checked
 from kuberay.quantity import parse_quantity
 from kuberay.spec import load

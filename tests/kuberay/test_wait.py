@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from runtime_env.control_plane.played.api import wait_for
-from runtime_env.control_plane.played.cloud import Cloud
-from runtime_env.control_plane.played.kubelet import Kubelet
-from runtime_env.control_plane.played.pod_status import now
-from runtime_env.control_plane.played.webhook import TpuWebhook
+from emulation.kubernetes.nodes.api import wait_for
+from emulation.kubernetes.nodes.cloud import Cloud
+from emulation.kubernetes.nodes.kubelet import Kubelet
+from emulation.kubernetes.nodes.pod_status import now
+from emulation.kubernetes.nodes.webhook import TpuWebhook
 from tests.kuberay.deployment import Deployment
 from tests.kuberay.plane import ControlPlane
 

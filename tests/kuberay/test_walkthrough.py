@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from runtime_env.control_plane import build
-from runtime_env.control_plane.played.kubelet import Kubelet
-from runtime_env.local.preflight import free_ports
+from emulation.hosts.preflight import free_ports
+from emulation.kubernetes import build
+from emulation.kubernetes.nodes.kubelet import Kubelet
 from tests.kuberay import fake_gcloud
 from tests.kuberay.fake_ray import FakeRay, running_fake_ray
 from tests.kuberay.namespaces import cleared

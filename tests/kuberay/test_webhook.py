@@ -4,10 +4,10 @@ import subprocess
 
 import pytest
 
-from runtime_env.control_plane.played.api import Json, wait_for
-from runtime_env.control_plane.played.cloud import Cloud
-from runtime_env.control_plane.played.webhook import TpuWebhook
-from runtime_env.control_plane.played.webhook_rules import patches
+from emulation.kubernetes.nodes.api import Json, wait_for
+from emulation.kubernetes.nodes.cloud import Cloud
+from emulation.kubernetes.nodes.webhook import TpuWebhook
+from emulation.kubernetes.nodes.webhook_rules import patches
 from tests.kuberay.manifests import ray_cluster
 from tests.kuberay.namespaces import pods
 from tests.kuberay.plane import ControlPlane

@@ -20,12 +20,12 @@ import psutil
 import pytest
 from pydantic import ValidationError
 
+from apps.common.settings import SERVE_HAPROXY
 from apps.guard.settings import Bounds
-from apps.settings import SERVE_HAPROXY
+from emulation.hosts.head import stack_environment
+from emulation.hosts.preflight import free_ports
 from kuberay.manifests.pods import head_template
 from runtime_env.haproxy.config import RAY, Settings, UnexpectedConfigError, edited
-from runtime_env.local.head import stack_environment
-from runtime_env.local.preflight import free_ports
 from tests.e2e.conftest import ROOT
 from tests.e2e.emulated import wait_for
 from tests.kuberay.specs import spec

@@ -1,5 +1,6 @@
 """The image, as far as it can be tried without building it: its file, its requirements for its Python, its own checks."""
 
+import ast
 import re
 import shutil
 import subprocess
@@ -11,6 +12,7 @@ import yaml
 
 from runtime_env import image
 from tests.kuberay.specs import ROOT, spec
+from tests.test_layering import imports
 
 DOCKERFILE = ROOT / "runtime_env" / "Dockerfile"
 PYTHON = "3.12"  # of the base image
@@ -66,8 +68,22 @@ def test_the_pods_find_in_it_what_their_manifests_name(tmp_path: Path) -> None:
     from kuberay.manifests import pods
 
     assert int(user) == pods.USER
-    assert "COPY apps apps" in text
     assert spec(tmp_path).image.count(":") == 1
+
+
+def test_it_has_what_the_apps_import_and_no_more() -> None:
+    sources = [
+        ROOT / name for line in re.findall(r"^COPY (.+) \S+$", DOCKERFILE.read_text(), re.MULTILINE) for name in line.split()
+    ]
+    copied = {path for source in sources for path in ([source] if source.is_file() else source.rglob("*.py"))}
+    modules = {path.relative_to(ROOT).as_posix(): ast.parse(path.read_text()) for path in copied if path.suffix == ".py"}
+    ours = {path.name for path in ROOT.iterdir() if (path / "__init__.py").is_file()}
+    wanted = {name.split(".")[0] for tree in modules.values() for name in imports(tree)} & ours
+    assert {path.split("/")[0] for path in modules} == wanted | {"runtime_env"}
+    assert {path for path in modules if path.startswith("runtime_env")} == {
+        *("runtime_env/__init__.py", "runtime_env/image.py"),
+        *(f"runtime_env/haproxy/{name}.py" for name in ("__init__", "__main__", "config", "servers")),
+    }
 
 
 def test_a_pod_of_another_image_says_what_is_wrong(capsys: pytest.CaptureFixture[str]) -> None:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from apps.errors import UserError
+from apps.common.errors import UserError
 from apps.slice.memory import (
     KvLayout,
     Layout,
@@ -21,8 +21,7 @@ from apps.slice.memory import (
     usable_bytes,
     weight_bytes_per_chip,
 )
-from apps.slice.models import GEMMA_4_31B, recorded_shape, shape_from_config, shape_named
-from apps.slice.stages import stages
+from apps.slice.models import GEMMA_4_31B, recorded_shape, shape_from_config, shape_named, stages
 from apps.slice.topology import GENERATIONS, GIB
 
 V6E = GENERATIONS["v6e"]

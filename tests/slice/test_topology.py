@@ -2,7 +2,7 @@
 
 import pytest
 
-from apps.errors import UserError
+from apps.common.errors import UserError
 from apps.slice.topology import GENERATIONS, GIB, Generation, Slice, generation_of, slice_of
 
 ALL = [slice_of(g.name, topology) for g in GENERATIONS.values() for topology in g.topologies]

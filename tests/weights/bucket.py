@@ -15,7 +15,7 @@ from gcp_storage_emulator import server as emulator
 from gcp_storage_emulator.server import RequestHandler
 from gcp_storage_emulator.storage import Storage
 
-from benchmarks.weights_server import Meter
+from tests.perf.weights.server import Meter
 from tests.weights.hub import QuietServer
 
 NAME = "models"

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from apps.errors import ContentError, UserError
+from apps.common.errors import ContentError, UserError
 from apps.weights import laptop
 from apps.weights.cache import cached_directory, is_whole, resolve_source
 

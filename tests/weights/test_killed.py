@@ -11,14 +11,14 @@ from typing import Any
 
 import pytest
 
-from apps.errors import ContentError
+from apps.common.errors import ContentError
 from apps.weights import receipt
 from apps.weights.manifest import loads
 from apps.weights.progress import Progress
 from apps.weights.sources import open_source
 from apps.weights.stage import stage
 from apps.weights.store import Store
-from benchmarks.weights_server import Meter
+from tests.perf.weights.server import Meter
 from tests.weights.bucket import Bucket
 from tests.weights.conftest import model_files, served
 from tests.weights.hub import REPOSITORY, Hub

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from apps.errors import ContentError, OperationError, UserError
+from apps.common.errors import ContentError, OperationError, UserError
 from apps.weights import receipt
 from apps.weights.manifest import MANIFEST_NAME, PARTIAL_NAME, loads
 from apps.weights.prefetch import prefetch

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from apps.errors import ContentError, OperationError, UserError
+from apps.common.errors import ContentError, OperationError, UserError
 from apps.weights import local_copy, receipt
 from apps.weights.manifest import MANIFEST_NAME, dumps
 from apps.weights.prefetch import prefetch

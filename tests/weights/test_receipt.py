@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from apps.errors import ContentError
+from apps.common.errors import ContentError
 from apps.weights import describe, receipt
 
 

@@ -10,13 +10,13 @@ import pytest
 import ray
 from ray.cluster_utils import Cluster
 
-from apps.errors import ContentError, OperationError, UserError
+from apps.common.errors import ContentError, OperationError, UserError
 from apps.weights import receipt, slice_prefetch
 from apps.weights.host_fetch import CONNECTIONS
 from apps.weights.progress import LogWatcher
 from apps.weights.share import owners
 from apps.weights.slice_prefetch import Place, prefetch_on_hosts
-from benchmarks.weights_server import Meter
+from tests.perf.weights.server import Meter
 from tests.weights.bucket import Bucket, running_bucket
 from tests.weights.test_prefetch import PART_BYTES, contents, staged
 

@@ -5,7 +5,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from apps.errors import UserError
+from apps.common.errors import UserError
 from benchmarks.planner.edit import set_value
 
 TEXT = """\

@@ -1,0 +1,135 @@
+"""The only module that reads the environment: where caches live and which HTTP path Ray was started with."""
+
+import os
+import tomllib
+from collections.abc import Mapping
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+PROJECT = "ray-tpu-serve"
+
+
+def name_and_version() -> str:
+    """This project with its version, installed (as in the image) or run from its source tree."""
+    try:
+        found = version(PROJECT)
+    except PackageNotFoundError:
+        pyproject = Path(__file__).parents[2] / "pyproject.toml"
+        found = str(tomllib.loads(pyproject.read_text())["project"]["version"])
+    return f"{PROJECT} {found}"
+
+
+def cache_root() -> Path:
+    """Directory for downloaded or converted files, by the XDG base directory specification."""
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(base) / PROJECT
+
+
+def state_root() -> Path:
+    """Directory for what a running local stack has to remember (ports, process ids), by the XDG specification."""
+    base = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
+    return Path(base) / PROJECT
+
+
+def kubebuilder_assets() -> Path | None:
+    """Directory with etcd, kube-apiserver and kubectl, in the variable that kubebuilder's own tools read for it."""
+    found = os.environ.get("KUBEBUILDER_ASSETS")
+    return Path(found) if found else None
+
+
+def inherited_environment() -> dict[str, str]:
+    """A copy of the environment, for the child processes of a command."""
+    return dict(os.environ)
+
+
+def direct_streaming() -> bool:
+    """True when Ray was started with direct streaming: the engine's own HTTP server answers, behind HAProxy.
+
+    The same variable as Ray Serve LLM reads (`RAY_SERVE_LLM_ENABLE_DIRECT_STREAMING`), set before Ray starts.
+    """
+    return os.environ.get("RAY_SERVE_LLM_ENABLE_DIRECT_STREAMING", "0") == "1"
+
+
+GUARD_VARIABLE = "RTS_GUARD"
+
+
+def guard_settings() -> str:
+    """What the guard of this process is told, as JSON; empty where nobody set it."""
+    return os.environ.get(GUARD_VARIABLE, "")
+
+
+def weights_url() -> str | None:
+    """Where the model's weights are staged (`WEIGHTS_URL`, set on the hosts of a cluster)."""
+    return os.environ.get("WEIGHTS_URL")
+
+
+def compile_cache_directory() -> str | None:
+    """Where XLA keeps compiled programs on a host's disk, in vLLM TPU's own variable for it (`VLLM_XLA_CACHE_PATH`)."""
+    return os.environ.get("VLLM_XLA_CACHE_PATH")
+
+
+RAY_TOKEN, RAY_TOKEN_PATH = "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"
+
+
+def ray_token_file(environment: Mapping[str, str] = os.environ) -> Path:
+    """Where Ray keeps this user's token. Source: Ray 2.60.0, `ray/_private/authentication`."""
+    return Path(environment.get(RAY_TOKEN_PATH) or Path.home() / ".ray" / "auth_token")
+
+
+def ray_token(environment: Mapping[str, str] = os.environ) -> str | None:
+    """This user's token for Ray's dashboard, from where Ray's own commands take it; None where it is not, or not readable."""
+    try:
+        return (environment.get(RAY_TOKEN) or ray_token_file(environment).read_text()).strip()
+    except OSError:
+        return None
+
+
+def ray_headers() -> dict[str, str]:
+    """What a request to Ray's dashboard carries; a dashboard that asks for no token does not mind."""
+    token = ray_token()
+    return {"authorization": f"Bearer {token}"} if token else {}
+
+
+def engine_class() -> str | None:
+    """Import path of an engine that replaces vLLM's, in Ray Serve LLM's own variable for it (`RAYLLM_VLLM_ENGINE_CLS`)."""
+    return os.environ.get("RAYLLM_VLLM_ENGINE_CLS")
+
+
+OTLP_ENDPOINT, OTLP_PROTOCOL = "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL"
+
+
+def otlp_endpoint(environment: Mapping[str, str] = os.environ) -> str | None:
+    """Where traces go, in OpenTelemetry's own variable: a gRPC address such as http://collector:4317, or HTTP's whole URL."""
+    return environment.get(OTLP_ENDPOINT)
+
+
+def otlp_over_http() -> bool:
+    """True for http/protobuf; gRPC is the default, as vLLM has it."""
+    return os.environ.get(OTLP_PROTOCOL) == "http/protobuf"
+
+
+SERVE_TRACES = {
+    "RAY_SERVE_TRACING_EXPORTER_IMPORT_PATH": "apps.common.tracing:span_processors",
+    "RAY_SERVE_TRACING_SAMPLING_RATIO": "1",  # of requests whose client has not decided; a collector can take its share
+}
+"""What Ray is started with where traces have an endpoint."""
+
+
+LONGEST_REQUEST_S, MOST_HEADER_BYTES = 3600, 16 * 1024
+"""What the guard lets a request have at most."""
+SERVE_HAPROXY = {
+    "RAY_SERVE_HAPROXY_HARD_STOP_AFTER_S": str(LONGEST_REQUEST_S),  # of a process that a reload replaced, with its streams
+    "RAY_SERVE_HAPROXY_TUNE_BUFSIZE": str(4 * MOST_HEADER_BYTES),
+}
+"""What Ray is started with, so that HAProxy leaves it to the guard to say what takes too long or is too large."""
+
+
+def api_key() -> str | None:
+    """The key that clients send to a server of the OpenAI API, as the openai package reads it (`OPENAI_API_KEY`)."""
+    return os.environ.get("OPENAI_API_KEY")
+
+
+def prepare_gcsfs() -> None:
+    """Let gcsfs talk plain JSON to an emulator: its gRPC client, for kinds of buckets that no emulator has, would stall."""
+    if os.environ.get("STORAGE_EMULATOR_HOST"):
+        os.environ.setdefault("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")

@@ -1,9 +1,0 @@
-"""What the engine core needs, imported ahead by the fork server (see forked_core)."""
-
-from apps.imports import without_gc
-
-with without_gc():
-    import vllm.v1.engine.core
-    import vllm.v1.executor.uniproc_executor
-    import vllm.v1.structured_output
-    import vllm.v1.worker.cpu_worker  # noqa: F401

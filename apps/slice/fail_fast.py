@@ -1,0 +1,74 @@
+"""End what a broken replica can no longer answer: pure ASGI middleware around the model's own server.
+
+Without it a request that runs when a host is lost would hang until Serve has ended the replica, and one that comes after the
+engine's end would get 500, as if it were at fault.
+"""
+
+import asyncio
+import contextlib
+import json
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+RETRY_AFTER_S = 30  # a replica on a whole slice with its weights at hand is back in about that time
+_MESSAGE = "A host of the model's TPU slice is lost, or its engine has ended; the model is started anew. Try again later."
+
+
+class FailFastMiddleware:
+    """Answers 503 with Retry-After once `broken` is set, and ends running answers with an error in OpenAI form."""
+
+    def __init__(self, app: ASGIApp, broken: asyncio.Event) -> None:
+        self._app = app
+        self._broken = broken
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+        elif self._broken.is_set():
+            await _refuse(send)
+        else:
+            await self._until_broken(scope, receive, send)
+
+    async def _until_broken(self, scope: Scope, receive: Receive, send: Send) -> None:
+        content_type: bytes | None = None
+
+        async def noted(message: Message) -> None:
+            nonlocal content_type
+            if message["type"] == "http.response.start":
+                content_type = dict(message.get("headers", [])).get(b"content-type", b"")
+            await send(message)
+
+        answer = asyncio.ensure_future(self._app(scope, receive, noted))
+        broken = asyncio.ensure_future(self._broken.wait())
+        try:
+            await asyncio.wait({answer, broken}, return_when=asyncio.FIRST_COMPLETED)
+            if answer.done():
+                return await answer
+            answer.cancel()
+            with contextlib.suppress(BaseException):  # whatever the engine says while it is torn down
+                await answer
+            await (_refuse(send) if content_type is None else _end_stream(send, content_type))
+        finally:
+            broken.cancel()
+            answer.cancel()
+
+
+async def _refuse(send: Send) -> None:
+    body = json.dumps(_error()).encode()
+    headers = [
+        (b"content-type", b"application/json"),
+        (b"content-length", str(len(body)).encode()),
+        (b"retry-after", str(RETRY_AFTER_S).encode()),
+    ]
+    await send({"type": "http.response.start", "status": 503, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
+
+
+async def _end_stream(send: Send, content_type: bytes) -> None:
+    is_event_stream = content_type.startswith(b"text/event-stream")
+    last = f"data: {json.dumps(_error())}\n\n".encode() if is_event_stream else b""
+    await send({"type": "http.response.body", "body": last})
+
+
+def _error() -> dict[str, dict[str, object]]:
+    return {"error": {"message": _MESSAGE, "type": "service_unavailable_error", "param": None, "code": 503}}

@@ -1,0 +1,153 @@
+"""Reserve one whole slice for a replica: what Ray leaves out between "a host is there" and "the engine may start".
+
+A replica asks Ray for its slice's head resource, `TPU-v6e-16-head`, of which only worker 0 of each slice has one. So it is
+placed on a slice of its own, never on the cluster's head, waits as long as there is none (Ray's own reservation gives up
+after 100 s), and is seen by the autoscaler. Here the rest follows: wait for the other hosts, then reserve them all as one.
+"""
+
+import asyncio
+import logging
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import ray
+from ray.util.placement_group import PlacementGroup
+from ray.util.tpu import slice_placement_group
+
+from apps.common.errors import OperationError
+from apps.slice.hosts import SLICE_NAME, Host, describe_missing, living_hosts, missing
+from apps.slice.metrics import SliceMetrics
+from apps.slice.placement import head_resource
+from apps.slice.topology import Slice
+
+logger = logging.getLogger("ray.serve")
+_POLL_S, _QUARANTINE_POLL_S = 1.0, 2.0
+_QUARANTINE_S = 600.0  # at most
+_SAY_EVERY_S = 15.0
+_PREFIX = "slice:"  # of the placement groups' names
+
+
+@dataclass(frozen=True)
+class ReservedSlice:
+    """A slice that is whole and reserved. It is freed when the replica ends."""
+
+    name: str
+    shape: Slice
+    placement_group: PlacementGroup
+    hosts: tuple[Host, ...]
+
+
+async def reserve_slice(shape: Slice, bundle: dict[str, float], timeout_s: float) -> ReservedSlice:
+    """Wait until every host of the slice that this process is on has joined, then reserve them all.
+
+    Args:
+        shape: what slice it must be.
+        bundle: resources that each host gives beside its chips, such as `{"CPU": 8}`.
+        timeout_s: the longest wait for hosts, and again for their chips to be free.
+
+    Raises:
+        OperationError: hosts are missing or busy at the deadline, or another slice is whole while this one is not (Serve then
+            starts the replica anew, and this slice is quarantined so that it lands on the other one).
+    """
+    name = _own_slice(shape)
+    hosts = await _wait_for_hosts(name, shape, timeout_s)
+    group = slice_placement_group(
+        topology=shape.topology,
+        accelerator_version=shape.pod_type.rpartition("-")[0],
+        resources_per_bundle={**bundle, "TPU": shape.chips_per_host},
+        name=_PREFIX + name,
+        bundle_label_selector=[{SLICE_NAME: name}] * shape.hosts,
+    ).placement_group
+    try:
+        await asyncio.wait_for(group.ready(), timeout_s)
+    except TimeoutError:
+        ray.util.remove_placement_group(group)
+        raise OperationError(await _why_not_free(name, shape, timeout_s)) from None
+    logger.info(f"slice {name} is reserved: {shape.hosts} hosts, {shape.chips} chips")
+    return ReservedSlice(name, shape, group, hosts)
+
+
+async def _why_not_free(name: str, shape: Slice, timeout_s: float) -> str:
+    hosts = (await _slices(shape)).get(name, {})
+    if missing(hosts, shape.hosts):  # it died while its chips were waited for
+        return f"{describe_missing(f'slice {name}', hosts, shape.hosts)} after {timeout_s:.0f} s"
+    return (
+        f"slice {name} is whole, but its chips were not free within {timeout_s:.0f} s: another job holds them "
+        "(see `ray list placement-groups`), or a host died and Ray has not noticed yet"
+    )
+
+
+async def _wait_for_hosts(name: str, shape: Slice, timeout_s: float) -> tuple[Host, ...]:
+    deadline = time.monotonic() + timeout_s
+    said, metrics = 0.0, SliceMetrics(name, shape.hosts)
+    while missing(hosts := (slices := await _slices(shape)).get(name, {}), shape.hosts):
+        metrics.ready(len(hosts))
+        problem = describe_missing(f"slice {name}", hosts, shape.hosts)
+        if other := await asyncio.to_thread(_free_whole_slice, slices, shape):
+            quarantine_slice(name, shape, head_resource(shape))
+            raise OperationError(f"{problem}; slice {other} is whole, so the replica moves there")
+        if time.monotonic() > deadline:
+            raise OperationError(f"{problem} after {timeout_s:.0f} s: see why their pods or nodes do not come")
+        if time.monotonic() - said > _SAY_EVERY_S:
+            logger.warning(f"{problem}: waiting for {timeout_s:.0f} s at most")
+            said = time.monotonic()
+        await asyncio.sleep(_POLL_S)
+    return tuple(hosts.values())
+
+
+async def _slices(shape: Slice) -> dict[str, dict[int, Host]]:
+    return living_hosts(await asyncio.to_thread(ray.nodes), shape.pod_type)
+
+
+def _free_whole_slice(slices: dict[str, dict[int, Host]], shape: Slice) -> str | None:
+    groups: list[dict[str, Any]] = list(ray.util.placement_group_table().values())
+    taken = {group["name"] for group in groups if group["state"] != "REMOVED"}
+    whole = (name for name, hosts in sorted(slices.items()) if not missing(hosts, shape.hosts))
+    return next((name for name in whole if _PREFIX + name not in taken), None)
+
+
+def _own_slice(shape: Slice) -> str:
+    node_id = ray.get_runtime_context().get_node_id()
+    for name, hosts in living_hosts(ray.nodes(), shape.pod_type).items():
+        if node_id in {host.node_id for host in hosts.values()}:
+            return name
+    raise OperationError(
+        f"this replica is on a node that is no host of a {shape.pod_type} slice: its ray_actor_options.resources must ask for "
+        f"1 {head_resource(shape)}"
+    )
+
+
+class Quarantine:
+    """Lives until its slice is whole again, or `_QUARANTINE_S` have passed."""
+
+    async def run(self, slice_name: str, pod_type: str, hosts: int) -> None:
+        end = time.monotonic() + _QUARANTINE_S
+        while time.monotonic() < end:
+            slices = living_hosts(await asyncio.to_thread(ray.nodes), pod_type)
+            if not missing(slices.get(slice_name, {}), hosts):
+                break
+            await asyncio.sleep(_QUARANTINE_POLL_S)
+        ray.actor.exit_actor()
+
+
+def quarantine_slice(slice_name: str, shape: Slice, head_resource: str) -> None:
+    """Keep a broken slice from being chosen again while a whole one is free, once the calling replica has ended.
+
+    Ray places a replica by resources alone, so it would send it to the broken slice as readily as to the whole one. An actor
+    that takes the broken slice's head resource in its stead prevents that; it ends by itself.
+    """
+    actor = (
+        ray.remote(Quarantine)
+        .options(
+            name=f"quarantine:{slice_name}",
+            namespace="slices",
+            get_if_exists=True,
+            lifetime="detached",  # it must outlive the replica
+            num_cpus=0,
+            resources={head_resource: 1},
+            label_selector={SLICE_NAME: slice_name},
+        )
+        .remote()
+    )
+    actor.run.remote(slice_name, shape.pod_type, shape.hosts)

@@ -1,1 +1,0 @@
-"""What the guard costs: `python -m benchmarks.guard --help`."""

@@ -1,1 +1,0 @@
-"""What our stack costs over a bare server with the same engine: `python -m benchmarks.overhead --help`."""

@@ -1,0 +1,80 @@
+"""The slice behind a result and what it cannot exceed, from the Serve config that the result holds."""
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+from apps.checks.tpu_memory import layout_of, shape_of
+from apps.common.errors import UserError
+from apps.slice.memory import Layout
+from apps.slice.roofline import Ceilings, Load, ceilings
+from apps.slice.topology import Generation, slice_of
+
+_SIMULATED = ("emulated_slice", "RAYLLM_VLLM_ENGINE_CLS")
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Of a slice, or of several that share the load."""
+
+    layout: Layout
+    """Of one replica."""
+    replicas: int
+    generation: Generation
+    topology: str
+
+    @property
+    def name(self) -> str:
+        """As `v6e 4x4`, with the number of replicas if there are several."""
+        several = f", {self.replicas} replicas" if self.replicas > 1 else ""
+        return f"{self.generation.name} {self.topology}{several}"
+
+    @property
+    def chips(self) -> int:
+        return self.layout.chips * self.replicas
+
+    def together(self, sequences: int, context: int) -> Ceilings:
+        """Of all replicas, with so many sequences at once that have `context` tokens each."""
+        layout = replace(self.layout, data_parallel=self.layout.data_parallel * self.replicas)
+        return ceilings(layout, self.generation, Load(max(1, sequences), context=context))
+
+    def alone(self, prompt: int) -> Ceilings:
+        """Of one replica with a single sequence, of whose prompt `prompt` tokens must be computed."""
+        return ceilings(self.layout, self.generation, Load(1, prompt=max(1, prompt)))
+
+
+def limits_of(llm_config: dict[str, Any] | None) -> Limits | None:
+    """None where there is no TPU slice, or the model's shape is not known."""
+    if not llm_config or not (asked := _asked_slice(llm_config)):
+        return None
+    shape = shape_of(llm_config)
+    if shape is None:
+        return None
+    engine = llm_config.get("engine_kwargs") or {}
+    try:
+        found = slice_of(*asked)
+        layout = replace(layout_of(shape, engine), pipeline_parallel=engine.get("pipeline_parallel_size") or 1)
+    except UserError:
+        return None
+    return Limits(layout, _replicas(llm_config), found.generation, found.topology)
+
+
+def is_simulated(llm_config: dict[str, Any] | None) -> bool:
+    """Whether no chip computed the answers: an emulated slice, or the simulated engine."""
+    config = llm_config or {}
+    experiments = config.get("experimental_configs") or {}
+    variables = (config.get("runtime_env") or {}).get("env_vars") or {}
+    return any(name in experiments or name in variables for name in _SIMULATED)
+
+
+def _asked_slice(llm_config: dict[str, Any]) -> tuple[str, str] | None:
+    accelerator = llm_config.get("accelerator_config") or {}
+    if accelerator.get("kind") != "tpu" or not llm_config.get("accelerator_type"):
+        return None
+    return llm_config["accelerator_type"], accelerator.get("topology", "")
+
+
+def _replicas(llm_config: dict[str, Any]) -> int:
+    deployment = llm_config.get("deployment_config") or {}
+    scaling = deployment.get("autoscaling_config") or {}
+    count = scaling.get("max_replicas") or deployment.get("num_replicas") or 1
+    return count if isinstance(count, int) else 1

@@ -1,0 +1,203 @@
+"""Emulated hosts of TPU slices: Ray nodes on this machine that say they have chips, so that Ray's own placement works on them.
+
+Ray takes a node's chips from its resources, and its slice, topology and worker id from the environment that GKE sets.
+"""
+
+import contextlib
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Collection
+from pathlib import Path
+
+import psutil
+
+from apps.common.errors import OperationError, UserError
+from apps.slice.topology import Slice, slice_of
+from emulation.hosts import processes, record
+from emulation.hosts.head import HEAD_LOG, stack_environment, start_head_on
+from emulation.hosts.options import HEAD
+from emulation.hosts.preflight import LOOPBACK, free_ports
+from emulation.hosts.record import StackRecord
+
+EMULATED = slice_of("v6e", "4x4")
+NOTICE_S = 20
+"""What a host has left when it is told to go (SIGTERM): a spot machine's 30 s, less what GKE needs of them."""
+_RAYLET = "raylet"
+_LOGICAL_CPUS = 4
+_START_S = 60
+_KILL_S = 10
+_HEAD_AWAY_S = 600
+_STARTS = 4
+_STARTED = b"Ray runtime started"
+# The switch that keeps Ray on loopback also makes `ray start` refuse to join a cluster; only that command is told otherwise.
+_RAY_START = """
+from types import SimpleNamespace
+from ray._private import ray_constants
+from ray.scripts import scripts
+scripts.ray_constants = SimpleNamespace(**{**vars(ray_constants), "ENABLE_RAY_CLUSTER": True})
+scripts.main()
+"""
+_OBJECT_STORE_BYTES = 80 * 1024**2  # Ray takes no less
+
+
+def start_slices(stack: StackRecord, slices: int, absent: Collection[str]) -> None:
+    """Start every host of `slice-a`, `slice-b`, ... but those in `absent`; they join some seconds later."""
+    _wait_for(lambda: _sockets(Path(stack.temp_dir)) > 0, "Ray's head has no raylet")
+    for slice_name in [f"slice-{letter}" for letter in "abcd"[:slices]]:
+        for worker_id in range(EMULATED.hosts):
+            if (name := f"{slice_name}/{worker_id}") not in absent:
+                _start(stack, name)
+
+
+def keep(port: int, starts: Counter[str]) -> None:
+    """Start hosts again whose `ray start` ended by itself, as a kubelet would; `starts` counts how often that was.
+
+    Ray gives up a node whose parts take longer than 15 s to start, as they may on a busy machine.
+
+    Raises:
+        OperationError: one ended too often; the message has its last words.
+    """
+    stack = record.read_record(port)
+    for name, session in (stack.hosts if stack else {}).items():
+        if stack and not _runs(session):
+            starts[name] += 1
+            if starts[name] == _STARTS:
+                words = _log(Path(stack.temp_dir), name).read_text(errors="replace").strip().splitlines()
+                raise OperationError(f"host {name} ended {_STARTS} times: {words[-1] if words else 'no output'}")
+            _start(stack, name)
+
+
+def change(port: int, name: str, *, start: bool) -> int:
+    """Start a host (or the head) of a running stack, or let it die as a failing machine does: all its processes at once.
+
+    Raises:
+        UserError: there is no such stack, the host is there already (or not there), or the head's state is gone with it.
+    """
+    stack = record.read_record(port)
+    if stack is None or not stack.hosts:
+        raise UserError(f"no emulated slice runs on port {port}: start one with scripts/emulated_slice.sh --port {port}")
+    session = stack.session_id if name == HEAD else stack.hosts.get(name)
+    living = processes.find([session], Path(stack.temp_dir)) if session else []
+    if start == any(process.name() == _RAYLET for process in living):
+        raise UserError(f"host {name} is {'there already' if start else 'not there'}: nothing was done")
+    if start and name == HEAD and not stack.redis:
+        raise UserError("the head's state went with it, as it was started without --redis: start the whole stack again")
+    _kill(living)  # of a host that was drained, `ray start` is left without a node
+    if start:
+        _start_head(stack) if name == HEAD else _start(stack, name)
+    print(f"host {name} {'joins' if start else 'is dead'}")
+    return 0
+
+
+def head_lives(stack: StackRecord) -> bool:
+    """Whether `ray start` of the head runs; what it has started may outlive it for a while."""
+    return stack.session_id in {process.pid for process in processes.find([stack.session_id], Path(stack.temp_dir))}
+
+
+def _start_head(stack: StackRecord) -> None:
+    """Where the old one was; it finds its state, the hosts find it, and Serve's controller starts on it."""
+    if not any(_head_starts(stack) for _ in range(_STARTS)):
+        raise OperationError(f"Ray's head ended {_STARTS} times while it started; its words are in {stack.temp_dir}/{HEAD_LOG}")
+
+
+def _head_starts(stack: StackRecord) -> bool:
+    temp_dir = Path(stack.temp_dir)
+    (temp_dir / "ray" / "ray_current_cluster").unlink(missing_ok=True)  # by it and the hosts, Ray takes the old head to live
+    said = (temp_dir / HEAD_LOG).stat().st_size
+    found = start_head_on(stack.first_port, temp_dir, stack.dashboard_port, classic=stack.classic, redis=stack.redis)
+    record.set_head(stack.port, found.process.pid)
+    ended = found.process.poll
+    _wait_for(lambda: ended() is not None or _STARTED in found.log.read_bytes()[said:], "Ray's head does not start")
+    return ended() is None
+
+
+def _start(stack: StackRecord, name: str) -> None:
+    """`ray start --block` in a session of its own, which the record keeps."""
+    slice_name, _, worker_id = name.partition("/")
+    temp_dir = Path(stack.temp_dir)
+    environment = stack_environment(temp_dir, stack.first_port, classic=stack.classic)
+    sockets = _sockets(temp_dir)
+    with _log(temp_dir, name).open("ab") as log:
+        process = subprocess.Popen(
+            _start_command(stack.first_port),
+            env={**environment, **_tpu_environment(EMULATED, slice_name, worker_id), **_patience(stack)},
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            cwd=temp_dir,
+        )
+    record.add_host(stack.port, name, process.pid)
+    _wait_for(lambda: _sockets(temp_dir) > sockets or process.poll() is not None, f"host {name} has no raylet")
+
+
+def _runs(pid: int) -> bool:
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+def _log(temp_dir: Path, name: str) -> Path:
+    return temp_dir / f"{name.replace('/', '-')}.log"
+
+
+def _start_command(gcs_port: int) -> list[str]:
+    http, grpc, metrics = free_ports(3)  # Ray's defaults are the same on every node, which on one machine they cannot be
+    return [
+        sys.executable,
+        "-c",
+        _RAY_START,
+        "start",
+        "--block",
+        f"--address={LOOPBACK}:{gcs_port}",
+        f"--node-ip-address={LOOPBACK}",
+        "--disable-usage-stats",
+        "--include-log-monitor=false",
+        "--min-worker-port=0",
+        "--max-worker-port=0",
+        f"--dashboard-agent-listen-port={http}",
+        f"--dashboard-agent-grpc-port={grpc}",
+        f"--metrics-export-port={metrics}",
+        f"--num-cpus={_LOGICAL_CPUS}",
+        f'--resources={{"TPU": {EMULATED.chips_per_host}}}',
+        f"--object-store-memory={_OBJECT_STORE_BYTES}",
+    ]
+
+
+def _tpu_environment(shape: Slice, slice_name: str, worker_id: str) -> dict[str, str]:
+    """What a TPU pod has; without TPU_NAME Ray would ask Google's metadata server, without a deadline."""
+    return {
+        "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": str(NOTICE_S),
+        "TPU_NAME": slice_name,
+        "TPU_WORKER_ID": worker_id,
+        "TPU_ACCELERATOR_TYPE": shape.pod_type,
+        "TPU_TOPOLOGY": shape.topology,
+    }
+
+
+def _patience(stack: StackRecord) -> dict[str, str]:
+    """How long a host and what runs on it outlive the head: by default 60 s. KubeRay sets the same where there is a Redis."""
+    return {"RAY_gcs_rpc_server_reconnect_timeout_s": str(_HEAD_AWAY_S)} if stack.redis else {}
+
+
+def _kill(living: list[psutil.Process]) -> None:
+    for process in living:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.kill()
+    psutil.wait_procs(living, timeout=_KILL_S)
+
+
+def _sockets(temp_dir: Path) -> int:
+    """Raylets with a bound socket. Ray numbers them by what is there: of two hosts that start at once, one would fail."""
+    return len(list((temp_dir / "ray" / "session_latest" / "sockets").glob("raylet*")))
+
+
+def _wait_for(condition: Callable[[], bool], failure: str) -> None:
+    end = time.monotonic() + _START_S
+    while not condition():
+        if time.monotonic() > end:
+            raise OperationError(f"{failure} after {_START_S} s")
+        time.sleep(0.1)

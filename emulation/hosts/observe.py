@@ -1,0 +1,135 @@
+"""`scripts/observe_local.sh`: the system's Prometheus on a running local stack, with this project's alerts and dashboards."""
+
+import argparse
+import math
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import httpx
+import yaml
+
+from apps.common.errors import BundleError, OperationError, UserError
+from apps.common.option_types import factor, port, seconds
+from emulation.hosts import preflight, processes, record
+from emulation.hosts.record import StackRecord
+from kuberay.observability.console import to_console
+from kuberay.observability.dashboards import dashboards
+from kuberay.observability.rules import rules, shrunk
+
+_WINDOW = "1m"
+_LEAST_EXPORTS = 3  # that a window of a trial spans
+_START_S = 30
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run Prometheus until Ctrl-C. Exit codes: 0 ended, 1 it failed, 2 the input or the machine does not allow it."""
+    options = _parser().parse_args(argv)
+    try:
+        stack = _stack(options.port)
+        program = shutil.which("prometheus")
+        if program is None:
+            raise UserError("prometheus is not installed: apt-get install prometheus (Debian), or from prometheus.io")
+        preflight.check_port(options.prometheus_port, "--prometheus-port")
+        with tempfile.TemporaryDirectory(prefix="rts-observe-") as directory:
+            write_files(Path(directory), stack, options.trial, options.export_interval)
+            return _run(program, Path(directory), options.prometheus_port)
+    except BundleError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+
+
+def write_files(directory: Path, stack: StackRecord, trial: float, export_s: float) -> None:
+    """What Prometheus reads: its configuration, the rules (their time divided by `trial`), and a page for each dashboard."""
+    found = rules() if trial == 1 else shrunk(rules(), trial, math.ceil(_LEAST_EXPORTS * export_s))
+    (directory / "alerts.yaml").write_text(yaml.safe_dump(found))
+    hosts = Path(stack.temp_dir) / "ray" / "prom_metrics_service_discovery.json"  # kept up to date by Ray's head
+    every = f"{max(1, round(500 * export_s))}ms"  # twice in an export
+    scrape = {"job_name": "ray", "file_sd_configs": [{"files": [str(hosts)], "refresh_interval": every}]}
+    intervals = {"scrape_interval": every, "evaluation_interval": every}
+    config = {"global": intervals, "rule_files": ["alerts.yaml"], "scrape_configs": [scrape]}
+    (directory / "prometheus.yml").write_text(yaml.safe_dump(config))
+    pages = directory / "consoles"
+    pages.mkdir()
+    for one in dashboards():
+        (pages / f"{one.name}.html").write_text(to_console(one, dashboards(), _WINDOW))
+
+
+def _run(program: str, directory: Path, own_port: int) -> int:
+    url = f"http://{preflight.LOOPBACK}:{own_port}"
+    command = [
+        *(program, f"--config.file={directory}/prometheus.yml", f"--storage.tsdb.path={directory}/data"),
+        *(f"--web.listen-address={preflight.LOOPBACK}:{own_port}", "--storage.tsdb.retention.time=1d", "--log.level=warn"),
+        *(f"--web.console.templates={directory}/consoles", f"--web.console.libraries={directory}/consoles"),
+    ]
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # it ends as by Ctrl-C
+    process = subprocess.Popen(command)
+    try:
+        _wait_until_ready(process, url)
+        pages = "\n".join(f"  {one.title:<18} {url}/consoles/{one.name}.html" for one in dashboards())
+        print(f"{pages}\n  {'Alerts':<18} {url}/alerts\nCtrl-C stops it.", flush=True)
+        code = process.wait()
+        raise OperationError(f"Prometheus ended by itself with {code}")
+    except KeyboardInterrupt:
+        return 0
+    finally:
+        process.terminate()
+        process.wait(_START_S)
+
+
+def _wait_until_ready(process: "subprocess.Popen[bytes]", url: str) -> None:
+    deadline = time.monotonic() + _START_S
+    while process.poll() is None and time.monotonic() < deadline:
+        try:
+            if httpx.get(f"{url}/-/ready", timeout=5).is_success:
+                return
+        except httpx.HTTPError:
+            pass
+        time.sleep(0.2)
+    raise OperationError(f"Prometheus did not become ready within {_START_S} s (its own message is above)")
+
+
+def _stack(wanted: int | None) -> StackRecord:
+    found = [one for one in record.all_records() if wanted in (None, one.port) and _lives(one)]
+    if len(found) == 1:
+        return found[0]
+    if not found:
+        raise UserError("no local stack runs: start one with scripts/serve_local.sh or scripts/emulated_slice.sh")
+    raise UserError(f"several stacks run (ports {', '.join(str(one.port) for one in found)}): give one with --port")
+
+
+def _lives(stack: StackRecord) -> bool:
+    return bool(processes.find(stack.session_ids, Path(stack.temp_dir)))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="scripts/observe_local.sh",
+        description="Dashboards and alerts of a running local stack, by Prometheus. Loopback only.",
+    )
+    parser.add_argument("--port", type=port, help="port of the stack's API (needed only if several run)")
+    parser.add_argument("--prometheus-port", type=port, default=9090, help="port of Prometheus (default: %(default)s)")
+    parser.add_argument(
+        "--trial",
+        type=factor,
+        default=1,
+        metavar="N",
+        help="divide all windows and waits of the alerts by N, to see them fire in minutes (none under three exports)",
+    )
+    parser.add_argument(
+        "--export-interval",
+        type=seconds,
+        default=10,
+        metavar="SECONDS",
+        help="how often the stack exports, if RAY_metrics_report_interval_ms was set at its start (default: Ray's %(default)s)",
+    )
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,106 @@
+"""Is this machine fit to serve, and are the ports free? Answers before anything is started, one clear line each."""
+
+import ctypes
+import platform
+import random
+import shutil
+import socket
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
+
+import psutil
+
+from apps.common.errors import OperationError, UserError
+from emulation.hosts import cpu
+
+LOOPBACK = "127.0.0.1"
+LONGEST_TEMP_ROOT = 12
+_PORTS = range(20_000, 32_000)
+_VLLM_MEMORY_BYTES = 7 * 1024**3
+_RAY_MEMORY_BYTES = 4 * 1024**3  # five nodes and their workers, without a model
+_NEEDED_DISK_BYTES = 1 * 1024**3  # Ray's logs and object store
+
+
+def temp_root() -> Path:
+    """Where stacks have their directories: the system's place for temporary files (TMPDIR), if sockets fit below it, else /tmp.
+
+    The longest is HAProxy's, 95 characters below it in a directory by Ray's node id; a socket's path may have 107.
+    """
+    wanted = Path(tempfile.gettempdir())
+    return wanted if len(str(wanted)) <= LONGEST_TEMP_ROOT else Path("/tmp")  # noqa: S108 - what is made in it is private
+
+
+def check_machine(temp_root: Path, *, vllm: bool) -> None:
+    """Raise `UserError` for what would fail much later with a message that does not say so. `vllm`: whether it will compute."""
+    _check_memory(psutil.virtual_memory().available, _VLLM_MEMORY_BYTES if vllm else _RAY_MEMORY_BYTES)
+    _check_disk(temp_root, shutil.disk_usage(temp_root).free)
+    if vllm and platform.system() == "Linux":
+        _check_cpu(platform.machine(), cpu.flags())
+        _check_numa()
+
+
+def check_port(port: int, option: str) -> None:
+    """Raise `UserError` naming who has the port, if somebody has."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((LOOPBACK, port))
+        except OSError as error:
+            owner = _owner_of(port)
+            raise UserError(
+                f"port {port} is taken{owner} ({error.strerror}): stop that, or choose another with {option}"
+            ) from error
+
+
+def free_ports(count: int, *, avoid: Iterable[int] = ()) -> list[int]:
+    """`count` consecutive ports that are free now, none of `avoid`.
+
+    They are below the range that systems hand out by themselves: Ray and every client take ports from that one at any moment,
+    so a port of it that is free now need not be when its server starts.
+    """
+    taken = {*avoid, *(c.laddr[1] for c in psutil.net_connections("tcp") if c.laddr)}
+    blocks = list(range(_PORTS.start, _PORTS.stop - count, count))
+    random.shuffle(blocks)
+    for first in blocks:
+        ports = range(first, first + count)
+        if not taken & set(ports):
+            return list(ports)
+    raise OperationError(f"no {count} consecutive free ports between {_PORTS.start} and {_PORTS.stop}")
+
+
+def _check_memory(available: int, needed: int) -> None:
+    if available < needed:
+        raise UserError(
+            f"{available / 1024**3:.1f} GiB of memory are available, the stack needs {needed / 1024**3:.0f} GiB: "
+            "close other programs, or use a larger machine"
+        )
+
+
+def _check_disk(directory: Path, free: int) -> None:
+    if free < _NEEDED_DISK_BYTES:
+        raise UserError(
+            f"{directory}: {free / 1024**3:.1f} GiB of disk free, Ray's logs need {_NEEDED_DISK_BYTES / 1024**3:.0f} GiB: "
+            f"free some, or set TMPDIR to a directory on another disk, with at most {LONGEST_TEMP_ROOT} characters"
+        )
+
+
+def _check_cpu(machine: str, flags: set[str]) -> None:
+    if machine == "x86_64" and not flags & {"avx2", "avx512f"}:
+        raise UserError("this CPU has neither AVX2 nor AVX-512, which vLLM's CPU build needs: use another machine")
+
+
+def _check_numa() -> None:
+    try:
+        ctypes.CDLL("libnuma.so.1")
+    except OSError:
+        raise UserError("libnuma.so.1 is missing, which vLLM's CPU build loads: on Debian, apt-get install libnuma1") from None
+
+
+def _owner_of(port: int) -> str:
+    try:
+        listening = (c for c in psutil.net_connections("tcp") if c.status == "LISTEN" and c.laddr and c.pid)
+        pid = next(c.pid for c in listening if c.laddr[1:2] == (port,))
+        return f" by {psutil.Process(pid).name()} (process {pid})"
+    except (psutil.Error, StopIteration):
+        return ""

@@ -1,0 +1,50 @@
+"""The token that Ray's own doors ask for: dashboard, jobs, Serve's REST API, Ray's client and nodes (`RAY_AUTH_MODE=token`).
+
+It is Ray's token of this user, where Ray's own commands look for it. Source: Ray 2.60.0, `ray/_private/authentication`.
+"""
+
+import os
+import secrets
+from collections.abc import Mapping
+
+from apps.common.errors import UserError
+from apps.common.settings import RAY_TOKEN, RAY_TOKEN_PATH, ray_token, ray_token_file
+
+MODE = "RAY_AUTH_MODE"
+
+
+def ensure_token(environment: Mapping[str, str]) -> None:
+    """Make the user's token if there is none: as `ray get-auth-token --generate`, but readable by its owner alone."""
+    if environment.get(MODE, "token") != "token" or environment.get(RAY_TOKEN) or environment.get(RAY_TOKEN_PATH):
+        return
+    file = ray_token_file({})
+    file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    try:
+        descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except FileExistsError:
+        return
+    with os.fdopen(descriptor, "w") as out:
+        out.write(secrets.token_hex(32))
+
+
+def headers(environment: Mapping[str, str]) -> dict[str, str]:
+    """What a request to the dashboard must carry; nothing where Ray asks for no token.
+
+    Raises:
+        UserError: the token's file cannot be read.
+    """
+    if environment.get(MODE) != "token":
+        return {}
+    token = ray_token(environment)
+    if token is None:
+        raise UserError(f"{ray_token_file(environment)}: Ray's token cannot be read: ray get-auth-token --generate")
+    return {"authorization": f"Bearer {token}"}
+
+
+def where(environment: Mapping[str, str]) -> str:
+    """For people: where the token is that the dashboard asks for; empty where it asks for none."""
+    if environment.get(MODE) != "token":
+        return ""
+    if environment.get(RAY_TOKEN):
+        return f"in {RAY_TOKEN}"
+    return f"in {ray_token_file(environment)}"

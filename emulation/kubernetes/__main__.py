@@ -1,0 +1,28 @@
+"""`python -m emulation.kubernetes COMMAND`; `check-options` parses the options of one and does nothing else."""
+
+import sys
+from pathlib import Path
+
+from emulation.kubernetes import options
+
+
+def main(argv: list[str]) -> int:
+    if argv[:1] == ["check-options"]:
+        options.parse(argv[1:])
+        return 0
+    if argv[:1] == ["supervise"]:  # what `up` starts
+        from emulation.kubernetes import supervisor
+
+        return supervisor.run(Path(argv[1]), int(argv[2]) if argv[2:] else None)
+    if argv[:1] == ["play"]:  # what the supervisor starts
+        from emulation.kubernetes.nodes import machine
+
+        return machine.run(Path(argv[1]), argv[2], running=argv[3] == "running")
+    parsed = options.parse(argv)
+    from emulation.kubernetes import command  # heavy: only once it is known that there is something to do
+
+    return command.run(parsed)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,95 @@
+"""Options of the local commands, and what bad ones get: exit 2 and one clear line, quickly."""
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from apps.common.errors import UserError
+from emulation.hosts import config, options
+from tests.timing import processor_s
+
+ROOT = Path(__file__).resolve().parents[3]
+
+
+def test_defaults() -> None:
+    assert options.parse(["up"]) == options.UpOptions(8000, 8265, None, detach=False, classic=False)
+    assert options.parse(["down"]) == options.DownOptions(None, all=False)
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--port", "x"], ["--port", "80"], ["--port", "8265"], ["--nonsense"], ["--port", "70000"]]
+)
+def test_bad_options_exit_2_with_a_message(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        options.parse(["up", *arguments])
+    assert caught.value.code == 2
+    assert "error" in capsys.readouterr().err
+
+
+def test_a_config_of_ones_own_is_read_or_refused_in_one_line(tmp_path: Path) -> None:
+    for command in ("up", "slice"):
+        found = options.parse([command, "--config", "mine.yaml"])
+        assert isinstance(found, options.UpOptions)
+        assert found.config == "mine.yaml"
+    mine = tmp_path / "mine.yaml"
+    for content, why in ((None, "No such file"), ("a: [", "mine.yaml"), ("applications: []", "no Serve config with a model")):
+        if content is not None:
+            mine.write_text(content)
+        with pytest.raises(UserError, match=why):
+            config.load(mine)
+
+
+def test_defaults_of_an_emulated_slice() -> None:
+    up = options.UpOptions(8000, 8265, None, detach=False, classic=False, engine="sim", slices=1)
+    assert options.parse(["slice"]) == up
+    assert options.parse(["slice", "--stop", "--port=8001"]) == options.DownOptions(8001, all=False)
+    assert options.parse(["slice", "--kill-host=slice-a/2"]) == options.HostOptions(8000, "slice-a/2", start=False)
+    assert options.parse(["slice", "--start-host=slice-a/2"]) == options.HostOptions(8000, "slice-a/2", start=True)
+    assert options.parse(["slice", "--kill-host=head"]) == options.HostOptions(8000, "head", start=False)
+
+
+def test_a_redis_is_given_by_host_and_port() -> None:
+    found = options.parse(["slice", "--redis=localhost:6379"])
+    assert isinstance(found, options.UpOptions)
+    assert found.redis == "localhost:6379"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--engine=gpu"], "invalid choice"),
+        (["--slices=9"], "invalid choice"),
+        (["--slices=1", "--absent=slice-b/0"], "slice-b/0 is not one of the 1 slices"),
+        (["--kill-host=a/9"], "'a/9' is no host: give for example slice-a/2"),
+        (["--stop", "--kill-host=slice-a/0"], "not allowed with"),
+        (["--absent=head"], "'head' is no host"),
+        (["--redis=localhost"], "'localhost' is no HOST:PORT"),
+    ],
+)
+def test_bad_options_of_an_emulated_slice(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        options.parse(["slice", *arguments])
+    assert caught.value.code == 2
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("script", ["serve_local.sh", "stop_local.sh", "emulated_slice.sh"])
+def test_help_is_quick(script: str) -> None:
+    def once() -> None:
+        done = subprocess.run([ROOT / "scripts" / script, "--help"], capture_output=True, text=True, check=True)
+        assert "--port" in done.stdout
+
+    assert min(processor_s(once) for _ in range(3)) < 0.5
+
+
+def test_too_old_a_python_is_named(tmp_path: Path) -> None:
+    for name in ("python3", "python3.13", "python3.12", "python3.11", "python"):
+        fake = tmp_path / name
+        fake.write_text('#!/bin/sh\n[ "$1" = --version ] && echo "Python 3.9.2" && exit 0\nexit 1\n')
+        fake.chmod(0o755)
+    done = subprocess.run(
+        [ROOT / "scripts" / "serve_local.sh"], env={"PATH": f"{tmp_path}:/usr/bin:/bin"}, capture_output=True, text=True
+    )
+    assert done.returncode == 2
+    assert "Python 3.11, 3.12 or 3.13 is needed, and python3 is Python 3.9.2" in done.stderr

@@ -1,0 +1,141 @@
+"""What our stack costs over a bare server: the same engine arguments, the same load, in one run, taking turns.
+
+    python -m tests.perf.overhead                against bare vLLM on this CPU; prints a table
+    python -m tests.perf.overhead --engine sim   the simulated engine, bare and on the emulated slice, 1 to 1,024 streams
+    python -m tests.perf.overhead --json         one object with every round's figures, and what was added
+
+Our stack has its guard on. It is measured by both of its paths, one stack after the other, each in turns with the bare server:
+direct streaming, and Ray Serve's default ingress. While one server is measured the other is idle: the bare one is paused, our
+stack is not (Ray's heartbeats would stop), which costs the bare one the little that our idle stack uses; that is printed.
+"""
+
+import argparse
+import json
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+import psutil
+
+from apps.common.errors import BundleError
+from apps.weights.cache import resolve_source
+from benchmarks.serving.words import FileTokenizer, Tokenizer
+from tests.perf.bare import pause
+from tests.perf.overhead.rounds import LoadFigures, Plan, Rounds, SimulatedTokenizer, compare
+from tests.perf.overhead.servers import bare_server, model_of, our_stack, serve_config_for
+from tests.perf.overhead.table import print_table
+
+_CLIENTS = {"cpu": (1, 8), "sim": (1, 64, 256, 1024)}
+_PATHS = ("direct", "classic")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    options = _parse(argv)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # the servers are stopped then, too
+    try:
+        result = _measure(options.engine, _plan(options), _PATHS if options.path == "both" else (options.path,))
+    except BundleError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    if options.json:
+        print(json.dumps(result, indent=2))
+    else:
+        print_table(result)
+    return 0
+
+
+def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.perf.overhead", description="Our stack against the bare server of the same engine, in one run."
+    )
+    parser.add_argument(
+        "--engine", choices=("cpu", "sim"), default="cpu", help="real vLLM, or simulated (default: %(default)s)"
+    )
+    parser.add_argument("--rounds", type=_positive, default=3, help="turns of each server (default: %(default)s)")
+    parser.add_argument("--requests", type=_positive, default=8, help="per round, one client (default: %(default)s)")
+    parser.add_argument(
+        "--requests-per-client", type=_positive, default=2, help="per round, more clients (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--path",
+        choices=("both", *_PATHS),
+        default="both",
+        help="of our stack: direct streaming, Ray Serve's default ingress, or one after the other (default: %(default)s)",
+    )
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    return parser.parse_args(argv)
+
+
+def _positive(text: str) -> int:
+    if not text.isdigit() or not 1 <= int(text) <= 1000:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 1 to 1000")
+    return int(text)
+
+
+def _plan(options: argparse.Namespace) -> Plan:
+    each = options.requests_per_client
+    requests = {count: options.requests if count == 1 else count * each for count in _CLIENTS[options.engine]}
+    return Plan(options.rounds, requests, prompt_tokens=48, output_tokens=32)
+
+
+def _measure(engine: str, plan: Plan, paths: Sequence[str]) -> dict[str, Any]:
+    serve_config = serve_config_for(engine, max(plan.requests) if engine == "sim" else None)
+    llm_config = model_of(serve_config)
+    load = Rounds(llm_config["model_loading_config"]["model_id"], plan, tokenizer_of(engine, llm_config))
+    rounds: dict[str, list[LoadFigures]] = {"bare": []}
+    idle_cores = {}
+    for path in paths:
+        rounds[path], idle_cores[path] = _in_turns(engine, serve_config, path, load, plan, rounds["bare"])
+    return {
+        "engine": engine,
+        "cores": os.cpu_count(),
+        "added": {path: compare(rounds["bare"], rounds[path]) for path in paths},
+        "idle_cores": idle_cores,
+        "plan": asdict(plan),
+        "rounds": {name: [asdict(f) for f in figures] for name, figures in rounds.items()},
+    }
+
+
+def _in_turns(
+    engine: str, serve_config: dict[str, Any], path: str, load: Rounds, plan: Plan, of_bare: list[LoadFigures]
+) -> tuple[list[LoadFigures], float]:
+    """All rounds of one path, and the cores that its stack uses when idle; those of the bare server go to `of_bare`."""
+    of_ours: list[LoadFigures] = []
+    with our_stack(engine, serve_config, path) as ours, bare_server(engine, model_of(serve_config)) as (bare, processes):
+        idle = _idle_cores(processes)
+        for number in range(-1, plan.rounds):  # round -1 warms both up and does not count
+            for server in (bare, ours) if number % 2 else (ours, bare):
+                pause(processes, server is ours)
+                figures = load.one(server, warm_up=number < 0)
+                _say(server.name, number, figures)
+                if number >= 0:
+                    (of_ours if server is ours else of_bare).extend(figures)
+        pause(processes, False)
+    return of_ours, idle
+
+
+def _say(server: str, number: int, figures: Sequence[LoadFigures]) -> None:
+    rates = ", ".join(f"{one.output_tok_per_s:,.0f} at {one.clients} ({one.errors} errors)" for one in figures)
+    print(f"{server}, {f'round {number + 1}' if number >= 0 else 'warm-up'}: tok/s {rates}", file=sys.stderr)
+
+
+def tokenizer_of(engine: str, llm_config: dict[str, Any]) -> Tokenizer:
+    """In this process: of the two servers one is always paused, and would not answer."""
+    if engine == "sim":
+        return SimulatedTokenizer()
+    return FileTokenizer(resolve_source(llm_config["model_loading_config"]["model_source"]))
+
+
+def _idle_cores(bare: Sequence[psutil.Process], seconds: float = 10) -> float:
+    """Cores that this machine uses while nobody asks anything and the bare server is paused: our stack's idling."""
+    pause(bare, True)
+    used = psutil.cpu_percent(interval=seconds) / 100 * (psutil.cpu_count() or 1)
+    pause(bare, False)
+    return round(used, 2)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,125 @@
+"""Loads in turns on two servers, with the load generator of benchmarks.serving, and the figures that compare them."""
+
+import statistics
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import uvloop
+
+from benchmarks.serving.client import Client, Endpoint
+from benchmarks.serving.measure import Bench
+from benchmarks.serving.profiles import Profile
+from benchmarks.serving.result import Load, Run, Slo
+from benchmarks.serving.server import Server as Asked
+from benchmarks.serving.words import Tokenizer, single_token_words
+from benchmarks.serving.workload import Conversation, Texts, synthetic
+from emulation.sim.text import tokenize
+from tests.perf.bare import Server
+
+_TIMEOUT_S = 120
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How much load: rounds, and in each round and server so many requests at each number of clients."""
+
+    rounds: int
+    requests: dict[int, int]
+    prompt_tokens: int
+    output_tokens: int
+
+    def warm_up(self) -> "Plan":
+        """What both servers are sent before: the same loads, without the largest ones."""
+        return replace(self, requests={clients: count for clients, count in self.requests.items() if clients <= 64})
+
+    @property
+    def profile(self) -> Profile:
+        return Profile(
+            name="overhead", api="completions", prompt_tokens=self.prompt_tokens, output_tokens=self.output_tokens, spread=0
+        )
+
+
+@dataclass(frozen=True)
+class LoadFigures:
+    """A load's results. ITL is the gap between two events; an event can hold more than one token. None: no answer."""
+
+    clients: int
+    requests: int
+    errors: int
+    ttft_p50_ms: float | None
+    ttft_p99_ms: float | None
+    itl_p50_ms: float | None
+    output_tok_per_s: float
+
+
+def figures_of(run: Run) -> LoadFigures:
+    """Raises `ValueError` if the server counted other tokens than were asked for."""
+    if run.checks.wrong_counts or run.checks.without_usage:
+        raise ValueError(run.checks.wrong_count_example or "answers came without usage")
+    assert run.load.clients
+    values = run.figures
+    return LoadFigures(
+        run.load.clients,
+        run.completed,
+        run.errors.total(),
+        values["ttft_p50_ms"],
+        values["ttft_p99_ms"],
+        values["itl_p50_ms"],
+        values["output_tok_per_s"] or 0.0,
+    )
+
+
+class SimulatedTokenizer:
+    """The simulated engine's."""
+
+    source = "the simulated engine's"
+
+    def count(self, text: str) -> int:
+        return len(tokenize(text))
+
+
+class Rounds:
+    """Prompts go on from round to round, so that none comes twice on any server."""
+
+    def __init__(self, model: str, plan: Plan, tokenizer: Tokenizer) -> None:
+        self._plan, self._tokenizer = plan, tokenizer
+        self._conversations: Iterator[Conversation] = synthetic(
+            model, plan.profile, Texts(single_token_words(tokenizer), seed=1)
+        )
+
+    def one(self, server: Server, *, warm_up: bool = False) -> list[LoadFigures]:
+        """Each load of the plan once on a server; for warming up, not the largest ones."""
+        plan = self._plan.warm_up() if warm_up else self._plan
+        endpoint = Endpoint.of(server.url, self._plan.profile.path, None)
+        bench = Bench(
+            lambda: Client(endpoint, timeout_s=_TIMEOUT_S),
+            Asked(server.url, {}),
+            self._tokenizer,
+            self._conversations,
+            schema_asked=False,
+            slo=Slo(),
+            said=lambda *_: None,
+        )
+
+        async def loads() -> list[Run]:
+            return [
+                await bench.run(Load(arrivals="closed", clients=clients, requests=requests, timeout_s=_TIMEOUT_S))
+                for clients, requests in plan.requests.items()
+            ]
+
+        return [figures_of(run) for run in uvloop.run(loads())]
+
+
+def compare(bare: Sequence[LoadFigures], ours: Sequence[LoadFigures]) -> dict[str, float]:
+    """From medians over the rounds: TTFT that is added at one client, and the throughput's ratio at most clients."""
+    most = max(figure.clients for figure in bare)
+    return {
+        "ttft_added_ms": median(ours, 1, "ttft_p50_ms") - median(bare, 1, "ttft_p50_ms"),
+        "throughput_ratio": median(ours, most, "output_tok_per_s") / median(bare, most, "output_tok_per_s"),
+    }
+
+
+def median(figures: Sequence[LoadFigures], clients: int, name: str) -> float:
+    """Of a figure over the rounds; not a number if one has none."""
+    found = [getattr(figure, name) for figure in figures if figure.clients == clients]
+    return float("nan") if None in found else statistics.median(found)
