@@ -6,28 +6,22 @@ from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
 
-from apps.common.errors import BundleError
+from apps.common.command_line import reports_errors
 from apps.common.option_types import port, seconds
 
 _MINUTE_S = 60.0
 _CHANGING = ("apply", "deploy", "park", "unpark", "down")
 
 
+@reports_errors("stopped; what was done stays, and the same command goes on from there")
 def main(argv: Sequence[str]) -> int:
     """Run a command. Exit codes: 0 done, 1 failed (doctor: something is wrong), 2 bad input."""
     options = _parser().parse_args(argv)
-    try:
-        if options.command == "render":
-            _render(options)
-            return 0
-        module = import_module(f"kuberay.commands.{'change' if options.command in _CHANGING else 'look'}")
-        return getattr(module, options.action)(options) or 0
-    except BundleError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
-    except KeyboardInterrupt:
-        print("\nstopped; what was done stays, and the same command goes on from there", file=sys.stderr)
-        return 1
+    if options.command == "render":
+        _render(options)
+        return 0
+    module = import_module(f"kuberay.commands.{'change' if options.command in _CHANGING else 'look'}")
+    return getattr(module, options.action)(options) or 0
 
 
 def _render(options: argparse.Namespace) -> None:

@@ -21,7 +21,6 @@ digest() { cksum < "$1"; }
 ensure_environment() {
   local requirements="runtime_env/requirements-$1.txt" stamp=".venv/installed-$1" python
   python=$(find_python) || exit 2
-  [ -d .venv/lib ] && use_rays_token
   [ -x .venv/bin/python ] && [ "$(cat "$stamp" 2>/dev/null)" = "$(digest "$requirements")" ] && return
   check_disk
   printf 'Installing the environment into .venv (once, some minutes)\n' >&2
@@ -35,22 +34,10 @@ ensure_environment() {
   "$uv" pip install --python .venv/bin/python --no-deps --compile-bytecode --requirement "$requirements" ||
     fail "the environment could not be installed; run the command again to go on where it stopped (uv's own message is above)"
   digest "$requirements" > "$stamp"
-  use_rays_token
   [ "$1" != dev ] || digest runtime_env/requirements-cpu.txt > .venv/installed-cpu # dev holds all of cpu
 }
 
 check_disk() {
   local free_gib; free_gib=$(df -Pk . | awk 'NR == 2 {print int($4 / 1048576)}')
   [ "$free_gib" -ge 8 ] || fail "$PWD: ${free_gib} GiB of disk free, the environment needs 8 GiB"
-}
-
-# Where this user has a token of Ray's, `serve` and `ray` of this environment send it, as Ray's own `ray start` uses it: typed
-# without RAY_AUTH_MODE they would get 401 from a Ray that asks for it. A variable that is set wins.
-use_rays_token() {
-  local packages
-  for packages in .venv/lib/python3*/site-packages; do
-    cat > "$packages/rays_token.pth" <<'EOF'
-import os, sys; os.path.basename((sys.orig_argv + ["", ""])[1]) in ("ray", "serve") and os.path.exists(os.path.expanduser("~/.ray/auth_token")) and os.environ.setdefault("RAY_AUTH_MODE", "token")
-EOF
-  done
 }

@@ -3,4 +3,4 @@
 
 from _launch import launch
 
-launch("kuberay.rollout.command")
+launch("rollout")

@@ -12,14 +12,17 @@ ALLOWED = {
     "apps": set(),
     "kuberay": {
         *("apps.slice", "apps.checks", "apps.weights", "apps.llm.cache_identity"),
-        *(f"apps.common.{name}" for name in ("errors", "settings", "serve_status", "progress_line", "option_types")),
+        *(
+            f"apps.common.{name}"
+            for name in ("errors", "command_line", "settings", "serve_status", "progress_line", "option_types")
+        ),
     },
     "runtime_env": set(),
     "benchmarks": {"apps", "kuberay"},
     "emulation": {"apps", "kuberay", "benchmarks"},
 }
 PURE = {
-    "apps/common": ("errors", "imports", "settings", "serve_status"),
+    "apps/common": ("errors", "command_line", "imports", "settings", "serve_status"),
     "apps/llm": ("args", "cache_identity"),
     "apps/chat": ("args",),
     "apps/slice": ("topology", "models", "memory", "roofline", "hosts", "placement", "efficiency"),

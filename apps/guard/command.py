@@ -9,6 +9,8 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from apps.common.command_line import reports_errors
+
 if TYPE_CHECKING:
     from apps.guard.keys import Entry, KeyTable
 
@@ -16,16 +18,11 @@ _UNITS = {"m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 _LIMITS = ("requests_per_minute", "tokens_per_minute", "concurrent_requests", "max_tokens", "context_tokens")
 
 
+@reports_errors()
 def main(argv: Sequence[str]) -> int:
     """Exit code 0, 1 if the file cannot be written, 2 for bad input."""
     options = _parser().parse_args(argv)
-    from apps.common.errors import BundleError  # after the options: --help needs none of it
-
-    try:
-        options.run(options)
-    except BundleError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
+    options.run(options)
     return 0
 
 

@@ -4,4 +4,4 @@ import sys
 
 from apps.weights.command import main
 
-sys.exit(main())
+sys.exit(main(sys.argv[1:]))

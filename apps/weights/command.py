@@ -5,12 +5,12 @@ Exit codes: 0 done, 1 failed, 2 bad input, 3 content is not what its manifest or
 
 import argparse
 import json
-import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from apps.common.errors import BundleError, UserError
+from apps.common.command_line import reports_errors
+from apps.common.errors import UserError
 from apps.common.option_types import whole_number
 from apps.weights.receipt import RECEIPT_NAME
 from apps.weights.replica_args import MODES
@@ -18,18 +18,12 @@ from apps.weights.retry import STALL_S
 from apps.weights.workers import MOST
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+@reports_errors("stopped; what was moved stays, and the same command goes on with the rest")
+def main(argv: Sequence[str]) -> int:
     """Run the command; an error that is meant for people is printed as one line."""
     options = _parser().parse_args(argv)
-    try:
-        options.run(options)
-        return 0
-    except BundleError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
-    except KeyboardInterrupt:
-        print("\nstopped; what was moved stays, and the same command goes on with the rest", file=sys.stderr)
-        return 1
+    options.run(options)
+    return 0
 
 
 def _parser() -> argparse.ArgumentParser:

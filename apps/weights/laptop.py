@@ -13,7 +13,8 @@ from pathlib import Path
 
 import psutil
 
-from apps.common.errors import BundleError, UserError
+from apps.common.command_line import reports_errors
+from apps.common.errors import UserError
 from apps.weights import cache, describe
 
 LAPTOP_MODEL = "gemma-3-270m"
@@ -114,12 +115,9 @@ def _remove_leftovers(directory: Path) -> None:
             shutil.rmtree(path, ignore_errors=True)
 
 
+@reports_errors()
 def main() -> int:
-    try:
-        print(ensure_laptop_weights())
-    except BundleError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
+    print(ensure_laptop_weights())
     return 0
 
 

@@ -10,7 +10,8 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
-from apps.common.errors import BundleError, OperationError, UserError
+from apps.common.command_line import reports_errors
+from apps.common.errors import OperationError, UserError
 from apps.common.settings import api_key
 from benchmarks.accuracy.questions import Question, is_right, questions
 from benchmarks.accuracy.score import Score, difference, score
@@ -21,18 +22,15 @@ _FORM = "accuracy-result-1"
 _SAME = ("api", "questions", "seed", "max_tokens")
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+@reports_errors("stopped; nothing was written")
+def main(argv: Sequence[str]) -> int:
     """Exit code: 2 for bad input, 1 if the server failed an answer."""
     options = _parse(argv)
-    try:
-        earlier = _read(options.against) if options.against else None
-        found = _measure(options)
-        if options.out:
-            options.out.write_text(json.dumps(found, indent=1) + "\n")
-        print(json.dumps(found) if options.json else _text(found, earlier))
-    except BundleError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
+    earlier = _read(options.against) if options.against else None
+    found = _measure(options)
+    if options.out:
+        options.out.write_text(json.dumps(found, indent=1) + "\n")
+    print(json.dumps(found) if options.json else _text(found, earlier))
     return 0
 
 
@@ -147,4 +145,4 @@ def _comparison(found: dict[str, Any], earlier: dict[str, Any]) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

@@ -5,7 +5,8 @@ import json
 import sys
 from collections.abc import Sequence
 
-from apps.common.errors import BundleError, UserError
+from apps.common.command_line import reports_errors
+from apps.common.errors import UserError
 from benchmarks.planner.case import Case, Result
 from benchmarks.planner.options import parse, question_from
 from benchmarks.planner.plain import to_plain
@@ -14,14 +15,10 @@ from benchmarks.planner.recommend import Advice, recommend
 from benchmarks.planner.tables import Table, compiled_table, markdown, sentences, show, table
 
 
+@reports_errors()
 def main(argv: Sequence[str]) -> int:
     """Exit code 0; 2 for bad input, 1 where the compiler or the recommendation fails."""
-    options = parse(argv)
-    try:
-        return _run(options)
-    except BundleError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
+    return _run(parse(argv))
 
 
 def _run(options: argparse.Namespace) -> int:

@@ -12,7 +12,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from apps.common.errors import BundleError, OperationError
+from apps.common.command_line import reports_errors
+from apps.common.errors import OperationError
 from apps.slice.models import GEMMA_4_31B
 from apps.slice.topology import GIB
 from benchmarks.planner.agreement import difference, fits
@@ -90,19 +91,16 @@ def _row(case: Case, result: Result) -> list[str]:
     ]
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+@reports_errors()
+def main(argv: Sequence[str]) -> int:
     """Print the table; compile first if that is asked."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.planner.compare", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--compile", action="store_true", help="compile all cases anew where the cache does not have them")
     options = parser.parse_args(argv)
-    try:
-        if options.compile:
-            results = compile_all(CASES, lambda text: print(text, file=sys.stderr, flush=True))
-            _store({case.label: asdict(result) for case, result in zip(CASES, results, strict=True)})
-        print(table(stored()))
-    except BundleError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
+    if options.compile:
+        results = compile_all(CASES, lambda text: print(text, file=sys.stderr, flush=True))
+        _store({case.label: asdict(result) for case, result in zip(CASES, results, strict=True)})
+    print(table(stored()))
     return 0
 
 
@@ -112,4 +110,4 @@ def _store(found: Mapping[str, Any]) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

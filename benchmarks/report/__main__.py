@@ -5,20 +5,17 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from apps.common.errors import BundleError
+from apps.common.command_line import reports_errors
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Exit code: 2 for bad input, 1 if the honesty gate refused a run (the page says which and why)."""
+@reports_errors()
+def main(argv: Sequence[str]) -> int:
+    """Exit code: 2 for bad input, 1 if a run was refused as invalid (the page says which and why)."""
     options = _parse(argv)
     from benchmarks.report.page import build, html, markdown
     from benchmarks.report.series import read_series
 
-    try:
-        all_series = read_series(options.results)
-    except BundleError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
+    all_series = read_series(options.results)
     report = build(all_series, options.price, options.chips)
     options.out.parent.mkdir(parents=True, exist_ok=True)
     options.out.write_text(html(report, all_series))
@@ -62,4 +59,4 @@ def _chips(text: str) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

@@ -11,7 +11,8 @@ from typing import Any
 
 import yaml
 
-from apps.common.errors import BundleError, OperationError, UserError
+from apps.common.command_line import reports_errors
+from apps.common.errors import OperationError, UserError
 from apps.common.progress_line import Progress
 from apps.guard.keyfile import change_keys, make_key, read_keys, utc_now
 from emulation.hosts import config, cpu, head, hosts, model, preflight, processes, record, staged, token, watch
@@ -21,17 +22,12 @@ from emulation.hosts.record import StackRecord
 _START_DEADLINE_S = 600
 
 
+@reports_errors()
 def run(options: UpOptions | DownOptions | HostOptions) -> int:
     """Run one command; the exit code says how it went (0, 1 failed, 2 the input or the machine does not allow it)."""
-    try:
-        if isinstance(options, HostOptions):
-            return hosts.change(options.port, options.host, start=options.start)
-        return _up(options) if isinstance(options, UpOptions) else _down(options)
-    except BundleError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
-    except KeyboardInterrupt:
-        return 130
+    if isinstance(options, HostOptions):
+        return hosts.change(options.port, options.host, start=options.start)
+    return _up(options) if isinstance(options, UpOptions) else _down(options)
 
 
 def _up(options: UpOptions) -> int:
@@ -103,7 +99,8 @@ def _guarded(serve_config: dict[str, Any], keys_file: Path, temp_dir: Path) -> d
 
 def _config(options: UpOptions, progress: Progress, temp_dir: Path) -> dict[str, Any]:
     if options.engine == "sim":
-        emulated = config.with_port(config.load(Path(options.config or config.EMULATED_CONFIG)), options.port)
+        chosen_config = config.load(Path(options.config)) if options.config else config.emulated()
+        emulated = config.with_port(chosen_config, options.port)
         return config.with_weights(emulated, *staged.stage_here(staged.stand_in(temp_dir), temp_dir))
     local = config.with_port(config.load(Path(options.config or config.LOCAL_CONFIG)), options.port)
     serve_config = config.with_dtype(local, cpu.best_dtype(cpu.flags()))

@@ -6,13 +6,15 @@ from typing import Any
 
 import yaml
 
+from apps.checks.variant import merged
 from apps.common.errors import UserError
 from apps.slice.topology import Slice
 from apps.weights.replica_args import CALLBACK
 from emulation.hosts.head import PROJECT_ROOT
 
 LOCAL_CONFIG = PROJECT_ROOT / "serve_configs" / "local.yaml"
-EMULATED_CONFIG = PROJECT_ROOT / "serve_configs" / "emulated.yaml"
+TPU_CONFIG = PROJECT_ROOT / "serve_configs" / "gemma.yaml"
+_EMULATED = Path(__file__).with_name("emulated.yaml")
 
 
 def load(path: Path) -> dict[str, Any]:
@@ -25,6 +27,12 @@ def load(path: Path) -> dict[str, Any]:
     except (LookupError, TypeError, StopIteration):
         raise UserError(f"{path}: no Serve config with a model: scripts/validate.py says what is wrong") from None
     return config
+
+
+def emulated() -> dict[str, Any]:
+    """The TPU's config as an emulated slice takes it."""
+    found: dict[str, Any] = merged(load(TPU_CONFIG), yaml.safe_load(_EMULATED.read_text()))
+    return found
 
 
 def served_model(config: dict[str, Any]) -> tuple[str, str]:

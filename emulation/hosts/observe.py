@@ -14,7 +14,8 @@ from pathlib import Path
 import httpx
 import yaml
 
-from apps.common.errors import BundleError, OperationError, UserError
+from apps.common.command_line import reports_errors
+from apps.common.errors import OperationError, UserError
 from apps.common.option_types import factor, port, seconds
 from emulation.hosts import preflight, processes, record
 from emulation.hosts.record import StackRecord
@@ -27,21 +28,18 @@ _LEAST_EXPORTS = 3  # that a window of a trial spans
 _START_S = 30
 
 
+@reports_errors()
 def main(argv: Sequence[str]) -> int:
     """Run Prometheus until Ctrl-C. Exit codes: 0 ended, 1 it failed, 2 the input or the machine does not allow it."""
     options = _parser().parse_args(argv)
-    try:
-        stack = _stack(options.port)
-        program = shutil.which("prometheus")
-        if program is None:
-            raise UserError("prometheus is not installed: apt-get install prometheus (Debian), or from prometheus.io")
-        preflight.check_port(options.prometheus_port, "--prometheus-port")
-        with tempfile.TemporaryDirectory(prefix="rts-observe-") as directory:
-            write_files(Path(directory), stack, options.trial, options.export_interval)
-            return _run(program, Path(directory), options.prometheus_port)
-    except BundleError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
+    stack = _stack(options.port)
+    program = shutil.which("prometheus")
+    if program is None:
+        raise UserError("prometheus is not installed: apt-get install prometheus (Debian), or from prometheus.io")
+    preflight.check_port(options.prometheus_port, "--prometheus-port")
+    with tempfile.TemporaryDirectory(prefix="rts-observe-") as directory:
+        write_files(Path(directory), stack, options.trial, options.export_interval)
+        return _run(program, Path(directory), options.prometheus_port)
 
 
 def write_files(directory: Path, stack: StackRecord, trial: float, export_s: float) -> None:

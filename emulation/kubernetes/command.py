@@ -14,7 +14,8 @@ from pathlib import Path
 
 import psutil
 
-from apps.common.errors import BundleError, OperationError, UserError
+from apps.common.command_line import reports_errors
+from apps.common.errors import OperationError, UserError
 from apps.common.progress_line import Progress
 from apps.slice.topology import slice_of
 from emulation.hosts.preflight import check_port, free_ports
@@ -31,16 +32,11 @@ _POLL_S = 0.1
 _SHORT_TEMP_ROOT = Path("/tmp")  # noqa: S108 - a unix socket's path must stay under 107 bytes; the directory made in it is private
 
 
+@reports_errors()
 def run(options: argparse.Namespace) -> int:
     """Run one command; the exit code says how it went (0, 1 failed, 2 the input or the machine does not allow it)."""
     commands = {"build": _build, "up": _up, "down": _down, "status": _status, "user": _user}
-    try:
-        return commands[options.command](options)
-    except BundleError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
-    except KeyboardInterrupt:
-        return 130
+    return commands[options.command](options)
 
 
 def _build(_: argparse.Namespace) -> int:

@@ -2,11 +2,11 @@
 
 import argparse
 import json
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from apps.common.errors import BundleError, OperationError
+from apps.common.command_line import reports_errors
+from apps.common.errors import OperationError
 from kuberay.gke import gcloud
 from kuberay.gke.resource import Resource
 from kuberay.gke.resources import credentials, resources
@@ -15,20 +15,13 @@ from kuberay.spec import Spec, load
 _BUCKET = ("bucket ", "Rapid Cache")
 
 
+@reports_errors("stopped; what was made stays, and the same command goes on from there")
 def main(argv: Sequence[str]) -> int:
     """Exit codes: 0 done, 1 failed, 2 bad input."""
     options = _parser().parse_args(argv)
-    try:
-        spec = load(options.spec)
-        run: Callable[[Spec, argparse.Namespace], None] = options.run
-        run(spec, options)
-        return 0
-    except BundleError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
-    except KeyboardInterrupt:
-        print("\nstopped; what was made stays, and the same command goes on from there", file=sys.stderr)
-        return 1
+    run: Callable[[Spec, argparse.Namespace], None] = options.run
+    run(load(options.spec), options)
+    return 0
 
 
 def plan(spec: Spec, options: argparse.Namespace) -> None:  # noqa: ARG001 - as every command

@@ -8,7 +8,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from apps.common.errors import BundleError, OperationError, UserError
+from apps.common.command_line import reports_errors
+from apps.common.errors import OperationError, UserError
 from apps.common.option_types import seconds, url, whole_number
 
 if TYPE_CHECKING:
@@ -17,18 +18,11 @@ if TYPE_CHECKING:
     from kuberay.rollout.history import History
 
 
+@reports_errors("stopped watching; Serve goes on with what it was told")
 def main(argv: Sequence[str]) -> int:
     """Exit codes: 0 done, 1 failed (apply: the old config runs again, if there was one), 2 bad input."""
-    options = _parser().parse_args(argv)
-    try:
-        _run(options)
-        return 0
-    except BundleError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
-    except KeyboardInterrupt:
-        print("\nstopped watching; Serve goes on with what it was told", file=sys.stderr)
-        return 1
+    _run(_parser().parse_args(argv))
+    return 0
 
 
 def _run(options: argparse.Namespace) -> None:

@@ -9,20 +9,18 @@ import sys
 import time
 
 import ray
-import yaml
 from ray import serve
 
 from apps.llm import build_app
 from apps.llm.args import LLMArgs
-from tests.e2e.conftest import ROOT
+from emulation.hosts.config import emulated
 
 NAMES = ("round-1", "round-2")
 
 
 def main(pairs: int) -> None:
     ray.init(log_to_driver=False, namespace="serve", logging_level="ERROR")
-    config = yaml.safe_load((ROOT / "serve_configs" / "emulated.yaml").read_text())
-    args = LLMArgs(**config["applications"][0]["args"])
+    args = LLMArgs(**emulated()["applications"][0]["args"])
     del args.llm_configs[0]["callback_config"], args.llm_configs[0]["model_loading_config"]["model_source"]  # no weights here
     seconds = []
     for _ in range(pairs):

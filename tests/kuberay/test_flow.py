@@ -14,6 +14,7 @@ import httpx
 import pytest
 import yaml
 
+from emulation.hosts.config import emulated as emulated_config
 from emulation.hosts.preflight import free_ports
 from emulation.hosts.staged import stage_here, stand_in
 from emulation.kubernetes.nodes.api import wait_for
@@ -22,7 +23,6 @@ from emulation.kubernetes.nodes.kubelet import Kubelet
 from kuberay.manifests.pods import CACHE, WEIGHTS
 from tests.kuberay.deployment import Deployment
 from tests.kuberay.namespaces import is_ready
-from tests.kuberay.plane import ROOT
 
 pytestmark = [pytest.mark.full, pytest.mark.timeout(1500)]
 _MODEL = "google/gemma-4-31B-it"
@@ -40,8 +40,8 @@ http_options: {host: 0.0.0.0, port: 8000}
 
 
 def emulated(directory: Path, url: str) -> Path:
-    """serve_configs/emulated.yaml as it has to be in pods, with weights from that URL and without the chat."""
-    config = yaml.safe_load((ROOT / "serve_configs" / "emulated.yaml").read_text())
+    """The emulated slice's config as it has to be in pods, with weights from that URL and without the chat."""
+    config = emulated_config()
     config["http_options"]["host"] = "0.0.0.0"
     config["applications"] = config["applications"][:1]
     config["applications"][0]["args"]["guard"] = {"open": True}

@@ -24,7 +24,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from apps.common.errors import BundleError
+from apps.common.command_line import reports_errors
 from apps.common.settings import GUARD_VARIABLE
 from emulation.hosts.preflight import free_ports
 from tests.perf.bare import bare_vllm, pause, running
@@ -36,17 +36,14 @@ from tests.perf.overhead.servers import llm_config_for
 _FULL_SPEED, _PACED = 1.0, 0.04  # shares of the roofline's speed: more than can be sent, and a quarter of that or so
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+@reports_errors()
+def main(argv: Sequence[str]) -> int:
     options = _parser().parse_args(argv)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the servers end too
     with tempfile.TemporaryDirectory() as directory:
-        try:
-            key, settings = open_settings(Path(directory))
-            cost = own_cost(settings, key)
-            rows = _measure(options, key, {GUARD_VARIABLE: settings.model_dump_json()})
-        except BundleError as error:
-            print(f"error: {error}", file=sys.stderr)
-            return error.exit_code
+        key, settings = open_settings(Path(directory))
+        cost = own_cost(settings, key)
+        rows = _measure(options, key, {GUARD_VARIABLE: settings.model_dump_json()})
     if options.json:
         print(json.dumps({"cores": os.cpu_count(), "rounds": options.rounds, "own_cost": cost, "loads": rows}, indent=2))
     else:
@@ -169,4 +166,4 @@ def _spread(values: Sequence[float], digits: int) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

@@ -20,7 +20,7 @@ from typing import Any
 
 import psutil
 
-from apps.common.errors import BundleError
+from apps.common.command_line import reports_errors
 from apps.weights.cache import resolve_source
 from benchmarks.serving.words import FileTokenizer, Tokenizer
 from tests.perf.bare import pause
@@ -32,14 +32,11 @@ _CLIENTS = {"cpu": (1, 8), "sim": (1, 64, 256, 1024)}
 _PATHS = ("direct", "classic")
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+@reports_errors()
+def main(argv: Sequence[str]) -> int:
     options = _parse(argv)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # the servers are stopped then, too
-    try:
-        result = _measure(options.engine, _plan(options), _PATHS if options.path == "both" else (options.path,))
-    except BundleError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
+    result = _measure(options.engine, _plan(options), _PATHS if options.path == "both" else (options.path,))
     if options.json:
         print(json.dumps(result, indent=2))
     else:
@@ -138,4 +135,4 @@ def _idle_cores(bare: Sequence[psutil.Process], seconds: float = 10) -> float:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

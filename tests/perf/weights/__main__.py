@@ -26,7 +26,8 @@ from typing import IO, Any
 
 import psutil
 
-from apps.common.errors import BundleError, OperationError, UserError
+from apps.common.command_line import reports_errors
+from apps.common.errors import OperationError, UserError
 from tests.perf.weights.contenders import CONTENDERS
 from tests.perf.weights.model import FILE_BYTES, make_source
 from tests.perf.weights.server import Limit, serving
@@ -146,7 +147,8 @@ def table(runs: Sequence[Run]) -> str:
     return "\n".join(lines)
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+@reports_errors()
+def main(argv: Sequence[str]) -> int:
     """Run the comparison and print it."""
     parser = argparse.ArgumentParser(prog="python -m tests.perf.weights", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--directory", type=Path, default=Path("/dev/shm"), help="where to write (default: %(default)s)")
@@ -157,13 +159,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--slice", action="store_true", help="four emulated hosts instead of one")
     parser.add_argument("--json", action="store_true", help="one JSON object")
     options = parser.parse_args(argv)
-    try:
-        if not options.directory.is_dir():
-            raise UserError(f"{options.directory} is no directory: give --directory one that is there")
-        found = _slice(options) if options.slice else _one_host(options)
-    except BundleError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
+    if not options.directory.is_dir():
+        raise UserError(f"{options.directory} is no directory: give --directory one that is there")
+    found = _slice(options) if options.slice else _one_host(options)
     print(json.dumps(found[1]) if options.json else found[0])
     return 0
 
@@ -193,4 +191,4 @@ def _slice(options: argparse.Namespace) -> tuple[str, dict[str, Any]]:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,37 @@
+"""What every command of this project does with an error that is meant for people, and with Ctrl-C."""
+
+import functools
+import os
+import sys
+from collections.abc import Callable
+from typing import ParamSpec
+
+from apps.common.errors import BundleError
+
+INTERRUPTED = 130
+"""Exit code after Ctrl-C, as shells have it."""
+
+P = ParamSpec("P")
+
+
+def reports_errors(interrupted: str = "stopped") -> Callable[[Callable[P, int]], Callable[P, int]]:
+    """Decorate what gives a command's exit code: errors become one line on stderr, Ctrl-C the message `interrupted`."""
+
+    def decorate(main: Callable[P, int]) -> Callable[P, int]:
+        @functools.wraps(main)
+        def wrapper(*args: P.args, **options: P.kwargs) -> int:
+            try:
+                return main(*args, **options)
+            except BundleError as error:
+                print(f"error: {error}", file=sys.stderr)
+                return error.exit_code
+            except KeyboardInterrupt:
+                print(f"\n{interrupted}", file=sys.stderr)
+                return INTERRUPTED
+            except BrokenPipeError:  # `| head` has read enough
+                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+                return 0
+
+        return wrapper
+
+    return decorate
