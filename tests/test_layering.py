@@ -26,7 +26,7 @@ PURE = {
     "apps/llm": ("args", "cache_identity"),
     "apps/chat": ("args",),
     "apps/slice": ("topology", "models", "memory", "roofline", "hosts", "placement", "efficiency"),
-    "apps/weights": ("receipt", "manifest", "crc32c", "retry", "share", "local_copy", "replica_args"),
+    "apps/weights": ("receipt", "manifest", "checksums", "local_manifest", "retry", "local_copy", "args"),
     "apps/checks": ("findings", "schema", "arguments", "parallelism", "tpu_memory", "llm_rules", "serve_rules"),
     "apps/guard": (
         *("settings", "keys", "routes", "rates", "key_usage", "fair", "answers", "generation_request", "json_body"),

@@ -11,7 +11,7 @@ from apps.checks.known import schema
 from apps.checks.schema import against
 from apps.common.errors import UserError
 from apps.slice.topology import GENERATIONS, Slice, slice_of
-from apps.weights.replica_args import PrefetchArgs, asks_for_prefetch, prefetch_args
+from apps.weights.args import PrefetchArgs, asks_for_prefetch, prefetch_args
 
 TEMPLATES = Path(__file__).parents[1] / "llm" / "templates"
 _ACCELERATOR_KEYS = {"cpu": {"kind"}, "tpu": {"kind", "topology"}}

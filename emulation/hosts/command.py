@@ -127,7 +127,7 @@ def _deploy(stack: StackRecord, serve_config: dict[str, Any], ray_head: head.Hea
     def say(text: str) -> None:
         if time.time() > deadline:
             raise OperationError(f"not ready after {_START_DEADLINE_S} s, last seen: {text}")
-        hosts.keep(stack.port, starts)
+        hosts.restart_ended(stack.port, starts)
         progress.say(text)
 
     with watch.deploying(ray_head, stack.dashboard_url, path, deadline) as deploy:
