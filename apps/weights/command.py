@@ -12,8 +12,7 @@ from pathlib import Path
 from apps.common.command_line import reports_errors
 from apps.common.errors import UserError
 from apps.common.option_types import whole_number
-from apps.weights.args import MODES
-from apps.weights.prefetch import MAX_CONNECTIONS
+from apps.weights.args import MAX_CONNECTIONS, MODES
 from apps.weights.receipt import RECEIPT_NAME
 from apps.weights.retry import STALL_S
 

@@ -14,6 +14,7 @@ import numpy as np
 
 from apps.common.errors import ContentError, OperationError
 from apps.weights import receipt
+from apps.weights.args import MAX_CONNECTIONS
 from apps.weights.checksums import Buffer
 from apps.weights.local_copy import LocalCopy, WrongBytesError
 from apps.weights.manifest import Manifest, Part
@@ -22,7 +23,6 @@ from apps.weights.readers import RangeReader
 from apps.weights.retry import STALL_S, with_retries
 from apps.weights.store import Store, whole_manifest
 
-MAX_CONNECTIONS = 64
 _FIRST = 4
 _STEP_S = 0.1
 _BUSY = 0.5  # of the cores: then the network is not what the threads wait for
