@@ -27,7 +27,7 @@ PURE = {
     "apps/chat": ("args",),
     "apps/slice": ("topology", "models", "memory", "roofline", "hosts", "placement", "efficiency"),
     "apps/weights": ("receipt", "manifest", "checksums", "local_manifest", "retry", "local_copy", "args"),
-    "apps/checks": ("findings", "schema", "arguments", "parallelism", "tpu_memory", "llm_rules", "serve_rules"),
+    "apps/checks": ("findings", "schema", "arguments", "slice_rules", "llm_rules", "serve_rules"),
     "apps/guard": (
         *("settings", "keys", "routes", "rates", "key_usage", "fair", "answers", "generation_request", "json_body"),
         *("fields", "engines", "field_rules", "verifier", "bodies", "caps", "response_tracker", "admission", "middleware"),

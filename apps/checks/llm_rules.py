@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from apps.checks import parallelism, tpu_memory
+from apps.checks import slice_rules
 from apps.checks.arguments import against_model
 from apps.checks.findings import Finding, below, closest, unknown_key
 from apps.checks.known import schema
@@ -61,7 +61,7 @@ def check_llm_config(config: Any) -> list[Finding]:
         found += below(("engine_kwargs",), _engine(engine))
         found += _settings_that_clash(config, engine)
         if shape and not [one for one in found if one.severity == "error"]:
-            found += parallelism.check(config, engine, shape) + tpu_memory.check(config, engine, shape)
+            found += slice_rules.check(config, engine, shape)
     return found + _strange_experiments(config) + _weights(config)
 
 
