@@ -1,4 +1,4 @@
-"""Does the model fit its slice? How it is cut over the chips, what several hosts need, and the memory that is left for requests.
+"""Does the model fit its slice? How it is cut over the chips, what several hosts need, and the memory left for requests.
 
 Memory is checked only where the model's shape is known.
 """
