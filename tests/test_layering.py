@@ -37,6 +37,7 @@ PURE = {
     "kuberay/rollout": ("effects",),
     "kuberay/manifests": ("pods", "ray", "network", "access", "operation"),
     "benchmarks/planner": ("names", "candidates", "predict", "plan", "recommend", "case", "agreement", "plain", "hlo"),
+    "benchmarks/compile": ("hlo",),
     "emulation/sim": ("text", "cache", "faults", "scheduler", "protocol", "engine"),
     "emulation/kubernetes/nodes": ("webhook_rules", "pod_status", "dns", "orders"),
     "runtime_env/haproxy": ("config", "servers"),
@@ -48,7 +49,7 @@ PRIVATE = {
     "ray._private": {"apps/slice/preemption.py", "emulation/hosts/head.py", "emulation/hosts/hosts.py"},
     "ray._raylet": set(),
     "ray.core.generated": {"apps/slice/preemption.py"},
-    "vllm": {"apps/llm/forked_core.py", "apps/llm/preload.py", "apps/checks/refresh.py"},
+    "vllm": {"apps/llm/forked_core.py", "apps/llm/preload.py", "apps/checks/refresh.py", "benchmarks/compile/engine.py"},
     "gradio": {"apps/chat/page.py", "apps/chat/site.py"},
     "fsspec": {"apps/weights/store.py"},
     "httptools": {"benchmarks/serving/client.py"},
@@ -58,7 +59,11 @@ PRIVATE = {
     "uvloop": {"benchmarks/serving/command.py"},
     "python_client": {"kuberay/clusters.py"},
     "cryptography": {"emulation/kubernetes/pki.py"},
-    "jax": {f"benchmarks/planner/{name}.py" for name in ("program", "attention", "compile_cases")},
+    "jax": {
+        *(f"benchmarks/planner/{name}.py" for name in ("program", "attention", "compile_cases")),
+        *("benchmarks/compile/described.py", "benchmarks/compile/engine.py"),
+    },
+    "tpu_inference": {"benchmarks/compile/described.py", "benchmarks/compile/engine.py"},
     "huggingface_hub": {"apps/weights/sources.py", "emulation/hosts/model.py"},
 }
 """Packages that are private or heavy, and the modules that may import them or name them in code for another process."""
