@@ -144,16 +144,15 @@ def _events(
         assert process.stdout
         asked = {**found.request.plain(Path(directory)), "threads": jobs or len(os.sched_getaffinity(0))}
         _send(process.stdin, asked)
-        done = False
         for event in _lines(process, process.stdout):
             yield event
-            done = event["event"] in ("done", "refused")
+            if event["event"] in ("done", "refused"):
+                return  # the process has much to clear away, which nobody has to wait for
             if event["event"] == "plan":
                 _send(process.stdin, [_identity(entry) for entry in _missing(found, names, tokens)])
-        if not done:
-            log.seek(0)
-            words = [line for line in log.read().splitlines() if line.strip()][-1:] or ["no output"]
-            raise OperationError(f"the compiling process exited with {process.wait(10)}: {words[0][-500:]}")
+        log.seek(0)
+        words = [line for line in log.read().splitlines() if line.strip()][-1:] or ["no output"]
+        raise OperationError(f"the compiling process exited with {process.wait(10)}: {words[0][-500:]}")
 
 
 def _send(pipe: IO[str], content: Any) -> None:
