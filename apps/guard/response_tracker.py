@@ -119,7 +119,7 @@ class ResponseTracker:
             self.first_at
             and body[-4:] in _TOKEN_ENDS
             and body[:11] == _TOKEN_BEGINS
-            and body.rfind(b"data: ") == 0
+            and body.find(b"\n") == len(body) - 2
             and body.find(b'"abort"') < 0
             and message.get("more_body")
         ):

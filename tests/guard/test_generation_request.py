@@ -1,6 +1,8 @@
 """Bodies: what is within bounds, and that an edit leaves every other byte as the client sent it."""
 
 import json
+import timeit
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -98,6 +100,7 @@ BAD: dict[str, tuple[Any, str]] = {
     "a field by its escaped name": (r'{"prompt": "hi", "\u006e": 99}', "99 choices"),
     "an endless number": ('{"prompt": "hi", "max_tokens": ' + "9" * 5000 + "}", "out of any range"),
     "a number beyond all floats, deep": ('{"prompt": "hi", "logit_bias": {"5": 1e999}}', "out of any range"),
+    "a number after escaped quotes": (r'{"prompt": "a\\\"b\\", "temperature": 1e999}', "1e999 is a number out of any range"),
     "an endless number, deep": ('{"prompt": "hi", "x": {"5": [' + "9" * 4200 + "]}}", "out of any range"),
     "model": ({**PROMPT, "model": 5}, "model must be a string"),
     "stream": ({**PROMPT, "stream": "yes"}, "stream must be true or false"),
@@ -126,6 +129,20 @@ def test_what_is_out_of_bounds_is_a_400_that_says_why(case: str) -> None:
         asked(body)
     assert caught.value.status == 400
     assert words in caught.value.message
+
+
+def test_digits_in_a_text_are_no_numbers() -> None:
+    text = r'1e999 "' + "9" * 400
+    assert asked({"model": "m", "prompt": text}).fields["prompt"] == text
+
+
+def test_a_long_text_is_looked_at_as_fast_as_it_is_parsed() -> None:
+    raw = json.dumps({"model": "m", "prompt": "word " * 100_000}).encode()
+
+    def seconds(parse: Callable[[], Any]) -> float:
+        return min(timeit.repeat(parse, number=1, repeat=20))
+
+    assert seconds(lambda: parse_json(raw, ITEMS, 64)) < 10 * seconds(lambda: json.loads(raw))
 
 
 def chat_with(*parts: Any) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
     python -m tests.perf.guard          the simulated engine at 512 streams, then vLLM on this CPU; prints a table
     python -m tests.perf.guard --json   one object with the ratios and every round's figures
+    python -m tests.perf.guard --own    only the guard's own work, by part, in microseconds of CPU: no sockets, half a minute
 
 The simulated engine is asked at a pace that leaves its web server time, as a real one does (time to first token), and as fast
 as one process can send tokens (throughput: there all that is measured is the web server, so the guard weighs most). The guard's
@@ -28,8 +29,9 @@ from apps.common.command_line import reports_errors
 from apps.common.settings import GUARD_VARIABLE
 from emulation.hosts.preflight import free_ports
 from tests.perf.bare import bare_vllm, pause, running
-from tests.perf.guard.cost import open_settings, own_cost
+from tests.perf.guard.cost import AT_ONCE, open_settings, own_cost
 from tests.perf.guard.load import Contender, Figures, Load, run
+from tests.perf.guard.parts import by_part
 from tests.perf.guard.server import MODEL
 from tests.perf.overhead.servers import llm_config_for
 
@@ -42,8 +44,8 @@ def main(argv: Sequence[str]) -> int:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the servers end too
     with tempfile.TemporaryDirectory() as directory:
         key, settings = open_settings(Path(directory))
-        cost = own_cost(settings, key)
-        rows = _measure(options, key, {GUARD_VARIABLE: settings.model_dump_json()})
+        cost = {**own_cost(settings, key), "parts": by_part(settings, key)}
+        rows = [] if options.own else _measure(options, key, {GUARD_VARIABLE: settings.model_dump_json()})
     if options.json:
         print(json.dumps({"cores": os.cpu_count(), "rounds": options.rounds, "own_cost": cost, "loads": rows}, indent=2))
     else:
@@ -56,6 +58,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--rounds", type=_positive, default=3, help="turns of each server (default: %(default)s)")
     parser.add_argument("--streams", type=_positive, default=512, help="of the simulated engine (default: %(default)s)")
     parser.add_argument("--engine", choices=("both", "sim", "cpu"), default="both", help="default: %(default)s")
+    parser.add_argument("--own", action="store_true", help="only the guard's own work")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     return parser
 
@@ -124,10 +127,11 @@ def _vllm(environment: dict[str, str]) -> Iterator[Contender]:
         yield Contender(server, config["model_loading_config"]["model_id"], processes, bool(environment))
 
 
-def _print_table(rows: Sequence[dict[str, Any]], cost: dict[str, float], rounds: int) -> None:
+def _print_table(rows: Sequence[dict[str, Any]], cost: dict[str, Any], rounds: int) -> None:
     from rich.console import Console
     from rich.table import Table
 
+    console = Console(width=140)
     table = Table(title=f"{os.cpu_count()} cores, medians of {rounds} rounds")
     columns = ("load", "streams", "guard", "TTFT p50 ms", "TTFT p99 ms", "in guard p99 ms", "tok/s", "CPU us/token")
     for column in (*columns, "cores: server", "client"):
@@ -135,13 +139,15 @@ def _print_table(rows: Sequence[dict[str, Any]], cost: dict[str, float], rounds:
     for row in rows:
         for guard in ("without", "with"):
             table.add_row(row["load"]["name"], str(row["load"]["streams"]), guard, *_cells(row[guard]))
-    console = Console(width=140)
-    console.print(table)
+    if rows:
+        console.print(table)
     for row in rows:
         ratios = f"throughput {_spread(row['throughput_ratio'], 3)}, CPU per token {_spread(row['cpu_ratio'], 3)} of without"
         added = f"TTFT p50 {_spread(row['ttft_added_p50_ms'], 1)} ms, p99 {_spread(row['ttft_added_p99_ms'], 1)} ms added"
         console.print(f"{row['load']['name']}: {ratios}; {added}", highlight=False)
-    console.print(f"The guard itself: {cost['request_us']:.0f} us for a request, {cost['token_us']:.2f} us for a token")
+    parts = ", ".join(f"{name} {us:.1f}" for name, us in cost["parts"].items())
+    own = f"{cost['request_us']:.0f} us for a request, {cost['token_us']:.2f} us for a token, {AT_ONCE} streams at once"
+    console.print(f"The guard itself: {own}; by part, one after the other: {parts} us", highlight=False)
 
 
 def _cells(figures: Sequence[dict[str, Any]]) -> Iterator[str]:

@@ -20,7 +20,7 @@ _CHUNK = (
 )
 """As vLLM 0.29 writes it."""
 _SHORT, _LONG = 1, 201
-_REQUESTS, _TURNS = 200, 7
+AT_ONCE, _TURNS = 512, 7
 
 
 def open_settings(directory: Path) -> tuple[str, ReplicaGuard]:
@@ -35,29 +35,41 @@ def open_settings(directory: Path) -> tuple[str, ReplicaGuard]:
     return text, ReplicaGuard(args=GuardArgs.model_validate(section), capacity=1000, context_tokens=4096)
 
 
-def own_cost(settings: ReplicaGuard, key: str) -> dict[str, float]:
-    """`request_us` and `token_us` that the guard adds; the median of turns with and without it."""
-    return asyncio.run(_measure(settings, key))
+def own_cost(settings: ReplicaGuard, key: str, at_once: int = AT_ONCE) -> dict[str, float]:
+    """`request_us` and `token_us` that the guard adds with so many streams at once; the median of turns with and without it.
+
+    `stream_token_us` is the least that a token costs here without the guard, to compare with.
+    """
+    return asyncio.run(_measure(settings, key, at_once))
 
 
-async def _measure(settings: ReplicaGuard, key: str) -> dict[str, float]:
-    guard = GuardMiddleware(_stream, settings)
-    await _seconds(guard, key, _SHORT)  # the key is hashed once
-    request_s, token_s = [], []
+async def _measure(settings: ReplicaGuard, key: str, at_once: int) -> dict[str, float]:
+    guard = GuardMiddleware(stream, settings)
+    await _seconds(guard, key, _SHORT, 1)  # the key is hashed once
+    request_s, token_s, bare_s = [], [], []
     for _ in range(_TURNS):
-        short, long = [await _seconds(guard, key, tokens) - await _seconds(_stream, key, tokens) for tokens in (_SHORT, _LONG)]
+        found = {}
+        for app in (guard, stream):
+            found[app] = [await _seconds(app, key, tokens, at_once) for tokens in (_SHORT, _LONG)]
+        short, long = (with_guard - without for with_guard, without in zip(found[guard], found[stream], strict=True))
         request_s.append(short)
         token_s.append((long - short) / (_LONG - _SHORT))
-    if guard.housekeeping:
-        guard.housekeeping.close()
-    return {"request_us": 1e6 * statistics.median(request_s), "token_us": 1e6 * statistics.median(token_s)}
+        bare_s.append((found[stream][1] - found[stream][0]) / (_LONG - _SHORT))
+    guard.housekeeping.close()
+    names = ("request_us", "token_us", "stream_token_us")
+    return {name: 1e6 * statistics.median(found) for name, found in zip(names, (request_s, token_s, bare_s), strict=True)}
 
 
-async def _seconds(app: ASGIApp, key: str, tokens: int) -> float:
-    """Of one request, on average."""
+def request_of(key: str, tokens: int) -> tuple[Scope, bytes]:
+    """A request for a stream and its body."""
     body = json.dumps({"model": "m", "prompt": "word " * 48, "max_tokens": tokens, "stream": True}).encode()
     headers = [(b"authorization", f"Bearer {key}".encode()), (b"content-type", b"application/json")]
-    scope: Scope = {"type": "http", "method": "POST", "path": "/v1/completions", "headers": headers, "tokens": tokens}
+    return {"type": "http", "method": "POST", "path": "/v1/completions", "headers": headers, "tokens": tokens}, body
+
+
+async def _seconds(app: ASGIApp, key: str, tokens: int, at_once: int) -> float:
+    """Of one request, on average."""
+    scope, body = request_of(key, tokens)
 
     async def receive() -> Message:
         return {"type": "http.request", "body": body, "more_body": False}
@@ -65,16 +77,21 @@ async def _seconds(app: ASGIApp, key: str, tokens: int) -> float:
     async def send(message: Message) -> None:
         assert message.get("status", 200) == 200, message
 
+    async def client() -> None:
+        for _ in range(AT_ONCE // at_once):
+            await app(dict(scope), receive, send)
+
     start = time.process_time()  # the audit's thread counts too; what else runs on the machine does not
-    for _ in range(_REQUESTS):
-        await app(dict(scope), receive, send)
-    return (time.process_time() - start) / _REQUESTS
+    await asyncio.gather(*(client() for _ in range(at_once)))
+    return (time.process_time() - start) / (AT_ONCE // at_once * at_once)
 
 
-async def _stream(scope: Scope, receive: Receive, send: Send) -> None:
+async def stream(scope: Scope, receive: Receive, send: Send) -> None:
+    """An app that answers with `scope["tokens"]` events."""
     await receive()
     headers: list[Any] = [(b"content-type", b"text/event-stream")]
     await send({"type": "http.response.start", "status": 200, "headers": headers})
     for _ in range(scope["tokens"]):
         await send({"type": "http.response.body", "body": _CHUNK, "more_body": True})
+        await asyncio.sleep(0)  # the others' turn
     await send({"type": "http.response.body", "body": b"data: [DONE]\n\n", "more_body": False})
