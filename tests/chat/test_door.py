@@ -184,6 +184,17 @@ def test_images_are_bounded_in_kind_size_and_number(alice: Visitor) -> None:
     assert statuses == [200] * 16 + [413]
 
 
+@pytest.mark.parametrize(
+    "kind", ["multipart/form-data", "multipart/form-data; boundary=" + "y" * 300, "multipart/form-data; boundary=x"]
+)
+@pytest.mark.parametrize("path", ["/login", "/gradio_api/upload"])
+def test_a_form_that_is_none_is_the_clients_error(alice: Visitor, path: str, kind: str) -> None:
+    part = b'--x\r\ncontent-disposition: form-data; name="files"; filename="a"\r\n\r\n' + PNG + b"\r\n"
+    for body in (b"key=a", part * 5 + b"--x--\r\n"):
+        refused = alice.post(path, content=body, headers={"content-type": kind})
+        assert (refused.status_code, refused.json()["error"]["code"]) == (400, "invalid_body")
+
+
 def test_the_limit_of_all_images_holds_for_all_sessions(url: str, keys: Keys, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("apps.chat.sessions._ALL_IMAGE_BYTES", 2 * len(PNG))
     with Visitor(url, keys.texts["alice"]) as alice, Visitor(url, keys.texts["bob"]) as bob:
