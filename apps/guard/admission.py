@@ -185,7 +185,7 @@ class Admission:
             if asked.generates:
                 to_set = await caps.max_tokens_to_set(self._app, scope, asked, usage.limits, self._settings.context_tokens)
             tracker.hides_usage = asked.stream and not asked.wants_usage
-            tracker.is_generation_stream = asked.stream
+            tracker.unfinished = asked.choices if asked.stream else None
             ticket = await self._wait_for_room(usage, asked, receive)
             limit = asked.max_tokens if asked.max_tokens is not None else to_set
             tracker.most_output = usage.estimate(asked) if limit is None else limit * asked.choices
