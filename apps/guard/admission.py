@@ -10,7 +10,7 @@ from typing import Any
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from apps.guard import bodies, caps, engines, generation_request, local
+from apps.guard import bodies, caps, engines, generation_request, local, models
 from apps.guard.answers import Refusal, failed
 from apps.guard.bodies import ClientLeftError
 from apps.guard.fair import FairQueue, Ticket
@@ -140,8 +140,10 @@ class Admission:
     async def _handle_authorized(
         self, tracker: ResponseTracker, entry: Entry | None, path: str, scope: Scope, receive: Receive
     ) -> None:
+        allowed = entry.models if entry else None
         if scope["method"] != "POST":
-            await self._app(_forwarded(scope, tracker), receive, tracker.send)
+            send = models.answer_with(allowed, path, tracker.send)
+            await self._app(_forwarded(scope, tracker), receive, send)
             return
         tracker.reads_body = True
         bounds = self._args.bounds
@@ -149,7 +151,7 @@ class Admission:
         tracker.reads_body, tracker.body_read = False, True
         is_json = path in _KNOWN or _may_be_json(tracker, body)
         fields = parse_json(body, self._settings.json_items, bounds.json_depth) if is_json else {}
-        _check_model(fields.get("model"), entry)
+        models.check(fields.get("model"), allowed)
         tracker.model = str(fields["model"])[:128] if "model" in fields else None
         cache_salt = None
         if path in (_CHAT, _COMPLETIONS):
@@ -242,9 +244,3 @@ def _forwarded(scope: Scope, tracker: ResponseTracker, body: bytes = b"") -> Sco
 def _may_be_json(tracker: ResponseTracker, body: bytes) -> bool:
     """Whatever the client calls it: some handlers look only at the body."""
     return body != b"" and not tracker.headers.get(b"content-type", b"").startswith(b"multipart/")
-
-
-def _check_model(model: Any, entry: Entry | None) -> None:
-    if entry and entry.models is not None and model not in entry.models:
-        shown = repr(model)[:200] if model is not None else "that is asked for by default"
-        raise Refusal(404, f"The model {shown} does not exist, or this key may not use it.", "model_not_found", param="model")
