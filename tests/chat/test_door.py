@@ -7,6 +7,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -14,7 +15,8 @@ import httpx
 import psutil
 import pytest
 
-from tests.chat.visitor import PNG, Visitor, as_file
+from tests.chat.visitor import PNG, Visitor, as_file, chat
+from tests.fake_openai import FakeServer, running
 from tests.guard.served import MODEL, Keys, Served, wait_for
 
 FILE = {"type": "file", "file": {"path": "/etc/passwd", "meta": {"_type": "gradio.FileData"}}}
@@ -233,6 +235,16 @@ def test_one_session_cannot_take_all_connections(alice: Visitor) -> None:
         for one in streams:
             one.join()
     assert (statuses.count(200), statuses.count(429)) == (32, 8)
+
+
+def test_one_key_cannot_keep_others_from_their_answers() -> None:
+    fake = FakeServer(tokens=20, itl_s=0.1)
+    with running(fake), chat(fake.url, concurrency=2) as url, ThreadPoolExecutor(4) as threads:
+        visitors = [Visitor(url, key) for key in ("alice", "alice", "alice", "bob")]
+        told = list(threads.map(lambda visitor: visitor.ask("Hello", "fake"), visitors))
+    assert "TTFT" in told.pop()
+    assert sorted("Ask again when one of them is done" in one for one in told) == [False, True, True]
+    assert len(fake.requests) == 2
 
 
 @pytest.mark.parametrize("site", ["cross-site", "same-site"])
