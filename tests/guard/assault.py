@@ -32,7 +32,7 @@ _DOCUMENTED = ("grammar_compiler_unavailable", '"busy"', "Too many visitors log 
 """What a 503 may say: apps/guard/grammar_compiler.py, apps/chat/sessions.py and login.py."""
 _OPEN = ("/health", "/-/routes")
 """What needs no key."""
-_SIGNS = re.compile("root:x:0|scrypt|PATH=")
+_SIGNS = re.compile(r"root:x:0|scrypt|\bPATH=/")
 """Of /etc/passwd, the keys file, an environment."""
 _OWN_IMAGE = re.compile(r"/\S*/gradio/[0-9a-f]{32}\.\w+")
 """The name of one that was uploaded, which is no file."""
