@@ -10,7 +10,7 @@ from typing import Any
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from apps.guard import bodies, caps, engines, generation_request, local, models
+from apps.guard import bodies, caps, engines, generation_request, local, models, vocabulary
 from apps.guard.answers import Refusal, failed
 from apps.guard.bodies import ClientLeftError
 from apps.guard.fair import FairQueue, Ticket
@@ -46,6 +46,7 @@ class Admission:
         self._verifier = Verifier(housekeeping.keys) if housekeeping.keys else None
         self._usages: dict[str, tuple[Entry | None, KeyUsage]] = {}
         self._salts = secrets.token_bytes(32)  # a replica has a prefix cache of its own, so another may salt otherwise
+        self._vocabulary = vocabulary.model_vocabulary(settings.model)
         self.grammars = GrammarCompiler(args.bounds.grammars, settings.tokenizer)
         per_key = args.queue.waiting if args.open else args.queue.waiting_per_key  # open: all clients are one
         self.queue = FairQueue(settings.capacity, args.queue.waiting, per_key)
@@ -156,6 +157,7 @@ class Admission:
         cache_salt = None
         if path in (_CHAT, _COMPLETIONS):
             asked = self._fit_to_engine(generation_request.parse(body, fields, bounds, chat=path == _CHAT), tracker)
+            vocabulary.check_ids(fields.get("prompt"), self._vocabulary)
             cache_salt = self._cache_salt(entry, fields)
         else:
             generation_request.check_other(path, fields, bounds)
