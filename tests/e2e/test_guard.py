@@ -27,7 +27,9 @@ from tests.guard.assault import LIMITS, SHARES, Assault
 from tests.guard.served import Keys, wait_for
 from tests.guard.test_grammars import BAD, GOOD, of_output, of_schema
 
-REQUESTS, MOST_GROWN_MIB = 10_000, 64
+REQUESTS = 10_000
+MOST_GROWN_MIB = {"llm": 64, "chat": 64, "engine": 512}
+"""After a fifth of the requests. The engine keeps compiled grammars: up to 512 MiB, vLLM's VLLM_XGRAMMAR_CACHE_MB."""
 SECRET_TEXT = "nobody-may-read-this-prompt"
 
 
@@ -126,8 +128,9 @@ def test_hostile_requests(stack: GuardedStack, keys: Keys) -> None:
     print(f"\n{assault.report()}\nMiB when warm {warm}, and more at the end {grown}")
     assert assault.requests == REQUESTS
     assert assault.statuses["drawn"][200] > REQUESTS * SHARES["drawn"] / 50  # else it would never get past the guard
-    assert max(map(max, assault.waits.values())) < 2
-    assert max(grown.values()) < MOST_GROWN_MIB
+    assert assault.quantile(0.99) < 2
+    assert assault.quantile(1) < 5  # two cores have the model, the attack, and what else the machine does
+    assert not {name: more for name, more in grown.items() if more >= MOST_GROWN_MIB[name]}
     (audit,) = stack.serve_logs.glob("guard_audit_*.jsonl")
     told = [
         line for line in map(json.loads, audit.read_text().splitlines()) if line["key"] == "mallory" and line["status"] == 200

@@ -112,8 +112,14 @@ class Assault:
         for kind, took in self.waits.items():
             took = sorted(took)
             median, p99 = took[len(took) // 2], took[len(took) * 99 // 100]
-            told.append(f"beside them {kind}: {len(took)}, median {median:.3f}, p99 {p99:.3f}, worst {took[-1]:.3f} s")
+            slow = sum(one > 2 for one in took)
+            worst = f"worst {took[-1]:.3f} s, {slow} slower than 2 s"
+            told.append(f"beside them {kind}: {len(took)}, median {median:.3f}, p99 {p99:.3f}, {worst}")
         return "\n".join(told)
+
+    def quantile(self, share: float) -> float:
+        """Seconds within which the polite client had this share of its answers, of whatever kind took longest."""
+        return max(sorted(took)[min(len(took) - 1, int(len(took) * share))] for took in self.waits.values())
 
     @property
     def requests(self) -> int:
