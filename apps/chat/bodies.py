@@ -2,10 +2,14 @@
 
 import asyncio
 
+from starlette.datastructures import FormData
+from starlette.exceptions import HTTPException
+from starlette.formparsers import MultiPartException
+from starlette.requests import Request
 from starlette.types import Receive, Scope
 
 from apps.guard.answers import Refusal
-from apps.guard.bodies import read_body
+from apps.guard.bodies import read_body, replaying
 
 
 class BodyReads:
@@ -35,6 +39,14 @@ class BodyReads:
             raise Refusal(408, f"The request's body did not come within {self._seconds:g} s.", "request_timeout") from None
         finally:
             self._running.pop(timer, None)
+
+
+async def read_form(request: Request, body: bytes, most: int) -> FormData:
+    """The form in a body that was read. Raises `Refusal` 400 for what is none, or has more than `most` files or fields."""
+    try:
+        return await Request(request.scope, replaying(body, request.receive)).form(max_files=most, max_fields=most)
+    except (MultiPartException, HTTPException, ValueError):  # of Starlette, of Starlette within an app, of python-multipart
+        raise Refusal(400, f"This is no form, or has more than {most} files or fields.", "invalid_body") from None
 
 
 def header(scope: Scope, name: bytes) -> str:

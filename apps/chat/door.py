@@ -16,7 +16,7 @@ from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from apps.chat import payload
-from apps.chat.bodies import BodyReads, header
+from apps.chat.bodies import BodyReads, header, read_form
 from apps.chat.login import COOKIE, Login, give_cookie
 from apps.chat.page import IMAGES, SESSION
 from apps.chat.sessions import MAX_IMAGE_BYTES, Session, Sessions
@@ -25,6 +25,7 @@ from apps.guard.bodies import ClientLeftError, discard_body, replaying
 
 _MESSAGES = {"most_bytes": 256 * 1024, "seconds": 10, "number": 256}
 _UPLOADS = {"most_bytes": MAX_IMAGE_BYTES + 64 * 1024, "seconds": 60, "number": 8}
+_FILES_AT_ONCE = 4
 _REQUESTS_OF_ONE_SESSION = 32
 _DISCARDED_BYTES = 1024 * 1024
 _PREFIX = re.compile(r"(?:/[\w.~-]+)*")
@@ -138,10 +139,13 @@ class Door:
     async def _keep_images(self, request: Request, session: Session) -> Response:
         body = await self._uploads.read(request.scope, request.receive)
         names = []
-        async with Request(request.scope, replaying(body, request.receive)).form(max_files=4, max_fields=4) as form:
+        form = await read_form(request, body, _FILES_AT_ONCE)
+        try:
             for part in form.getlist("files"):
                 if not isinstance(part, str):
                     names.append(self._sessions.keep_image(session, await part.read(), IMAGES))
+        finally:
+            await form.close()
         return JSONResponse(names)
 
 

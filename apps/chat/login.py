@@ -10,13 +10,13 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
 from apps.chat.api import ChatApi
-from apps.chat.bodies import BodyReads, header
+from apps.chat.bodies import BodyReads, header, read_form
 from apps.chat.sessions import Session, Sessions
 from apps.common.errors import OperationError
-from apps.guard.bodies import replaying
 
 COOKIE = "chat_session"
 _BODIES = {"most_bytes": 4096, "seconds": 10, "number": 512}
+_FIELDS = 4
 _CHECKS, _WAITING = 4, 32  # keys that the API is asked about at once, and those that wait for it
 _KEY = re.compile(r"[\x21-\x7e]{1,512}")
 _NO_KEY_ASKED = "The API asks for no key, and other machines can reach this chat: its config must say open: true to serve them."
@@ -60,9 +60,9 @@ class Login:
         return self._sessions.create(None)
 
     async def enter(self, request: Request) -> Response:
-        """The form, sent. Raises what `BodyReads.read` raises."""
+        """The form, sent. Raises what `BodyReads.read` and `read_form` raise."""
         body = await self._bodies.read(request.scope, request.receive)
-        form = await Request(request.scope, replaying(body, request.receive)).form()
+        form = await read_form(request, body, _FIELDS)
         key = str(form.get("key", "")).strip()
         try:
             if await self._accepts(None) and not self._keyless:

@@ -4,7 +4,9 @@ Nothing but settings and the question comes from the browser: the conversation, 
 the door puts into the request. Heavy (imports Gradio), so only the chat's replica imports it.
 """
 
-from collections.abc import AsyncIterator
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import gradio as gr
@@ -49,16 +51,18 @@ def build_page(api: ChatApi, args: ChatArgs, sessions: Sessions) -> gr.Blocks:
                     show_label=False, placeholder="Message", sources=[], file_types=["image"], elem_id="box", stop_btn=True
                 )
         controls = [model, system, temperature, top_p, max_tokens, thinking]
-        _connect(page, Visits(api, sessions), controls, chatbot, box, leave)
+        _connect(page, Visits(api, sessions, max(1, args.concurrency // 2)), controls, chatbot, box, leave)
     return page
 
 
 class Visits:
-    """What the page's events do, each for the session that the request came with."""
+    """What the page's events do, each for the session that the request came with. A key has `share` answers at once."""
 
-    def __init__(self, api: ChatApi, sessions: Sessions) -> None:
+    def __init__(self, api: ChatApi, sessions: Sessions, share: int) -> None:
         self._api = api
         self._sessions = sessions
+        self._share = share
+        self._answers = Counter[str]()
 
     async def load(self, request: gr.Request) -> Any:
         session = _session(request)
@@ -94,12 +98,13 @@ class Visits:
         if not asked or asked[-1].role != "user":
             return
         try:
-            answers = self._api.answer(
-                session.key, model or "", to_messages(system, asked), _sampling(session, model, *settings)
-            )
-            async for answer in answers:
-                conversation.turns = [*asked, *_answer_turns(answer)]
-                yield conversation.as_messages()
+            with self._one_of_its_share(session):
+                answers = self._api.answer(
+                    session.key, model or "", to_messages(system, asked), _sampling(session, model, *settings)
+                )
+                async for answer in answers:
+                    conversation.turns = [*asked, *_answer_turns(answer)]
+                    yield conversation.as_messages()
         except OperationError as error:
             self._end_if_refused(session, error)
             conversation.turns = [*asked, Turn("assistant", str(error), title="⚠ No answer")]
@@ -112,6 +117,18 @@ class Visits:
 
     def clear(self, request: gr.Request) -> None:
         _conversation(request).turns = []
+
+    @contextmanager
+    def _one_of_its_share(self, session: Session) -> Iterator[None]:
+        """Of the answers that the page streams at once: else one key could keep all others waiting."""
+        who = session.key or session.tag
+        if self._answers[who] >= self._share:
+            raise OperationError(f"{self._share} answers to this key are under way. Ask again when one of them is done.")
+        self._answers[who] += 1
+        try:
+            yield
+        finally:
+            self._answers -= Counter([who])  # which forgets it at 0
 
     def _end_if_refused(self, session: Session, error: OperationError) -> None:
         if isinstance(error, KeyRefusedError):

@@ -10,7 +10,7 @@ from typing import Any
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from apps.guard import bodies, caps, engines, generation_request, local
+from apps.guard import bodies, caps, engines, generation_request, local, models, vocabulary
 from apps.guard.answers import Refusal, failed
 from apps.guard.bodies import ClientLeftError
 from apps.guard.fair import FairQueue, Ticket
@@ -46,6 +46,7 @@ class Admission:
         self._verifier = Verifier(housekeeping.keys) if housekeeping.keys else None
         self._usages: dict[str, tuple[Entry | None, KeyUsage]] = {}
         self._salts = secrets.token_bytes(32)  # a replica has a prefix cache of its own, so another may salt otherwise
+        self._vocabulary = vocabulary.model_vocabulary(settings.model)
         self.grammars = GrammarCompiler(args.bounds.grammars, settings.tokenizer)
         per_key = args.queue.waiting if args.open else args.queue.waiting_per_key  # open: all clients are one
         self.queue = FairQueue(settings.capacity, args.queue.waiting, per_key)
@@ -140,8 +141,10 @@ class Admission:
     async def _handle_authorized(
         self, tracker: ResponseTracker, entry: Entry | None, path: str, scope: Scope, receive: Receive
     ) -> None:
+        allowed = entry.models if entry else None
         if scope["method"] != "POST":
-            await self._app(_forwarded(scope, tracker), receive, tracker.send)
+            send = models.answer_with(allowed, path, tracker.send)
+            await self._app(_forwarded(scope, tracker), receive, send)
             return
         tracker.reads_body = True
         bounds = self._args.bounds
@@ -149,11 +152,12 @@ class Admission:
         tracker.reads_body, tracker.body_read = False, True
         is_json = path in _KNOWN or _may_be_json(tracker, body)
         fields = parse_json(body, self._settings.json_items, bounds.json_depth) if is_json else {}
-        _check_model(fields.get("model"), entry)
+        models.check(fields.get("model"), allowed)
         tracker.model = str(fields["model"])[:128] if "model" in fields else None
         cache_salt = None
         if path in (_CHAT, _COMPLETIONS):
             asked = self._fit_to_engine(generation_request.parse(body, fields, bounds, chat=path == _CHAT), tracker)
+            vocabulary.check_ids(fields.get("prompt"), self._vocabulary)
             cache_salt = self._cache_salt(entry, fields)
         else:
             generation_request.check_other(path, fields, bounds)
@@ -185,7 +189,7 @@ class Admission:
             if asked.generates:
                 to_set = await caps.max_tokens_to_set(self._app, scope, asked, usage.limits, self._settings.context_tokens)
             tracker.hides_usage = asked.stream and not asked.wants_usage
-            tracker.is_generation_stream = asked.stream
+            tracker.unfinished = asked.choices if asked.stream else None
             ticket = await self._wait_for_room(usage, asked, receive)
             limit = asked.max_tokens if asked.max_tokens is not None else to_set
             tracker.most_output = usage.estimate(asked) if limit is None else limit * asked.choices
@@ -242,9 +246,3 @@ def _forwarded(scope: Scope, tracker: ResponseTracker, body: bytes = b"") -> Sco
 def _may_be_json(tracker: ResponseTracker, body: bytes) -> bool:
     """Whatever the client calls it: some handlers look only at the body."""
     return body != b"" and not tracker.headers.get(b"content-type", b"").startswith(b"multipart/")
-
-
-def _check_model(model: Any, entry: Entry | None) -> None:
-    if entry and entry.models is not None and model not in entry.models:
-        shown = repr(model)[:200] if model is not None else "that is asked for by default"
-        raise Refusal(404, f"The model {shown} does not exist, or this key may not use it.", "model_not_found", param="model")

@@ -1,11 +1,13 @@
 """How much one request may produce under its key's limits, by the server's own count of the prompt where that matters."""
 
+import asyncio
 import json
 from typing import Any
 
 from starlette.types import ASGIApp, Message, Scope
 
 from apps.guard.answers import Refusal
+from apps.guard.bodies import replaying
 from apps.guard.generation_request import COMPLETION_DEFAULT_TOKENS, GenerationRequest
 from apps.guard.settings import Limits
 
@@ -89,10 +91,6 @@ async def _post(app: ASGIApp, scope: Scope, path: str, body: bytes) -> tuple[int
     status, parts = 500, []
     headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
     root = scope.get("root_path", "")
-    asked: Message = {"type": "http.request", "body": body, "more_body": False}
-
-    async def receive() -> Message:
-        return asked
 
     async def send(message: Message) -> None:
         nonlocal status
@@ -108,5 +106,10 @@ async def _post(app: ASGIApp, scope: Scope, path: str, body: bytes) -> tuple[int
         "headers": headers,
     }
     inner.pop("state", None)
-    await app(inner, receive, send)
+    await app(inner, replaying(body, _stay), send)
     return status, b"".join(parts)
+
+
+async def _stay() -> Message:
+    """What comes after the body: nothing. vLLM asks for it again and again, to see whether the client has left."""
+    return await asyncio.get_running_loop().create_future()

@@ -71,12 +71,6 @@ _TPU = (
         "input_batch.py:446 calls jnp.zeros(a, b), a TypeError inside the step; tpu-inference#3083",
     ),
     Inability("logprobs", Outcome.FAILS, _logprobs_of_none, _NO_LOGPROBS, "Ask for at least one (top_logprobs in a chat)."),
-    Inability(
-        "logprob_token_ids",
-        Outcome.FAILS,
-        _is_set("logprob_token_ids", []),
-        "input_batch.py reads sampling_params.logprobs alone, vLLM's server then asserts that there are some",
-    ),
     Inability("seed", Outcome.REFUSED, _random_seed, "tpu_platform.py:620; at temperature 0 it is let through"),
     Inability("presence_penalty", Outcome.IGNORED, _is_set("presence_penalty", 0), _DEVICE),
     Inability("frequency_penalty", Outcome.IGNORED, _is_set("frequency_penalty", 0), _DEVICE),

@@ -187,12 +187,13 @@ class Unused:
 
 @dataclass(frozen=True)
 class Closed:
-    """Never taken from a client."""
+    """Never taken from a client. `neutral`: what says nothing."""
 
     why: str
+    neutral: tuple[Any, ...] = ({}, [])
 
     def check(self, value: Any, name: str, bounds: Bounds) -> None:
-        if value not in ({}, []):
+        if value not in self.neutral:
             raise bad_value(f"{name} is not for clients to set: {self.why}.", name)
 
 

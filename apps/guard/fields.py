@@ -81,7 +81,8 @@ _GENERATION: Table = {
     "stream_interval": Integer(1, 1024),
     "echo": Flag(),
     "prompt_logprobs": Integer(0, "logprobs"),  # -1 would be the whole vocabulary
-    "logprob_token_ids": TokenIds("logprobs"),
+    # The sampler of vLLM 0.29 then gives no other request of the step its own (`sample/sampler.py:134`).
+    "logprob_token_ids": Closed("it changes the logprobs that others get", neutral=()),
     "skip_special_tokens": Flag(),
     "spaces_between_special_tokens": Flag(),
     "return_tokens_as_token_ids": Flag(),

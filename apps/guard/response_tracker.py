@@ -20,9 +20,9 @@ from apps.guard.routes import Access
 _MOST_ERROR_BYTES = 64 * 1024
 CLIENT_LEFT = 499  # nginx's word for it, and Serve's
 _SANE_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
-_ABORTED = re.compile(rb'"finish_reason": ?"abort"')
+_FINISHED = re.compile(rb'"finish_reason": ?"(\w+)"')
 _NO_CHOICES = re.compile(rb'"choices": ?\[\]')
-_TOKEN_BEGINS, _TOKEN_ENDS = b'data: {"id"', (b"]}\n\n", b"l}\n\n")
+_TOKEN_BEGINS, _TOKEN_ENDS, _END = b'data: {"id":', (b"]}\n\n", b"l}\n\n"), b'"finish_reason":"'
 """Of an event without counts and without an error: counts end in `}}`, and vLLM writes `"usage":null` where it has none."""
 
 
@@ -51,8 +51,8 @@ class ResponseTracker:
     """Taken from the key's tokens on entry."""
     most_output: float | None = None
     """Tokens that the engine may have computed of an answer that nobody waited for; None before it took the request."""
-    is_generation_stream: bool = False
-    """A stream of vLLM's: it has not ended before [DONE]."""
+    unfinished: int | None = None
+    """Choices of vLLM's stream without a finish_reason so far: it ends with none and [DONE]. None for any other answer."""
     warning: str | None = None
     """What of the request was left out, for the client."""
     streamed: int = 0
@@ -118,9 +118,9 @@ class ResponseTracker:
         if (
             self.first_at
             and body[-4:] in _TOKEN_ENDS
-            and body[:11] == _TOKEN_BEGINS
+            and body[:12] == _TOKEN_BEGINS
             and body.find(b"\n") == len(body) - 2
-            and body.find(b'"abort"') < 0
+            and body.find(_END) < 0
             and message.get("more_body")
         ):
             self.streamed += 1
@@ -133,7 +133,7 @@ class ResponseTracker:
     async def _send_inspected(self, message: Message, body: bytes) -> None:
         """A part of a stream that is not just one more token: the first, counts, an error, several events, the end."""
         seen, tokens = self._inspect(body) if body and not self._done else (b"", 0)
-        if self.is_generation_stream and not (self._done or message.get("more_body")):
+        if self.unfinished is not None and not (self._done or message.get("more_body")):
             seen += answers.aborted_event(self.id)
         if tokens and self.first_at is None:
             self.first_at = time.monotonic()
@@ -180,7 +180,7 @@ class ResponseTracker:
     async def _pass_on_whole(self, message: Message) -> None:
         body = message.get("body", b"")
         if self._held is not None:
-            if _ABORTED.search(body):
+            if b"abort" in _FINISHED.findall(body):
                 await self.refuse(Refusal(500, answers.failed(self.id), "aborted", kind="server_error"))
                 return
             held, self._held = self._held, None
@@ -226,12 +226,15 @@ class ResponseTracker:
         """(what the client may see, tokens at a guess)."""
         seen, tokens = [], 0
         for event in body.split(b"\n\n"):
-            aborted = _ABORTED.search(event)
-            self._done = self._done or aborted is not None or event.startswith(b"data: [DONE]")
-            if aborted:
+            ends, is_last = _FINISHED.findall(event), event.startswith(b"data: [DONE]")
+            self.unfinished = self.unfinished and max(0, self.unfinished - len(ends))
+            if b"abort" in ends or (is_last and self.unfinished):
+                self._done = True
                 seen.append(answers.aborted_event(self.id))
                 break
+            self._done = self._done or is_last
             if event.find(b'"error":') >= 0:
+                self.unfinished = self.unfinished and 0  # it does not look finished
                 event = answers.public_event(event, self.id)
             elif event.find(b'_tokens":') >= 0 and self._count_usage(event) and self.hides_usage and _NO_CHOICES.search(event):
                 continue

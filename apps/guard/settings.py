@@ -156,6 +156,8 @@ class ReplicaGuard(_Strict):
     flavour: Flavour = "vllm-cpu"
     tokenizer: str | None = None
     """Directory of the model's, which grammars are compiled with. None: with a vocabulary of bytes."""
+    model: str | None = None
+    """Directory of the model, whose config.json says how many tokens it has. None: it is not known."""
 
     @property
     def text_bytes(self) -> int:
@@ -226,4 +228,5 @@ def replica_guard(
         context_tokens=engine.get("max_model_len"),
         flavour=flavour,
         tokenizer=engine.get("tokenizer") or model,
+        model=model,
     )

@@ -7,6 +7,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -14,7 +15,8 @@ import httpx
 import psutil
 import pytest
 
-from tests.chat.visitor import PNG, Visitor, as_file
+from tests.chat.visitor import PNG, Visitor, as_file, chat
+from tests.fake_openai import FakeServer, running
 from tests.guard.served import MODEL, Keys, Served, wait_for
 
 FILE = {"type": "file", "file": {"path": "/etc/passwd", "meta": {"_type": "gradio.FileData"}}}
@@ -184,6 +186,17 @@ def test_images_are_bounded_in_kind_size_and_number(alice: Visitor) -> None:
     assert statuses == [200] * 16 + [413]
 
 
+@pytest.mark.parametrize(
+    "kind", ["multipart/form-data", "multipart/form-data; boundary=" + "y" * 300, "multipart/form-data; boundary=x"]
+)
+@pytest.mark.parametrize("path", ["/login", "/gradio_api/upload"])
+def test_a_form_that_is_none_is_the_clients_error(alice: Visitor, path: str, kind: str) -> None:
+    part = b'--x\r\ncontent-disposition: form-data; name="files"; filename="a"\r\n\r\n' + PNG + b"\r\n"
+    for body in (b"key=a", part * 5 + b"--x--\r\n"):
+        refused = alice.post(path, content=body, headers={"content-type": kind})
+        assert (refused.status_code, refused.json()["error"]["code"]) == (400, "invalid_body")
+
+
 def test_the_limit_of_all_images_holds_for_all_sessions(url: str, keys: Keys, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("apps.chat.sessions._ALL_IMAGE_BYTES", 2 * len(PNG))
     with Visitor(url, keys.texts["alice"]) as alice, Visitor(url, keys.texts["bob"]) as bob:
@@ -222,6 +235,16 @@ def test_one_session_cannot_take_all_connections(alice: Visitor) -> None:
         for one in streams:
             one.join()
     assert (statuses.count(200), statuses.count(429)) == (32, 8)
+
+
+def test_one_key_cannot_keep_others_from_their_answers() -> None:
+    fake = FakeServer(tokens=20, itl_s=0.3)
+    with running(fake), chat(fake.url, concurrency=2) as url, ThreadPoolExecutor(4) as threads:
+        visitors = [Visitor(url, key) for key in ("alice", "alice", "alice", "bob")]
+        told = list(threads.map(lambda visitor: visitor.ask("Hello", "fake"), visitors))
+    assert "TTFT" in told.pop()
+    assert sorted("Ask again when one of them is done" in one for one in told) == [False, True, True]
+    assert len(fake.requests) == 2
 
 
 @pytest.mark.parametrize("site", ["cross-site", "same-site"])

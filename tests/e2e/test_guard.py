@@ -3,9 +3,9 @@
 import json
 import re
 import socket
+import ssl
 import threading
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
@@ -15,18 +15,21 @@ from typing import Any
 import httpx
 import openai
 import pytest
-from hypothesis import HealthCheck, Phase, given, settings
-from hypothesis import strategies as st
 
+from apps.guard.settings import Bounds
+from emulation.hosts import processes
 from tests.chat.visitor import Visitor, as_file
 from tests.e2e.collector import Collector, attributes, running_collector
 from tests.e2e.emulated import ray_environment
 from tests.e2e.guarded import MODEL, GuardedStack, answers, ask, bearer, knock, ray_metrics, running
 from tests.guard import hostile
+from tests.guard.assault import LIMITS, SHARES, Assault
 from tests.guard.served import Keys, wait_for
 from tests.guard.test_grammars import BAD, GOOD, of_output, of_schema
 
-REQUESTS, BATCH, CLIENTS = 5000, 50, 16
+REQUESTS = 10_000
+MOST_GROWN_MIB = {"llm": 64, "chat": 64, "engine": 512}
+"""After a fifth of the requests. The engine keeps compiled grammars: up to 512 MiB, vLLM's VLLM_XGRAMMAR_CACHE_MB."""
 SECRET_TEXT = "nobody-may-read-this-prompt"
 
 
@@ -37,6 +40,7 @@ def keys(tmp_path_factory: pytest.TempPathFactory) -> Keys:
     for name in ("alice", "revoked"):
         made.make(name)
     made.make("bob", limits={"max_tokens": 4})
+    made.make("mallory", limits=LIMITS)
     made.make("root", admin=True)
     made.make("disabled", disabled=True)
     made.make_expired("expired")
@@ -108,29 +112,42 @@ def test_only_the_listed_routes_are_open_and_no_answer_names_a_directory(stack: 
 
 
 @pytest.mark.full
+@pytest.mark.filterwarnings("ignore::hypothesis.errors.HypothesisWarning")  # of long names
 def test_hostile_requests(stack: GuardedStack, keys: Keys) -> None:
-    statuses = Counter[int]()
-    with ThreadPoolExecutor(CLIENTS) as threads, httpx.Client(base_url=stack.url, timeout=60) as http:
-        options: dict[str, Any] = {
-            "deadline": None,
-            "database": None,
-            "derandomize": True,
-            "suppress_health_check": list(HealthCheck),
-        }
-
-        @settings(max_examples=REQUESTS // BATCH, phases=[Phase.generate], **options)
-        @given(st.lists(hostile.requests(MODEL), min_size=BATCH, max_size=BATCH))
-        def assault(batch: list[hostile.Hostile]) -> None:
-            for answer in threads.map(lambda one: hostile.fire(http, one, keys.texts["bob"]), batch):
-                assert "alice" not in answer.text
-                statuses[answer.status_code] += 1
-
-        assault()
-    print(f"\nhostile: {statuses.total()} requests, answers by status: {dict(sorted(statuses.items()))}")
-    assert statuses.total() >= REQUESTS
-    assert statuses[200] > REQUESTS / 50  # else it would never get past the guard
+    """10,000 of all kinds, a fifth of them to warm up: caches, pools and the process for grammars are there then."""
+    secrets = (*keys.texts.values(), "alice", (stack.home / ".ray" / "auth_token").read_text().strip())
+    assault = Assault(stack.url, f"{stack.url}/chat", MODEL, keys.texts["mallory"], keys.texts["alice"], secrets)
+    requests = assault.draw(REQUESTS)
+    slow = round(SHARES["slow"] * REQUESTS)
+    assault.run({kind: ones[: len(ones) // 5] for kind, ones in requests.items()}, slow // 5)
+    warm = memory(stack)
+    assault.run({kind: ones[len(ones) // 5 :] for kind, ones in requests.items()}, slow - slow // 5)
     assert "100 degrees" in ask(stack.client(keys.texts["alice"]))
     wait_for(lambda: running(stack) == 0, 30, "nothing to be left running")
+    grown = {name: after - warm[name] for name, after in memory(stack).items()}
+    print(f"\n{assault.report()}\nMiB when warm {warm}, and more at the end {grown}")
+    assert assault.requests == REQUESTS
+    assert assault.statuses["drawn"][200] > REQUESTS * SHARES["drawn"] / 50  # else it would never get past the guard
+    assert assault.quantile(0.99) < 2
+    assert assault.quantile(1) < 5  # two cores have the model, the attack, and what else the machine does
+    assert not {name: more for name, more in grown.items() if more >= MOST_GROWN_MIB[name]}
+    (audit,) = stack.serve_logs.glob("guard_audit_*.jsonl")
+    told = [
+        line for line in map(json.loads, audit.read_text().splitlines()) if line["key"] == "mallory" and line["status"] == 200
+    ]
+    assert max(line["output_tokens"] or 0 for line in told) <= LIMITS["max_tokens"] * Bounds().choices
+    assert max(line["prompt_tokens"] or 0 for line in told) <= LIMITS["context_tokens"] * Bounds().choices
+
+
+def memory(stack: GuardedStack) -> dict[str, int]:
+    """MiB that the replicas have, and the model's engine."""
+    found = {}
+    for process in processes.find(stack.record.session_ids, Path(stack.record.temp_dir)):
+        name = re.search(r"ray::ServeReplica:(\w+)|VLLM::EngineCore", " ".join(process.cmdline()))
+        if name:
+            found[name[1] or "engine"] = process.memory_info().rss >> 20
+    assert set(found) == {"llm", "chat", "engine"}
+    return found
 
 
 @pytest.mark.full
@@ -159,22 +176,6 @@ def test_grammars_work_and_those_that_would_end_the_engine_are_refused_beside_a_
             assert asked(grammar).status_code == 200, grammar
         assert next(iter(stream)).choices
     wait_for(lambda: running(stack) == 0, 30, "nothing to be left running")
-
-
-@pytest.mark.full
-def test_half_requests_and_slow_ones_keep_nobody_out(stack: GuardedStack, keys: Keys) -> None:
-    body = json.dumps({"model": MODEL, "prompt": "x", "max_tokens": 1}).encode()
-    head = f"POST /v1/completions HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {keys.texts['bob']}\r\n".encode()
-    rest = f"content-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n".encode()
-    with ExitStack() as held:
-        for number in range(300):
-            connection = held.enter_context(socket.create_connection(("127.0.0.1", stack.port)))
-            connection.sendall(head[: 10 + number % 50] if number % 2 else head + rest + body[:5])
-        start = time.monotonic()
-        assert ask(stack.client(keys.texts["alice"]))
-        assert time.monotonic() - start < 10
-        connection.settimeout(60)
-        assert connection.recv(100).startswith(b"HTTP/1.1 408")  # a half head: HAProxy's own answer after 10 s
 
 
 @pytest.mark.full
@@ -223,6 +224,9 @@ def test_https_with_a_self_signed_certificate(stack: GuardedStack, keys: Keys) -
     assert "100 degrees" in ask(stack.client(keys.texts["alice"], url), stream=True)
     with pytest.raises(httpx.ConnectError, match="CERTIFICATE_VERIFY_FAILED"):
         httpx.get(f"{url}/health")
+    context = ssl.create_default_context(cafile=stack.certificate)
+    told = httpx.post(f"{url}/chat/login", data={"key": keys.texts["alice"]}, verify=context)
+    assert "; Secure" in told.headers["set-cookie"]
 
 
 DOORS = [

@@ -1,11 +1,10 @@
-"""Requests that nobody means well with, drawn by hypothesis: bodies, headers, paths and methods a little or very wrong."""
+"""Requests that nobody means well with, drawn by hypothesis: odd bodies, headers, paths, methods; token ids; large bodies."""
 
 import json
 import re
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
-import httpx
 from hypothesis import strategies as st
 
 ODD_NUMBERS = st.sampled_from(
@@ -82,15 +81,28 @@ LEAKS = re.compile(
 )
 
 
+class Repeated(NamedTuple):
+    """A body that is large only while it is sent."""
+
+    head: bytes
+    unit: bytes
+    times: int
+    tail: bytes
+
+    def __bytes__(self) -> bytes:
+        return self.head + self.unit * self.times + self.tail
+
+
 @dataclass(frozen=True)
 class Hostile:
-    """One request. `with_key`: whether it is sent with a key that is right, so that more of it is looked at."""
+    """One request. `with_key`: whether it is sent with a key that is right (the chat: a session), so that more is looked at."""
 
     method: str
     path: str
     headers: list[tuple[bytes, bytes]]
-    body: bytes
+    body: bytes | Repeated
     with_key: bool
+    in_chunks: bool = False
 
 
 def _base(path: str, model: str) -> dict[str, Any]:
@@ -104,12 +116,12 @@ def _base(path: str, model: str) -> dict[str, Any]:
 @st.composite
 def bodies(draw: st.DrawFn, path: str, model: str) -> bytes:
     body = _base(path, model) | draw(st.dictionaries(st.sampled_from(FIELDS), VALUES, max_size=4))
-    if draw(st.booleans()):
+    if draw(st.integers(0, 3)) == 3:
         body["messages"] = draw(
             st.lists(st.dictionaries(st.sampled_from(["role", "content", "name", "tool_calls"]), VALUES), max_size=3)
         )
-    for name in draw(st.lists(st.sampled_from(sorted(body)), max_size=1)):
-        del body[name]
+    if draw(st.integers(0, 3)) == 3:
+        del body[draw(st.sampled_from(sorted(body)))]
     raw = json.dumps(body).encode("utf-8", "surrogatepass")
     kind = draw(st.integers(0, 11))
     if kind == 0:
@@ -160,13 +172,88 @@ def requests(draw: st.DrawFn, model: str) -> Hostile:
     return Hostile(method, path, headers, body, with_key)
 
 
-def fire(http: httpx.Client, one: Hostile, key: str) -> httpx.Response:
-    """Send it, and check what no answer may be."""
-    headers = [*one.headers, (b"authorization", f"Bearer {key}".encode())] if one.with_key else one.headers
-    answer = http.request(one.method, one.path, headers=headers, content=one.body)
-    said = f"{one}: {answer.status_code} {answer.text[:500]}"
-    assert answer.status_code < 500, said
-    assert not LEAKS.search(answer.text), said
-    if answer.status_code >= 400 and one.method != "HEAD":
-        assert answer.json()["error"]["message"], said
-    return answer
+IDS: st.SearchStrategy[Any] = st.sampled_from(
+    [
+        0,
+        1,
+        2,
+        5,
+        262_143,
+        262_144,
+        2**31 - 1,
+        2**31,
+        2**40,
+        2**63 - 1,
+        2**63,
+        2**64,
+        -1,
+        -(2**63),
+        1.5,
+        True,
+        None,
+        "1",
+        [],
+        {},
+        [1],
+    ]
+)
+_LONG = st.builds(lambda one, count: [one] * count, IDS, st.sampled_from([0, 1, 100, 511, 2047, 2048, 2049, 10_000, 100_000]))
+_ID_PROMPTS = st.lists(IDS, max_size=4) | _LONG | st.lists(st.lists(IDS, max_size=3) | _LONG, max_size=3)
+_ID_FIELDS = st.sampled_from(
+    ["prompt", "prompt", "tokens", "stop_token_ids", "allowed_token_ids", "logprob_token_ids", "prompt_token_ids", "logit_bias"]
+)
+_MORE: st.SearchStrategy[dict[str, Any]] = st.sampled_from(
+    [
+        {},
+        {},
+        {"stream": True},
+        {"n": 2},
+        {"echo": True},
+        {"logprobs": 1},
+        {"truncate_prompt_tokens": -1},
+        {"prompt_logprobs": 0},
+    ]
+)
+JSON = [(b"content-type", b"application/json")]
+
+
+@st.composite
+def of_ids(draw: st.DrawFn, model: str) -> Hostile:
+    """Prompts and other lists of token ids: huge, negative, nested, not numbers, longer than the context."""
+    path = draw(st.sampled_from(["/v1/completions", "/v1/completions", "/detokenize", "/tokenize", "/v1/chat/completions"]))
+    field, ids = draw(_ID_FIELDS), draw(_ID_PROMPTS)
+    value = {str(one): 1 for one in ids[:300]} if field == "logit_bias" else ids
+    body = _base(path, model) | draw(_MORE) | {"tokens" if path == "/detokenize" else field: value}
+    return Hostile("POST", path, JSON, json.dumps(body).encode(), True)
+
+
+_UNITS = {
+    "brackets": (b'"x":[', b"[],", b"1]"),
+    "quotes": (b'"x":[', b'"",', b"1]"),
+    "objects": (b'"user":[', b'{"a":1},', b"1]"),
+    "numbers": (b'"prompt":[', b"1,", b"1]"),
+    "depth": (b'"prompt":', b"[", b""),
+    "text": (b'"prompt":"', b"a", b'"'),
+    "escapes": (b'"prompt":"', b"\\u0061", b'"'),
+    "messages": (b'"messages":[', b'{"role":"user","content":"a"},', b'{"role":"user","content":"a"}]'),
+    "image": (
+        b'"messages":[{"role":"user","content":[{"type":"image_url","image_url":{"url":"data:image/png;base64,',
+        b"AAAA",
+        b'"}}]}]',
+    ),
+    "digits": (b'"seed":', b"9", b""),
+    "blanks": (b"", b" ", b'"prompt":"a"'),
+    "fields": (b"", b'"prompt":"a",', b'"prompt":"a"'),
+    "no JSON": (b"", b"\x00", b""),
+}
+
+
+@st.composite
+def large(draw: st.DrawFn, model: str) -> Hostile:
+    """Bodies below, at and beyond what a context of 2,048 tokens can hold, and what any body may have."""
+    head, unit, tail = _UNITS[draw(st.sampled_from(sorted(_UNITS)))]
+    size = draw(st.sampled_from([60_000, 250_000, 294_000, 295_500, 1 << 20, 4 << 20, 33_000_000, (32 << 20) + 1]))
+    body = Repeated(b'{"model":"' + model.encode() + b'","max_tokens":1,' + head, unit, size // len(unit), tail + b"}")
+    path = draw(st.sampled_from([*GENERATING, "/tokenize", "/detokenize", "/v1/models"]))
+    kind = draw(st.sampled_from([b"application/json"] * 4 + [b"multipart/form-data; boundary=x", b"text/plain"]))
+    return Hostile("POST", path, [(b"content-type", kind)], body, draw(st.integers(0, 9)) > 0, draw(st.booleans()))

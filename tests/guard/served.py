@@ -73,6 +73,7 @@ def served(
     section = {"keys_files": [str(keys.path)]} if keys else {"open": True}
     audit = tmp_path / "audit.jsonl"
     replicas, local = args.pop("replicas", 1), args.pop("local", False)
+    model = args.pop("model", None)
     flavour = args.pop("flavour", "vllm-cpu" if app else "vllm-tpu")
     settings = GuardArgs.model_validate({**section, "audit_file": str(audit), **args})
     config = {**LLM_CONFIG, "engine_kwargs": LLM_CONFIG["engine_kwargs"] | (engine or {})}
@@ -89,6 +90,7 @@ def served(
                 capacity=kwargs["max_num_seqs"],
                 context_tokens=kwargs["max_model_len"],
                 flavour=flavour,
+                model=model,
             )
             guard = GuardMiddleware(app or build_server(simulation), replica)  # type: ignore[arg-type]
             server = uvicorn.Server(uvicorn.Config(guard, host="127.0.0.1", port=0, log_level="error", lifespan="off"))

@@ -16,6 +16,7 @@ from tests.guard.served import MODEL, Keys, Served, post, served, wait_for
 
 CHUNK = b'data: {"id":"1","choices":[{"index":0,"text":"a","finish_reason":null}]}\n\n'
 ABORT = b'data: {"id":"1","choices":[{"index":0,"text":"","finish_reason":"abort"}]}\n\n'
+LAST = b'data: {"id":"1","choices":[{"index":0,"text":"","finish_reason":"stop"}]}\n\n'
 DONE = b"data: [DONE]\n\n"
 
 
@@ -130,5 +131,13 @@ def test_an_answer_that_the_engine_gave_up_never_looks_finished(tmp_path: Path, 
 
 def test_a_stream_that_ends_as_it_should_is_passed_on_as_it_is(tmp_path: Path) -> None:
     said = b'data: {"id":"1","choices":[{"index":0,"text":"abort","finish_reason":null}]}\n\n'
-    with served(None, tmp_path, app=engine(CHUNK, said, DONE)) as server:
-        assert post(server, None, {"model": "m", "prompt": "hi", "stream": True}).content == CHUNK + said + DONE
+    with served(None, tmp_path, app=engine(CHUNK, said, LAST, DONE)) as server:
+        assert post(server, None, {"model": "m", "prompt": "hi", "stream": True}).content == CHUNK + said + LAST + DONE
+
+
+@pytest.mark.parametrize("events", [(CHUNK, DONE), (CHUNK, LAST, DONE), (CHUNK + LAST + DONE,)], ids=len)
+def test_a_stream_of_which_a_choice_has_no_end_never_looks_finished(tmp_path: Path, events: tuple[bytes, ...]) -> None:
+    with served(None, tmp_path, app=engine(*events)) as server:
+        text = post(server, None, {"model": "m", "prompt": "hi", "stream": True, "n": 2}).text
+        assert '"type": "server_error"' in text
+        assert "[DONE]" not in text

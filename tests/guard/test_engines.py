@@ -22,7 +22,6 @@ ASKED: list[tuple[str, str, dict[str, Any]]] = [
     ("allowed_token_ids", COMPLETIONS, {"allowed_token_ids": [5]}),
     ("logprobs", CHAT, {"logprobs": True}),
     ("logprobs", COMPLETIONS, {"logprobs": 0}),
-    ("logprob_token_ids", CHAT, {"logprobs": True, "top_logprobs": 1, "logprob_token_ids": [5]}),
     ("seed", CHAT, {"seed": 0}),
     ("seed", COMPLETIONS, {"seed": 5, "temperature": 0.5}),
     ("presence_penalty", CHAT, {"presence_penalty": 0.5}),

@@ -6,6 +6,7 @@ import json
 import types
 import typing
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,6 +20,7 @@ from apps.guard.field_rules import Elsewhere, Fields, Prompt, Rule, Text, TokenI
 from apps.guard.fields import CHAT, COMPLETIONS, DETOKENIZE, MEDIA, TABLES, TOKENIZE, Table
 from apps.guard.json_body import parse_json
 from apps.guard.settings import Bounds
+from tests.guard.served import MODEL, post, served
 
 BOUNDS = Bounds()
 NAMED = [(path, name) for path, table in TABLES.items() for name in table]
@@ -154,7 +156,8 @@ def refused(fields: dict[str, Any], table: Table) -> bool:
 
 BAD: dict[str, tuple[str, str]] = {
     "an infinite bias": ('{"logit_bias": {"5": 1e999}}', "logit_bias.5 must be between -100 and 100"),
-    "many logprobs by id": (json.dumps({"logprob_token_ids": list(range(128))}), "logprob_token_ids may have at most 20"),
+    "logprobs by id": (json.dumps({"logprob_token_ids": [5]}), "logprob_token_ids is not for clients to set"),
+    "no logprobs by id": (json.dumps({"logprob_token_ids": []}), "logprob_token_ids is not for clients to set"),
     "long patterns": (
         '{"repetition_detection": {"max_pattern_size": 1000000000, "min_count": 2}}',
         "repetition_detection.max_pattern_size must be between 0 and 1024",
@@ -203,3 +206,12 @@ def test_what_clients_ordinarily_send_is_let_through() -> None:
     }
     check_fields(chat, CHAT, BOUNDS)
     check_fields({"prompt": ["a", "b"], "echo": True, "logprobs": 3, "suffix": None}, COMPLETIONS, BOUNDS)
+
+
+@pytest.mark.parametrize("config", [{"vocab_size": 1000}, {"text_config": {"vocab_size": 1000}, "vocab_size": 2000}])
+def test_a_token_that_the_model_does_not_have_is_refused(tmp_path: Path, config: dict[str, Any]) -> None:
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with served(None, tmp_path, model=str(tmp_path)) as server:
+        for prompt, status in (([999], 200), ([1000], 400), ([[1], [5, 1000]], 400), ("1000", 200)):
+            answer = post(server, None, {"model": MODEL, "prompt": prompt, "max_tokens": 1})
+            assert (answer.status_code, "no token 1000" in answer.text) == (status, status == 400)

@@ -123,6 +123,13 @@ def test_a_key_for_other_models_does_not_see_this_one(server: Served, keys: Keys
         ask(server.client(other))
     assert caught.value.code == "model_not_found"
     assert post(server, other, {"prompt": "x"}).status_code == 404
+    assert server.client(other).models.list().data == []
+    with pytest.raises(openai.NotFoundError):
+        server.client(other).models.retrieve(MODEL)
+    both = keys.make("both", models=["another-model", MODEL])
+    wait_for(lambda: httpx.get(f"{server.url}/v1/models", headers=server.headers(both)).status_code == 200, 5, "the new key")
+    assert [one.id for one in server.client(both).models.list()] == [MODEL]
+    assert server.client(both).models.retrieve(MODEL).id == MODEL
 
 
 def test_ten_thousand_keys_slow_a_request_no_more_than_a_hundred(tmp_path: Path) -> None:

@@ -1,11 +1,16 @@
 """What a key may have: requests, tokens and streams, and that a stream stays what it is without the guard."""
 
+import asyncio
 import time
 from pathlib import Path
 from typing import Any
 
 import openai
 import pytest
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
 
 from tests.guard.served import HELLO, MODEL, Keys, ask, events, post, served, wait_for
 
@@ -108,3 +113,24 @@ def test_a_stream_has_the_same_bytes_as_without_the_guard(keys: Keys, tmp_path: 
 
     assert plain(texts[0]) == plain(texts[1])
     assert all("usage" not in event for event in plain(texts[0]))
+
+
+async def _count_as_vllm_does(request: Request) -> Response:
+    """Beside its work it looks whether the client has left (`listen_for_disconnect` of its `api_utils.py`)."""
+
+    async def listen() -> None:
+        while (await request.receive())["type"] != "http.disconnect":
+            pass
+
+    await request.body()
+    listening = asyncio.create_task(listen())
+    await asyncio.sleep(0.05)
+    listening.cancel()
+    return JSONResponse({"count": 99})
+
+
+def test_a_prompt_that_has_to_be_counted_holds_nobody_up(keys: Keys, tmp_path: Path) -> None:
+    app = Starlette(routes=[Route("/tokenize", _count_as_vllm_does, methods=["POST"])])
+    with served(keys, tmp_path, app=app, limits={"context_tokens": 100}) as server:
+        answer = post(server, keys.texts["alice"], {"model": MODEL, "prompt": "x" * 200, "max_tokens": 2})
+        assert answer.json()["error"]["code"] == "context_length_exceeded"

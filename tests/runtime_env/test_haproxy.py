@@ -4,6 +4,7 @@ import json
 import os
 import re
 import socket
+import ssl
 import subprocess
 import threading
 import time
@@ -57,6 +58,8 @@ class Echo(BaseHTTPRequestHandler):
             self.connection.shutdown(socket.SHUT_RDWR)
         elif self.path.startswith("/slow/"):
             self._send_slowly(float(self.path.removeprefix("/slow/")))
+        elif self.path == "/proto":
+            self._send(200, {}, json.dumps(self.headers.get_all("x-forwarded-proto")).encode())
         elif refusal := REFUSALS.get(self.path):
             self._send(429, {"content-type": refusal[0], "retry-after": "7"}, refusal[1])
         else:
@@ -232,6 +235,14 @@ def test_without_an_id_that_is_one_a_new_one_is_made(haproxy: Running, given: li
     assert made not in given
     assert answer.headers.get_list("x-request-id") == [made]
     assert haproxy.logged(made)["status"] == 200
+
+
+def test_an_app_is_told_of_https(haproxy: Running) -> None:
+    context = ssl.create_default_context(cafile=haproxy.log.parent / "c.pem")
+    context.check_hostname = False
+    for given in ({}, {"x-forwarded-proto": "http"}):
+        assert httpx.get(f"{haproxy.tls_url}/proto", headers=given, verify=context).json() == ["https"]
+    assert httpx.get(f"{haproxy.url}/proto").json() is None
 
 
 def test_haproxys_own_answers_have_an_id_too(haproxy: Running) -> None:
