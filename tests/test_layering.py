@@ -36,7 +36,7 @@ PURE = {
     "kuberay": ("names", "quantity", "kinds", "agreement", "reasons"),
     "kuberay/rollout": ("effects",),
     "kuberay/manifests": ("pods", "ray", "network", "access", "operation"),
-    "benchmarks/planner": ("names", "candidates", "predict", "plan", "recommend", "case", "agreement", "plain", "hlo"),
+    "benchmarks/planner": ("case", "candidates", "predict", "plan", "recommend", "output", "hlo"),
     "emulation/sim": ("text", "cache", "faults", "scheduler", "protocol", "engine"),
     "emulation/kubernetes/nodes": ("webhook_rules", "pod_status", "dns", "orders"),
     "runtime_env/haproxy": ("config", "servers"),

@@ -1,4 +1,4 @@
-"""Every way to lay a model out on a slice, and what vLLM TPU 0.29 says of each: what is tested, what is not, what fails.
+"""Every way to lay a model out on a slice, and its state in vLLM TPU 0.29: tested, untested or failing.
 
 Read in the wheel of tpu-inference 0.29.0, none of it run on a TPU.
 """
@@ -11,14 +11,14 @@ from apps.common.errors import UserError
 from apps.slice.memory import Layout, stored_heads_per_chip
 from apps.slice.models import ModelShape
 from apps.slice.topology import Slice
-from benchmarks.planner.names import layout_name
+from benchmarks.planner.case import layout_name
 
 _MATRIX = "README of tpu-inference 0.29.0, release matrix of 2026-09-10"
 _ONE_DEVICE_PER_CHIP = ("v5e", "v5p", "v6e")  # on TPU7x vLLM counts two devices per chip, which is not modelled here
 
 
 class Status(Enum):
-    """What upstream says, from best to worst."""
+    """Upstream's verdicts, from best to worst."""
 
     PASSING = "passing"
     UNTESTED = "untested"

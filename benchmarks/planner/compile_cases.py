@@ -1,6 +1,6 @@
 """Compile cases ahead of time for a described slice: `python -m benchmarks.planner.compile_cases`, in the compile environment.
 
-Reads a case as JSON from each line of standard input and answers it with a `Result` as JSON on one line of standard output.
+Reads a case as JSON from each line of standard input and writes its `Result` as JSON on a line of standard output.
 """
 
 import json
@@ -13,7 +13,7 @@ from typing import Any
 
 import jax
 
-from benchmarks.planner.case import Case, Result, case_from
+from benchmarks.planner.case import Case, Result, case_from_json
 from benchmarks.planner.hlo import collectives
 from benchmarks.planner.program import build
 
@@ -24,7 +24,7 @@ _UNITS = {"M": 2**20, "G": 2**30, "T": 2**40}
 
 
 def compile_case(case: Case) -> Result:
-    """What the compiler says.
+    """The compiler's answer.
 
     Raises:
         jax.errors.JaxRuntimeError: it refused the program for another reason than memory.
@@ -51,10 +51,10 @@ def _result(compiled: Any, seconds: float, versions: dict[str, str]) -> Result:
 
 
 def main() -> None:
-    """A program that is refused for another reason than memory, or a slice that cannot be described, ends it with one line."""
+    """Ends with one line where a program is refused for another reason than memory, or a slice cannot be described."""
     for line in sys.stdin:
         try:
-            result = compile_case(case_from(json.loads(line)))
+            result = compile_case(case_from_json(line))
         except (jax.errors.JaxRuntimeError, ValueError) as error:
             sys.exit(str(error).splitlines()[0])
         print(json.dumps(asdict(result)), flush=True)

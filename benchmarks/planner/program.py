@@ -43,7 +43,7 @@ def build(case: Case) -> tuple[Any, tuple[Any, ...]]:
 
 def _mesh(case: Case) -> Mesh:
     described = topologies.get_topology_desc(platform="tpu", topology_name=f"{case.accelerator}:{case.stage_topology}")
-    return Mesh(np.array(described.devices).reshape(case.data_parallel, case.tensor_parallel), ("data", "model"))
+    return Mesh(np.array(described.devices).reshape(case.layout.data_parallel, case.layout.tensor_parallel), ("data", "model"))
 
 
 def weights(case: Case, attention: Attention) -> dict[str, tuple[tuple[int, ...], PartitionSpec]]:
@@ -63,8 +63,8 @@ def arguments(case: Case, stage: Stage, mesh: Mesh) -> tuple[Any, ...]:
     def array(shape: tuple[int, ...], kind: Any, *spec: Any) -> jax.ShapeDtypeStruct:
         return jax.ShapeDtypeStruct(shape, kind, sharding=NamedSharding(mesh, PartitionSpec(*spec)))
 
-    shape, sequences = case.layout.shape, case.per_group * case.data_parallel
-    kind = jnp.int8 if case.dtype == "int8" else jnp.bfloat16
+    shape, sequences = case.layout.shape, case.per_group * case.layout.data_parallel
+    kind = jnp.int8 if case.layout.dtype == "int8" else jnp.bfloat16
     held: Arrays = {"norm": array((shape.hidden,), jnp.bfloat16)}
     caches: Arrays = {}
     for name, count in (("sliding", stage.sliding), ("wide", stage.wide)):
@@ -80,7 +80,7 @@ def arguments(case: Case, stage: Stage, mesh: Mesh) -> tuple[Any, ...]:
         caches[name] = array((count, *size), cached, None, "data", None, "model")
     if stage.embeds:
         held["embedding"] = array((shape.vocab, shape.hidden), jnp.bfloat16, "model", None)
-    rows, tokens = (case.data_parallel, case.prompt_tokens) if case.prompt_tokens else (sequences, 1)
+    rows, tokens = (case.layout.data_parallel, case.prompt_tokens) if case.prompt_tokens else (sequences, 1)
     into = (
         array((rows, tokens), jnp.int32, "data") if stage.first else array((rows, tokens, shape.hidden), jnp.bfloat16, "data")
     )
@@ -133,7 +133,7 @@ def _layer(case: Case, attention: Attention, held: Arrays, positions: jax.Array,
     stream = stream + _normed(_whole(_times(attended, layer, "o")), layer["after"])
     normed = _normed(stream, layer["ffn_before"])
     both = _times(normed, layer, "gate_up").reshape(
-        *normed.shape[:2], case.tensor_parallel, 2, -1
+        *normed.shape[:2], case.layout.tensor_parallel, 2, -1
     )  # each chip has some of both
     inner = (jax.nn.gelu(both[..., 0, :]) * both[..., 1, :]).reshape(*normed.shape[:2], -1)
     return (stream + _normed(_whole(_times(inner, layer, "down")), layer["ffn_after"]), cache), None

@@ -24,7 +24,7 @@ def planned(capsys: pytest.CaptureFixture[str], *options: str) -> dict[str, Any]
 
 
 def refused(capsys: pytest.CaptureFixture[str], *options: str) -> str:
-    """What is said on stderr when a command ends with exit code 2."""
+    """The message on stderr of a command that ends with exit code 2."""
     try:
         code: Any = main(list(options))
     except SystemExit as end:
@@ -37,7 +37,7 @@ def test_the_tutorials_question(capsys: pytest.CaptureFixture[str]) -> None:
     found = planned(capsys, "--model", "gemma-4-31b", "--topology", "4x4", "--slo", "ttft=1s,tpot=50ms", "--price", "2.7")
     assert found["question"]["slo"] == {"ttft_s": 1.0, "tpot_s": 0.05}
     assert found["question"]["bucket_bytes"] == pytest.approx(62.5e9, rel=0.01)
-    layouts = {one["name"]: one for one in found["layouts"]}
+    layouts = {layout["name"]: layout for layout in found["layouts"]}
     chosen = layouts[found["recommended"]]
     assert chosen["fits"]
     assert chosen["dtype"] == chosen["kv_dtype"] == "bfloat16"
@@ -62,21 +62,21 @@ def test_people_read_a_table_the_choice_and_where_it_comes_from(capsys: pytest.C
     [
         (["--model", "llama"], "model 'llama' is not recorded"),
         (["--model", "/nowhere/config.json"], "cannot be read (No such file or directory)"),
-        (["--model", str(ROOT / "pyproject.toml")], "is no config.json of a language model"),
+        (["--model", str(ROOT / "pyproject.toml")], "is not the config.json of a language model"),
         (["--topology", "3x3"], "v6e has no topology '3x3': give one of 1x1, 2x2"),
         (["--accelerator", "v9"], "'v9' is no TPU generation"),
         (["--accelerator", "v7x", "--topology", "2x2x1"], "layouts are not modelled for v7x"),
-        (["--slo", "ttft=1"], "'ttft=1' is no limit: give ttft and tpot in s or ms"),
-        (["--slo", "ttft=1s,ttft=2s"], "'ttft=2s' is no limit"),
-        (["--slo", "tpot=-5ms"], "'tpot=-5ms' is no limit"),
-        (["--slo", ""], "is no limit"),
+        (["--slo", "ttft=1"], "'ttft=1' is not a limit: give ttft, tpot in s or ms"),
+        (["--slo", "ttft=1s,ttft=2s"], "'ttft=2s' is not a limit"),
+        (["--slo", "tpot=-5ms"], "'tpot=-5ms' is not a limit"),
+        (["--slo", ""], "is not a limit"),
         (["--price", "free"], "'free' is not a price above 0"),
-        (["--prompt", "0"], "'0' is not a number of tokens"),
+        (["--prompt", "0"], "'0' is not a whole number from 1"),
         (["--prompt", "200000"], "more than --max-context"),
         (["--max-context", "300000"], "the model takes 262,144 tokens at most"),
         (["--layout", "TP16/bf16/bf16"], "give --write FILE with it"),
         (["--write", "/nowhere.yaml"], "/nowhere.yaml: cannot be read"),
-        (["--write", str(CONFIG), "--layout", "TP3"], "'TP3' is no layout that fits: give one of TP16/bf16/bf16"),
+        (["--write", str(CONFIG), "--layout", "TP3"], "'TP3' is not a layout that fits: give one of TP16/bf16/bf16"),
         (["--write", str(CONFIG), "--layout", "PP4xTP4/bf16/bf16"], "PP4xTP4/bf16/bf16 is not written: "),
         (["--write", str(CONFIG), "--layout", "TP16/int8/bf16"], "have no tested way in"),
         (["--write", str(CONFIG), "--layout", "DP4xTP4/bf16/bf16"], "a request has"),
@@ -86,9 +86,9 @@ def test_people_read_a_table_the_choice_and_where_it_comes_from(capsys: pytest.C
 )
 def test_bad_input_is_one_line_and_exit_2(capsys: pytest.CaptureFixture[str], options: list[str], fragment: str) -> None:
     before = CONFIG.read_text()
-    said = refused(capsys, *options)
-    assert fragment in said
-    assert "Traceback" not in said
+    message = refused(capsys, *options)
+    assert fragment in message
+    assert "Traceback" not in message
     assert CONFIG.read_text() == before
 
 
@@ -128,7 +128,7 @@ def test_a_written_config_passes_the_checks_and_keeps_its_comments(
     file = tmp_path / "serve.yaml"
     file.write_text(CONFIG.read_text())
     found = planned(capsys, "--write", str(file), *(["--layout", layout] if layout else []))
-    written = next(one for one in found["layouts"] if one["name"] == (layout or found["recommended"]))
+    written = next(choice for choice in found["layouts"] if choice["name"] == (layout or found["recommended"]))
     config = yaml.safe_load(file.read_text())["applications"][0]["args"]["llm_configs"][0]
     engine = config["engine_kwargs"]
     assert engine["tensor_parallel_size"] == written["tensor_parallel"]

@@ -1,34 +1,31 @@
-"""The formula of memory beside the TPU compiler, as docs/layouts.md shows them.
+"""How well the formula of memory agrees with the TPU compiler, as docs/layouts.md shows it.
 
-python -m benchmarks.planner.compare              the table, from what was stored
-python -m benchmarks.planner.compare --compile    compiles all of it anew and stores it (4 minutes on 2 cores)
+python -m benchmarks.planner.consistency              prints the table from the stored results
+python -m benchmarks.planner.consistency --compile    compiles all cases anew and stores the results (4 minutes on 2 cores)
 """
 
 import argparse
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 from apps.common.command_line import reports_errors
 from apps.common.errors import OperationError
+from apps.slice.memory import Layout
 from apps.slice.models import GEMMA_4_31B
 from apps.slice.topology import GIB
-from benchmarks.planner.agreement import difference, fits
-from benchmarks.planner.case import Case, Result
+from benchmarks.planner.case import Case, Result, difference, layout_name
 from benchmarks.planner.compiler import compile_all
-from benchmarks.planner.names import layout_name
-from benchmarks.planner.tables import markdown
+from benchmarks.planner.output import markdown
 
 RECORD = Path(__file__).with_name("compiled.json")
 _BF16, _INT8, _FP8 = "bfloat16", "int8", "fp8_e5m2"
 
 
 def _case(cut: tuple[int, int, int], types: tuple[str, str], sequences: int, context: int, prompt: int | None = None) -> Case:
-    tensor, data, stages = cut
-    return Case(GEMMA_4_31B, "v6e", "4x4", tensor, data, stages, *types, "vllm-tpu", sequences, context, prompt)
+    return Case(Layout(GEMMA_4_31B, *cut, *types), "v6e", "4x4", sequences, context, prompt)
 
 
 _TP16, _TP8, _TP4, _TP2, _PP = (16, 1, 1), (8, 2, 1), (4, 4, 1), (2, 8, 1), (4, 1, 4)
@@ -59,22 +56,25 @@ CASES = (
 
 
 def stored() -> list[tuple[Case, Result]]:
-    """What the compiler said of `CASES` when it was last asked.
+    """The recorded results of `CASES`.
 
     Raises:
-        OperationError: it was not asked of all of them.
+        OperationError: a case has none.
     """
     record = json.loads(RECORD.read_text())
     if missing := [case.label for case in CASES if case.label not in record]:
-        raise OperationError(f"{RECORD.name} has no {missing[0]}: run python -m benchmarks.planner.compare --compile")
+        raise OperationError(
+            f"{RECORD.name} has no result of {missing[0]}: run python -m benchmarks.planner.consistency --compile"
+        )
     return [(case, Result(**record[case.label])) for case in CASES]
 
 
-def table(found: Sequence[tuple[Case, Result]]) -> str:
+def table(compared: Sequence[tuple[Case, Result]]) -> str:
     """Cases, formula and compiler as Markdown, and below it the versions that compiled."""
     head = ["layout", "sequences", "context", "step", "formula GiB", "compiler GiB", "difference", "fits: formula", "compiler"]
-    versions = {f"{name} {number}" for _, result in found for name, number in result.versions.items()}
-    return f"{markdown([head, *(_row(*one) for one in found)])}\n\nCompiled with {' and '.join(sorted(versions))}."
+    versions = {f"{name} {number}" for _, result in compared for name, number in result.versions.items()}
+    rows = [_row(case, result) for case, result in compared]
+    return f"{markdown([head, *rows])}\n\nCompiled with {' and '.join(sorted(versions))}."
 
 
 def _row(case: Case, result: Result) -> list[str]:
@@ -86,27 +86,27 @@ def _row(case: Case, result: Result) -> list[str]:
         f"{case.predicted.total / GIB:.2f}",
         f"{result.total_bytes / GIB:.2f}",
         f"{difference(case, result):+.1%}",
-        "yes" if fits(case) else "no",
+        "yes" if case.is_predicted_to_fit else "no",
         "yes" if result.fits else "no",
     ]
 
 
 @reports_errors()
 def main(argv: Sequence[str]) -> int:
-    """Print the table; compile first if that is asked."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.planner.compare", description=(__doc__ or "").splitlines()[0])
+    """Print the table; with --compile, compile first."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.planner.consistency", description=(__doc__ or "").splitlines()[0]
+    )
     parser.add_argument("--compile", action="store_true", help="compile all cases anew where the cache does not have them")
     options = parser.parse_args(argv)
     if options.compile:
         results = compile_all(CASES, lambda text: print(text, file=sys.stderr, flush=True))
-        _store({case.label: asdict(result) for case, result in zip(CASES, results, strict=True)})
+        lines = [
+            f" {json.dumps(case.label)}: {json.dumps(asdict(result))}" for case, result in zip(CASES, results, strict=True)
+        ]
+        RECORD.write_text("{\n" + ",\n".join(lines) + "\n}\n")
     print(table(stored()))
     return 0
-
-
-def _store(found: Mapping[str, Any]) -> None:
-    lines = [f" {json.dumps(label)}: {json.dumps(result)}" for label, result in found.items()]
-    RECORD.write_text("{\n" + ",\n".join(lines) + "\n}\n")
 
 
 if __name__ == "__main__":
