@@ -39,10 +39,10 @@ def price(text: str) -> float:
     return value
 
 
-def limits(*names: str) -> Callable[[str], dict[str, float]]:
+def slo(*names: str) -> Callable[[str], dict[str, float]]:
     """An SLO such as `ttft=1s,tpot=50ms`, in any order, as milliseconds by name; a missing one is no limit."""
 
-    def parse_limits(text: str) -> dict[str, float]:
+    def parse_slo(text: str) -> dict[str, float]:
         parsed: dict[str, float] = {}
         for part in text.split(","):
             match = re.fullmatch(rf"({'|'.join(names)})=(\d+(?:\.\d+)?)(ms|s)", part.strip())
@@ -52,7 +52,7 @@ def limits(*names: str) -> Callable[[str], dict[str, float]]:
             parsed[match[1]] = float(match[2]) * _MS[match[3]]
         return parsed
 
-    return parse_limits
+    return parse_slo
 
 
 def _float(text: str) -> float:

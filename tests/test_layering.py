@@ -54,7 +54,7 @@ PRIVATE = {
     "httptools": {"benchmarks/serving/client.py"},
     "kubernetes": {"kuberay/api.py"},
     "matplotlib": {"benchmarks/report/plots.py"},
-    "tokenizers": {"benchmarks/serving/words.py"},
+    "tokenizers": {"benchmarks/serving/tokenizer.py"},
     "uvloop": {"benchmarks/serving/command.py"},
     "python_client": {"kuberay/clusters.py"},
     "cryptography": {"emulation/kubernetes/pki.py"},

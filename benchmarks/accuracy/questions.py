@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from random import Random
 
-_SHOTS = 4  # solved examples before each question, so that a base model knows what is wanted
+_SHOTS = 4  # solved examples before each question, so that a base model knows the form of an answer
 _NOUNS = "apple river stone candle window garden silver monkey pencil bridge cotton yellow dragon engine island"
 _PLACES = (
     "France:Paris Germany:Berlin Italy:Rome Spain:Madrid Portugal:Lisbon Austria:Vienna Poland:Warsaw Greece:Athens "
@@ -26,7 +26,7 @@ class Question:
 
 
 def questions(count: int, seed: int) -> list[Question]:
-    """The same for the same seed; families take turns."""
+    """The questions of a seed; families take turns."""
     random = Random(seed)  # noqa: S311 - not for secrets
     families = list(_FAMILIES)
     return [_question(families[number % len(families)], random) for number in range(count)]
@@ -51,8 +51,8 @@ def _question(family: str, random: Random) -> Question:
 
 
 def _addition(random: Random) -> tuple[str, str]:
-    one, two = random.randint(10, 499), random.randint(10, 499)
-    return f"What is {one} + {two}?", str(one + two)
+    first, second = random.randint(10, 499), random.randint(10, 499)
+    return f"What is {first} + {second}?", str(first + second)
 
 
 def _sequence(random: Random) -> tuple[str, str]:

@@ -12,7 +12,7 @@ from apps.common.command_line import reports_errors
 from apps.common.errors import UserError
 from apps.slice.models import ModelShape, shape_from_config, shape_named
 from apps.slice.topology import slice_of
-from benchmarks.option_types import limits, price, whole
+from benchmarks.option_types import price, slo, whole
 from benchmarks.planner.case import Case
 from benchmarks.planner.output import Compiled, as_json, compiled_table, markdown, sentences, show, table
 from benchmarks.planner.plan import CONTEXTS, Question, Row, Slo, plan
@@ -53,7 +53,7 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
     add("--topology", default="4x4", help="of the slice (default: %(default)s)")
     add(
         "--slo",
-        type=limits("ttft", "tpot"),
+        type=slo("ttft", "tpot"),
         default="ttft=1s,tpot=50ms",
         help="longest mean times that are good enough (default: %(default)s)",
     )
@@ -83,8 +83,8 @@ def _question(options: argparse.Namespace) -> Question:
     if total > options.max_context:
         raise UserError(f"--prompt and --output add up to {total:,} tokens, more than --max-context {options.max_context:,}")
     on, work = slice_of(options.accelerator, options.topology), Workload(options.prompt, options.output)
-    slo = Slo(options.slo.get("ttft", inf) / 1000, options.slo.get("tpot", inf) / 1000)
-    return Question(options.model, shape, on, slo, work, options.max_context, options.price)
+    limits = Slo(options.slo.get("ttft", inf) / 1000, options.slo.get("tpot", inf) / 1000)
+    return Question(options.model, shape, on, limits, work, options.max_context, options.price)
 
 
 def shape_for(model: str) -> ModelShape:

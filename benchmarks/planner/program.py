@@ -51,10 +51,10 @@ def weights(case: Case, attention: Attention) -> dict[str, tuple[tuple[int, ...]
     hidden, ffn = case.layout.shape.hidden, case.layout.shape.ffn
     out, into = PartitionSpec(None, "model"), PartitionSpec("model", None)
     attended, kept = attention.queries * attention.head_dim, attention.heads * attention.head_dim
-    found = {"q": ((hidden, attended), out), "k": ((hidden, kept), out), "o": ((attended, hidden), into)}
+    matrices = {"q": ((hidden, attended), out), "k": ((hidden, kept), out), "o": ((attended, hidden), into)}
     if attention.has_values:
-        found["v"] = ((hidden, kept), out)
-    return found | {"gate_up": ((hidden, 2 * ffn), out), "down": ((ffn, hidden), into)}
+        matrices["v"] = ((hidden, kept), out)
+    return matrices | {"gate_up": ((hidden, 2 * ffn), out), "down": ((ffn, hidden), into)}
 
 
 def arguments(case: Case, stage: Stage, mesh: Mesh) -> tuple[Any, ...]:
@@ -122,7 +122,7 @@ def _result(stage: Stage, held: Arrays, stream: jax.Array) -> jax.Array:
 
 def _layer(case: Case, attention: Attention, held: Arrays, positions: jax.Array, carry: Any, number: jax.Array) -> Any:
     stream, cache = carry
-    layer = {name: one[number] for name, one in held.items()}
+    layer = {name: array[number] for name, array in held.items()}
     normed = _normed(stream, layer["before"])
     query = _rotated(_normed(_heads(_times(normed, layer, "q"), attention), layer["q_norm"]), positions)
     raw = _heads(_times(normed, layer, "k"), attention)
@@ -139,8 +139,8 @@ def _layer(case: Case, attention: Attention, held: Arrays, positions: jax.Array,
     return (stream + _normed(_whole(_times(inner, layer, "down")), layer["ffn_after"]), cache), None
 
 
-def _heads(found: jax.Array, attention: Attention) -> jax.Array:
-    return found.reshape(*found.shape[:2], -1, attention.head_dim)
+def _heads(projected: jax.Array, attention: Attention) -> jax.Array:
+    return projected.reshape(*projected.shape[:2], -1, attention.head_dim)
 
 
 def _whole(stream: jax.Array) -> jax.Array:
@@ -154,8 +154,8 @@ def _times(stream: jax.Array, layer: Arrays, name: str) -> jax.Array:
         return jnp.einsum("btd,df->btf", stream, matrix, preferred_element_type=jnp.float32).astype(jnp.bfloat16)
     scale = jnp.abs(stream).max(-1, keepdims=True).astype(jnp.float32) / 127 + 1e-8
     rounded = jnp.round(stream / scale).astype(jnp.int8)
-    found = jnp.einsum("btd,df->btf", rounded, matrix, preferred_element_type=jnp.int32)
-    return (found * scale * layer[f"{name}_scale"]).astype(jnp.bfloat16)
+    product = jnp.einsum("btd,df->btf", rounded, matrix, preferred_element_type=jnp.int32)
+    return (product * scale * layer[f"{name}_scale"]).astype(jnp.bfloat16)
 
 
 def _normed(stream: jax.Array, weight: jax.Array) -> jax.Array:

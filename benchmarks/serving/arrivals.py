@@ -1,4 +1,4 @@
-"""When requests are meant to be sent: seconds from the start, in order. Each pattern has the mean rate that was asked for."""
+"""When requests are meant to be sent: seconds from the start, in order. Each pattern has the requested mean rate."""
 
 import json
 from collections.abc import Iterator
@@ -39,11 +39,11 @@ def from_trace(path: Path) -> list[float]:
 
 def _offset(path: Path, number: int, line: str) -> float:
     try:
-        found = json.loads(line)
-        return float(found["timestamp"] if isinstance(found, dict) else found)
+        value = json.loads(line)
+        return float(value["timestamp"] if isinstance(value, dict) else value)
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(
-            f"{path}:{number}: {line.strip()[:60]!r} is no time: give seconds, or {{'timestamp': seconds}}"
+            f"{path}:{number}: {line.strip()[:60]!r} is not a time: give seconds, or {{'timestamp': seconds}}"
         ) from error
 
 

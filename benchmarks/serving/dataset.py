@@ -7,26 +7,26 @@ from pathlib import Path
 from typing import Any
 
 from apps.common.errors import UserError
-from benchmarks.serving.words import Tokenizer
+from benchmarks.serving.tokenizer import Tokenizer
 
 _ROLES = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant", "system": "system"}
 
 
 @dataclass(frozen=True)
 class Entry:
-    """What is asked in one request, and how many tokens are wanted for an answer."""
+    """The messages of one request, and how many tokens its answer should have."""
 
     messages: list[dict[str, str]]
     prompt_tokens: int
     output_tokens: int
 
 
-def read_dataset(path: Path, tokenizer: Tokenizer, output_tokens: int, most: int) -> list[Entry]:
-    """The first `most` usable entries of a file.
+def read_dataset(path: Path, tokenizer: Tokenizer, output_tokens: int, maximum: int) -> list[Entry]:
+    """The first `maximum` usable entries of a file.
 
-    ShareGPT: an object has `conversations`, a list of {from, value}; the first human turn (after a system turn) is asked, and
-    as many tokens are wanted as the answer beside it has. JSONL: `prompt` or `messages`, and `max_tokens` or `output_tokens`
-    if `output_tokens` here is not right for it.
+    ShareGPT: an object has `conversations`, a list of {from, value}; the first human turn (after a system turn) is sent, and
+    the answer should have as many tokens as the one beside it. JSONL: `prompt` or `messages`, and `max_tokens` or
+    `output_tokens` where the argument `output_tokens` is not right for it.
 
     Raises:
         UserError: the file cannot be read, or nothing in it can be used; with the line or the number of the entry.
@@ -36,15 +36,15 @@ def read_dataset(path: Path, tokenizer: Tokenizer, output_tokens: int, most: int
         records = json.loads(text) if text.lstrip().startswith("[") else list(_lines(path, text))
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
         raise UserError(f"--dataset {path}: {error}") from error
-    found: list[Entry] = []
+    entries: list[Entry] = []
     for number, record in enumerate(records, 1):
-        if len(found) == most:
+        if len(entries) == maximum:
             break
         if entry := _entry(f"{path}, entry {number}", record, tokenizer, output_tokens):
-            found.append(entry)
-    if not found:
+            entries.append(entry)
+    if not entries:
         raise UserError(f"--dataset {path}: no entry with a human turn, a prompt or messages in it")
-    return found
+    return entries
 
 
 def _lines(path: Path, text: str) -> Iterator[Any]:

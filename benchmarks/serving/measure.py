@@ -1,4 +1,4 @@
-"""One load from warm-up to its record, and the sweep that looks for the highest rate within the SLO."""
+"""One load from warm-up to its record, and the sweep that searches for the highest rate within the SLO."""
 
 import asyncio
 import contextlib
@@ -9,21 +9,19 @@ from datetime import UTC, datetime
 from apps.common.errors import OperationError, UserError
 from benchmarks.serving.arrivals import arrivals
 from benchmarks.serving.client import Client
-from benchmarks.serving.figures import figures
-from benchmarks.serving.load import Limits, Sender, settle_memory
-from benchmarks.serving.result import Checks, ClientState, Load, Run, Slo
+from benchmarks.serving.load import Limits, Sender, Watch, settle_memory, watching
+from benchmarks.serving.result import Checks, ClientState, Load, Run, Slo, figures
 from benchmarks.serving.server import CacheCounters, Server
 from benchmarks.serving.tally import Tally
-from benchmarks.serving.watch import Watch, watching
-from benchmarks.serving.words import Tokenizer
+from benchmarks.serving.tokenizer import Tokenizer
 from benchmarks.serving.workload import Conversation
 
 ATTAINED = 0.9
 """Share of requests within the SLO that a rate needs to hold it, as in the DistServe paper (arXiv 2401.09670)."""
 _GROWTH = 2.0
 _CLOSE = 1.1  # the sweep ends when the rate that holds and the one that does not are so close
-_MOST_STEPS = 12
-_METRICS_DEADLINE_S, _METRICS_PAUSE_S = 20.0, 1.0  # Ray's are up to ten seconds late
+_MAX_STEPS = 12
+_METRICS_DEADLINE_S, _POLL_S = 20.0, 1.0  # Ray's are up to ten seconds late
 
 
 class Bench:
@@ -38,14 +36,14 @@ class Bench:
         *,
         schema_asked: bool,
         slo: Slo,
-        said: Callable[[str, Sender, Tally], None],
+        report: Callable[[str, Sender, Tally], None],
     ) -> None:
         self._make_client, self._server, self._tokenizer = make_client, server, tokenizer
         self._conversations = conversations
-        self._schema_asked, self._slo, self._said = schema_asked, slo, said
+        self._schema_asked, self._slo, self._report = schema_asked, slo, report
 
     async def warm_up(self, requests: int, clients: int) -> None:
-        """Requests that are not counted, so that compiling is over.
+        """Send requests that are not counted, so that compiling is over.
 
         Raises:
             OperationError: all of them failed.
@@ -59,7 +57,7 @@ class Bench:
             raise OperationError(f"all {tally.ended} warm-up requests failed: {kinds}")
 
     async def run(self, load: Load, offsets: Iterable[float] | None = None) -> Run:
-        """One load and its record. `offsets` are the times of a trace.
+        """Send one load; its record. `offsets` are the times of a trace.
 
         Raises:
             UserError: the load is so small that there was nothing to send.
@@ -73,18 +71,22 @@ class Bench:
         if before and checks.cached_tokens is None:
             await self._read_cache(before, tally, checks)
         self._count_samples(tally, checks)
-        record = _record(load, started_at, tally, sender, checks, _client_state(watch, sender, client))
-        record.good = tally.good if self._slo.asked else None
-        record.figures = figures(record)
-        return record
+        state = ClientState(
+            cpu_share=round(watch.cpu_share, 3),
+            lag=watch.lag,
+            late=sender.late,
+            connections=client.opened,
+            rss_mb=watch.rss_mb,
+        )
+        return record(load, started_at, tally, checks, state, max_in_flight=sender.max_in_flight)
 
     async def sweep(self, load: Load) -> tuple[list[Run], float | None]:
-        """Loads at growing rates from `load.rate` until one misses the SLO, then between; and the highest that holds."""
+        """Send loads at growing rates from `load.rate` until one misses the SLO, then between; and the highest that holds."""
         runs: list[Run] = []
         holds, misses = None, None
         rate = load.rate
         assert rate
-        while len(runs) < _MOST_STEPS:
+        while len(runs) < _MAX_STEPS:
             run = await self.run(load.model_copy(update={"rate": round(rate, 4)}))
             runs.append(run)
             if holds_slo(run):
@@ -99,7 +101,7 @@ class Bench:
     async def _send(self, label: str, load: Load, offsets: Iterable[float] | None) -> tuple[Tally, Sender, Watch, Client]:
         tally = Tally(self._slo, schema_asked=self._schema_asked)
         client = self._make_client()
-        sender = Sender(client, tally, lambda sender: self._said(label, sender, tally))
+        sender = Sender(client, tally, lambda sender: self._report(label, sender, tally))
         limits = Limits(load.requests or 10**9, load.duration_s or 10**9)
         settle_memory()
         async with watching() as watch:
@@ -124,15 +126,15 @@ class Bench:
                 if load.queries > 0:
                     checks.cached_tokens, checks.cached_by = round(load.hits / load.queries * tally.prompt_tokens), "metrics"
                 return
-            await asyncio.sleep(_METRICS_PAUSE_S)
+            await asyncio.sleep(_POLL_S)
 
     def _count_samples(self, tally: Tally, checks: Checks) -> None:
-        """Count the text of some answers by the tokenizer, beside what the server says of them."""
+        """Count the text of some responses by the tokenizer, beside the server's usage."""
         with contextlib.suppress(OperationError):  # a server that died under the load shows in its errors
-            for answer in tally.samples:
-                if answer.usage:
-                    checks.sampled_text_tokens += self._tokenizer.count(answer.text)
-                    checks.sampled_tokens += answer.usage.completion_tokens
+            for response in tally.samples:
+                if response.usage:
+                    checks.sampled_text_tokens += self._tokenizer.count(response.text)
+                    checks.sampled_tokens += response.usage.completion_tokens
 
 
 def holds_slo(run: Run) -> bool:
@@ -140,30 +142,21 @@ def holds_slo(run: Run) -> bool:
     return bool(run.sent) and (run.good or 0) / run.sent >= ATTAINED
 
 
-def _client_state(watch: Watch, sender: Sender, client: Client) -> ClientState:
-    return ClientState(
-        cpu_share=round(watch.cpu_share, 3),
-        lag=watch.lag,
-        late=sender.late,
-        connections=client.opened,
-        rss_mb=watch.rss_mb,
-    )
-
-
-def _record(load: Load, started_at: str, tally: Tally, sender: Sender, checks: Checks, client: ClientState) -> Run:
-    return Run(
+def record(load: Load, started_at: str, tally: Tally, checks: Checks, client: ClientState, *, max_in_flight: int) -> Run:
+    """The record of a load that has ended, with its figures."""
+    run = Run(
         load=load,
         started_at=started_at,
         elapsed_s=round(tally.end - tally.start, 6),
-        sent=sender.sent,
+        sent=tally.ended,
         completed=tally.completed,
-        good=None,
+        good=tally.good if tally.slo.is_set else None,
         errors=tally.errors,
         error_examples=tally.error_examples,
         prompt_tokens=tally.prompt_tokens,
         output_tokens=tally.output_tokens,
-        least_prompt_tokens=tally.least_prompt_tokens,
-        most_in_flight=sender.most_in_flight,
+        min_prompt_tokens=tally.min_prompt_tokens,
+        max_in_flight=max_in_flight,
         ttft=tally.ttft,
         tpot=tally.tpot,
         itl=tally.itl,
@@ -173,3 +166,5 @@ def _record(load: Load, started_at: str, tally: Tally, sender: Sender, checks: C
         checks=checks,
         client=client,
     )
+    run.figures = figures(run)
+    return run

@@ -1,13 +1,13 @@
-"""Windows of a run's time, never more than a fixed number: when they run out, two become one."""
+"""Windows of a run's time, at most a fixed number: when they run out, each two become one."""
 
 from itertools import accumulate
 
 import numpy as np
 
-from benchmarks.serving.answer import Answer
+from benchmarks.serving.request import Response
 from benchmarks.serving.result import Window
 
-_MOST = 120
+_MAX_WINDOWS = 120
 _BATCH = 8192  # times of tokens that are kept before they are counted
 
 
@@ -22,20 +22,20 @@ class Timeline:
 
     def at(self, offset: float) -> Window:
         """The window of that moment."""
-        while offset >= self.window_s * _MOST:
+        while offset >= self.window_s * _MAX_WINDOWS:
             self._halve()
         index = max(0, int(offset / self.window_s))
         while len(self._windows) <= index:
             self._windows.append(Window())
         return self._windows[index]
 
-    def add_tokens(self, answer: Answer, start: float) -> None:
-        """Count an answer's tokens, by usage, evenly over the events that brought them."""
-        if answer.first is None or answer.last is None or answer.usage is None:
+    def add_tokens(self, response: Response, start: float) -> None:
+        """Count a response's tokens, by usage, evenly over the events that brought them."""
+        if response.first is None or response.last is None or response.usage is None:
             return
-        self.at(answer.last - start)
-        self._came += accumulate(answer.gaps, initial=answer.first - start)
-        self._weights.append((answer.usage.completion_tokens / answer.events, answer.events))
+        self.at(response.last - start)
+        self._came += accumulate(response.gaps, initial=response.first - start)
+        self._weights.append((response.usage.completion_tokens / response.events, response.events))
         if len(self._came) > _BATCH:
             self._count()
 

@@ -19,8 +19,8 @@ CONFIG = ROOT / "serve_configs" / "gemma.yaml"
 
 def planned(capsys: pytest.CaptureFixture[str], *options: str) -> dict[str, Any]:
     assert main(["--json", *options]) == 0
-    found: dict[str, Any] = json.loads(capsys.readouterr().out)
-    return found
+    answer: dict[str, Any] = json.loads(capsys.readouterr().out)
+    return answer
 
 
 def refused(capsys: pytest.CaptureFixture[str], *options: str) -> str:
@@ -34,18 +34,18 @@ def refused(capsys: pytest.CaptureFixture[str], *options: str) -> str:
 
 
 def test_the_tutorials_question(capsys: pytest.CaptureFixture[str]) -> None:
-    found = planned(capsys, "--model", "gemma-4-31b", "--topology", "4x4", "--slo", "ttft=1s,tpot=50ms", "--price", "2.7")
-    assert found["question"]["slo"] == {"ttft_s": 1.0, "tpot_s": 0.05}
-    assert found["question"]["bucket_bytes"] == pytest.approx(62.5e9, rel=0.01)
-    layouts = {layout["name"]: layout for layout in found["layouts"]}
-    chosen = layouts[found["recommended"]]
+    answer = planned(capsys, "--model", "gemma-4-31b", "--topology", "4x4", "--slo", "ttft=1s,tpot=50ms", "--price", "2.7")
+    assert answer["question"]["slo"] == {"ttft_s": 1.0, "tpot_s": 0.05}
+    assert answer["question"]["bucket_bytes"] == pytest.approx(62.5e9, rel=0.01)
+    layouts = {layout["name"]: layout for layout in answer["layouts"]}
+    chosen = layouts[answer["recommended"]]
     assert chosen["fits"]
     assert chosen["dtype"] == chosen["kv_dtype"] == "bfloat16"
     assert chosen["longest_request_tokens"] >= 131_072
     assert chosen["within_slo"]["slow"]["usd_per_million_output_tokens"] > 0
     assert set(layouts["DP4xTP4/bf16/bf16"]["sequences"]) == {"8192", "32768", "131072"}
-    assert found["why"]
-    assert found["risk"]
+    assert answer["why"]
+    assert answer["risk"]
 
 
 def test_people_read_a_table_the_choice_and_where_it_comes_from(capsys: pytest.CaptureFixture[str]) -> None:
@@ -106,11 +106,11 @@ def test_bad_input_is_one_line_and_exit_2(capsys: pytest.CaptureFixture[str], op
 )
 def test_what_cannot_be_had_is_not_recommended(capsys: pytest.CaptureFixture[str], options: list[str], why: str) -> None:
     assert main([*options, "--json"]) == 1
-    found = json.loads(capsys.readouterr().out)
-    assert found["recommended"] is None
-    assert why in found["why"]
+    answer = json.loads(capsys.readouterr().out)
+    assert answer["recommended"] is None
+    assert why in answer["why"]
     assert main([*options, "--write", str(CONFIG)]) == 2
-    assert f"there is nothing to write: {found['why']}" in capsys.readouterr().err
+    assert f"there is nothing to write: {answer['why']}" in capsys.readouterr().err
 
 
 def test_a_models_own_config_gives_the_same_layouts(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
@@ -127,8 +127,8 @@ def test_a_written_config_passes_the_checks_and_keeps_its_comments(
 ) -> None:
     file = tmp_path / "serve.yaml"
     file.write_text(CONFIG.read_text())
-    found = planned(capsys, "--write", str(file), *(["--layout", layout] if layout else []))
-    written = next(choice for choice in found["layouts"] if choice["name"] == (layout or found["recommended"]))
+    answer = planned(capsys, "--write", str(file), *(["--layout", layout] if layout else []))
+    written = next(choice for choice in answer["layouts"] if choice["name"] == (layout or answer["recommended"]))
     config = yaml.safe_load(file.read_text())["applications"][0]["args"]["llm_configs"][0]
     engine = config["engine_kwargs"]
     assert engine["tensor_parallel_size"] == written["tensor_parallel"]
