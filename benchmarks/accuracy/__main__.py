@@ -13,8 +13,7 @@ from typing import Any
 from apps.common.command_line import reports_errors
 from apps.common.errors import OperationError, UserError
 from apps.common.settings import api_key
-from benchmarks.accuracy.questions import Question, is_right, questions
-from benchmarks.accuracy.score import Score, difference, score
+from benchmarks.accuracy.questions import Question, Score, difference, is_right, questions, score
 from benchmarks.option_types import whole
 from benchmarks.serving.options import add_server, check_server
 

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from itertools import count
 from pathlib import Path
 from random import Random
 
@@ -48,10 +49,7 @@ def _offset(path: Path, number: int, line: str) -> float:
 
 
 def _constant(rate: float, duration_s: float, random: Random) -> Iterator[float]:  # noqa: ARG001
-    number = 0
-    while True:
-        yield number / rate
-        number += 1
+    yield from (number / rate for number in count())
 
 
 def _poisson(rate: float, duration_s: float, random: Random) -> Iterator[float]:  # noqa: ARG001

@@ -17,14 +17,13 @@ from apps.common.errors import UserError
 from apps.common.settings import api_key, name_and_version
 from benchmarks.serving.arrivals import from_trace
 from benchmarks.serving.client import Client, Endpoint
-from benchmarks.serving.dataset import read_dataset
 from benchmarks.serving.measure import Bench
 from benchmarks.serving.profiles import PROFILES, Profile
 from benchmarks.serving.result import Load, Result, Run, Setting, Slo, write
 from benchmarks.serving.server import Server, config_file, deployed_config, digest, llm_config_of
 from benchmarks.serving.terminal import LoadProgress, print_result
 from benchmarks.serving.tokenizer import Tokenizer, single_token_words, tokenizer_for
-from benchmarks.serving.workload import Conversation, Texts, from_dataset, synthetic
+from benchmarks.serving.workload import Conversation, Texts, from_dataset, read_dataset, synthetic
 
 _WARMUP_CLIENTS = 8
 

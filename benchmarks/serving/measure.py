@@ -10,7 +10,7 @@ from apps.common.errors import OperationError, UserError
 from benchmarks.serving.arrivals import arrivals
 from benchmarks.serving.client import Client
 from benchmarks.serving.load import Limits, Sender, Watch, settle_memory, watching
-from benchmarks.serving.result import Checks, ClientState, Load, Run, Slo, figures
+from benchmarks.serving.result import ClientState, Counts, Load, Run, Slo, figures
 from benchmarks.serving.server import CacheCounters, Server
 from benchmarks.serving.tally import Tally
 from benchmarks.serving.tokenizer import Tokenizer
@@ -52,8 +52,9 @@ class Bench:
             return
         load = Load(arrivals="closed", clients=clients, requests=requests, timeout_s=600)
         tally, *_ = await self._send("warm-up", load, None)
-        if not tally.completed:
-            kinds = "; ".join(f"{kind} {tally.error_examples[kind]}".strip() for kind in tally.errors)
+        if not tally.counts.completed:
+            examples = tally.counts.error_examples
+            kinds = "; ".join(f"{kind} {example}".strip() for kind, example in examples.items())
             raise OperationError(f"all {tally.ended} warm-up requests failed: {kinds}")
 
     async def run(self, load: Load, offsets: Iterable[float] | None = None) -> Run:
@@ -67,18 +68,14 @@ class Bench:
         tally, sender, watch, client = await self._send(load.label, load, offsets)
         if not sender.sent:
             raise UserError(f"{load.label}: nothing was sent: no request was due in --duration, or the dataset is used up")
-        checks = tally.finish()
-        if before and checks.cached_tokens is None:
-            await self._read_cache(before, tally, checks)
-        self._count_samples(tally, checks)
+        counts = tally.finish()
+        if before and counts.checks.cached_tokens is None:
+            await self._read_cache(before, counts)
+        self._count_samples(tally)
         state = ClientState(
-            cpu_share=round(watch.cpu_share, 3),
-            lag=watch.lag,
-            late=sender.late,
-            connections=client.opened,
-            rss_mb=watch.rss_mb,
+            cpu_share=round(watch.cpu_share, 3), lag=watch.lag, late=sender.late, connections=client.opened, rss_mb=watch.rss_mb
         )
-        return record(load, started_at, tally, checks, state, max_in_flight=sender.max_in_flight)
+        return record(load, started_at, tally, state, max_in_flight=sender.max_in_flight)
 
     async def sweep(self, load: Load) -> tuple[list[Run], float | None]:
         """Send loads at growing rates from `load.rate` until one misses the SLO, then between; and the highest that holds."""
@@ -117,24 +114,25 @@ class Bench:
         tally.end = tally.end or time.perf_counter()
         return tally, sender, watch, client
 
-    async def _read_cache(self, before: CacheCounters, tally: Tally, checks: Checks) -> None:
+    async def _read_cache(self, before: CacheCounters, counts: Counts) -> None:
         """Cache hits by the server's metrics, once those have the load's prompts in them."""
         deadline = time.perf_counter() + _METRICS_DEADLINE_S
         while after := self._server.cache_counters():
             load = after.since(before)
-            if load.queries >= tally.prompt_tokens or time.perf_counter() > deadline:
+            if load.queries >= counts.prompt_tokens or time.perf_counter() > deadline:
                 if load.queries > 0:
-                    checks.cached_tokens, checks.cached_by = round(load.hits / load.queries * tally.prompt_tokens), "metrics"
+                    counts.checks.cached_tokens = round(load.hits / load.queries * counts.prompt_tokens)
+                    counts.checks.cached_by = "metrics"
                 return
             await asyncio.sleep(_POLL_S)
 
-    def _count_samples(self, tally: Tally, checks: Checks) -> None:
+    def _count_samples(self, tally: Tally) -> None:
         """Count the text of some responses by the tokenizer, beside the server's usage."""
         with contextlib.suppress(OperationError):  # a server that died under the load shows in its errors
             for response in tally.samples:
                 if response.usage:
-                    checks.sampled_text_tokens += self._tokenizer.count(response.text)
-                    checks.sampled_tokens += response.usage.completion_tokens
+                    tally.counts.checks.sampled_text_tokens += self._tokenizer.count(response.text)
+                    tally.counts.checks.sampled_tokens += response.usage.completion_tokens
 
 
 def holds_slo(run: Run) -> bool:
@@ -142,28 +140,17 @@ def holds_slo(run: Run) -> bool:
     return bool(run.sent) and (run.good or 0) / run.sent >= ATTAINED
 
 
-def record(load: Load, started_at: str, tally: Tally, checks: Checks, client: ClientState, *, max_in_flight: int) -> Run:
+def record(load: Load, started_at: str, tally: Tally, client: ClientState, *, max_in_flight: int) -> Run:
     """The record of a load that has ended, with its figures."""
     run = Run(
+        **vars(tally.counts),
         load=load,
         started_at=started_at,
         elapsed_s=round(tally.end - tally.start, 6),
         sent=tally.ended,
-        completed=tally.completed,
-        good=tally.good if tally.slo.is_set else None,
-        errors=tally.errors,
-        error_examples=tally.error_examples,
-        prompt_tokens=tally.prompt_tokens,
-        output_tokens=tally.output_tokens,
-        min_prompt_tokens=tally.min_prompt_tokens,
         max_in_flight=max_in_flight,
-        ttft=tally.ttft,
-        tpot=tally.tpot,
-        itl=tally.itl,
-        e2e=tally.e2e,
         window_s=tally.timeline.window_s,
         windows=tally.timeline.windows(),
-        checks=checks,
         client=client,
     )
     run.figures = figures(run)

@@ -98,7 +98,26 @@ class ClientState(_Strict):
     """Memory of the process in each tenth of the run."""
 
 
-class Run(_Strict):
+class Counts(_Strict):
+    """What is counted of the responses of a load."""
+
+    completed: int = 0
+    good: int | None = None
+    """Requests within the SLO; None without one."""
+    errors: Counter[str] = Field(default_factory=Counter)
+    error_examples: dict[str, str] = Field(default_factory=dict)
+    prompt_tokens: int = 0
+    """Tokens of completed requests by the server's usage, as are..."""
+    output_tokens: int = 0
+    min_prompt_tokens: int | None = None
+    ttft: Histogram = Field(default_factory=Histogram)
+    tpot: Histogram = Field(default_factory=Histogram)
+    itl: Histogram = Field(default_factory=Histogram)
+    e2e: Histogram = Field(default_factory=Histogram)
+    checks: Checks = Field(default_factory=Checks)
+
+
+class Run(Counts):
     """One load."""
 
     load: Load
@@ -106,23 +125,9 @@ class Run(_Strict):
     elapsed_s: float
     """From the first intended time to the end of the last response."""
     sent: int
-    completed: int
-    good: int | None
-    """Requests within the SLO; None without one."""
-    errors: Counter[str]
-    error_examples: dict[str, str]
-    prompt_tokens: int
-    """Tokens of completed requests by the server's usage, as are..."""
-    output_tokens: int
-    min_prompt_tokens: int | None
     max_in_flight: int
-    ttft: Histogram
-    tpot: Histogram
-    itl: Histogram
-    e2e: Histogram
     window_s: float
     windows: list[Window]
-    checks: Checks
     client: ClientState
     figures: dict[str, float | None] = Field(default_factory=dict)
 

@@ -1,21 +1,20 @@
-"""Counts the responses of one load as they end, and keeps none of them: memory does not grow with the load."""
+"""Counts the responses of one load as they end, in all and by windows of time, and keeps none of them: memory stays bounded."""
 
 import json
 import time
 from array import array
-from collections import Counter
 from hashlib import blake2b
+from itertools import accumulate
 
 import jsonschema
 import numpy as np
 
-from benchmarks.serving.histogram import Histogram
 from benchmarks.serving.profiles import ANSWER_SCHEMA
 from benchmarks.serving.request import Response
-from benchmarks.serving.result import Checks, Slo
-from benchmarks.serving.timeline import Timeline
+from benchmarks.serving.result import Counts, Slo, Window
 
-_BATCH = 8192  # gaps that are kept before they are counted
+_MAX_WINDOWS = 120
+_BATCH = 8192  # times that are kept before they are counted
 _SAMPLES = 16  # responses whose text is kept, to be counted by the tokenizer afterwards
 _ADDED_PER_REQUEST = 64  # tokens that a chat template may add
 _SLACK = 2  # tokens by which the same text can differ at its seams
@@ -25,16 +24,10 @@ class Tally:
     """`start` is when the load began; all times of responses are on the same clock."""
 
     def __init__(self, slo: Slo, *, schema_asked: bool) -> None:
-        self.start = 0.0
-        self.end = 0.0
-        self.slo, self._schema_asked = slo, schema_asked
-        self.completed = self.good = self.prompt_tokens = self.output_tokens = 0
-        self.min_prompt_tokens: int | None = None
-        self.errors: Counter[str] = Counter()
-        self.error_examples: dict[str, str] = {}
-        self.ttft, self.tpot, self.itl, self.e2e = Histogram(), Histogram(), Histogram(), Histogram()
+        self.start = self.end = 0.0
+        self._slo, self._schema_asked = slo, schema_asked
+        self.counts = Counts(good=0 if slo.is_set else None)
         self.timeline = Timeline()
-        self.checks = Checks()
         self.samples: list[Response] = []
         self._digests = array("Q")
         self._gaps: list[float] = []
@@ -45,7 +38,7 @@ class Tally:
 
     @property
     def ended(self) -> int:
-        return self.completed + self.errors.total()
+        return self.counts.completed + self.counts.errors.total()
 
     def add(self, response: Response) -> None:
         """Count a response, good or bad."""
@@ -55,8 +48,8 @@ class Tally:
         self.end = max(self.end, response.last or time.perf_counter())
         if error := response.error or self._fault(response):
             window.errors += 1
-            self.errors[error] += 1
-            self.error_examples.setdefault(error, response.detail)
+            self.counts.errors[error] += 1
+            self.counts.error_examples.setdefault(error, response.detail)
             return
         if response.text and self.wants_text:
             self.samples.append(response)
@@ -64,14 +57,15 @@ class Tally:
         self._add_times(response)
 
     def _count_gaps(self) -> None:
-        self.itl.add(1000 * np.array(self._gaps))
+        self.counts.itl.add(1000 * np.array(self._gaps))
         self._gaps = []
 
-    def finish(self) -> Checks:
-        """The checks, with those that need the end of the load."""
+    def finish(self) -> Counts:
+        """The counts, with those that need the end of the load."""
         self._count_gaps()
-        self.checks.repeated_prompts = len(self._digests) - len(np.unique(np.frombuffer(self._digests, np.uint64)))
-        return self.checks
+        unique = len(np.unique(np.frombuffer(self._digests, np.uint64)))
+        self.counts.checks.repeated_prompts = len(self._digests) - unique
+        return self.counts
 
     def _fault(self, response: Response) -> str | None:
         """What is wrong with a complete response; None if nothing."""
@@ -87,21 +81,21 @@ class Tally:
         return None
 
     def _count_tokens(self, response: Response) -> None:
-        usage, request = response.usage, response.request
-        self.completed += 1
-        self.checks.declared_shared_tokens += request.shared_tokens
+        counts, checks, usage = self.counts, self.counts.checks, response.usage
+        counts.completed += 1
+        checks.declared_shared_tokens += response.request.shared_tokens
         if usage is None:
-            self.checks.without_usage += 1
+            checks.without_usage += 1
             return
-        self.prompt_tokens += usage.prompt_tokens
-        self.output_tokens += usage.completion_tokens
-        self.min_prompt_tokens = min(usage.prompt_tokens, self.min_prompt_tokens or usage.prompt_tokens)
+        counts.prompt_tokens += usage.prompt_tokens
+        counts.output_tokens += usage.completion_tokens
+        counts.min_prompt_tokens = min(usage.prompt_tokens, counts.min_prompt_tokens or usage.prompt_tokens)
         if usage.cached_tokens is not None:
-            self.checks.cached_tokens = (self.checks.cached_tokens or 0) + usage.cached_tokens
-            self.checks.cached_by = "usage"
+            checks.cached_tokens = (checks.cached_tokens or 0) + usage.cached_tokens
+            checks.cached_by = "usage"
         if wrong := miscount(response):
-            self.checks.wrong_counts += 1
-            self.checks.wrong_count_example = self.checks.wrong_count_example or wrong
+            checks.wrong_counts += 1
+            checks.wrong_count_example = checks.wrong_count_example or wrong
 
     def _add_times(self, response: Response) -> None:
         assert response.first is not None
@@ -114,18 +108,18 @@ class Tally:
         }
         for name, value in times.items():
             if value is not None:
-                getattr(self, name).add_one(value)
+                getattr(self.counts, name).add_one(value)
                 getattr(window, name).add_one(value)
         self._gaps += response.gaps
         if len(self._gaps) > _BATCH:
             self._count_gaps()
         if self._is_good(times):
-            self.good += 1
             window.good += 1
+            self.counts.good = None if self.counts.good is None else self.counts.good + 1
         self.timeline.add_tokens(response, self.start)
 
     def _is_good(self, times: dict[str, float | None]) -> bool:
-        limits = (("ttft", self.slo.ttft_ms), ("tpot", self.slo.tpot_ms), ("e2e", self.slo.e2e_ms))
+        limits = (("ttft", self._slo.ttft_ms), ("tpot", self._slo.tpot_ms), ("e2e", self._slo.e2e_ms))
         return all(limit is None or (times[name] or 0.0) <= limit for name, limit in limits)
 
 
@@ -153,3 +147,55 @@ def _tpot_ms(response: Response) -> float | None:
     if response.usage is None or response.usage.completion_tokens < 2 or response.first is None or response.last is None:
         return None
     return 1000 * (response.last - response.first) / (response.usage.completion_tokens - 1)
+
+
+class Timeline:
+    """Windows of a run's time, at most a fixed number: when they run out, each two become one. Offsets are seconds."""
+
+    def __init__(self) -> None:
+        self.window_s = 0.25
+        self._windows: list[Window] = []
+        self._came: list[float] = []
+        self._weights: list[tuple[float, int]] = []
+
+    def at(self, offset: float) -> Window:
+        """The window of that moment."""
+        while offset >= self.window_s * _MAX_WINDOWS:
+            self._halve()
+        index = max(0, int(offset / self.window_s))
+        while len(self._windows) <= index:
+            self._windows.append(Window())
+        return self._windows[index]
+
+    def add_tokens(self, response: Response, start: float) -> None:
+        """Count a response's tokens, by usage, evenly over the events that brought them."""
+        if response.first is None or response.last is None or response.usage is None:
+            return
+        self.at(response.last - start)
+        self._came += accumulate(response.gaps, initial=response.first - start)
+        self._weights.append((response.usage.completion_tokens / response.events, response.events))
+        if len(self._came) > _BATCH:
+            self._count()
+
+    def windows(self) -> list[Window]:
+        """All of them, when the run is over."""
+        self._count()
+        for window in self._windows:
+            window.output_tokens = round(window.output_tokens, 1)
+        return self._windows
+
+    def _count(self) -> None:
+        if self._came:
+            tokens, events = zip(*self._weights, strict=True)
+            places = np.clip((np.array(self._came) / self.window_s).astype(int), 0, len(self._windows) - 1)
+            for window, count in zip(self._windows, np.bincount(places, np.repeat(tokens, events)).tolist(), strict=False):
+                window.output_tokens += count
+            self._came, self._weights = [], []
+
+    def _halve(self) -> None:
+        self._count()
+        self.window_s *= 2
+        merged = self._windows[::2]
+        for even, odd in zip(merged, self._windows[1::2], strict=False):
+            even.merge(odd)
+        self._windows = merged

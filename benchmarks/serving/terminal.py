@@ -37,8 +37,9 @@ class LoadProgress:
             return
         terminal = self._console.is_terminal
         self._label, self._next = label, now + (_BAR_S if terminal else _LINE_S)
-        rate = tally.output_tokens / max(now - tally.start, 1e-3)
-        state = f"{tally.completed} responses, {tally.errors.total()} errors, {sender.in_flight} open, {rate:,.0f} tok/s"
+        counts = tally.counts
+        rate = counts.output_tokens / max(now - tally.start, 1e-3)
+        state = f"{counts.completed} responses, {counts.errors.total()} errors, {sender.in_flight} open, {rate:,.0f} tok/s"
         if terminal:
             self._bar.update(self._task, description=label, state=state, completed=self._share(now, tally))
         else:

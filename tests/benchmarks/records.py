@@ -53,7 +53,8 @@ def run(taken: Iterable[Response], slo: Slo | None = None, *, clients: int | Non
         tally.add(response)
     load = Load(arrivals="closed" if clients else "constant", clients=clients, rate=None if clients else 10, timeout_s=60)
     client = ClientState(cpu_share=0.1, lag=_small(), late=_small(), connections=1, rss_mb=[50.0])
-    return record(load, "2026-11-26T00:00:00+00:00", tally, tally.finish(), client, max_in_flight=16)
+    tally.finish()
+    return record(load, "2026-11-26T00:00:00+00:00", tally, client, max_in_flight=16)
 
 
 def with_figures(run: Run) -> Run:

@@ -8,8 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from benchmarks.accuracy.__main__ import main
-from benchmarks.accuracy.questions import Question, is_right, questions
-from benchmarks.accuracy.score import difference, score
+from benchmarks.accuracy.questions import Question, difference, is_right, questions, score
 from tests.benchmarks.known import Timing, running
 from tests.fake_openai import FakeServer
 from tests.fake_openai import running as faking

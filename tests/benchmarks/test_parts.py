@@ -11,16 +11,14 @@ from hypothesis import strategies as st
 
 from apps.common.errors import UserError
 from benchmarks.serving.arrivals import PATTERNS, arrivals, from_trace
-from benchmarks.serving.dataset import Entry, read_dataset
 from benchmarks.serving.events import EventReader
 from benchmarks.serving.histogram import Histogram
 from benchmarks.serving.profiles import PROFILES
 from benchmarks.serving.request import Request, Response, Usage
 from benchmarks.serving.result import Slo
-from benchmarks.serving.tally import Tally
-from benchmarks.serving.timeline import Timeline
+from benchmarks.serving.tally import Tally, Timeline
 from benchmarks.serving.tokenizer import single_token_words
-from benchmarks.serving.workload import Texts, from_dataset, synthetic
+from benchmarks.serving.workload import Entry, Texts, from_dataset, read_dataset, synthetic
 from tests.benchmarks import records
 
 
@@ -191,8 +189,8 @@ def test_answers_in_json_must_be_whole_and_of_the_schema() -> None:
     for response, text in zip(records.responses(4), texts, strict=True):
         response.text, response.finish_reason = text, "length" if text == texts[3] else "stop"
         tally.add(response)
-    assert tally.completed == 1
-    assert tally.errors == {"answer not of the schema": 2, "answer cut off before its end": 1}
+    assert tally.counts.completed == 1
+    assert tally.counts.errors == {"answer not of the schema": 2, "answer cut off before its end": 1}
 
 
 def test_memory_does_not_grow_with_the_load() -> None:
