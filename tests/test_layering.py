@@ -58,7 +58,7 @@ PRIVATE = {
     "uvloop": {"benchmarks/serving/command.py"},
     "python_client": {"kuberay/clusters.py"},
     "cryptography": {"emulation/kubernetes/pki.py"},
-    "jax": {f"benchmarks/planner/{name}.py" for name in ("program", "attention", "compile_cases")},
+    "jax": {f"benchmarks/planner/{name}.py" for name in ("program", "attention")},
     "huggingface_hub": {"apps/weights/sources.py", "emulation/hosts/model.py"},
 }
 """Packages that are private or heavy, and the modules that may import them or name them in code for another process."""

@@ -38,17 +38,11 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     description = "Ask a model seeded questions with one right answer each: how right is it, and is another layout worse?"
     parser = argparse.ArgumentParser(prog="python -m benchmarks.accuracy", description=description)
     add_server(parser)
-    add = parser.add_argument
+    add, count = parser.add_argument, whole(1, 100_000)
     add("--api", choices=("chat", "completions"), default="chat", help="completions for a base model (default: %(default)s)")
-    add("--questions", type=whole(1, 100_000), default=200, metavar="N", help="how many (default: %(default)s)")
+    add("--questions", type=count, default=200, metavar="N", help="how many (default: %(default)s)")
     add("--seed", type=int, default=1, help="of the questions (default: %(default)s)")
-    add(
-        "--max-tokens",
-        type=whole(1, 100_000),
-        default=48,
-        metavar="N",
-        help="of an answer; thinking needs more (default: %(default)s)",
-    )
+    add("--max-tokens", type=count, default=48, metavar="N", help="of an answer; thinking needs more (default: %(default)s)")
     add("--timeout", type=float, default=120.0, metavar="S", help="for each answer (default: %(default)s)")
     add("--out", type=Path, metavar="FILE", help="write the result here")
     add("--against", type=Path, metavar="FILE", help="compare with this earlier result of the same questions")
@@ -83,13 +77,11 @@ def _measure(options: argparse.Namespace) -> dict[str, Any]:
 
 async def _ask(options: argparse.Namespace, model: str, key: str | None, asked: list[Question]) -> list[str]:
     """The text of each answer. Raises `OperationError` if one does not come."""
-    from benchmarks.serving.client import Client, Endpoint
+    from benchmarks.serving.client import Client
     from benchmarks.serving.request import Request
 
     chat = options.api == "chat"
-    client = Client(
-        Endpoint.of(options.url, "/v1/chat/completions" if chat else "/v1/completions", key), timeout_s=options.timeout
-    )
+    client = Client(options.url, f"/v1/{'chat/' if chat else ''}completions", key, timeout_s=options.timeout)
     slots = asyncio.Semaphore(_CLIENTS)
 
     async def answer(question: Question) -> str:

@@ -26,7 +26,7 @@ from benchmarks.planner.case import Case, Result
 ROOT = Path(__file__).resolve().parents[2]
 REQUIREMENTS = ROOT / "runtime_env" / "requirements-compile.txt"
 SOURCES = (
-    *(ROOT / "benchmarks" / "planner" / f"{name}.py" for name in ("program", "attention", "compile_cases", "hlo", "case")),
+    *(ROOT / "benchmarks" / "planner" / f"{name}.py" for name in ("program", "attention", "hlo", "case")),
     *(ROOT / "apps" / "slice" / f"{name}.py" for name in ("memory", "models")),
     REQUIREMENTS,
 )
@@ -130,7 +130,7 @@ def _run(python: Path, cases: Sequence[Case]) -> Iterator[Result]:
 def _compiler(python: Path, log: IO[str]) -> "Iterator[subprocess.Popen[str]]":
     """A process that compiles what it reads; killed at the end of the block."""
     process = subprocess.Popen(
-        [str(python), "-m", "benchmarks.planner.compile_cases"],
+        [str(python), "-m", "benchmarks.planner.program"],
         cwd=ROOT,
         env={**inherited_environment(), **_VARIABLES, "PYTHONPATH": str(ROOT)},
         stdin=subprocess.PIPE,

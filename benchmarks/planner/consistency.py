@@ -15,10 +15,9 @@ from apps.common.command_line import reports_errors
 from apps.common.errors import OperationError
 from apps.slice.memory import Layout
 from apps.slice.models import GEMMA_4_31B
-from apps.slice.topology import GIB
-from benchmarks.planner.case import Case, Result, difference, layout_name
+from benchmarks.planner.case import Case, Result, layout_name
 from benchmarks.planner.compiler import compile_all
-from benchmarks.planner.output import markdown
+from benchmarks.planner.output import markdown, memory_cells
 
 RECORD = Path(__file__).with_name("compiled.json")
 _BF16, _INT8, _FP8 = "bfloat16", "int8", "fp8_e5m2"
@@ -83,9 +82,7 @@ def _row(case: Case, result: Result) -> list[str]:
         str(case.sequences),
         f"{case.context:,}",
         f"prompt, {case.prompt_tokens:,}" if case.prompt_tokens else "decode",
-        f"{case.predicted.total / GIB:.2f}",
-        f"{result.total_bytes / GIB:.2f}",
-        f"{difference(case, result):+.1%}",
+        *memory_cells(case, result),
         "yes" if case.is_predicted_to_fit else "no",
         "yes" if result.fits else "no",
     ]

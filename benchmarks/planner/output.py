@@ -20,6 +20,7 @@ Compiled = Mapping[str, tuple[Case, Result]]
 Table = list[list[str]]
 """Rows of cells; the first row is the head."""
 Plain = dict[str, Any]
+_LAYOUT_KEYS = ("tensor_parallel", "data_parallel", "pipeline_parallel", "dtype", "kv_dtype")
 
 
 def table(rows: Sequence[Row], question: Question) -> Table:
@@ -54,6 +55,12 @@ def sentences(rows: Sequence[Row], question: Question, advice: Advice, compiled:
     unfit = [f"Do not fit: {misfits}."] if misfits else []
     risk = [advice.risk] if advice.risk else []
     return [chosen, *risk, *instead, *unfit, *_consistency(compiled), memory, "\n".join(notes)]
+
+
+def memory_cells(case: Case, result: Result) -> list[str]:
+    """Memory by the formula and by the compiler in GiB, and their difference."""
+    sizes = (case.predicted.total, result.total_bytes)
+    return [*(f"{size / GIB:.2f}" for size in sizes), f"{difference(case, result):+.1%}"]
 
 
 def markdown(rows: Table) -> str:
@@ -142,9 +149,7 @@ def _compiled_cells(name: str, case: Case, result: Result) -> list[str]:
     return [
         name,
         f"{case.sequences}",
-        f"{case.predicted.total / GIB:.2f}",
-        f"{result.total_bytes / GIB:.2f}",
-        f"{difference(case, result):+.1%}",
+        *memory_cells(case, result),
         "yes" if result.fits else "no",
         ", ".join(f"{count} {kind}" for kind, count in (result.collectives or {}).items() if count),
         f"{result.compile_seconds:.0f}",
@@ -171,11 +176,7 @@ def _row_json(row: Row, question: Question, compiled: tuple[Case, Result] | None
     layout = row.candidate.layout
     return {
         "name": row.candidate.name,
-        "tensor_parallel": layout.tensor_parallel,
-        "data_parallel": layout.data_parallel,
-        "pipeline_parallel": layout.pipeline_parallel,
-        "dtype": layout.dtype,
-        "kv_dtype": layout.kv_dtype,
+        **{name: getattr(layout, name) for name in _LAYOUT_KEYS},
         "upstream": row.candidate.status.value,
         "notes": [asdict(note) for note in row.candidate.notes],
         "fits": row.fits,

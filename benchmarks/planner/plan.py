@@ -1,6 +1,6 @@
 """The plan of a model on a slice: memory, capacity, predictions and cost of each candidate."""
 
-from collections.abc import Callable
+from bisect import bisect_left
 from dataclasses import dataclass, replace
 
 from apps.slice.memory import (
@@ -124,21 +124,13 @@ def _highest(layout: Layout, question: Question, speed: Speed) -> Point | None:
     work, on = question.work, question.on
     room = most_sequences(layout, on.generation, UTILIZATION, work.prompt + work.output) // lanes
 
-    def meets(each: int) -> bool:
+    def misses(each: int) -> bool:
         point = at_load(layout, on, work, each, speed)
-        return point.tpot_s <= question.slo.tpot_s and point.ttft_s <= question.slo.ttft_s
+        return point.tpot_s > question.slo.tpot_s or point.ttft_s > question.slo.ttft_s
 
-    each = _largest(meets, min(room, MAX_SEQUENCES // layout.pipeline_parallel))
+    sequences = range(1, min(room, MAX_SEQUENCES // layout.pipeline_parallel) + 1)
+    each = bisect_left(sequences, True, key=misses)  # how many do not miss it
     return at_load(layout, on, work, each, speed) if each else None
-
-
-def _largest(holds: Callable[[int], bool], maximum: int) -> int:
-    """The largest number up to `maximum` for which it holds, 0 if it holds for none; it holds for all below that."""
-    low, high = 0, maximum
-    while low < high:
-        middle = (low + high + 1) // 2
-        low, high = (middle, high) if holds(middle) else (low, middle - 1)
-    return low
 
 
 def usd_per_million_output_tokens(point: Point | None, question: Question) -> float | None:

@@ -1,11 +1,19 @@
 """A step of a Gemma-shaped model as the TPU compiler sees it: every array with its shape, type and sharding, no numbers.
 
-Runs in the compile environment alone: jax and libtpu must never be where vLLM runs. Weights are cut as tpu-inference 0.29
-cuts them (models/jax/gemma4.py); int8 weights are multiplied as int8, with one scale per token and per output. Nothing
-here was ever executed: it is compiled, for its memory and its collectives.
+Weights are cut as tpu-inference 0.29 cuts them (models/jax/gemma4.py); int8 weights are multiplied as int8, with one scale per
+token and per output. Nothing here was ever executed: it is compiled, for its memory and its collectives.
+
+`python -m benchmarks.planner.program` reads a case as JSON from each line of standard input and writes its `Result` as JSON on
+a line of standard output. It runs in the compile environment only: jax and libtpu must never be where vLLM runs.
 """
 
 import functools
+import json
+import re
+import sys
+import time
+from dataclasses import asdict
+from importlib.metadata import version
 from typing import Any
 
 import jax
@@ -17,9 +25,41 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from apps.slice.models import Stage
 from benchmarks.planner.attention import Attention
-from benchmarks.planner.case import Case
+from benchmarks.planner.case import Case, Result, case_from_json
+from benchmarks.planner.hlo import collectives
 
 Arrays = dict[str, Any]
+# "Ran out of memory on HBM, the total memory required for HLO temporaries (46.90G) exceeds available HBM (31.24G)."
+# In spite of its words the figure includes the arguments.
+_REFUSED = re.compile(r"total memory required for HLO temporaries \(([\d.]+)([MGT])\)")
+_UNITS = {"M": 2**20, "G": 2**30, "T": 2**40}
+
+
+def compile_case(case: Case) -> Result:
+    """The compiler's answer.
+
+    Raises:
+        jax.errors.JaxRuntimeError: it refused the program for another reason than memory.
+    """
+    step, described = build(case)
+    start = time.monotonic()
+    versions = {name: version(name) for name in ("jax", "libtpu")}
+    try:
+        compiled = step.lower(*described).compile()
+    except jax.errors.JaxRuntimeError as error:
+        refused = _REFUSED.search(str(error))
+        if refused is None:
+            raise
+        needed = int(float(refused[1]) * _UNITS[refused[2]])
+        return Result(False, needed, None, None, None, time.monotonic() - start, versions)
+    return _accepted(compiled, time.monotonic() - start, versions)
+
+
+def _accepted(compiled: Any, seconds: float, versions: dict[str, str]) -> Result:
+    memory = compiled.memory_analysis()
+    held, temporary = memory.argument_size_in_bytes, memory.temp_size_in_bytes
+    total = held + temporary + memory.output_size_in_bytes - memory.alias_size_in_bytes
+    return Result(True, total, held, temporary, collectives(compiled.as_text()), seconds, versions)
 
 
 def build(case: Case) -> tuple[Any, tuple[Any, ...]]:
@@ -108,10 +148,10 @@ def _step(case: Case, stage: Stage, held: Arrays, caches: Arrays, tokens: jax.Ar
         (stream, narrow), _ = jax.lax.scan(sliding, (stream, narrow), groups * between + jnp.arange(left))
     if left := stage.wide - groups:
         (stream, broad), _ = jax.lax.scan(wide, (stream, broad), groups + jnp.arange(left))
-    return _result(stage, held, stream), {"sliding": narrow, "wide": broad}
+    return _output(stage, held, stream), {"sliding": narrow, "wide": broad}
 
 
-def _result(stage: Stage, held: Arrays, stream: jax.Array) -> jax.Array:
+def _output(stage: Stage, held: Arrays, stream: jax.Array) -> jax.Array:
     """The next token of each sequence from its last position, or what the next stage continues with."""
     if not stage.last:
         return stream
@@ -169,3 +209,17 @@ def _rotated(heads: jax.Array, positions: jax.Array) -> jax.Array:
     first, second = jnp.split(heads.astype(jnp.float32), 2, -1)
     cosine, sine = jnp.cos(angles), jnp.sin(angles)
     return jnp.concatenate([first * cosine - second * sine, second * cosine + first * sine], -1).astype(jnp.bfloat16)
+
+
+def main() -> None:
+    """Ends with one line where a program is refused for another reason than memory, or a slice cannot be described."""
+    for line in sys.stdin:
+        try:
+            result = compile_case(case_from_json(line))
+        except (jax.errors.JaxRuntimeError, ValueError) as error:
+            sys.exit(str(error).splitlines()[0])
+        print(json.dumps(asdict(result)), flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -6,8 +6,7 @@ server is (docs/benchmarks.md has the figures).
 
 import asyncio
 import ssl
-from collections.abc import Callable
-from dataclasses import dataclass
+from functools import partial
 from time import perf_counter
 from typing import Any
 from urllib.parse import urlsplit
@@ -22,33 +21,18 @@ _IDLE_S = 2.0  # shorter than any server's own limit (uvicorn: 5 s), so that non
 _MAX_DETAIL = 300
 
 
-@dataclass(frozen=True)
-class Endpoint:
-    """Where requests are sent."""
+class Client:
+    """Keeps connections to one path of a server. `opened` counts those made."""
 
-    host: str
-    port: int
-    tls: bool
-    head: bytes
-    """The head of each request, up to the value of content-length."""
-
-    @classmethod
-    def of(cls, url: str, path: str, api_key: str | None) -> "Endpoint":
-        """An endpoint from a server's address such as `http://127.0.0.1:8000` and a path such as `/v1/completions`."""
+    def __init__(self, url: str, path: str, api_key: str | None, *, timeout_s: float) -> None:
+        """For a server's address such as `http://127.0.0.1:8000` and a path such as `/v1/completions`."""
         parts = urlsplit(url)
-        port = parts.port or (443 if parts.scheme == "https" else 80)
+        self._tls = ssl.create_default_context() if parts.scheme == "https" else None
+        self._host, self._port = parts.hostname or "", parts.port or (443 if self._tls else 80)
         lines = [f"POST {parts.path.rstrip('/')}{path} HTTP/1.1", f"host: {parts.netloc}", "content-type: application/json"]
         lines += ["accept: text/event-stream"] + ([f"authorization: Bearer {api_key}"] if api_key else [])
-        head = "\r\n".join([*lines, "content-length: "]).encode()
-        return cls(parts.hostname or "", port, parts.scheme == "https", head)
-
-
-class Client:
-    """Keeps connections to one endpoint. `opened` counts those made."""
-
-    def __init__(self, endpoint: Endpoint, *, timeout_s: float) -> None:
-        self._endpoint, self._timeout_s = endpoint, timeout_s
-        self._tls = ssl.create_default_context() if endpoint.tls else None
+        self._head = "\r\n".join([*lines, "content-length: "]).encode()
+        self._timeout_s = timeout_s
         self._idle: list[_Connection] = []
         self.opened = 0
 
@@ -93,9 +77,8 @@ class Client:
 
     async def _open(self) -> "_Connection":
         self.opened += 1
-        loop, end = asyncio.get_running_loop(), self._endpoint
-        make: Callable[[], _Connection] = lambda: _Connection(end.head)  # noqa: E731
-        _, connection = await loop.create_connection(make, end.host, end.port, ssl=self._tls)
+        make = partial(_Connection, self._head)
+        _, connection = await asyncio.get_running_loop().create_connection(make, self._host, self._port, ssl=self._tls)
         return connection
 
 

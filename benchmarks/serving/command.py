@@ -16,7 +16,7 @@ import uvloop
 from apps.common.errors import UserError
 from apps.common.settings import api_key, name_and_version
 from benchmarks.serving.arrivals import from_trace
-from benchmarks.serving.client import Client, Endpoint
+from benchmarks.serving.client import Client
 from benchmarks.serving.measure import Bench
 from benchmarks.serving.profiles import PROFILES, Profile
 from benchmarks.serving.result import Load, Result, Run, Setting, Slo, write
@@ -45,7 +45,7 @@ def execute(options: argparse.Namespace) -> Result:
     loads = _loads(options)
     with LoadProgress(None if options.requests else options.duration, options.requests) as progress:
         bench = Bench(
-            lambda: Client(Endpoint.of(options.url, profile.path, key), timeout_s=options.timeout),
+            lambda: Client(options.url, profile.path, key, timeout_s=options.timeout),
             server,
             tokenizer,
             _conversations(options, profile, card["id"], tokenizer, seed),

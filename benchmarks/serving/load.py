@@ -11,7 +11,6 @@ import gc
 import resource
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
-from dataclasses import dataclass
 
 import psutil
 
@@ -29,14 +28,6 @@ _TICK_S = 0.01
 _SAMPLES = 10
 
 
-@dataclass(frozen=True)
-class Limits:
-    """Where a load ends: after so many requests or seconds, whichever comes first."""
-
-    requests: int
-    duration_s: float
-
-
 class Sender:
     """Has conversations with a server and tallies each response. `sent` counts requests, `max_in_flight` those at once.
 
@@ -49,13 +40,13 @@ class Sender:
         self.late = Histogram()
         self._max_open = _open_as_many_files_as_allowed() - _SPARE_FILES
 
-    async def open_loop(self, offsets: Iterable[float], work: Iterator[Conversation], limits: Limits) -> None:
-        """Begin a conversation at each offset (seconds from now); return when all have ended."""
+    async def open_loop(self, offsets: Iterable[float], work: Iterator[Conversation], max_requests: float) -> None:
+        """Begin a conversation at each offset (seconds from now), up to so many requests; return when all have ended."""
         self._tally.start = start = time.perf_counter() + _LEAD_S
         running: set[asyncio.Task[bool]] = set()
         # zip takes an offset first, so that no conversation is lost
         for offset, conversation in zip(offsets, work, strict=False):
-            if self.sent >= limits.requests:
+            if self.sent >= max_requests:
                 break
             request = conversation.next(None)  # made before it is due
             while (wait := start + offset - time.perf_counter()) > 0:
@@ -67,14 +58,14 @@ class Sender:
             await asyncio.sleep(0)  # a sender that is late must not starve the responses
         await asyncio.gather(*running)
 
-    async def closed_loop(self, clients: int, work: Iterator[Conversation], limits: Limits) -> None:
-        """`clients` conversations at once, until the limits; return when all have ended."""
+    async def closed_loop(self, clients: int, work: Iterator[Conversation], max_requests: float, duration_s: float) -> None:
+        """Have `clients` conversations at once, up to so many requests or seconds; return when all have ended."""
         self._tally.start = start = time.perf_counter()
-        end = start + limits.duration_s
+        end = start + duration_s
 
         async def client() -> None:
             intended = start
-            while self.sent < limits.requests and intended < end and (conversation := next(work, None)):
+            while self.sent < max_requests and intended < end and (conversation := next(work, None)):
                 if not await self._converse(conversation, conversation.next(None), intended):
                     await asyncio.sleep(_AFTER_ERROR_S)
                 intended = time.perf_counter()

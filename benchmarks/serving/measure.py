@@ -4,12 +4,14 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from datetime import UTC, datetime
+from math import inf
 
 from apps.common.errors import OperationError, UserError
 from benchmarks.serving.arrivals import arrivals
 from benchmarks.serving.client import Client
-from benchmarks.serving.load import Limits, Sender, Watch, settle_memory, watching
+from benchmarks.serving.load import Sender, Watch, settle_memory, watching
 from benchmarks.serving.result import ClientState, Counts, Load, Run, Slo, figures
 from benchmarks.serving.server import CacheCounters, Server
 from benchmarks.serving.tally import Tally
@@ -24,23 +26,19 @@ _MAX_STEPS = 12
 _METRICS_DEADLINE_S, _POLL_S = 20.0, 1.0  # Ray's are up to ten seconds late
 
 
+@dataclass
 class Bench:
-    """Loads on one server with one profile; `conversations` goes on from load to load, so that no prompt comes twice."""
+    """Loads on one server with one profile."""
 
-    def __init__(
-        self,
-        make_client: Callable[[], Client],
-        server: Server,
-        tokenizer: Tokenizer,
-        conversations: Iterator[Conversation],
-        *,
-        schema_asked: bool,
-        slo: Slo,
-        report: Callable[[str, Sender, Tally], None],
-    ) -> None:
-        self._make_client, self._server, self._tokenizer = make_client, server, tokenizer
-        self._conversations = conversations
-        self._schema_asked, self._slo, self._report = schema_asked, slo, report
+    make_client: Callable[[], Client]
+    server: Server
+    tokenizer: Tokenizer
+    conversations: Iterator[Conversation]
+    """Goes on from load to load, so that no prompt comes twice."""
+    schema_asked: bool
+    slo: Slo
+    report: Callable[[str, Sender, Tally], None]
+    """Called after each response with the load's label."""
 
     async def warm_up(self, requests: int, clients: int) -> None:
         """Send requests that are not counted, so that compiling is over.
@@ -63,7 +61,7 @@ class Bench:
         Raises:
             UserError: the load is so small that there was nothing to send.
         """
-        before = self._server.cache_counters()
+        before = self.server.cache_counters()
         started_at = datetime.now(UTC).isoformat(timespec="seconds")
         tally, sender, watch, client = await self._send(load.label, load, offsets)
         if not sender.sent:
@@ -96,20 +94,20 @@ class Bench:
         return sorted(runs, key=lambda run: run.load.rate or 0), holds
 
     async def _send(self, label: str, load: Load, offsets: Iterable[float] | None) -> tuple[Tally, Sender, Watch, Client]:
-        tally = Tally(self._slo, schema_asked=self._schema_asked)
-        client = self._make_client()
-        sender = Sender(client, tally, lambda sender: self._report(label, sender, tally))
-        limits = Limits(load.requests or 10**9, load.duration_s or 10**9)
+        tally = Tally(self.slo, schema_asked=self.schema_asked)
+        client = self.make_client()
+        sender = Sender(client, tally, lambda sender: self.report(label, sender, tally))
+        requests, duration_s = load.requests or inf, load.duration_s or inf
         settle_memory()
         async with watching() as watch:
             if load.clients:
-                await sender.closed_loop(load.clients, self._conversations, limits)
+                await sender.closed_loop(load.clients, self.conversations, requests, duration_s)
             else:
                 if offsets is None:
                     assert load.rate
                     # one seed for all: runs with the same load are compared, and must differ in nothing but the server
-                    offsets = arrivals(load.arrivals, load.rate, limits.duration_s, seed=0)
-                await sender.open_loop(offsets, self._conversations, limits)
+                    offsets = arrivals(load.arrivals, load.rate, duration_s, seed=0)
+                await sender.open_loop(offsets, self.conversations, requests)
         client.close()
         tally.end = tally.end or time.perf_counter()
         return tally, sender, watch, client
@@ -117,7 +115,7 @@ class Bench:
     async def _read_cache(self, before: CacheCounters, counts: Counts) -> None:
         """Cache hits by the server's metrics, once those have the load's prompts in them."""
         deadline = time.perf_counter() + _METRICS_DEADLINE_S
-        while after := self._server.cache_counters():
+        while after := self.server.cache_counters():
             load = after.since(before)
             if load.queries >= counts.prompt_tokens or time.perf_counter() > deadline:
                 if load.queries > 0:
@@ -131,7 +129,7 @@ class Bench:
         with contextlib.suppress(OperationError):  # a server that died under the load shows in its errors
             for response in tally.samples:
                 if response.usage:
-                    tally.counts.checks.sampled_text_tokens += self._tokenizer.count(response.text)
+                    tally.counts.checks.sampled_text_tokens += self.tokenizer.count(response.text)
                     tally.counts.checks.sampled_tokens += response.usage.completion_tokens
 
 

@@ -62,9 +62,7 @@ def _add_profile(parser: argparse.ArgumentParser) -> None:
     add("--prompt-tokens", type=whole(4, 10**6), metavar="N", help="mean length, instead of the profile's")
     add("--output-tokens", type=whole(1, 10**5), metavar="N", help="length of answers, instead of the profile's")
     add("--spread", type=number(0, 0.99), metavar="SHARE", help="prompts are so much shorter and longer, 0 to 0.99")
-    add(
-        "--shared-prefix", type=whole(0, 10**6), metavar="N", help="tokens that all prompts begin with (default: the profile's)"
-    )
+    add("--shared-prefix", type=whole(0, 10**6), metavar="N", help="tokens that begin all prompts (default: the profile's)")
     add("--turns", type=whole(1, 100), metavar="N", help="of each conversation (default: the profile's)")
     add("--dataset", type=Path, metavar="FILE", help="prompts from here: ShareGPT's JSON, or JSONL with prompt or messages")
     add("--seed", type=whole(0, 2**32 - 1), help="of the prompts (default: a new one, as the same prompts would be cached)")
@@ -73,9 +71,7 @@ def _add_profile(parser: argparse.ArgumentParser) -> None:
 def _add_load(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument_group("load").add_argument
     add("--rate", type=_list(number(0.001, 100_000)), metavar="R[,R...]", help="requests per second; one load for each")
-    add(
-        "--clients", type=_list(whole(1, 10_000)), metavar="N[,N...]", help="clients that wait for responses; one load for each"
-    )
+    add("--clients", type=_list(whole(1, 10_000)), metavar="N[,N...]", help="clients with a request each; one load for each")
     add("--trace", type=Path, metavar="FILE", help="send at these times: one per line, in seconds")
     add("--sweep", action="store_true", help="from --rate search for the highest rate within --slo")
     add("--arrivals", choices=PATTERNS, help="pattern of --rate (default: poisson)")
@@ -83,13 +79,8 @@ def _add_load(parser: argparse.ArgumentParser) -> None:
     add("--requests", type=whole(1, 1_000_000), metavar="N", help="nothing new is begun in a load after so many")
     add("--warmup", type=whole(0, 10_000), default=8, metavar="N", help="requests before, not counted (default: %(default)s)")
     add("--timeout", type=number(0.1, 3600), default=120.0, metavar="S", help="for each request (default: %(default)s)")
-    add(
-        "--slo",
-        type=slo("ttft", "tpot", "e2e"),
-        default={},
-        metavar="ttft=1s,tpot=50ms",
-        help="limits for goodput: ttft, tpot, e2e",
-    )
+    limits = slo("ttft", "tpot", "e2e")
+    add("--slo", type=limits, default={}, metavar="ttft=1s,tpot=50ms", help="limits for goodput: ttft, tpot, e2e")
 
 
 def _check(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:

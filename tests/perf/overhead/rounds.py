@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 import uvloop
 
-from benchmarks.serving.client import Client, Endpoint
+from benchmarks.serving.client import Client
 from benchmarks.serving.measure import Bench
 from benchmarks.serving.profiles import Profile
 from benchmarks.serving.result import Load, Run, Slo
@@ -90,9 +90,8 @@ class Rounds:
     def run(self, server: Server, *, warm_up: bool = False) -> list[LoadFigures]:
         """Send each load of the plan once to a server; for warming up, not the largest ones."""
         plan = self._plan.warm_up() if warm_up else self._plan
-        endpoint = Endpoint.of(server.url, self._plan.profile.path, None)
         bench = Bench(
-            lambda: Client(endpoint, timeout_s=_TIMEOUT_S),
+            lambda: Client(server.url, plan.profile.path, None, timeout_s=_TIMEOUT_S),
             MeasuredServer(server.url, {}),
             self._tokenizer,
             self._conversations,
