@@ -10,6 +10,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from apps.common.command_line import reports_errors
 from apps.common.errors import OperationError
@@ -21,37 +22,24 @@ from benchmarks.planner.output import markdown, memory_cells
 
 RECORD = Path(__file__).with_name("compiled.json")
 _BF16, _INT8, _FP8 = "bfloat16", "int8", "fp8_e5m2"
-
-
-def _case(cut: tuple[int, int, int], types: tuple[str, str], sequences: int, context: int, prompt: int | None = None) -> Case:
-    return Case(Layout(GEMMA_4_31B, *cut, *types), "v6e", "4x4", sequences, context, prompt)
-
-
 _TP16, _TP8, _TP4, _TP2, _PP = (16, 1, 1), (8, 2, 1), (4, 4, 1), (2, 8, 1), (4, 1, 4)
-CASES = (
-    _case(_TP16, (_BF16, _BF16), 40, 8192),
-    _case(_TP16, (_BF16, _BF16), 50, 8192),
-    _case(_TP16, (_BF16, _BF16), 64, 8192),
-    _case(_TP16, (_BF16, _BF16), 2, 131_072),
-    _case(_TP16, (_BF16, _BF16), 4, 131_072),
-    _case(_TP16, (_BF16, _FP8), 44, 8192),
-    _case(_TP16, (_INT8, _BF16), 11, 32_768),
-    _case(_TP8, (_BF16, _BF16), 44, 8192),
-    _case(_TP8, (_BF16, _BF16), 56, 8192),
-    _case(_TP8, (_BF16, _FP8), 76, 8192),
-    _case(_TP8, (_BF16, _FP8), 18, 32_768),
-    _case(_TP8, (_INT8, _FP8), 96, 8192),
-    _case(_TP4, (_BF16, _BF16), 28, 8192),
-    _case(_TP4, (_BF16, _BF16), 44, 8192),
-    _case(_TP4, (_INT8, _BF16), 8, 32_768),
-    _case(_TP4, (_INT8, _FP8), 84, 8192),
-    _case(_TP2, (_INT8, _FP8), 56, 8192),
-    _case(_TP2, (_BF16, _BF16), 16, 8192),
-    _case(_PP, (_BF16, _BF16), 54, 8192),
-    _case(_PP, (_BF16, _BF16), 64, 8192),
-    _case(_TP16, (_BF16, _BF16), 30, 8192, 4096),
-    _case(_TP4, (_BF16, _BF16), 16, 8192, 4096),
+_LAYOUTS: tuple[Any, ...] = (  # tensor, data and pipeline parallelism; types; sequences, context and tokens of a prompt
+    (_TP16, (_BF16, _BF16), (40, 8192), (50, 8192), (64, 8192), (2, 131_072), (4, 131_072)),
+    (_TP16, (_BF16, _FP8), (44, 8192)),
+    (_TP16, (_INT8, _BF16), (11, 32_768)),
+    (_TP8, (_BF16, _BF16), (44, 8192), (56, 8192)),
+    (_TP8, (_BF16, _FP8), (76, 8192), (18, 32_768)),
+    (_TP8, (_INT8, _FP8), (96, 8192)),
+    (_TP4, (_BF16, _BF16), (28, 8192), (44, 8192)),
+    (_TP4, (_INT8, _BF16), (8, 32_768)),
+    (_TP4, (_INT8, _FP8), (84, 8192)),
+    (_TP2, (_INT8, _FP8), (56, 8192)),
+    (_TP2, (_BF16, _BF16), (16, 8192)),
+    (_PP, (_BF16, _BF16), (54, 8192), (64, 8192)),
+    (_TP16, (_BF16, _BF16), (30, 8192, 4096)),
+    (_TP4, (_BF16, _BF16), (16, 8192, 4096)),
 )
+CASES = tuple(Case(Layout(GEMMA_4_31B, *cut, *types), "v6e", "4x4", *load) for cut, types, *loads in _LAYOUTS for load in loads)
 
 
 def stored() -> list[tuple[Case, Result]]:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.report.series import Series
-from benchmarks.serving.result import Run, Window, figures
+from benchmarks.serving.result import Run, Window
 
 _PIECES = 20
 _MIN_PIECES = 8  # of fewer, an interval means nothing
@@ -59,7 +59,7 @@ def compare(first: Series, second: Series, seed: int = 0) -> list[Ratio]:
 def _ratios(first: Run, second: Run, random: np.random.Generator) -> list[Ratio]:
     ratios = []
     for figure in (*_PERCENTILES, *_SUMS):
-        a, b = figures(first)[figure], figures(second)[figure]
+        a, b = first.figures[figure], second.figures[figure]
         if a and b:
             low, high = _interval(_draws(first, figure, random), _draws(second, figure, random))
             ratios.append(Ratio(second.load.label, figure, a, b, low, high))

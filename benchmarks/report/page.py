@@ -8,7 +8,7 @@ from pathlib import Path
 import jinja2
 
 from benchmarks.report import plots
-from benchmarks.report.series import Series
+from benchmarks.report.series import Series, valid_runs
 from benchmarks.report.tables import Group, Table, comparisons, costs, groups, latency, throughput
 
 _MAX_LINES = 8  # in a plot; more cannot be distinguished
@@ -39,7 +39,7 @@ def build(all_series: Sequence[Series], price: float | None, chips: int | None) 
     days = sorted({run.started_at[:10] for series in all_series for run in series.result.runs})
     profiles = ", ".join(dict.fromkeys(setting.profile.name for setting in settings))
     runs = [validated for series in all_series for validated in series.runs]
-    valid = [validated for series in all_series for validated in series.valid]
+    valid = valid_runs(all_series)
     tables = [throughput(all_series), latency(all_series), *comparisons(all_series)] if valid else []
     if cost := costs(all_series, price, chips):
         tables.append(cost)
@@ -71,7 +71,7 @@ def _row(cells: Sequence[str]) -> str:
 
 def _plots(all_series: Sequence[Series]) -> list[_Plot]:
     all_series = [series for series in all_series if series.valid]
-    runs = [validated for series in all_series for validated in series.valid][:_MAX_LINES]
+    runs = valid_runs(all_series)[:_MAX_LINES]
     if not runs:
         return []
     curve = "Each point is a run: what more load buys in throughput, and what it costs in latency."

@@ -1,5 +1,6 @@
 """Results as the report shows them: each with a name, its runs, and the findings of their validation."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -38,6 +39,10 @@ class Series:
     @cached_property
     def limits(self) -> SliceLimits | None:
         return limits_of(self.result.setting.llm_config)
+
+
+def valid_runs(all_series: Sequence[Series]) -> list[ValidatedRun]:
+    return [validated for series in all_series for validated in series.valid]
 
 
 def read_series(paths: list[Path]) -> list[Series]:

@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from benchmarks.report.compare import Ratio, compare
-from benchmarks.report.series import Series, ValidatedRun
+from benchmarks.report.series import Series, ValidatedRun, valid_runs
 from benchmarks.serving.measure import ATTAINED
-from benchmarks.serving.result import TIMES, Run, format_number
+from benchmarks.serving.result import STATISTICS, TIMES, Run, format_number
 from benchmarks.serving.validation import Severity, best_rate
 
 _RATES = {"requests/s": "requests_per_s", "output tok/s": "output_tok_per_s", "all tok/s": "total_tok_per_s"}
@@ -43,7 +43,7 @@ def throughput(all_series: Sequence[Series]) -> Table:
     """Responses, errors, rates and goodput of each run."""
     head = ["run", "responses", "errors", *_RATES, "cache hits", "within SLO/s", "share within SLO"]
     rows = []
-    for validated in _shown(all_series):
+    for validated in valid_runs(all_series):
         figures = validated.run.figures
         rates = [format_number(figures[name]) for name in _RATES.values()]
         quality = [percent(figures["cache_hit_rate"]), format_number(figures["goodput_per_s"]), percent(figures["attainment"])]
@@ -58,22 +58,16 @@ def throughput(all_series: Sequence[Series]) -> Table:
 
 def latency(all_series: Sequence[Series]) -> Table:
     """TTFT, TPOT, ITL and E2E of each run."""
-    statistics = ("mean", "p50", "p90", "p99")
-    head = ["run", "", *statistics]
-    rows = [
-        [
-            validated.name if name == "ttft" else "",
-            name.upper(),
-            *(format_number(validated.run.figures[f"{name}_{s}_ms"]) for s in statistics),
-        ]
-        for validated in _shown(all_series)
-        for name in TIMES
-    ]
-    return Table("Latency in ms", head, rows)
+    rows = []
+    for validated in valid_runs(all_series):
+        for name in TIMES:
+            numbers = [format_number(validated.run.figures[f"{name}_{statistic}_ms"]) for statistic in STATISTICS]
+            rows.append([validated.name if name == TIMES[0] else "", name.upper(), *numbers])
+    return Table("Latency in ms", ["run", "", *STATISTICS], rows)
 
 
 def comparisons(all_series: Sequence[Series]) -> list[Table]:
-    """The first result against each other validated."""
+    """Ratios of each other result to the first."""
     first, *others = all_series
     head = ["load", "figure", first.name, "the other", "ratio", "95 % interval"]
     tables = []
@@ -116,18 +110,8 @@ def percent(value: float | None) -> str:
     return "-" if value is None else f"{value:.1%}"
 
 
-def _shown(all_series: Sequence[Series]) -> list[ValidatedRun]:
-    return [validated for series in all_series for validated in series.valid]
-
-
 def _ratio_row(ratio: Ratio) -> list[str]:
     interval = "too short" if ratio.low is None or ratio.high is None else f"{ratio.low:.2f} to {ratio.high:.2f}"
     figure = ratio.figure.removesuffix("_ms").replace("_per_s", "/s").replace("_", " ")
-    return [
-        ratio.load,
-        figure,
-        format_number(ratio.first),
-        format_number(ratio.second),
-        f"{ratio.value:.2f}{' *' * ratio.is_clear}",
-        interval,
-    ]
+    value = f"{ratio.value:.2f}{' *' * ratio.is_clear}"
+    return [ratio.load, figure, format_number(ratio.first), format_number(ratio.second), value, interval]

@@ -13,7 +13,7 @@ from apps.common.errors import UserError
 from benchmarks.serving.histogram import Histogram
 from benchmarks.serving.profiles import Profile
 
-TIMES = ("ttft", "tpot", "itl", "e2e")
+TIMES, STATISTICS = ("ttft", "tpot", "itl", "e2e"), ("mean", "p50", "p90", "p99")
 
 
 class _Strict(BaseModel):

@@ -1,5 +1,6 @@
 """Facts about the server: its model, version and cache counters, and the Serve config that was deployed."""
 
+import contextlib
 import hashlib
 import json
 import re
@@ -50,29 +51,24 @@ class Server:
 
     def cache_counters(self) -> "CacheCounters | None":
         """Counts since the server's start, from its own /metrics, else from what Ray collects of all replicas, else None."""
-        for text in (self._own_metrics, self._ray_metrics):
-            if counters := _CACHE.findall(text()):
-                sums = {name: sum(float(value) for kind, value in counters if kind == name) for name in ("queries", "hits")}
-                return CacheCounters(**sums)
+        for metrics in (self._own_metrics, self._ray_metrics):
+            with contextlib.suppress(httpx.HTTPError, ValueError, KeyError, TypeError):
+                if counters := _CACHE.findall(metrics()):
+                    sums = {name: sum(float(value) for kind, value in counters if kind == name) for name in ("queries", "hits")}
+                    return CacheCounters(**sums)
         return None
 
     def _own_metrics(self) -> str:
-        try:
-            return self._http.get("/metrics").raise_for_status().text
-        except httpx.HTTPError:
-            return ""
+        return self._http.get("/metrics").raise_for_status().text
 
     def _ray_metrics(self) -> str:
         """Metrics of all nodes; seconds old, as Ray collects them now and then."""
         if not self._dashboard:
             return ""
-        try:
-            address = f"{self._dashboard.rstrip('/')}/api/prometheus/sd"
-            groups = httpx.get(address, headers=ray_headers(), timeout=_TIMEOUT_S).raise_for_status().json()
-            targets = [target for group in groups for target in group["targets"]]
-            return "\n".join(httpx.get(f"http://{target}/metrics", timeout=_TIMEOUT_S).text for target in targets)
-        except (httpx.HTTPError, ValueError, KeyError, TypeError):
-            return ""
+        address = f"{self._dashboard.rstrip('/')}/api/prometheus/sd"
+        groups = httpx.get(address, headers=ray_headers(), timeout=_TIMEOUT_S).raise_for_status().json()
+        targets = [target for group in groups for target in group["targets"]]
+        return "\n".join(httpx.get(f"http://{target}/metrics", timeout=_TIMEOUT_S).text for target in targets)
 
 
 @dataclass(frozen=True)

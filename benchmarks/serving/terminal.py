@@ -5,17 +5,16 @@ import time
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
-from rich.table import Table
+from rich.table import Column, Table
 
 from benchmarks.serving.load import Sender
 from benchmarks.serving.measure import ATTAINED
-from benchmarks.serving.result import TIMES, Result, Run, format_number
+from benchmarks.serving.result import STATISTICS, TIMES, Result, Run, format_number
 from benchmarks.serving.tally import Tally
 from benchmarks.serving.validation import best_rate, validate
 
 _LINE_S = 5.0
 _BAR_S = 0.2
-_STATISTICS = ("mean", "p50", "p90", "p99")
 
 
 class LoadProgress:
@@ -78,11 +77,10 @@ def print_result(result: Result) -> None:
 
 def _times(run: Run) -> Table:
     title = f"{run.load.label}: {run.completed} responses in {run.elapsed_s:.1f} s, {run.errors.total()} errors"
-    table = Table("ms", title=title, title_justify="left", title_style="bold")
-    for name in _STATISTICS:
-        table.add_column(name, justify="right")
+    columns = [Column(name, justify="right") for name in STATISTICS]
+    table = Table("ms", *columns, title=title, title_justify="left", title_style="bold")
     for time_name in TIMES:
-        table.add_row(time_name.upper(), *(format_number(run.figures[f"{time_name}_{name}_ms"]) for name in _STATISTICS))
+        table.add_row(time_name.upper(), *(format_number(run.figures[f"{time_name}_{name}_ms"]) for name in STATISTICS))
     return table
 
 
