@@ -14,7 +14,7 @@ from apps.slice.models import ModelShape, shape_from_config, shape_named
 from apps.slice.topology import slice_of
 from benchmarks.option_types import price, slo, whole
 from benchmarks.planner.case import Case
-from benchmarks.planner.output import Compiled, as_json, compiled_table, markdown, sentences, show, table
+from benchmarks.planner.output import Compiled, as_json, compiled_table, sentences, show, table
 from benchmarks.planner.plan import CONTEXTS, Question, Row, Slo, plan
 from benchmarks.planner.predict import Workload
 from benchmarks.planner.recommend import Advice, recommend
@@ -32,7 +32,9 @@ def main(argv: Sequence[str]) -> int:
     if options.json:
         print(json.dumps(as_json(rows, question, advice, compiled), indent=1))
     else:
-        _print(rows, question, advice, compiled, plain=options.markdown or not sys.stdout.isatty())
+        tables = [table(rows, question), *([compiled_table(compiled)] if compiled else [])]
+        paragraphs = sentences(rows, question, advice, compiled)
+        show(tables, paragraphs, plain=options.markdown or not sys.stdout.isatty())
     if chosen:
         from benchmarks.planner.write import write  # YAML and the checks: not needed otherwise
 
@@ -130,15 +132,6 @@ def _compile(rows: Sequence[Row], question: Question) -> Compiled:
             cases[row.candidate.name] = Case(layout, on.generation.name, on.topology, sequences, context)
     results = compile_all(list(cases.values()), lambda line: print(line, file=sys.stderr, flush=True))
     return dict(zip(cases, zip(cases.values(), results, strict=True), strict=True))
-
-
-def _print(rows: Sequence[Row], question: Question, advice: Advice, compiled: Compiled, *, plain: bool) -> None:
-    tables = [table(rows, question), *([compiled_table(compiled)] if compiled else [])]
-    paragraphs = sentences(rows, question, advice, compiled)
-    if plain:
-        print("\n\n".join([*map(markdown, tables), *paragraphs]))
-    else:
-        show(tables, paragraphs)
 
 
 if __name__ == "__main__":

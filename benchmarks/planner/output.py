@@ -10,6 +10,7 @@ from typing import Any
 
 from apps.slice.memory import KvLayout, checkpoint_bytes
 from apps.slice.topology import GIB
+from benchmarks.planner.candidates import Note
 from benchmarks.planner.case import Case, Result, difference
 from benchmarks.planner.plan import CONTEXTS, UTILIZATION, Question, Range, Row, usd_per_million_output_tokens
 from benchmarks.planner.predict import Point
@@ -51,7 +52,7 @@ def sentences(rows: Sequence[Row], question: Question, advice: Advice, compiled:
         "their window only and each head were stored once, which vLLM TPU does not do. Times and rates are predictions, "
         f"slow-fast. {start}, as int8 weights are made while loading."
     )
-    notes = [f"{number}. {text} ({source})" for number, (text, source) in enumerate(_notes(rows), 1)]
+    notes = [f"{number}. {note.text} ({note.source})" for number, note in enumerate(_notes(rows), 1)]
     unfit = [f"Do not fit: {misfits}."] if misfits else []
     risk = [advice.risk] if advice.risk else []
     return [chosen, *risk, *instead, *unfit, *_consistency(compiled), memory, "\n".join(notes)]
@@ -70,8 +71,11 @@ def markdown(rows: Table) -> str:
     return "\n".join([lines[0], "|" + "|".join("-" * (width + 2) for width in widths) + "|", *lines[1:]])
 
 
-def show(tables: Iterable[Table], paragraphs: Iterable[str]) -> None:
-    """Print for a person's terminal."""
+def show(tables: Sequence[Table], paragraphs: Sequence[str], *, plain: bool) -> None:
+    """Print for a person's terminal, or as plain Markdown."""
+    if plain:
+        print("\n\n".join([*map(markdown, tables), *paragraphs]))
+        return
     from rich import box
     from rich.console import Console
     from rich.markdown import Markdown
@@ -114,11 +118,11 @@ def _consistency(compiled: Compiled) -> Iterator[str]:
     )
 
 
-def _notes(rows: Iterable[Row]) -> list[tuple[str, str]]:
-    return list(dict.fromkeys((note.text, note.source) for row in rows if row.fits for note in row.candidate.notes))
+def _notes(rows: Iterable[Row]) -> list[Note]:
+    return list(dict.fromkeys(note for row in rows if row.fits for note in row.candidate.notes))
 
 
-def _cells(row: Row, question: Question, numbers: Mapping[tuple[str, str], int]) -> list[str]:
+def _cells(row: Row, question: Question, numbers: Mapping[Note, int]) -> list[str]:
     load = row.within_slo
     cost = (
         _range(load, lambda point: f"{usd_per_million_output_tokens(point, question):.2f}")
@@ -136,7 +140,7 @@ def _cells(row: Row, question: Question, numbers: Mapping[tuple[str, str], int])
         _range(load, lambda point: f"{point.requests_per_s:.1f}"),
         _range(load, lambda point: f"{point.output_tok_per_s:,.0f}"),
         *([cost] if cost else []),
-        " ".join(map(str, sorted(numbers[note.text, note.source] for note in row.candidate.notes))),
+        " ".join(map(str, sorted(numbers[note] for note in row.candidate.notes))),
     ]
 
 

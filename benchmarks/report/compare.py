@@ -82,7 +82,7 @@ def _draws(run: Run, figure: str, random: np.random.Generator) -> NDArray[np.flo
     times = random.multinomial(len(pieces), [1 / len(pieces)] * len(pieces), _DRAWS)
     if figure in _SUMS:
         sums: NDArray[np.float64] = times @ np.array([float(getattr(piece, _SUMS[figure])) for piece in pieces])
-        return sums / len(pieces) / _seconds(run, pieces)
+        return sums / len(pieces) / (run.window_s * max(1, len(run.windows) // len(pieces)))
     name, percent = _PERCENTILES[figure]
     histograms = [getattr(piece, name) for piece in pieces]
     places = sorted({place for histogram in histograms for place in histogram.buckets})
@@ -104,7 +104,3 @@ def _pieces(run: Run) -> list[Window]:
             piece.merge(window)
         pieces.append(piece)
     return pieces
-
-
-def _seconds(run: Run, pieces: list[Window]) -> float:
-    return run.window_s * max(1, len(run.windows) // max(1, len(pieces)))

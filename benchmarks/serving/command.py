@@ -1,6 +1,7 @@
 """The command `python -m benchmarks.serving`: from options to a result."""
 
 import argparse
+import hashlib
 import json
 import os
 import platform
@@ -20,7 +21,7 @@ from benchmarks.serving.client import Client
 from benchmarks.serving.measure import Bench
 from benchmarks.serving.profiles import PROFILES, Profile
 from benchmarks.serving.result import Load, Result, Run, Setting, Slo, write
-from benchmarks.serving.server import Server, config_file, deployed_config, digest, llm_config_of
+from benchmarks.serving.server import Server, config_file, deployed_config, llm_config_of
 from benchmarks.serving.terminal import LoadProgress, print_result
 from benchmarks.serving.tokenizer import Tokenizer, single_token_words, tokenizer_for
 from benchmarks.serving.workload import Conversation, Texts, from_dataset, read_dataset, synthetic
@@ -122,7 +123,7 @@ def _setting(
         client_cores=os.cpu_count() or 1,
         server_version=server.version(),
         model_card=card,
-        serve_config_digest=digest(config) if config else None,
+        serve_config_digest=hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest() if config else None,
         llm_config=llm_config,
     )
 

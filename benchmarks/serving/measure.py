@@ -84,7 +84,7 @@ class Bench:
         while len(runs) < _MAX_STEPS:
             run = await self.run(load.model_copy(update={"rate": round(rate, 4)}))
             runs.append(run)
-            if holds_slo(run):
+            if (run.good or 0) / run.sent >= ATTAINED:
                 holds = run.load.rate
             else:
                 misses = run.load.rate
@@ -131,11 +131,6 @@ class Bench:
                 if response.usage:
                     tally.counts.checks.sampled_text_tokens += self.tokenizer.count(response.text)
                     tally.counts.checks.sampled_tokens += response.usage.completion_tokens
-
-
-def holds_slo(run: Run) -> bool:
-    """Whether enough of all requests were answered within the SLO."""
-    return bool(run.sent) and (run.good or 0) / run.sent >= ATTAINED
 
 
 def record(load: Load, started_at: str, tally: Tally, client: ClientState, *, max_in_flight: int) -> Run:

@@ -1,8 +1,6 @@
 """Facts about the server: its model, version and cache counters, and the Serve config that was deployed."""
 
 import contextlib
-import hashlib
-import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -101,10 +99,6 @@ def config_file(path: Path) -> dict[str, Any]:
     if not isinstance(config, dict) or "applications" not in config:
         raise UserError(f"--config {path}: not a Serve config: `applications` is missing")
     return config
-
-
-def digest(config: dict[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()
 
 
 def llm_config_of(config: dict[str, Any], model: str) -> dict[str, Any] | None:
