@@ -127,16 +127,14 @@ def _type_notes(layout: Layout) -> Iterator[Note]:
             "the chips compute in bfloat16",
             "tpu-inference 0.29.0: platforms/tpu_platform.py fp8_dtype",
         )
-        if note := _padding_note(layout):
-            yield note
+        yield from _padding_notes(layout)
 
 
-def _padding_note(layout: Layout) -> Note | None:
+def _padding_notes(layout: Layout) -> Iterator[Note]:
     """Where a chip has one KV head of a kind of layers, half of each 32-bit word of an fp8 cache stays empty."""
     shape = layout.shape
     kinds = (("sliding", shape.sliding_kv_heads), ("global", shape.global_kv_heads))
     wasteful = [name for name, heads in kinds if stored_heads_per_chip(layout, heads) > max(1, heads / layout.tensor_parallel)]
-    if not wasteful:
-        return None
-    text = f"one KV head per chip in {' and '.join(wasteful)} layers: there fp8 takes as much memory as bf16"
-    return Note(text, "tpu-inference 0.29.0: ragged_paged_attention/v3/kernel.py get_kv_cache_shape")
+    if wasteful:
+        text = f"one KV head per chip in {' and '.join(wasteful)} layers: there fp8 takes as much memory as bf16"
+        yield Note(text, "tpu-inference 0.29.0: ragged_paged_attention/v3/kernel.py get_kv_cache_shape")

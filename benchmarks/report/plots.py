@@ -44,9 +44,7 @@ def latency_throughput(all_series: Sequence[Series]) -> str:
             for percent, line in ((50, "-"), (99, ":")):
                 y = [run.figures[f"{name}_p{percent}_ms"] for run in runs]
                 axes.plot(x, y, line, marker="o", ms=4, color=color, label=f"{series.name}, p{percent}")
-        _finish(axes, name.upper(), "output tok/s", "ms")
-        axes.set_xlim(left=0)
-        axes.set_ylim(bottom=0)
+        _finish(axes, name.upper(), "output tok/s", "ms", from_zero=True)
     return _svg(figure)
 
 
@@ -101,9 +99,7 @@ def goodput(all_series: Sequence[Series]) -> str:
             axes.plot(*zip(*points, strict=True), "o-", ms=4, color=color, label=series.name)
             highest = max(highest, points[-1][0])
     axes.plot([0, highest], [0, highest], "--", color="#98a2b3", lw=1, label="all within the SLO")
-    _finish(axes, "Goodput", "requests/s sent", "requests/s within the SLO")
-    axes.set_xlim(left=0)
-    axes.set_ylim(bottom=0)
+    _finish(axes, "Goodput", "requests/s sent", "requests/s within the SLO", from_zero=True)
     return _svg(figure)
 
 
@@ -138,12 +134,12 @@ def _median(window: Window) -> float:
     return float("nan") if median is None else median
 
 
-def _finish(axes: Axes, title: str, x: str, y: str, *, legend: bool = True) -> None:
-    axes.set_title(title)
-    axes.set_xlabel(x)
-    axes.set_ylabel(y)
+def _finish(axes: Axes, title: str, x: str, y: str, *, legend: bool = True, from_zero: bool = False) -> None:
+    axes.set(title=title, xlabel=x, ylabel=y)
     if legend:
         axes.legend()
+    if from_zero:
+        axes.set(xlim=(0, None), ylim=(0, None))
 
 
 def _svg(figure: Figure) -> str:

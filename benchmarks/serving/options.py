@@ -34,9 +34,9 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
 def add_server(parser: argparse.ArgumentParser) -> None:
     """Add the options that select a server; `check_server` checks their values."""
     add = parser.add_argument_group("server").add_argument
-    add("--url", default="http://127.0.0.1:8000", help="where it is, without /v1 (default: %(default)s)")
+    add("--url", default="http://127.0.0.1:8000", help="its address, without /v1 (default: %(default)s)")
     add("--allow-host", metavar="HOST", help="load this host; without it only this machine (loopback) is loaded")
-    add("--model", help="its name there (default: the only one)")
+    add("--model", help="the model's name there (default: the only one)")
 
 
 def check_server(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
@@ -59,9 +59,14 @@ def _add_config(parser: argparse.ArgumentParser) -> None:
 def _add_profile(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument_group("requests").add_argument
     add("--profile", choices=PROFILES, default="chat", help="what is requested (default: %(default)s)")
-    add("--prompt-tokens", type=whole(4, 10**6), metavar="N", help="mean length, instead of the profile's")
-    add("--output-tokens", type=whole(1, 10**5), metavar="N", help="length of answers, instead of the profile's")
-    add("--spread", type=number(0, 0.99), metavar="SHARE", help="prompts are so much shorter and longer, 0 to 0.99")
+    add("--prompt-tokens", type=whole(4, 10**6), metavar="N", help="mean length, in place of the profile's")
+    add("--output-tokens", type=whole(1, 10**5), metavar="N", help="length of answers, in place of the profile's")
+    add(
+        "--spread",
+        type=number(0, 0.99),
+        metavar="SHARE",
+        help="vary the length of prompts by this share of the mean, 0 to 0.99",
+    )
     add("--shared-prefix", type=whole(0, 10**6), metavar="N", help="tokens that begin all prompts (default: the profile's)")
     add("--turns", type=whole(1, 100), metavar="N", help="of each conversation (default: the profile's)")
     add("--dataset", type=Path, metavar="FILE", help="prompts from here: ShareGPT's JSON, or JSONL with prompt or messages")
@@ -76,8 +81,14 @@ def _add_load(parser: argparse.ArgumentParser) -> None:
     add("--sweep", action="store_true", help="from --rate search for the highest rate within --slo")
     add("--arrivals", choices=PATTERNS, help="pattern of --rate (default: poisson)")
     add("--duration", type=number(0.1, 3600), default=30.0, metavar="S", help="of each load (default: %(default)s)")
-    add("--requests", type=whole(1, 1_000_000), metavar="N", help="nothing new is begun in a load after so many")
-    add("--warmup", type=whole(0, 10_000), default=8, metavar="N", help="requests before, not counted (default: %(default)s)")
+    add("--requests", type=whole(1, 1_000_000), metavar="N", help="begin no more requests after so many, in each load")
+    add(
+        "--warmup",
+        type=whole(0, 10_000),
+        default=8,
+        metavar="N",
+        help="requests sent before, not counted (default: %(default)s)",
+    )
     add("--timeout", type=number(0.1, 3600), default=120.0, metavar="S", help="for each request (default: %(default)s)")
     limits = slo("ttft", "tpot", "e2e")
     add("--slo", type=limits, default={}, metavar="ttft=1s,tpot=50ms", help="limits for goodput: ttft, tpot, e2e")

@@ -33,7 +33,7 @@ class Finding:
 def validate(setting: Setting, run: Run) -> list[Finding]:
     """All findings, first those that make the run invalid."""
     limits = limits_of(setting.llm_config)
-    rules = (_figures(run), _ceilings(run, limits), _cache(run), _prompts(run), _counts(run), _size(run), _client(run))
+    rules = (_figures(run), _ceilings(run, limits), _cache(run), _counts(run), _size(run), _client(run))
     findings = [Finding(*finding) for rule in (*rules, _errors(run), _setting(setting, limits)) for finding in rule]
     return sorted(findings, key=lambda finding: finding.severity != "invalid")
 
@@ -88,13 +88,10 @@ def _cache(run: Run) -> _Findings:
         yield "cache", "invalid", reason
 
 
-def _prompts(run: Run) -> _Findings:
-    if repeated := run.checks.repeated_prompts:
-        yield "repeated", "invalid", f"{repeated} of {run.sent} requests repeat an earlier prompt"
-
-
 def _counts(run: Run) -> _Findings:
     checks = run.checks
+    if checks.repeated_prompts:
+        yield "repeated", "invalid", f"{checks.repeated_prompts} of {run.sent} requests repeat an earlier prompt"
     if checks.without_usage:
         yield "tokens", "invalid", f"{checks.without_usage} responses came without the server's usage"
     if checks.wrong_counts:
