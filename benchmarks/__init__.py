@@ -1,1 +1,1 @@
-"""What `ray job submit` runs, and what measures this project against its parts."""
+"""Measurements of a server (serving, report, accuracy: run with `ray job submit`) and predictions for a slice (planner)."""

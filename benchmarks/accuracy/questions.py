@@ -1,10 +1,14 @@
-"""Seeded questions with one right answer each, where no data set can be had: skills that careless quantising spoils."""
+"""Seeded questions with one right answer each, where no data set can be had: skills that careless quantising spoils.
 
+Scores have their uncertainty; a sign test finds whether two models that answered the same questions differ by more than chance.
+"""
+
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from random import Random
 
-_SHOTS = 4  # solved examples before each question, so that a base model knows what is wanted
+_SHOTS = 4  # solved examples before each question, so that a base model knows the form of an answer
 _NOUNS = "apple river stone candle window garden silver monkey pencil bridge cotton yellow dragon engine island"
 _PLACES = (
     "France:Paris Germany:Berlin Italy:Rome Spain:Madrid Portugal:Lisbon Austria:Vienna Poland:Warsaw Greece:Athens "
@@ -14,6 +18,7 @@ _PLACES = (
 )
 _WORDS = _NOUNS.split()
 _CAPITALS = dict(pair.split(":") for pair in _PLACES.split())
+_Z = 1.96  # 95 %
 
 
 @dataclass(frozen=True)
@@ -26,7 +31,7 @@ class Question:
 
 
 def questions(count: int, seed: int) -> list[Question]:
-    """The same for the same seed; families take turns."""
+    """The questions of a seed; families take turns."""
     random = Random(seed)  # noqa: S311 - not for secrets
     families = list(_FAMILIES)
     return [_question(families[number % len(families)], random) for number in range(count)]
@@ -36,6 +41,46 @@ def is_right(question: Question, text: str) -> bool:
     """Whether the first line of a text is the answer, whatever its case and full stop."""
     lines = text.strip().splitlines()
     return bool(lines) and lines[0].strip().rstrip(".").casefold() == question.answer.casefold()
+
+
+@dataclass(frozen=True)
+class Score:
+    """`low` and `high` bound the share 95 % of the time (Wilson's interval)."""
+
+    right: int
+    asked: int
+    low: float
+    high: float
+
+    @property
+    def share(self) -> float:
+        return self.right / self.asked
+
+
+def score(right: int, asked: int) -> Score:
+    """The score of `right` answers to `asked` questions, at least 1."""
+    share, spread = right / asked, _Z**2 / asked
+    middle = (share + spread / 2) / (1 + spread)
+    half = _Z / (1 + spread) * math.sqrt(share * (1 - share) / asked + spread / (4 * asked))
+    return Score(right, asked, max(0.0, middle - half), min(1.0, middle + half))
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Questions that only one of the two answered right; `p` is the chance of so uneven a split between equals."""
+
+    only_first: int
+    only_second: int
+    p: float
+
+
+def difference(first: list[bool], second: list[bool]) -> Difference:
+    """An exact sign test on the questions where the two differ."""
+    only_first = sum(a and not b for a, b in zip(first, second, strict=True))
+    only_second = sum(b and not a for a, b in zip(first, second, strict=True))
+    total, fewer = only_first + only_second, min(only_first, only_second)
+    tail = sum(math.comb(total, count) for count in range(fewer + 1)) / 2**total
+    return Difference(only_first, only_second, min(1.0, 2 * tail))
 
 
 def _question(family: str, random: Random) -> Question:
@@ -51,8 +96,8 @@ def _question(family: str, random: Random) -> Question:
 
 
 def _addition(random: Random) -> tuple[str, str]:
-    one, two = random.randint(10, 499), random.randint(10, 499)
-    return f"What is {one} + {two}?", str(one + two)
+    first, second = random.randint(10, 499), random.randint(10, 499)
+    return f"What is {first} + {second}?", str(first + second)
 
 
 def _sequence(random: Random) -> tuple[str, str]:

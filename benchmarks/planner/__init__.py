@@ -1,1 +1,1 @@
-"""Which layout to choose before a slice is rented: memory, speed and cost of each, and what upstream says of it."""
+"""The choice of a layout before a slice is rented: memory, speed and cost of each, and its state upstream."""

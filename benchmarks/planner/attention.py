@@ -46,8 +46,8 @@ class Attention:
         """(batch, tokens, heads, head_dim) twice -> (batch, tokens, rows, head_dim), heads repeated as they are stored."""
         batch, tokens = keys.shape[:2]
         parted = [
-            jnp.repeat(one, self.stored // self.heads, 2).reshape(batch, tokens, self.chips, -1, self.head_dim)
-            for one in (keys, values)
+            jnp.repeat(heads, self.stored // self.heads, 2).reshape(batch, tokens, self.chips, -1, self.head_dim)
+            for heads in (keys, values)
         ]
         unused = self.rows - 2 * parted[0].shape[3]
         both = jnp.pad(jnp.concatenate(parted, 3), ((0, 0), (0, 0), (0, 0), (0, unused), (0, 0)))
@@ -65,16 +65,16 @@ class Attention:
         return _by_heads(both[:, :, :, :own].reshape(whole)), _by_heads(both[:, :, :, own : 2 * own].reshape(whole))
 
     def write(self, cache: jax.Array, layer: jax.Array, new: jax.Array, positions: jax.Array) -> jax.Array:
-        """New tokens into a layer's cache, in place: of each sequence one token, or a piece of a prompt.
+        """Write new tokens into a layer's cache, in place: one token of each sequence, or a piece of a prompt.
 
         One sequence after the other: XLA may copy the whole cache to scatter into all of them at once.
         """
 
-        def one(row: jax.Array, cache: jax.Array) -> jax.Array:
+        def write_row(row: jax.Array, cache: jax.Array) -> jax.Array:
             mine = jax.lax.dynamic_slice_in_dim(new, row, 1, 0)
             return jax.lax.dynamic_update_slice(cache, mine[None], (layer, row, positions[row, 0] % self.tokens, 0, 0))
 
-        return jax.lax.fori_loop(0, new.shape[0], one, cache)
+        return jax.lax.fori_loop(0, new.shape[0], write_row, cache)
 
     def attend(self, query: jax.Array, cache: jax.Array, layer: jax.Array, positions: jax.Array) -> jax.Array:
         """(batch, tokens, query heads, head_dim) -> (batch, tokens, outputs), over the keys up to each token's position."""
@@ -86,8 +86,8 @@ class Attention:
             some = jax.lax.dynamic_slice_in_dim(query, start, size, 1)
             return self._over_keys(some, cache, layer, jax.lax.dynamic_slice_in_dim(positions, start, size, 1))
 
-        found = jax.lax.map(block, jnp.arange(0, tokens, size))
-        return jnp.moveaxis(found, 0, 1).reshape(batch, tokens, self.queries * self.head_dim)
+        outputs = jax.lax.map(block, jnp.arange(0, tokens, size))
+        return jnp.moveaxis(outputs, 0, 1).reshape(batch, tokens, self.queries * self.head_dim)
 
     def _over_keys(self, query: jax.Array, cache: jax.Array, layer: jax.Array, positions: jax.Array) -> jax.Array:
         """Softmax over blocks of keys, with the running maximum and sum of online softmax."""
@@ -95,13 +95,13 @@ class Attention:
         size = min(self.tokens, _KEYS)
 
         def over(carry: Any, start: jax.Array) -> tuple[Any, None]:
-            most, total, mixed = carry
+            highest, total, mixed = carry
             block = jax.lax.dynamic_slice(cache, (layer, 0, start, 0, 0), (1, batch, size, *cache.shape[3:]))[0]
             keys, values = self.unpack(block)
             scores = jnp.einsum("bthgd,bshd->bthgs", query, keys, preferred_element_type=jnp.float32)
             scores = jnp.where(self._seen(start + jnp.arange(size), positions)[:, :, None, None], scores, -1e30)
-            higher = jnp.maximum(most, scores.max(-1))
-            weight, fade = jnp.exp(scores - higher[..., None]), jnp.exp(most - higher)
+            higher = jnp.maximum(highest, scores.max(-1))
+            weight, fade = jnp.exp(scores - higher[..., None]), jnp.exp(highest - higher)
             more = jnp.einsum("bthgs,bshd->bthgd", weight.astype(jnp.bfloat16), values, preferred_element_type=jnp.float32)
             return (higher, total * fade + weight.sum(-1), mixed * fade[..., None] + more), None
 
@@ -120,5 +120,5 @@ class Attention:
 
 
 def _by_heads(array: jax.Array) -> jax.Array:
-    """Heads over the chips as the cache is: without being told the compiler may gather it instead."""
+    """Heads over the chips as the cache is: without this constraint the compiler may gather it instead."""
     return jax.lax.with_sharding_constraint(array, PartitionSpec(None, None, "model"))

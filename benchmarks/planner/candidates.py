@@ -1,4 +1,4 @@
-"""Every way to lay a model out on a slice, and what vLLM TPU 0.29 says of each: what is tested, what is not, what fails.
+"""Every way to lay a model out on a slice, and its state in vLLM TPU 0.29: tested, untested or failing.
 
 Read in the wheel of tpu-inference 0.29.0, none of it run on a TPU.
 """
@@ -11,14 +11,14 @@ from apps.common.errors import UserError
 from apps.slice.memory import Layout, stored_heads_per_chip
 from apps.slice.models import ModelShape
 from apps.slice.topology import Slice
-from benchmarks.planner.names import layout_name
+from benchmarks.planner.case import layout_name
 
 _MATRIX = "README of tpu-inference 0.29.0, release matrix of 2026-09-10"
 _ONE_DEVICE_PER_CHIP = ("v5e", "v5p", "v6e")  # on TPU7x vLLM counts two devices per chip, which is not modelled here
 
 
 class Status(Enum):
-    """What upstream says, from best to worst."""
+    """Upstream's verdicts, from best to worst."""
 
     PASSING = "passing"
     UNTESTED = "untested"
@@ -127,16 +127,14 @@ def _type_notes(layout: Layout) -> Iterator[Note]:
             "the chips compute in bfloat16",
             "tpu-inference 0.29.0: platforms/tpu_platform.py fp8_dtype",
         )
-        if note := _padding_note(layout):
-            yield note
+        yield from _padding_notes(layout)
 
 
-def _padding_note(layout: Layout) -> Note | None:
+def _padding_notes(layout: Layout) -> Iterator[Note]:
     """Where a chip has one KV head of a kind of layers, half of each 32-bit word of an fp8 cache stays empty."""
     shape = layout.shape
     kinds = (("sliding", shape.sliding_kv_heads), ("global", shape.global_kv_heads))
     wasteful = [name for name, heads in kinds if stored_heads_per_chip(layout, heads) > max(1, heads / layout.tensor_parallel)]
-    if not wasteful:
-        return None
-    text = f"one KV head per chip in {' and '.join(wasteful)} layers: there fp8 takes as much memory as bf16"
-    return Note(text, "tpu-inference 0.29.0: ragged_paged_attention/v3/kernel.py get_kv_cache_shape")
+    if wasteful:
+        text = f"one KV head per chip in {' and '.join(wasteful)} layers: there fp8 takes as much memory as bf16"
+        yield Note(text, "tpu-inference 0.29.0: ragged_paged_attention/v3/kernel.py get_kv_cache_shape")

@@ -1,4 +1,4 @@
-"""Count what chips say to each other in a step, from the text of the compiled program."""
+"""Count the collectives of a step in the text (HLO) of the compiled program."""
 
 import re
 from collections import Counter
@@ -32,9 +32,9 @@ def collectives(text: str) -> dict[str, int]:
     computations: dict[str, _Computation] = {}
     entry, current = "", _Computation()
     for line in text.splitlines():
-        if not line.startswith(" ") and (found := _COMPUTATION.match(line)):
-            current = computations[found[1]] = _Computation()
-            entry = found[1] if line.startswith("ENTRY") else entry
+        if not line.startswith(" ") and (header := _COMPUTATION.match(line)):
+            current = computations[header[1]] = _Computation()
+            entry = header[1] if line.startswith("ENTRY") else entry
         current.collectives.update(_COLLECTIVE.findall(line))
         current.limits += [int(number) for number in _LIMIT.findall(line)]
         if loop := _LOOP.search(line):

@@ -1,6 +1,6 @@
 """The plan of a model on a slice: memory, capacity, predictions and cost of each candidate."""
 
-from collections.abc import Callable
+from bisect import bisect_left
 from dataclasses import dataclass, replace
 
 from apps.slice.memory import (
@@ -16,13 +16,13 @@ from apps.slice.memory import (
 from apps.slice.models import ModelShape
 from apps.slice.topology import Slice
 from benchmarks.planner.candidates import Candidate, candidates
-from benchmarks.planner.predict import FAST, SLOW, STEP_TOKENS, Point, Speed, Workload, alone, at_load
+from benchmarks.planner.predict import FAST, SLOW, STEP_TOKENS, Point, Speed, Workload, at_load, single_stream
 
 CONTEXTS = (8192, 32_768, 131_072)
 UTILIZATION = 0.9
 """`gpu_memory_utilization` of serve_configs/gemma.yaml."""
-MOST_SEQUENCES = 256
-"""Of a data-parallel group at once: vLLM's own default for `max_num_seqs`."""
+MAX_SEQUENCES = 256
+"""Sequences of a data-parallel group at once: vLLM's own default for `max_num_seqs`."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Slo:
 
 @dataclass(frozen=True)
 class Question:
-    """What a plan is asked for."""
+    """A model, a slice and a load to plan for."""
 
     model: str
     shape: ModelShape
@@ -68,8 +68,8 @@ class Row:
     longest_request_tokens: int
     """What the cache of one group holds, or the model takes."""
     sequences: dict[int, dict[KvLayout, int]]
-    """The most of each context at once on the slice, as vLLM TPU allocates (and as the model would allow)."""
-    alone: Range
+    """How many of each context fit on the slice at once, as vLLM TPU allocates (and as the model would allow)."""
+    single_stream: Range
     """One request on an idle slice."""
     within_slo: Range
     """The highest load that meets the SLO."""
@@ -95,8 +95,10 @@ def _row(candidate: Candidate, question: Question) -> Row:
     longest = min(kv_tokens(layout, generation, UTILIZATION), question.shape.max_context) if has_room else 0
     sequences = {
         context: {
-            kept: _most(layout, kept, question.on, context) if has_room and context <= question.shape.max_context else 0
-            for kept in KvLayout
+            kv_layout: _max_sequences(layout, kv_layout, question.on, context)
+            if has_room and context <= question.shape.max_context
+            else 0
+            for kv_layout in KvLayout
         }
         for context in CONTEXTS
     }
@@ -107,13 +109,13 @@ def _row(candidate: Candidate, question: Question) -> Row:
         program,
         longest,
         sequences,
-        Range(*(alone(layout, question.on, question.work, speed) for speed in (SLOW, FAST))),
+        Range(*(single_stream(layout, question.on, question.work, speed) for speed in (SLOW, FAST))),
         Range(*(_highest(layout, question, speed) if longest else None for speed in (SLOW, FAST))),
     )
 
 
-def _most(layout: Layout, kept: KvLayout, on: Slice, context: int) -> int:
-    return most_sequences(replace(layout, kv_layout=kept), on.generation, UTILIZATION, context)
+def _max_sequences(layout: Layout, kv_layout: KvLayout, on: Slice, context: int) -> int:
+    return most_sequences(replace(layout, kv_layout=kv_layout), on.generation, UTILIZATION, context)
 
 
 def _highest(layout: Layout, question: Question, speed: Speed) -> Point | None:
@@ -121,23 +123,14 @@ def _highest(layout: Layout, question: Question, speed: Speed) -> Point | None:
     lanes = layout.data_parallel * layout.pipeline_parallel
     work, on = question.work, question.on
     room = most_sequences(layout, on.generation, UTILIZATION, work.prompt + work.output) // lanes
-    most = min(room, MOST_SEQUENCES // layout.pipeline_parallel)
 
-    def meets(each: int) -> bool:
+    def misses(each: int) -> bool:
         point = at_load(layout, on, work, each, speed)
-        return point.tpot_s <= question.slo.tpot_s and point.ttft_s <= question.slo.ttft_s
+        return point.tpot_s > question.slo.tpot_s or point.ttft_s > question.slo.ttft_s
 
-    each = _largest(meets, most)
+    sequences = range(1, min(room, MAX_SEQUENCES // layout.pipeline_parallel) + 1)
+    each = bisect_left(sequences, True, key=misses)  # how many do not miss it
     return at_load(layout, on, work, each, speed) if each else None
-
-
-def _largest(holds: Callable[[int], bool], most: int) -> int:
-    """The largest number up to `most` for which it holds, 0 if it holds for none; it holds for all below that."""
-    low, high = 0, most
-    while low < high:
-        middle = (low + high + 1) // 2
-        low, high = (middle, high) if holds(middle) else (low, middle - 1)
-    return low
 
 
 def usd_per_million_output_tokens(point: Point | None, question: Question) -> float | None:

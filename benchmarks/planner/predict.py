@@ -20,7 +20,7 @@ _BF16_BYTES = 2
 
 @dataclass(frozen=True)
 class Workload:
-    """What every request asks for, in tokens."""
+    """Lengths of every request in tokens."""
 
     prompt: int
     output: int
@@ -28,7 +28,7 @@ class Workload:
 
 @dataclass(frozen=True)
 class Speed:
-    """One end of what may be."""
+    """One end of the range of possible speeds."""
 
     decode: float
     """Share of the roofline of a decoding step."""
@@ -57,9 +57,9 @@ class Point:
     output_tok_per_s: float
 
 
-def alone(layout: Layout, on: Slice, work: Workload, speed: Speed) -> Point:
+def single_stream(layout: Layout, on: Slice, work: Workload, speed: Speed) -> Point:
     """One request on an idle slice."""
-    step, first = _alone(layout, on, work, 1, speed)
+    step, first = _step_and_prompt(layout, on, work, 1, speed)
     return Point(1, step, first, 1 / (first + (work.output - 1) * step), 1 / step)
 
 
@@ -71,7 +71,7 @@ def at_load(layout: Layout, on: Slice, work: Workload, each: int, speed: Speed) 
     wait for each other like customers of one server (M/D/1), and the first for the step that is running.
     """
     lanes = layout.data_parallel * layout.pipeline_parallel
-    step, service = _alone(layout, on, work, each, speed)
+    step, service = _step_and_prompt(layout, on, work, each, speed)
     prompt = work.prompt * prompt_token_seconds(layout, on, work.prompt, speed)
     stalled_by = 1 if speed.prompts_meet else layout.data_parallel
     tpot = step + each / work.output * stalled_by * prompt
@@ -81,7 +81,7 @@ def at_load(layout: Layout, on: Slice, work: Workload, each: int, speed: Speed) 
     return Point(lanes * each, tpot, tpot / 2 + wait + service, rate, lanes * each / tpot)
 
 
-def _alone(layout: Layout, on: Slice, work: Workload, each: int, speed: Speed) -> tuple[float, float]:
+def _step_and_prompt(layout: Layout, on: Slice, work: Workload, each: int, speed: Speed) -> tuple[float, float]:
     """Seconds of a decoding step with `each` sequences on a lane, and of a prompt that rides on such steps."""
     step = step_seconds(layout, on, each, work.prompt + work.output // 2, speed)
     prompt = work.prompt * prompt_token_seconds(layout, on, work.prompt, speed)

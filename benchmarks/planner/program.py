@@ -1,11 +1,19 @@
 """A step of a Gemma-shaped model as the TPU compiler sees it: every array with its shape, type and sharding, no numbers.
 
-Runs in the compile environment alone: jax and libtpu must never be where vLLM runs. Weights are cut as tpu-inference 0.29
-cuts them (models/jax/gemma4.py); int8 weights are multiplied as int8, with one scale per token and per output. Nothing
-here was ever executed: it is compiled, for its memory and its collectives.
+Weights are cut as tpu-inference 0.29 cuts them (models/jax/gemma4.py); int8 weights are multiplied as int8, with one scale per
+token and per output. Nothing here was ever executed: it is compiled, for its memory and its collectives.
+
+`python -m benchmarks.planner.program` reads a case as JSON from each line of standard input and writes its `Result` as JSON on
+a line of standard output. It runs in the compile environment only: jax and libtpu must never be where vLLM runs.
 """
 
 import functools
+import json
+import re
+import sys
+import time
+from dataclasses import asdict
+from importlib.metadata import version
 from typing import Any
 
 import jax
@@ -17,9 +25,41 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from apps.slice.models import Stage
 from benchmarks.planner.attention import Attention
-from benchmarks.planner.case import Case
+from benchmarks.planner.case import Case, Result, case_from_json
+from benchmarks.planner.hlo import collectives
 
 Arrays = dict[str, Any]
+# "Ran out of memory on HBM, the total memory required for HLO temporaries (46.90G) exceeds available HBM (31.24G)."
+# In spite of its words the figure includes the arguments.
+_REFUSED = re.compile(r"total memory required for HLO temporaries \(([\d.]+)([MGT])\)")
+_UNITS = {"M": 2**20, "G": 2**30, "T": 2**40}
+
+
+def compile_case(case: Case) -> Result:
+    """The compiler's answer.
+
+    Raises:
+        jax.errors.JaxRuntimeError: it refused the program for another reason than memory.
+    """
+    step, described = build(case)
+    start = time.monotonic()
+    versions = {name: version(name) for name in ("jax", "libtpu")}
+    try:
+        compiled = step.lower(*described).compile()
+    except jax.errors.JaxRuntimeError as error:
+        refused = _REFUSED.search(str(error))
+        if refused is None:
+            raise
+        needed = int(float(refused[1]) * _UNITS[refused[2]])
+        return Result(False, needed, None, None, None, time.monotonic() - start, versions)
+    return _accepted(compiled, time.monotonic() - start, versions)
+
+
+def _accepted(compiled: Any, seconds: float, versions: dict[str, str]) -> Result:
+    memory = compiled.memory_analysis()
+    held, temporary = memory.argument_size_in_bytes, memory.temp_size_in_bytes
+    total = held + temporary + memory.output_size_in_bytes - memory.alias_size_in_bytes
+    return Result(True, total, held, temporary, collectives(compiled.as_text()), seconds, versions)
 
 
 def build(case: Case) -> tuple[Any, tuple[Any, ...]]:
@@ -43,7 +83,7 @@ def build(case: Case) -> tuple[Any, tuple[Any, ...]]:
 
 def _mesh(case: Case) -> Mesh:
     described = topologies.get_topology_desc(platform="tpu", topology_name=f"{case.accelerator}:{case.stage_topology}")
-    return Mesh(np.array(described.devices).reshape(case.data_parallel, case.tensor_parallel), ("data", "model"))
+    return Mesh(np.array(described.devices).reshape(case.layout.data_parallel, case.layout.tensor_parallel), ("data", "model"))
 
 
 def weights(case: Case, attention: Attention) -> dict[str, tuple[tuple[int, ...], PartitionSpec]]:
@@ -51,10 +91,10 @@ def weights(case: Case, attention: Attention) -> dict[str, tuple[tuple[int, ...]
     hidden, ffn = case.layout.shape.hidden, case.layout.shape.ffn
     out, into = PartitionSpec(None, "model"), PartitionSpec("model", None)
     attended, kept = attention.queries * attention.head_dim, attention.heads * attention.head_dim
-    found = {"q": ((hidden, attended), out), "k": ((hidden, kept), out), "o": ((attended, hidden), into)}
+    matrices = {"q": ((hidden, attended), out), "k": ((hidden, kept), out), "o": ((attended, hidden), into)}
     if attention.has_values:
-        found["v"] = ((hidden, kept), out)
-    return found | {"gate_up": ((hidden, 2 * ffn), out), "down": ((ffn, hidden), into)}
+        matrices["v"] = ((hidden, kept), out)
+    return matrices | {"gate_up": ((hidden, 2 * ffn), out), "down": ((ffn, hidden), into)}
 
 
 def arguments(case: Case, stage: Stage, mesh: Mesh) -> tuple[Any, ...]:
@@ -63,8 +103,8 @@ def arguments(case: Case, stage: Stage, mesh: Mesh) -> tuple[Any, ...]:
     def array(shape: tuple[int, ...], kind: Any, *spec: Any) -> jax.ShapeDtypeStruct:
         return jax.ShapeDtypeStruct(shape, kind, sharding=NamedSharding(mesh, PartitionSpec(*spec)))
 
-    shape, sequences = case.layout.shape, case.per_group * case.data_parallel
-    kind = jnp.int8 if case.dtype == "int8" else jnp.bfloat16
+    shape, sequences = case.layout.shape, case.per_group * case.layout.data_parallel
+    kind = jnp.int8 if case.layout.dtype == "int8" else jnp.bfloat16
     held: Arrays = {"norm": array((shape.hidden,), jnp.bfloat16)}
     caches: Arrays = {}
     for name, count in (("sliding", stage.sliding), ("wide", stage.wide)):
@@ -80,7 +120,7 @@ def arguments(case: Case, stage: Stage, mesh: Mesh) -> tuple[Any, ...]:
         caches[name] = array((count, *size), cached, None, "data", None, "model")
     if stage.embeds:
         held["embedding"] = array((shape.vocab, shape.hidden), jnp.bfloat16, "model", None)
-    rows, tokens = (case.data_parallel, case.prompt_tokens) if case.prompt_tokens else (sequences, 1)
+    rows, tokens = (case.layout.data_parallel, case.prompt_tokens) if case.prompt_tokens else (sequences, 1)
     into = (
         array((rows, tokens), jnp.int32, "data") if stage.first else array((rows, tokens, shape.hidden), jnp.bfloat16, "data")
     )
@@ -108,10 +148,10 @@ def _step(case: Case, stage: Stage, held: Arrays, caches: Arrays, tokens: jax.Ar
         (stream, narrow), _ = jax.lax.scan(sliding, (stream, narrow), groups * between + jnp.arange(left))
     if left := stage.wide - groups:
         (stream, broad), _ = jax.lax.scan(wide, (stream, broad), groups + jnp.arange(left))
-    return _result(stage, held, stream), {"sliding": narrow, "wide": broad}
+    return _output(stage, held, stream), {"sliding": narrow, "wide": broad}
 
 
-def _result(stage: Stage, held: Arrays, stream: jax.Array) -> jax.Array:
+def _output(stage: Stage, held: Arrays, stream: jax.Array) -> jax.Array:
     """The next token of each sequence from its last position, or what the next stage continues with."""
     if not stage.last:
         return stream
@@ -122,7 +162,7 @@ def _result(stage: Stage, held: Arrays, stream: jax.Array) -> jax.Array:
 
 def _layer(case: Case, attention: Attention, held: Arrays, positions: jax.Array, carry: Any, number: jax.Array) -> Any:
     stream, cache = carry
-    layer = {name: one[number] for name, one in held.items()}
+    layer = {name: array[number] for name, array in held.items()}
     normed = _normed(stream, layer["before"])
     query = _rotated(_normed(_heads(_times(normed, layer, "q"), attention), layer["q_norm"]), positions)
     raw = _heads(_times(normed, layer, "k"), attention)
@@ -133,14 +173,14 @@ def _layer(case: Case, attention: Attention, held: Arrays, positions: jax.Array,
     stream = stream + _normed(_whole(_times(attended, layer, "o")), layer["after"])
     normed = _normed(stream, layer["ffn_before"])
     both = _times(normed, layer, "gate_up").reshape(
-        *normed.shape[:2], case.tensor_parallel, 2, -1
+        *normed.shape[:2], case.layout.tensor_parallel, 2, -1
     )  # each chip has some of both
     inner = (jax.nn.gelu(both[..., 0, :]) * both[..., 1, :]).reshape(*normed.shape[:2], -1)
     return (stream + _normed(_whole(_times(inner, layer, "down")), layer["ffn_after"]), cache), None
 
 
-def _heads(found: jax.Array, attention: Attention) -> jax.Array:
-    return found.reshape(*found.shape[:2], -1, attention.head_dim)
+def _heads(projected: jax.Array, attention: Attention) -> jax.Array:
+    return projected.reshape(*projected.shape[:2], -1, attention.head_dim)
 
 
 def _whole(stream: jax.Array) -> jax.Array:
@@ -154,8 +194,8 @@ def _times(stream: jax.Array, layer: Arrays, name: str) -> jax.Array:
         return jnp.einsum("btd,df->btf", stream, matrix, preferred_element_type=jnp.float32).astype(jnp.bfloat16)
     scale = jnp.abs(stream).max(-1, keepdims=True).astype(jnp.float32) / 127 + 1e-8
     rounded = jnp.round(stream / scale).astype(jnp.int8)
-    found = jnp.einsum("btd,df->btf", rounded, matrix, preferred_element_type=jnp.int32)
-    return (found * scale * layer[f"{name}_scale"]).astype(jnp.bfloat16)
+    product = jnp.einsum("btd,df->btf", rounded, matrix, preferred_element_type=jnp.int32)
+    return (product * scale * layer[f"{name}_scale"]).astype(jnp.bfloat16)
 
 
 def _normed(stream: jax.Array, weight: jax.Array) -> jax.Array:
@@ -169,3 +209,17 @@ def _rotated(heads: jax.Array, positions: jax.Array) -> jax.Array:
     first, second = jnp.split(heads.astype(jnp.float32), 2, -1)
     cosine, sine = jnp.cos(angles), jnp.sin(angles)
     return jnp.concatenate([first * cosine - second * sine, second * cosine + first * sine], -1).astype(jnp.bfloat16)
+
+
+def main() -> None:
+    """Ends with one line where a program is refused for another reason than memory, or a slice cannot be described."""
+    for line in sys.stdin:
+        try:
+            result = compile_case(case_from_json(line))
+        except (jax.errors.JaxRuntimeError, ValueError) as error:
+            sys.exit(str(error).splitlines()[0])
+        print(json.dumps(asdict(result)), flush=True)
+
+
+if __name__ == "__main__":
+    main()

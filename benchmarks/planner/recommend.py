@@ -1,4 +1,4 @@
-"""Which candidate to take, and why: in words that are made from the plan's own figures."""
+"""The recommendation: which candidate to take, and why, in words made from the plan's own figures."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -87,18 +87,18 @@ def _single_hosts(question: Question) -> Iterator[str]:
     count = question.on.chips // host.chips
     if question.on.hosts == 1 or count * host.chips != question.on.chips:
         return
-    found = _on(host, question)
-    if found and found.within_slo.slow and found.within_slo.fast:
-        ends = [count * end.requests_per_s for end in (found.within_slo.slow, found.within_slo.fast)]
+    best = _best_on(host, question)
+    if best and best.within_slo.slow and best.within_slo.fast:
+        ends = [count * end.requests_per_s for end in (best.within_slo.slow, best.within_slo.fast)]
         yield (
             f"{count} slices of {topology} instead of one {question.on.topology}, one replica on each: the same chips, every "
-            f"group on one host, where upstream tests it; {found.candidate.name}, {ends[0]:.1f} to {ends[1]:.1f} requests per "
-            f"second in all, the longest request {found.longest_request_tokens:,} tokens "
+            f"group on one host, where upstream tests it; {best.candidate.name}, {ends[0]:.1f} to {ends[1]:.1f} requests per "
+            f"second in all, the longest request {best.longest_request_tokens:,} tokens "
             f"(`scripts/plan.py --topology {topology}`)."
         )
 
 
-def _on(host: Slice, question: Question) -> Row | None:
+def _best_on(host: Slice, question: Question) -> Row | None:
     smaller = replace(question, on=host)
     return next(iter(_by_merit(row for row in plan(smaller) if _is_able(row, smaller) and row.candidate.is_exact)), None)
 
@@ -112,7 +112,11 @@ def _why_none(rows: Sequence[Row], question: Question) -> str:
     longest = max(row.longest_request_tokens for row in usable)
     if longest < question.max_context:
         return f"No layout holds a request of {question.max_context:,} tokens: at most {longest:,} (--max-context)."
-    ends = [row.alone.slow for row in usable if row.alone.slow and row.longest_request_tokens >= question.max_context]
+    ends = [
+        row.single_stream.slow
+        for row in usable
+        if row.single_stream.slow and row.longest_request_tokens >= question.max_context
+    ]
     return (
         "No layout meets the SLO at the slow end of its prediction: one request alone takes at least "
         f"{min(end.ttft_s for end in ends) * 1000:.0f} ms to the first token and "

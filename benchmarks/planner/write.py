@@ -1,5 +1,9 @@
-"""Put a layout's engine arguments into a Serve config, which is checked as `scripts/validate.py` does before it is saved."""
+"""Write a layout's engine arguments into a Serve config: single values, so that comments and order stay.
 
+The result is checked as `scripts/validate.py` does before it is saved.
+"""
+
+import re
 from collections.abc import Mapping
 from copy import deepcopy
 from pathlib import Path as File
@@ -15,9 +19,10 @@ from apps.common.errors import UserError
 from apps.guard.settings import Queue
 from apps.slice.topology import slice_of
 from benchmarks.planner.candidates import Status
-from benchmarks.planner.edit import set_value
 from benchmarks.planner.plan import UTILIZATION, Question, Row
 from benchmarks.planner.predict import STEP_TOKENS
+
+_LINE = re.compile(r"(?P<start> *\w+:) +[^#\s]+( +#.*)?$")
 
 
 def write(row: Row, question: Question, file: File) -> None:
@@ -27,11 +32,11 @@ def write(row: Row, question: Question, file: File) -> None:
         UserError: the layout has no way in that anyone tested, the file is not for this slice or cannot be edited line by
             line, or the result would not pass `scripts/validate.py`; the file is unchanged.
     """
-    _refuse_what_nobody_tested(row)
+    _require_tested(row)
     source = read(file)
     config = _tpu_config(source, file)
     _check_target(_at(source.content, config), question, file)
-    wanted = _arguments(row, question) | _places(row, _at(source.content, config[:3]))
+    wanted = _arguments(row, question) | _capacity(row, _at(source.content, config[:3]))
     text = file.read_text()
     for path, value in wanted.items():
         text = set_value(text, (*config, *path), value, f"scripts/plan.py: {row.candidate.name}")
@@ -45,7 +50,7 @@ def write(row: Row, question: Question, file: File) -> None:
         raise UserError(f"{file}: cannot be written ({error.strerror})") from None
 
 
-def _refuse_what_nobody_tested(row: Row) -> None:
+def _require_tested(row: Row) -> None:
     if row.candidate.layout.dtype == "int8" or row.candidate.status is Status.BROKEN:
         why = "; ".join(note.text for note in row.candidate.notes)
         raise UserError(f"{row.candidate.name} is not written: {why}")
@@ -54,15 +59,15 @@ def _refuse_what_nobody_tested(row: Row) -> None:
 def _tpu_config(source: Source, file: File) -> Path:
     """Path of the one LLM config on TPU."""
     applications = source.content.get("applications")
-    found: list[Path] = [
+    paths: list[Path] = [
         ("applications", number, "args", "llm_configs", index)
         for number, application in enumerate(applications if isinstance(applications, list) else [])
         for index, config in enumerate(_llm_configs(application))
         if _mapping(_mapping(config).get("accelerator_config")).get("kind") == "tpu"
     ]
-    if len(found) != 1:
-        raise UserError(f"{file}: has {len(found)} LLM configs with accelerator_config.kind tpu, and must have one")
-    return found[0]
+    if len(paths) != 1:
+        raise UserError(f"{file}: has {len(paths)} LLM configs with accelerator_config.kind tpu, and must have one")
+    return paths[0]
 
 
 def _llm_configs(application: Any) -> list[Any]:
@@ -107,12 +112,12 @@ def _arguments(row: Row, question: Question) -> dict[Path, Any]:
     return {("engine_kwargs", name): value for name, value in engine.items()}
 
 
-def _places(row: Row, args: Mapping[str, Any]) -> dict[Path, Any]:
+def _capacity(row: Row, args: Mapping[str, Any]) -> dict[Path, Any]:
     """How many requests Serve lets in: what the engine runs, what waits in the guard, and as many for the guard to refuse."""
     assert row.within_slo.fast
     waiting = _mapping(_mapping(args.get("guard")).get("queue")).get("waiting", Queue().waiting)
-    most = row.within_slo.fast.sequences + 2 * waiting
-    return {("deployment_config", name): most for name in ("max_ongoing_requests", "max_queued_requests")}
+    requests = row.within_slo.fast.sequences + 2 * waiting
+    return {("deployment_config", name): requests for name in ("max_ongoing_requests", "max_queued_requests")}
 
 
 def _at(content: Any, path: Path) -> Any:
@@ -129,9 +134,47 @@ def _put(mapping: dict[str, Any], key: Any, value: Any) -> None:
 
 
 def _check(text: str, expected: Any, file: File) -> None:
-    """What was written is what was meant, and passes the checks."""
+    """Raise `UserError` unless the text has the expected content and passes the checks."""
     if yaml.safe_load(text) != expected:
         raise UserError(f"{file}: cannot be changed line by line; each engine argument needs a line of its own")
-    errors = [one for one in check_serve_config(expected, direct_streaming=True) if one.severity == "error"]
+    errors = [finding for finding in check_serve_config(expected, direct_streaming=True) if finding.severity == "error"]
     if errors:
         raise UserError(f"{file}: would not pass scripts/validate.py, and is left as it was: {'; '.join(map(str, errors))}")
+
+
+def set_value(text: str, path: Path, value: Any, comment: str) -> str:
+    """The text with one value set, with a comment in the place of the one that was there; None removes the line.
+
+    A value that is right already keeps its line as it is.
+
+    Raises:
+        UserError: the key or the mapping that it is in are not on lines of their own.
+    """
+    lines, where = text.splitlines(keepends=True), ".".join(map(str, path))
+    parent = _node(yaml.compose(text, yaml.SafeLoader), path[:-1])
+    if not isinstance(parent, yaml.MappingNode) or parent.flow_style or not parent.value:
+        raise UserError(f"{where} cannot be set: what it is in must be a mapping with a line for each key")
+    old = next((pair for pair in parent.value if pair[0].value == path[-1]), None)
+    if old is None:
+        first = parent.value[0]  # after it: before it may stand the dash of a list
+        new = [] if value is None else [f"{' ' * first[0].start_mark.column}{path[-1]}: {value}"]
+        number, count = parent.value[1][0].start_mark.line if len(parent.value) > 1 else first[1].end_mark.line + 1, 0
+    else:
+        number, count = old[0].start_mark.line, 1
+        line_match = _LINE.match(lines[number].rstrip("\n"))
+        if line_match is None:
+            raise UserError(f"{where} cannot be set: line {number + 1} must be `{path[-1]}: VALUE`")
+        if yaml.safe_load(text[old[1].start_mark.index : old[1].end_mark.index]) == value:
+            return text
+        new = [] if value is None else [f"{line_match['start']} {value}"]
+    lines[number : number + count] = [f"{line} # {comment}\n" for line in new]
+    return "".join(lines)
+
+
+def _node(node: Any, path: Path) -> Any:
+    for step in path:
+        if isinstance(node, yaml.SequenceNode):
+            node = node.value[int(step)]
+        else:
+            node = next((value for key, value in getattr(node, "value", ()) if key.value == step), None)
+    return node

@@ -9,11 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.report.series import Series
-from benchmarks.serving.figures import figures
 from benchmarks.serving.result import Run, Window
 
 _PIECES = 20
-_LEAST_PIECES = 8  # of fewer, an interval means nothing
+_MIN_PIECES = 8  # of fewer, an interval means nothing
 _DRAWS = 2000
 _PERCENTILES = {
     "ttft_p50_ms": ("ttft", 50),
@@ -46,23 +45,25 @@ class Ratio:
 
 
 def compare(first: Series, second: Series, seed: int = 0) -> list[Ratio]:
-    """All figures of the runs that both have, by load."""
-    by_load = {one.run.load.label: one.run for one in first.shown}
-    pairs = [(by_load[one.run.load.label], one.run) for one in second.shown if one.run.load.label in by_load]
+    """Ratios of all figures of the valid runs that both have, by load."""
+    first_runs = {validated.run.load.label: validated.run for validated in first.valid}
     random = np.random.default_rng(seed)
-    return [ratio for a, b in pairs for ratio in _ratios(a, b, random)]
+    return [
+        ratio
+        for validated in second.valid
+        if (run := first_runs.get(validated.run.load.label))
+        for ratio in _ratios(run, validated.run, random)
+    ]
 
 
 def _ratios(first: Run, second: Run, random: np.random.Generator) -> list[Ratio]:
-    found = []
-    one, other = figures(first), figures(second)
+    ratios = []
     for figure in (*_PERCENTILES, *_SUMS):
-        a, b = one[figure], other[figure]
+        a, b = first.figures[figure], second.figures[figure]
         if a and b:
-            draws = [_draws(run, figure, random) for run in (first, second)]
-            low, high = _interval(draws[0], draws[1])
-            found.append(Ratio(second.load.label, figure, a, b, low, high))
-    return found
+            low, high = _interval(_draws(first, figure, random), _draws(second, figure, random))
+            ratios.append(Ratio(second.load.label, figure, a, b, low, high))
+    return ratios
 
 
 def _interval(first: NDArray[np.float64] | None, second: NDArray[np.float64] | None) -> tuple[float | None, float | None]:
@@ -76,12 +77,12 @@ def _interval(first: NDArray[np.float64] | None, second: NDArray[np.float64] | N
 def _draws(run: Run, figure: str, random: np.random.Generator) -> NDArray[np.float64] | None:
     """The figure in each of many draws of the run's pieces, with replacement."""
     pieces = _pieces(run)
-    if len(pieces) < _LEAST_PIECES:
+    if len(pieces) < _MIN_PIECES:
         return None
     times = random.multinomial(len(pieces), [1 / len(pieces)] * len(pieces), _DRAWS)
     if figure in _SUMS:
         sums: NDArray[np.float64] = times @ np.array([float(getattr(piece, _SUMS[figure])) for piece in pieces])
-        return sums / len(pieces) / _seconds(run, pieces)
+        return sums / len(pieces) / (run.window_s * max(1, len(run.windows) // len(pieces)))
     name, percent = _PERCENTILES[figure]
     histograms = [getattr(piece, name) for piece in pieces]
     places = sorted({place for histogram in histograms for place in histogram.buckets})
@@ -103,7 +104,3 @@ def _pieces(run: Run) -> list[Window]:
             piece.merge(window)
         pieces.append(piece)
     return pieces
-
-
-def _seconds(run: Run, pieces: list[Window]) -> float:
-    return run.window_s * max(1, len(run.windows) // max(1, len(pieces)))

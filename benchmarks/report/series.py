@@ -1,29 +1,22 @@
-"""Results as the report shows them: each with a name, the runs that the honesty gate lets through, and the others."""
+"""Results as the report shows them: each with a name, its runs, and the findings of their validation."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from benchmarks.serving.limits import Limits, limits_of
+from benchmarks.serving.limits import SliceLimits, limits_of
 from benchmarks.serving.result import Result, Run, read
-from benchmarks.serving.validation import Finding, examine, is_refused
+from benchmarks.serving.validation import Finding, is_invalid, validate
 
 
 @dataclass(frozen=True)
-class Examined:
-    """A run and what speaks against it."""
+class ValidatedRun:
+    """A run and the findings against it."""
 
     name: str
     run: Run
     findings: list[Finding]
-
-    @property
-    def marks(self) -> list[Finding]:
-        return [finding for finding in self.findings if finding.severity == "marked"]
-
-    @property
-    def refusals(self) -> list[Finding]:
-        return [finding for finding in self.findings if finding.severity == "refused"]
 
 
 @dataclass(frozen=True)
@@ -32,33 +25,28 @@ class Series:
 
     name: str
     result: Result
-    examined: list[Examined]
-
-    @property
-    def shown(self) -> list[Examined]:
-        return [one for one in self.examined if not is_refused(one.findings)]
-
-    @property
-    def refused(self) -> list[Examined]:
-        return [one for one in self.examined if is_refused(one.findings)]
 
     @cached_property
-    def limits(self) -> Limits | None:
+    def runs(self) -> list[ValidatedRun]:
+        setting = self.result.setting
+        return [ValidatedRun(f"{self.name}, {run.load.label}", run, validate(setting, run)) for run in self.result.runs]
+
+    @property
+    def valid(self) -> list[ValidatedRun]:
+        """The runs whose figures are shown."""
+        return [validated for validated in self.runs if not is_invalid(validated.findings)]
+
+    @cached_property
+    def limits(self) -> SliceLimits | None:
         return limits_of(self.result.setting.llm_config)
 
 
+def valid_runs(all_series: Sequence[Series]) -> list[ValidatedRun]:
+    return [validated for series in all_series for validated in series.valid]
+
+
 def read_series(paths: list[Path]) -> list[Series]:
-    """Raises `UserError` for a file that is no result."""
-    return [series(name, read(path)) for name, path in zip(_names(paths), paths, strict=True)]
-
-
-def series(name: str, result: Result) -> Series:
-    """A result with the gate's findings."""
-    examined = [Examined(f"{name}, {run.load.label}", run, examine(result.setting, run)) for run in result.runs]
-    return Series(name, result, examined)
-
-
-def _names(paths: list[Path]) -> list[str]:
-    """File names without their ending, as far as they differ."""
+    """Results by the names of their files, as far as those differ. Raises `UserError` for a file that is not a result."""
     stems = [path.stem for path in paths]
-    return stems if len(set(stems)) == len(stems) else [str(path.with_suffix("")) for path in paths]
+    names = stems if len(set(stems)) == len(stems) else [str(path.with_suffix("")) for path in paths]
+    return [Series(name, read(path)) for name, path in zip(names, paths, strict=True)]

@@ -1,1 +1,1 @@
-"""A load on an OpenAI-compatible endpoint, and what came of it: `python -m benchmarks.serving --help`."""
+"""A load on an OpenAI-compatible server, and its measured result: `python -m benchmarks.serving --help`."""

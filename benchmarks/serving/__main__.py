@@ -9,7 +9,7 @@ from benchmarks.serving.options import parse
 
 @reports_errors("stopped; nothing was written")
 def main(argv: Sequence[str]) -> int:
-    """Exit code: 2 for bad options or input, 1 for a server that does not answer."""
+    """Exit code: 2 for bad options or input, 1 for a server that does not respond."""
     options = parse(argv)
     from benchmarks.serving.command import run
 

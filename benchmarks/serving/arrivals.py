@@ -1,7 +1,8 @@
-"""When requests are meant to be sent: seconds from the start, in order. Each pattern has the mean rate that was asked for."""
+"""When requests are meant to be sent: seconds from the start, in order. Each pattern has the requested mean rate."""
 
 import json
 from collections.abc import Iterator
+from itertools import count
 from pathlib import Path
 from random import Random
 
@@ -39,19 +40,16 @@ def from_trace(path: Path) -> list[float]:
 
 def _offset(path: Path, number: int, line: str) -> float:
     try:
-        found = json.loads(line)
-        return float(found["timestamp"] if isinstance(found, dict) else found)
+        value = json.loads(line)
+        return float(value["timestamp"] if isinstance(value, dict) else value)
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(
-            f"{path}:{number}: {line.strip()[:60]!r} is no time: give seconds, or {{'timestamp': seconds}}"
+            f"{path}:{number}: {line.strip()[:60]!r} is not a time: give seconds, or {{'timestamp': seconds}}"
         ) from error
 
 
 def _constant(rate: float, duration_s: float, random: Random) -> Iterator[float]:  # noqa: ARG001
-    number = 0
-    while True:
-        yield number / rate
-        number += 1
+    yield from (number / rate for number in count())
 
 
 def _poisson(rate: float, duration_s: float, random: Random) -> Iterator[float]:  # noqa: ARG001

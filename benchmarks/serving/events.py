@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from benchmarks.serving.answer import Answer, Usage
+from benchmarks.serving.request import Response, Usage
 
 
 class _Delta(msgspec.Struct, gc=False):
@@ -44,46 +44,46 @@ _decode = msgspec.json.Decoder(_Chunk).decode
 
 
 class EventReader:
-    """Feeds pieces of a body into an answer, wherever they were cut."""
+    """Feeds pieces of a body into a response, wherever they were cut."""
 
-    __slots__ = ("_answer", "_keep_text", "_rest", "_texts")
+    __slots__ = ("_keep_text", "_response", "_rest", "_texts")
 
-    def __init__(self, answer: Answer, *, keep_text: bool) -> None:
-        self._answer, self._keep_text = answer, keep_text
+    def __init__(self, response: Response, *, keep_text: bool) -> None:
+        self._response, self._keep_text = response, keep_text
         self._rest = b""
         self._texts: list[str] = []
 
     def feed(self, body: bytes, now: float) -> None:
-        """Take a piece that came at `now`. Raises `msgspec.DecodeError` if an event is no JSON of the API's form."""
+        """Read a piece that came at `now`. Raises `msgspec.DecodeError` if an event is no JSON of the API's form."""
         if self._rest:
             body = self._rest + body
         if b"\r" in body:
             body = body.replace(b"\r\n", b"\n")
         if body.find(b"\n\n") == len(body) - 2 and body.startswith(b"data: "):  # one whole event, as nearly always
             self._rest = b""
-            self._take(body[6:-2], now)
+            self._add(body[6:-2], now)
             return
         *events, self._rest = body.split(b"\n\n")
         for event in events:
             if event.startswith(b"data: "):
-                self._take(event[6:], now)
+                self._add(event[6:], now)
             else:
-                self._take_unusual(event, now)
+                self._add_unusual(event, now)
 
     @property
     def text(self) -> str:
         return "".join(self._texts)
 
-    def _take_unusual(self, event: bytes, now: float) -> None:
+    def _add_unusual(self, event: bytes, now: float) -> None:
         """Comments, named events, and no blank after the colon: allowed by the standard, and rare."""
         for line in event.split(b"\n"):
             if line.startswith(b"data:"):
-                self._take(line[5:].strip(), now)
+                self._add(line[5:].strip(), now)
 
-    def _take(self, data: bytes, now: float) -> None:
-        answer = self._answer
+    def _add(self, data: bytes, now: float) -> None:
+        response = self._response
         if data == b"[DONE]":
-            answer.whole = True
+            response.complete = True
             return
         chunk = _decode(data)
         if chunk.choices:
@@ -91,21 +91,21 @@ class EventReader:
             delta = choice.delta
             text = choice.text if delta is None else delta.content or delta.reasoning_content or delta.reasoning
             if text or (delta is not None and delta.tool_calls):
-                if (last := answer.last) is None:
-                    answer.first = now
+                if (last := response.last) is None:
+                    response.first = now
                 else:
-                    answer.gaps.append(now - last)
-                answer.last = now
-                answer.events += 1
+                    response.gaps.append(now - last)
+                response.last = now
+                response.events += 1
                 if self._keep_text and text:
                     self._texts.append(text)
             if choice.finish_reason:
-                answer.finish_reason = choice.finish_reason
+                response.finish_reason = choice.finish_reason
         if chunk.usage:
-            self._take_usage(chunk.usage)
+            self._add_usage(chunk.usage)
         if chunk.error is not None:
-            answer.error = "error in the stream"
+            response.error = "error in the stream"
 
-    def _take_usage(self, usage: _Usage) -> None:
+    def _add_usage(self, usage: _Usage) -> None:
         details = usage.prompt_tokens_details
-        self._answer.usage = Usage(usage.prompt_tokens, usage.completion_tokens, details.cached_tokens if details else None)
+        self._response.usage = Usage(usage.prompt_tokens, usage.completion_tokens, details.cached_tokens if details else None)

@@ -8,17 +8,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 _WIDTH = math.log(1.01)
-_LEAST = 1e-6  # what is smaller counts as this: a time of zero has no logarithm
+_SMALLEST = 1e-6  # what is smaller counts as this: a time of zero has no logarithm
 
 
 @dataclass(slots=True)
 class Histogram:
-    """Values of one kind, in the unit that the owner says. `least` and `most` are None as long as there is none."""
+    """Values of one kind, in a unit that the owner chooses. `minimum` and `maximum` are None as long as there is none."""
 
     buckets: dict[int, int] = field(default_factory=dict)
     total: float = 0.0
-    least: float | None = None
-    most: float | None = None
+    minimum: float | None = None
+    maximum: float | None = None
 
     @property
     def count(self) -> int:
@@ -29,27 +29,27 @@ class Histogram:
         return self.total / self.count if self.buckets else None
 
     def add(self, values: Sequence[float] | NDArray[np.float64]) -> None:
-        """Many at once."""
+        """Add many values at once."""
         if len(values):
-            array = np.maximum(values, _LEAST)
+            array = np.maximum(values, _SMALLEST)
             places, counts = np.unique(np.floor(np.log(array) / _WIDTH).astype(int), return_counts=True)
             self._count(dict(zip(places.tolist(), counts.tolist(), strict=True)))
             self._widen(float(array.sum()), float(array.min()), float(array.max()))
 
     def add_one(self, value: float) -> None:
-        value = max(value, _LEAST)
+        value = max(value, _SMALLEST)
         place = math.floor(math.log(value) / _WIDTH)
         self.buckets[place] = self.buckets.get(place, 0) + 1
         self._widen(value, value, value)
 
     def merge(self, other: "Histogram") -> None:
-        """Take in the values of another one."""
-        if other.least is not None and other.most is not None:
+        """Add the values of another histogram."""
+        if other.minimum is not None and other.maximum is not None:
             self._count(other.buckets)
-            self._widen(other.total, other.least, other.most)
+            self._widen(other.total, other.minimum, other.maximum)
 
     def percentile(self, percent: float) -> float | None:
-        """By nearest rank; None of nothing."""
+        """The percentile by nearest rank; None where there are no values."""
         rank, seen = max(1, math.ceil(self.count * percent / 100)), 0
         for bucket in sorted(self.buckets):
             seen += self.buckets[bucket]
@@ -69,11 +69,11 @@ class Histogram:
 
     def _middle(self, bucket: int) -> float:
         middle = math.exp((bucket + 0.5) * _WIDTH)
-        return min(max(middle, self.least or 0.0), self.most or middle)
+        return min(max(middle, self.minimum or 0.0), self.maximum or middle)
 
-    def _widen(self, total: float, least: float, most: float) -> None:
+    def _widen(self, total: float, minimum: float, maximum: float) -> None:
         self.total += total
-        if self.least is None or least < self.least:
-            self.least = least
-        if self.most is None or most > self.most:
-            self.most = most
+        if self.minimum is None or minimum < self.minimum:
+            self.minimum = minimum
+        if self.maximum is None or maximum > self.maximum:
+            self.maximum = maximum

@@ -13,11 +13,11 @@ _SIMULATED = ("emulated_slice", "RAYLLM_VLLM_ENGINE_CLS")
 
 
 @dataclass(frozen=True)
-class Limits:
-    """Of a slice, or of several that share the load."""
+class SliceLimits:
+    """Limits of a slice, or of several that share the load."""
 
     layout: Layout
-    """Of one replica."""
+    """Layout of one replica."""
     replicas: int
     generation: Generation
     topology: str
@@ -32,30 +32,30 @@ class Limits:
     def chips(self) -> int:
         return self.layout.chips * self.replicas
 
-    def together(self, sequences: int, context: int) -> Ceilings:
-        """Of all replicas, with so many sequences at once that have `context` tokens each."""
+    def batch(self, sequences: int, context: int) -> Ceilings:
+        """Ceilings of all replicas, with so many sequences at once that have `context` tokens each."""
         layout = replace(self.layout, data_parallel=self.layout.data_parallel * self.replicas)
         return ceilings(layout, self.generation, Load(max(1, sequences), context=context))
 
-    def alone(self, prompt: int) -> Ceilings:
-        """Of one replica with a single sequence, of whose prompt `prompt` tokens must be computed."""
+    def single_stream(self, prompt: int) -> Ceilings:
+        """Ceilings of one replica with a single sequence, of whose prompt `prompt` tokens must be computed."""
         return ceilings(self.layout, self.generation, Load(1, prompt=max(1, prompt)))
 
 
-def limits_of(llm_config: dict[str, Any] | None) -> Limits | None:
-    """None where there is no TPU slice, or the model's shape is not known."""
-    if not llm_config or not (asked := _asked_slice(llm_config)):
+def limits_of(llm_config: dict[str, Any] | None) -> SliceLimits | None:
+    """The limits of a model's LLM config; None where there is no TPU slice, or the model's shape is not known."""
+    accelerator = (llm_config or {}).get("accelerator_config") or {}
+    if not llm_config or accelerator.get("kind") != "tpu" or not llm_config.get("accelerator_type"):
         return None
-    shape = shape_of(llm_config)
+    shape, engine = shape_of(llm_config), llm_config.get("engine_kwargs") or {}
     if shape is None:
         return None
-    engine = llm_config.get("engine_kwargs") or {}
     try:
-        found = slice_of(*asked)
+        on = slice_of(llm_config["accelerator_type"], accelerator.get("topology", ""))
         layout = replace(layout_of(shape, engine), pipeline_parallel=engine.get("pipeline_parallel_size") or 1)
     except UserError:
         return None
-    return Limits(layout, _replicas(llm_config), found.generation, found.topology)
+    return SliceLimits(layout, _replicas(llm_config), on.generation, on.topology)
 
 
 def is_simulated(llm_config: dict[str, Any] | None) -> bool:
@@ -64,13 +64,6 @@ def is_simulated(llm_config: dict[str, Any] | None) -> bool:
     experiments = config.get("experimental_configs") or {}
     variables = (config.get("runtime_env") or {}).get("env_vars") or {}
     return any(name in experiments or name in variables for name in _SIMULATED)
-
-
-def _asked_slice(llm_config: dict[str, Any]) -> tuple[str, str] | None:
-    accelerator = llm_config.get("accelerator_config") or {}
-    if accelerator.get("kind") != "tpu" or not llm_config.get("accelerator_type"):
-        return None
-    return llm_config["accelerator_type"], accelerator.get("topology", "")
 
 
 def _replicas(llm_config: dict[str, Any]) -> int:

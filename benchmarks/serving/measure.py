@@ -1,51 +1,47 @@
-"""One load from warm-up to its record, and the sweep that looks for the highest rate within the SLO."""
+"""One load from warm-up to its record, and the sweep that searches for the highest rate within the SLO."""
 
 import asyncio
 import contextlib
 import time
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from datetime import UTC, datetime
+from math import inf
 
 from apps.common.errors import OperationError, UserError
 from benchmarks.serving.arrivals import arrivals
 from benchmarks.serving.client import Client
-from benchmarks.serving.figures import figures
-from benchmarks.serving.load import Limits, Sender, settle_memory
-from benchmarks.serving.result import Checks, ClientState, Load, Run, Slo
+from benchmarks.serving.load import Sender, Watch, settle_memory, watching
+from benchmarks.serving.result import ClientState, Counts, Load, Run, Slo, figures
 from benchmarks.serving.server import CacheCounters, Server
 from benchmarks.serving.tally import Tally
-from benchmarks.serving.watch import Watch, watching
-from benchmarks.serving.words import Tokenizer
+from benchmarks.serving.tokenizer import Tokenizer
 from benchmarks.serving.workload import Conversation
 
 ATTAINED = 0.9
 """Share of requests within the SLO that a rate needs to hold it, as in the DistServe paper (arXiv 2401.09670)."""
 _GROWTH = 2.0
 _CLOSE = 1.1  # the sweep ends when the rate that holds and the one that does not are so close
-_MOST_STEPS = 12
-_METRICS_DEADLINE_S, _METRICS_PAUSE_S = 20.0, 1.0  # Ray's are up to ten seconds late
+_MAX_STEPS = 12
+_METRICS_DEADLINE_S, _POLL_S = 20.0, 1.0  # Ray's are up to ten seconds late
 
 
+@dataclass
 class Bench:
-    """Loads on one server with one profile; `conversations` goes on from load to load, so that no prompt comes twice."""
+    """Loads on one server with one profile."""
 
-    def __init__(
-        self,
-        make_client: Callable[[], Client],
-        server: Server,
-        tokenizer: Tokenizer,
-        conversations: Iterator[Conversation],
-        *,
-        schema_asked: bool,
-        slo: Slo,
-        said: Callable[[str, Sender, Tally], None],
-    ) -> None:
-        self._make_client, self._server, self._tokenizer = make_client, server, tokenizer
-        self._conversations = conversations
-        self._schema_asked, self._slo, self._said = schema_asked, slo, said
+    make_client: Callable[[], Client]
+    server: Server
+    tokenizer: Tokenizer
+    conversations: Iterator[Conversation]
+    """Goes on from load to load, so that no prompt comes twice."""
+    schema_asked: bool
+    slo: Slo
+    report: Callable[[str, Sender, Tally], None]
+    """Called after each response with the load's label."""
 
     async def warm_up(self, requests: int, clients: int) -> None:
-        """Requests that are not counted, so that compiling is over.
+        """Send requests that are not counted, so that compiling is over.
 
         Raises:
             OperationError: all of them failed.
@@ -54,40 +50,41 @@ class Bench:
             return
         load = Load(arrivals="closed", clients=clients, requests=requests, timeout_s=600)
         tally, *_ = await self._send("warm-up", load, None)
-        if not tally.completed:
-            kinds = "; ".join(f"{kind} {tally.error_examples[kind]}".strip() for kind in tally.errors)
+        if not tally.counts.completed:
+            examples = tally.counts.error_examples
+            kinds = "; ".join(f"{kind} {example}".strip() for kind, example in examples.items())
             raise OperationError(f"all {tally.ended} warm-up requests failed: {kinds}")
 
     async def run(self, load: Load, offsets: Iterable[float] | None = None) -> Run:
-        """One load and its record. `offsets` are the times of a trace.
+        """Send one load; its record. `offsets` are the times of a trace.
 
         Raises:
             UserError: the load is so small that there was nothing to send.
         """
-        before = self._server.cache_counters()
+        before = self.server.cache_counters()
         started_at = datetime.now(UTC).isoformat(timespec="seconds")
         tally, sender, watch, client = await self._send(load.label, load, offsets)
         if not sender.sent:
             raise UserError(f"{load.label}: nothing was sent: no request was due in --duration, or the dataset is used up")
-        checks = tally.finish()
-        if before and checks.cached_tokens is None:
-            await self._read_cache(before, tally, checks)
-        self._count_samples(tally, checks)
-        record = _record(load, started_at, tally, sender, checks, _client_state(watch, sender, client))
-        record.good = tally.good if self._slo.asked else None
-        record.figures = figures(record)
-        return record
+        counts = tally.finish()
+        if before and counts.checks.cached_tokens is None:
+            await self._read_cache(before, counts)
+        self._count_samples(tally)
+        state = ClientState(
+            cpu_share=round(watch.cpu_share, 3), lag=watch.lag, late=sender.late, connections=client.opened, rss_mb=watch.rss_mb
+        )
+        return record(load, started_at, tally, state, max_in_flight=sender.max_in_flight)
 
     async def sweep(self, load: Load) -> tuple[list[Run], float | None]:
-        """Loads at growing rates from `load.rate` until one misses the SLO, then between; and the highest that holds."""
+        """Send loads at growing rates from `load.rate` until one misses the SLO, then between; and the highest that holds."""
         runs: list[Run] = []
         holds, misses = None, None
         rate = load.rate
         assert rate
-        while len(runs) < _MOST_STEPS:
+        while len(runs) < _MAX_STEPS:
             run = await self.run(load.model_copy(update={"rate": round(rate, 4)}))
             runs.append(run)
-            if holds_slo(run):
+            if (run.good or 0) / run.sent >= ATTAINED:
                 holds = run.load.rate
             else:
                 misses = run.load.rate
@@ -97,79 +94,57 @@ class Bench:
         return sorted(runs, key=lambda run: run.load.rate or 0), holds
 
     async def _send(self, label: str, load: Load, offsets: Iterable[float] | None) -> tuple[Tally, Sender, Watch, Client]:
-        tally = Tally(self._slo, schema_asked=self._schema_asked)
-        client = self._make_client()
-        sender = Sender(client, tally, lambda sender: self._said(label, sender, tally))
-        limits = Limits(load.requests or 10**9, load.duration_s or 10**9)
+        tally = Tally(self.slo, schema_asked=self.schema_asked)
+        client = self.make_client()
+        sender = Sender(client, tally, lambda sender: self.report(label, sender, tally))
+        requests, duration_s = load.requests or inf, load.duration_s or inf
         settle_memory()
         async with watching() as watch:
             if load.clients:
-                await sender.closed_loop(load.clients, self._conversations, limits)
+                await sender.closed_loop(load.clients, self.conversations, requests, duration_s)
             else:
                 if offsets is None:
                     assert load.rate
                     # one seed for all: runs with the same load are compared, and must differ in nothing but the server
-                    offsets = arrivals(load.arrivals, load.rate, limits.duration_s, seed=0)
-                await sender.open_loop(offsets, self._conversations, limits)
+                    offsets = arrivals(load.arrivals, load.rate, duration_s, seed=0)
+                await sender.open_loop(offsets, self.conversations, requests)
         client.close()
         tally.end = tally.end or time.perf_counter()
         return tally, sender, watch, client
 
-    async def _read_cache(self, before: CacheCounters, tally: Tally, checks: Checks) -> None:
+    async def _read_cache(self, before: CacheCounters, counts: Counts) -> None:
         """Cache hits by the server's metrics, once those have the load's prompts in them."""
         deadline = time.perf_counter() + _METRICS_DEADLINE_S
-        while after := self._server.cache_counters():
+        while after := self.server.cache_counters():
             load = after.since(before)
-            if load.queries >= tally.prompt_tokens or time.perf_counter() > deadline:
+            if load.queries >= counts.prompt_tokens or time.perf_counter() > deadline:
                 if load.queries > 0:
-                    checks.cached_tokens, checks.cached_by = round(load.hits / load.queries * tally.prompt_tokens), "metrics"
+                    counts.checks.cached_tokens = round(load.hits / load.queries * counts.prompt_tokens)
+                    counts.checks.cached_by = "metrics"
                 return
-            await asyncio.sleep(_METRICS_PAUSE_S)
+            await asyncio.sleep(_POLL_S)
 
-    def _count_samples(self, tally: Tally, checks: Checks) -> None:
-        """Count the text of some answers by the tokenizer, beside what the server says of them."""
+    def _count_samples(self, tally: Tally) -> None:
+        """Count the text of some responses by the tokenizer, beside the server's usage."""
         with contextlib.suppress(OperationError):  # a server that died under the load shows in its errors
-            for answer in tally.samples:
-                if answer.usage:
-                    checks.sampled_text_tokens += self._tokenizer.count(answer.text)
-                    checks.sampled_tokens += answer.usage.completion_tokens
+            for response in tally.samples:
+                if response.usage:
+                    tally.counts.checks.sampled_text_tokens += self.tokenizer.count(response.text)
+                    tally.counts.checks.sampled_tokens += response.usage.completion_tokens
 
 
-def holds_slo(run: Run) -> bool:
-    """Whether enough of all requests were answered within the SLO."""
-    return bool(run.sent) and (run.good or 0) / run.sent >= ATTAINED
-
-
-def _client_state(watch: Watch, sender: Sender, client: Client) -> ClientState:
-    return ClientState(
-        cpu_share=round(watch.cpu_share, 3),
-        lag=watch.lag,
-        late=sender.late,
-        connections=client.opened,
-        rss_mb=watch.rss_mb,
-    )
-
-
-def _record(load: Load, started_at: str, tally: Tally, sender: Sender, checks: Checks, client: ClientState) -> Run:
-    return Run(
+def record(load: Load, started_at: str, tally: Tally, client: ClientState, *, max_in_flight: int) -> Run:
+    """The record of a load that has ended, with its figures."""
+    run = Run(
+        **vars(tally.counts),
         load=load,
         started_at=started_at,
         elapsed_s=round(tally.end - tally.start, 6),
-        sent=sender.sent,
-        completed=tally.completed,
-        good=None,
-        errors=tally.errors,
-        error_examples=tally.error_examples,
-        prompt_tokens=tally.prompt_tokens,
-        output_tokens=tally.output_tokens,
-        least_prompt_tokens=tally.least_prompt_tokens,
-        most_in_flight=sender.most_in_flight,
-        ttft=tally.ttft,
-        tpot=tally.tpot,
-        itl=tally.itl,
-        e2e=tally.e2e,
+        sent=tally.ended,
+        max_in_flight=max_in_flight,
         window_s=tally.timeline.window_s,
         windows=tally.timeline.windows(),
-        checks=checks,
         client=client,
     )
+    run.figures = figures(run)
+    return run

@@ -1,4 +1,4 @@
-"""What is asked in a load test: lengths, turns, shared beginnings, and whether the answer must be JSON of a schema."""
+"""Profiles of requests: lengths, turns, shared beginnings, and whether the answer must be JSON of a schema."""
 
 from typing import Literal
 
@@ -22,11 +22,11 @@ class Profile(BaseModel):
     output_tokens: int = Field(ge=1, le=100_000)
     spread: float = Field(default=0.5, ge=0, lt=1)
     shared_prefix_tokens: int = Field(default=0, ge=0, le=1_000_000)
-    """At the beginning of every prompt the same text, beside `prompt_tokens`."""
+    """Length of the same text at the beginning of every prompt, beside `prompt_tokens`."""
     turns: int = Field(default=1, ge=1, le=100)
-    """Of a conversation; each turn holds all that was said before, and counts as a request."""
+    """Turns of a conversation; each repeats all before it, and counts as a request."""
     schema_asked: bool = False
-    """The answer must be an object of ANSWER_SCHEMA, with at most `output_tokens`; else exactly so many are asked for."""
+    """The answer must be an object of ANSWER_SCHEMA, with at most `output_tokens`; else exactly so many are requested."""
     dataset: str | None = None
     """The file that prompts come from; lengths above then do not apply."""
 

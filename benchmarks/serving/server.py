@@ -1,7 +1,6 @@
-"""What the server says of itself: its model, version and cache counters; and what Ray Serve says was deployed."""
+"""Facts about the server: its model, version and cache counters, and the Serve config that was deployed."""
 
-import hashlib
-import json
+import contextlib
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,20 +28,18 @@ class Server:
         """The model of that name, or the only one.
 
         Raises:
-            OperationError: no answer.
+            OperationError: no response.
             UserError: no such model, or several and no name was given.
         """
         try:
-            answer = self._http.get("/v1/models")
-            answer.raise_for_status()
-            cards = answer.json()["data"]
+            cards = self._http.get("/v1/models").raise_for_status().json()["data"]
         except (httpx.HTTPError, ValueError, KeyError) as error:
             raise OperationError(f"{self.url}/v1/models: {error or type(error).__name__}: is the server up?") from error
-        found = [card for card in cards if model in (None, card["id"])]
-        if len(found) != 1:
+        matching = [card for card in cards if model in (None, card["id"])]
+        if len(matching) != 1:
             names = ", ".join(card["id"] for card in cards)
             raise UserError(f"--model {model or 'is not given'}: this server has {names}")
-        return dict(found[0])
+        return dict(matching[0])
 
     def version(self) -> str | None:
         try:
@@ -51,35 +48,30 @@ class Server:
             return None
 
     def cache_counters(self) -> "CacheCounters | None":
-        """Since the server's start: by its own /metrics, else by what Ray collects of all replicas; None if neither tells."""
-        for text in (self._own_metrics, self._ray_metrics):
-            if found := _CACHE.findall(text()):
-                sums = {name: sum(float(value) for kind, value in found if kind == name) for name in ("queries", "hits")}
-                return CacheCounters(**sums)
+        """Counts since the server's start, from its own /metrics, else from what Ray collects of all replicas, else None."""
+        for metrics in (self._own_metrics, self._ray_metrics):
+            with contextlib.suppress(httpx.HTTPError, ValueError, KeyError, TypeError):
+                if counters := _CACHE.findall(metrics()):
+                    sums = {name: sum(float(value) for kind, value in counters if kind == name) for name in ("queries", "hits")}
+                    return CacheCounters(**sums)
         return None
 
     def _own_metrics(self) -> str:
-        try:
-            return self._http.get("/metrics").raise_for_status().text
-        except httpx.HTTPError:
-            return ""
+        return self._http.get("/metrics").raise_for_status().text
 
     def _ray_metrics(self) -> str:
-        """Of all nodes; seconds old, as Ray collects them now and then."""
+        """Metrics of all nodes; seconds old, as Ray collects them now and then."""
         if not self._dashboard:
             return ""
-        try:
-            address = f"{self._dashboard.rstrip('/')}/api/prometheus/sd"
-            groups = httpx.get(address, headers=ray_headers(), timeout=_TIMEOUT_S).raise_for_status().json()
-            targets = [target for group in groups for target in group["targets"]]
-            return "\n".join(httpx.get(f"http://{target}/metrics", timeout=_TIMEOUT_S).text for target in targets)
-        except (httpx.HTTPError, ValueError, KeyError, TypeError):
-            return ""
+        address = f"{self._dashboard.rstrip('/')}/api/prometheus/sd"
+        groups = httpx.get(address, headers=ray_headers(), timeout=_TIMEOUT_S).raise_for_status().json()
+        targets = [target for group in groups for target in group["targets"]]
+        return "\n".join(httpx.get(f"http://{target}/metrics", timeout=_TIMEOUT_S).text for target in targets)
 
 
 @dataclass(frozen=True)
 class CacheCounters:
-    """Prompt tokens that were looked up in the prefix cache, and those found there."""
+    """Prompt tokens that were searched for in the prefix cache (queries), and those found there (hits)."""
 
     queries: float
     hits: float
@@ -89,10 +81,10 @@ class CacheCounters:
 
 
 def deployed_config(dashboard: str) -> dict[str, Any]:
-    """What Ray Serve was given, from the dashboard's API. Raises `OperationError` if it does not answer."""
+    """The deployed Serve config, from the dashboard's API. Raises `OperationError` if it does not respond."""
     try:
-        answer = httpx.get(f"{dashboard.rstrip('/')}/api/serve/applications/", headers=ray_headers(), timeout=_TIMEOUT_S)
-        applications = answer.raise_for_status().json()["applications"].values()
+        response = httpx.get(f"{dashboard.rstrip('/')}/api/serve/applications/", headers=ray_headers(), timeout=_TIMEOUT_S)
+        applications = response.raise_for_status().json()["applications"].values()
     except (httpx.HTTPError, ValueError, KeyError) as error:
         raise OperationError(f"--dashboard {dashboard}: {error}") from error
     return {"applications": [app["deployed_app_config"] for app in applications if app.get("deployed_app_config")]}
@@ -101,22 +93,18 @@ def deployed_config(dashboard: str) -> dict[str, Any]:
 def config_file(path: Path) -> dict[str, Any]:
     """A Serve config. Raises `UserError` if it is none."""
     try:
-        found = yaml.safe_load(path.read_text())
+        config = yaml.safe_load(path.read_text())
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise UserError(f"--config {path}: {error}") from error
-    if not isinstance(found, dict) or "applications" not in found:
-        raise UserError(f"--config {path}: no Serve config: `applications` is missing")
-    return found
-
-
-def digest(config: dict[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()
+    if not isinstance(config, dict) or "applications" not in config:
+        raise UserError(f"--config {path}: not a Serve config: `applications` is missing")
+    return config
 
 
 def llm_config_of(config: dict[str, Any], model: str) -> dict[str, Any] | None:
     """The LLM config of a model in a Serve config."""
     for app in config["applications"]:
-        for found in (app.get("args") or {}).get("llm_configs", []):
-            if isinstance(found, dict) and found.get("model_loading_config", {}).get("model_id") == model:
-                return found
+        for llm_config in (app.get("args") or {}).get("llm_configs", []):
+            if isinstance(llm_config, dict) and llm_config.get("model_loading_config", {}).get("model_id") == model:
+                return llm_config
     return None

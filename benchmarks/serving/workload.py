@@ -1,17 +1,25 @@
-"""Conversations to be had with the server: seeded, each prompt of its own, or taken from a dataset in its order."""
+"""The conversations of a load: synthetic and seeded, each prompt of its own, or taken from a dataset in its order.
 
+A dataset is a file in ShareGPT's form (a JSON list of conversations) or JSONL. Its lengths are counted before the load begins.
+"""
+
+import json
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from itertools import islice
+from pathlib import Path
 from typing import Any, Protocol
 
 import msgspec
 import numpy as np
 
-from benchmarks.serving.answer import Answer, Asked
-from benchmarks.serving.dataset import Entry
+from apps.common.errors import UserError
 from benchmarks.serving.profiles import ANSWER_SCHEMA, Profile
+from benchmarks.serving.request import Request, Response
+from benchmarks.serving.tokenizer import Tokenizer
 
 _DRAWN = 65_536
+_ROLES = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant", "system": "system"}
 _encode = msgspec.json.Encoder().encode
 
 
@@ -20,15 +28,15 @@ class Conversation(Protocol):
 
     keep_text: bool
 
-    def next(self, last: Answer | None) -> Asked | None:
-        """The next request, after the answer to the last one; None at the end."""
+    def next(self, last: Response | None) -> Request | None:
+        """The next request, after the response to the last one; None at the end."""
 
 
-class Requests:
-    """Bodies of requests for one model and profile."""
+class RequestFactory:
+    """Makes the requests of one model and profile."""
 
     def __init__(self, model: str, profile: Profile) -> None:
-        self._profile = profile
+        self._exact = not profile.schema_asked
         self._common: dict[str, Any] = {"model": model, "temperature": 0, "stream": True}
         self._common["stream_options"] = {"include_usage": True}
         if profile.schema_asked:
@@ -37,19 +45,17 @@ class Requests:
         else:
             self._common["ignore_eos"] = True
 
-    def chat(self, messages: list[dict[str, str]], tokens: int, output: int, shared: int, turns: int = 0) -> Asked:
-        return self._asked({"messages": messages}, tokens, output, shared, turns)
-
-    def completion(self, prompt: str, tokens: int, output: int, shared: int, turns: int = 0) -> Asked:
-        return self._asked({"prompt": prompt}, tokens, output, shared, turns)
-
-    def _asked(self, prompt: dict[str, Any], tokens: int, output: int, shared: int, turns: int) -> Asked:
-        body = _encode({**self._common, **prompt, "max_tokens": output})
-        return Asked(body, tokens, output, exact=not self._profile.schema_asked, shared_tokens=shared, earlier_turns=turns)
+    def make(
+        self, prompt: str | list[dict[str, str]], tokens: int, output: int, shared: int = 0, earlier_turns: int = 0
+    ) -> Request:
+        """A completion of a text, or a chat of messages; lengths in tokens."""
+        kind = "prompt" if isinstance(prompt, str) else "messages"
+        body = _encode({**self._common, kind: prompt, "max_tokens": output})
+        return Request(body, tokens, output, self._exact, shared, earlier_turns)
 
 
 class Texts:
-    """Text of exactly so many tokens, none of which begins like another: the first four words count up."""
+    """Texts of an exact number of tokens, none of which begins like another: the first four words count up."""
 
     def __init__(self, words: Sequence[str], seed: int) -> None:
         self._random = np.random.default_rng(seed)
@@ -58,7 +64,7 @@ class Texts:
         self._drawn = self._draw()
 
     def next(self, tokens: int) -> str:
-        """At least 4 tokens."""
+        """A text of `tokens` tokens, at least 4."""
         count, self._number, head = len(self._words), self._number + 1, []
         number = self._number
         for _ in range(4):
@@ -71,71 +77,139 @@ class Texts:
             yield from map(self._words.__getitem__, self._random.integers(0, len(self._words), _DRAWN).tolist())
 
     def length(self, mean: int, spread: float) -> int:
-        least, most = round(mean * (1 - spread)), round(mean * (1 + spread))
-        return max(4, int(self._random.integers(least, most + 1)))
+        shortest, longest = round(mean * (1 - spread)), round(mean * (1 + spread))
+        return max(4, int(self._random.integers(shortest, longest + 1)))
 
 
-class Synthetic:
+class SyntheticConversation:
     """One conversation of a profile without a dataset."""
 
-    def __init__(self, requests: Requests, profile: Profile, texts: Texts, prefix: str) -> None:
-        self._requests, self._profile, self._texts, self._prefix = requests, profile, texts, prefix
+    def __init__(self, factory: RequestFactory, profile: Profile, texts: Texts, prefix: str) -> None:
+        self._factory, self._profile, self._texts, self._prefix = factory, profile, texts, prefix
         self._messages: list[dict[str, str]] = [{"role": "system", "content": prefix}] if prefix else []
-        self._said = self._shared = profile.shared_prefix_tokens
+        self._tokens = self._shared = profile.shared_prefix_tokens
         self._turns = 0
         self.keep_text = profile.turns > 1 or profile.schema_asked
 
-    def next(self, last: Answer | None) -> Asked | None:
-        if self._turns == self._profile.turns:
+    def next(self, last: Response | None) -> Request | None:
+        profile = self._profile
+        if self._turns == profile.turns:
             return None
-        self._turns += 1
         if last:
-            self._hear(last)
-        tokens = self._texts.length(self._profile.prompt_tokens, self._profile.spread)
-        text, shared = self._texts.next(tokens), self._shared
-        self._said += tokens
-        if self._profile.api == "completions":
-            prompt = f"{self._prefix} {text}" if self._prefix else text
-            return self._requests.completion(prompt, self._said, self._profile.output_tokens, shared)
+            self._add_response(last)
+        tokens = self._texts.length(profile.prompt_tokens, profile.spread)
+        text = self._texts.next(tokens)
+        self._tokens += tokens
+        self._turns += 1
         self._messages.append({"role": "user", "content": text})
-        return self._requests.chat(self._messages, self._said, self._profile.output_tokens, shared, self._turns - 1)
+        prompt = f"{self._prefix} {text}".lstrip() if profile.api == "completions" else self._messages
+        return self._factory.make(prompt, self._tokens, profile.output_tokens, self._shared, self._turns - 1)
 
-    def _hear(self, last: Answer) -> None:
+    def _add_response(self, last: Response) -> None:
         self._messages.append({"role": "assistant", "content": last.text})
         assert last.usage
-        self._said += last.usage.completion_tokens
+        self._tokens += last.usage.completion_tokens
         self._shared = last.usage.prompt_tokens + last.usage.completion_tokens
 
 
-class Given:
-    """One entry of a dataset; its turns come one after the other, with the server's own answers between them."""
+class DatasetConversation:
+    """One request with an entry of a dataset."""
 
-    def __init__(self, requests: Requests, entry: Entry, api: str) -> None:
-        self._requests, self._entry, self._api = requests, entry, api
-        self.keep_text = False
-        self._asked = False
+    keep_text = False
 
-    def next(self, last: Answer | None) -> Asked | None:  # noqa: ARG002 - of one request
-        if self._asked:
-            return None
-        self._asked = True
-        entry = self._entry
-        if self._api == "completions":
-            prompt = "\n".join(message["content"] for message in entry.messages)
-            return self._requests.completion(prompt, entry.prompt_tokens, entry.output_tokens, 0)
-        return self._requests.chat(entry.messages, entry.prompt_tokens, entry.output_tokens, 0, len(entry.messages) - 1)
+    def __init__(self, request: Request) -> None:
+        self._request: Request | None = request
+
+    def next(self, last: Response | None) -> Request | None:  # noqa: ARG002 - there is no second request
+        request, self._request = self._request, None
+        return request
 
 
 def synthetic(model: str, profile: Profile, texts: Texts) -> Iterator[Conversation]:
     """Conversations without end."""
-    requests = Requests(model, profile)
+    factory = RequestFactory(model, profile)
     prefix = texts.next(max(4, profile.shared_prefix_tokens)) if profile.shared_prefix_tokens else ""
     while True:
-        yield Synthetic(requests, profile, texts, prefix)
+        yield SyntheticConversation(factory, profile, texts, prefix)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """The messages of one request, and how many tokens its answer should have."""
+
+    messages: list[dict[str, str]]
+    prompt_tokens: int
+    output_tokens: int
+
+
+def read_dataset(path: Path, tokenizer: Tokenizer, output_tokens: int, maximum: int) -> list[Entry]:
+    """The first `maximum` usable entries of a file.
+
+    ShareGPT: an object has `conversations`, a list of {from, value}; the first human turn (after a system turn) is sent, and
+    the answer should have as many tokens as the one beside it. JSONL: `prompt` or `messages`, and `max_tokens` or
+    `output_tokens` where the argument `output_tokens` is not right for it.
+
+    Raises:
+        UserError: the file cannot be read, or nothing in it can be used; with the line or the number of the entry.
+    """
+    try:
+        text = path.read_text()
+        records = json.loads(text) if text.lstrip().startswith("[") else list(_lines(path, text))
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise UserError(f"--dataset {path}: {error}") from error
+    entries: list[Entry] = []
+    for number, record in enumerate(records, 1):
+        if len(entries) == maximum:
+            break
+        if entry := _entry(f"{path}, entry {number}", record, tokenizer, output_tokens):
+            entries.append(entry)
+    if not entries:
+        raise UserError(f"--dataset {path}: no entry with a human turn, a prompt or messages in it")
+    return entries
+
+
+def _lines(path: Path, text: str) -> Iterator[Any]:
+    for number, line in enumerate(text.split("\n"), 1):
+        if line.strip():
+            try:
+                yield json.loads(line)
+            except json.JSONDecodeError as error:
+                raise UserError(f"{path}:{number}: {error}") from error
+
+
+def _entry(where: str, record: Any, tokenizer: Tokenizer, output_tokens: int) -> Entry | None:
+    try:
+        if "conversations" in record:
+            messages, answer = _sharegpt(record["conversations"])
+            wanted = tokenizer.count(answer) if answer else output_tokens
+        else:
+            messages = record.get("messages") or [{"role": "user", "content": record["prompt"]}]
+            wanted = int(record.get("max_tokens") or record.get("output_tokens") or output_tokens)
+        if not messages or not all(isinstance(message["content"], str) for message in messages):
+            return None
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        raise UserError(f"{where}: give conversations, messages or prompt ({type(error).__name__}: {error})") from error
+    return Entry(messages, sum(tokenizer.count(message["content"]) for message in messages), max(1, wanted))
+
+
+def _sharegpt(turns: list[dict[str, str]]) -> tuple[list[dict[str, str]], str]:
+    """Messages up to the first human turn, and the answer to it; no messages where no human speaks."""
+    messages = []
+    for number, turn in enumerate(turns):
+        role = _ROLES.get(turn["from"])
+        if role in ("system", "user"):
+            messages.append({"role": role, "content": turn["value"]})
+        if role == "user":
+            answer = turns[number + 1]["value"] if number + 1 < len(turns) else ""
+            return messages, answer
+    return [], ""
 
 
 def from_dataset(model: str, profile: Profile, entries: Sequence[Entry]) -> Iterator[Conversation]:
     """A conversation for each entry; then it ends."""
-    requests = Requests(model, profile)
+    factory = RequestFactory(model, profile)
     for entry in entries:
-        yield Given(requests, entry, profile.api)
+        text = "\n".join(message["content"] for message in entry.messages)
+        prompt = text if profile.api == "completions" else entry.messages
+        turns = 0 if profile.api == "completions" else len(entry.messages) - 1
+        yield DatasetConversation(factory.make(prompt, entry.prompt_tokens, entry.output_tokens, earlier_turns=turns))

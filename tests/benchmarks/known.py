@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @dataclass(frozen=True)
 class Timing:
-    """Seconds, and which requests (every so-manieth one, 0 for none) go wrong and how."""
+    """Seconds, and which requests (every n-th one, 0 for none) go wrong and how."""
 
     ttft: float = 0.1
     tpot: float = 0.01
@@ -27,10 +27,10 @@ class Timing:
     stall: float = 0.0
     """Half of the tokens come `stall` seconds late."""
     miscount_every: int = 0
-    """The usage says one token less than came."""
+    """The usage reports one token less than came."""
     tokens_per_event: int = 1
     cached_percent: int = 0
-    """Of all prompts' tokens, by /metrics; 0: no such route."""
+    """Cached share of all prompts' tokens in /metrics; 0: no such route."""
     text: str = "word "
 
 

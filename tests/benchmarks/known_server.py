@@ -2,7 +2,7 @@
 
     python -m tests.benchmarks.known_server --ttft 0.2 --tpot 0.02      prints its port
 
-It writes whole steps: all streams whose next token is due in one millisecond get it in one pass over them. `GET /stats` says
+It writes whole steps: all streams whose next token is due in one millisecond get it in one pass over them. `GET /stats` reports
 when it really sent what, by its own clock: a busy machine makes that late too, and a client can be compared with it.
 """
 
@@ -29,7 +29,7 @@ class Stream:
     def __init__(self, connection: "Connection", number: int, body: dict[str, Any], chat: bool) -> None:
         self.connection, self.number = connection, number
         self.left: int = body.get("max_tokens") or body.get("max_completion_tokens") or 16
-        self.asked, self.chat = self.left, chat
+        self.requested, self.chat = self.left, chat
         self.prompt = len(str(body.get("prompt") or body.get("messages")).split())
         self.model = body["model"]
         self.due = self.arrived = self.first = 0.0
@@ -41,7 +41,7 @@ class KnownServer:
     def __init__(self, timing: Timing) -> None:
         self.timing = timing
         self.due: defaultdict[int, list[Stream]] = defaultdict(list)
-        self.tokens = self.most = self.now = self.number = self.prompt_tokens = 0
+        self.tokens = self.max_in_flight = self.now = self.number = self.prompt_tokens = 0
         self.next_tick = int(time.perf_counter() / _TICK_S)
         self.ttft_s: list[float] = []
         self.tpot_s: list[float] = []
@@ -63,33 +63,33 @@ class KnownServer:
 
     def begin(self, stream: Stream, arrived: float) -> None:
         self.now += 1
-        self.most = max(self.most, self.now)
+        self.max_in_flight = max(self.max_in_flight, self.now)
         self.began = self.began or arrived
         stream.arrived = arrived
         self._schedule(stream, arrived + self.timing.ttft)
 
     def stats(self) -> dict[str, Any]:
         """What was really sent since the last time, in seconds of this process's clock."""
-        found = {
+        stats = {
             "ttft_s": _percentiles(self.ttft_s),
             "tpot_s": _percentiles(self.tpot_s),
             "lag_p99_s": _percentiles(self.lag_s)["p99"],
             "elapsed_s": self.ended - self.began,
             "tokens": self.tokens,
             "streams": len(self.tpot_s),
-            "most": self.most,
+            "max_in_flight": self.max_in_flight,
             "faults": self.faults,
         }
         self.ttft_s, self.tpot_s, self.lag_s = [], [], []
         self.began, self.tokens, self.faults = 0.0, 0, Counter()
-        return found
+        return stats
 
     def _schedule(self, stream: Stream, due: float) -> None:
         stream.due = due
         self.due[max(int(due / _TICK_S), self.next_tick)].append(stream)
 
     def _step(self, stream: Stream) -> None:
-        timing, half, transport = self.timing, stream.asked // 2, stream.connection.transport
+        timing, half, transport = self.timing, stream.requested // 2, stream.connection.transport
         if transport is None or transport.is_closing():
             self.now -= 1
             return
@@ -111,11 +111,11 @@ class KnownServer:
     def _finish(self, stream: Stream) -> None:
         miscounts = _every(self.timing.miscount_every, stream.number)
         self.faults["miscounted"] += miscounts
-        stream.connection.transport.write(self._frames[stream.chat] + _last_frames(stream, stream.asked - miscounts))
+        stream.connection.transport.write(self._frames[stream.chat] + _last_frames(stream, stream.requested - miscounts))
         self.ended = time.perf_counter()
         self.now -= 1
         self.ttft_s.append(stream.first - stream.arrived)
-        self.tpot_s.append((self.ended - stream.first) / max(1, stream.asked - 1))
+        self.tpot_s.append((self.ended - stream.first) / max(1, stream.requested - 1))
 
 
 class Connection(asyncio.Protocol):
@@ -216,8 +216,8 @@ def _event(chat: bool, text: str | None, usage: dict[str, int] | None = None) ->
     return b"data: " + json.dumps(body, separators=(",", ":")).encode() + b"\n\n"
 
 
-def _last_frames(stream: Stream, told: int) -> bytes:
-    usage = {"prompt_tokens": stream.prompt, "completion_tokens": told, "total_tokens": stream.prompt + told}
+def _last_frames(stream: Stream, reported: int) -> bytes:
+    usage = {"prompt_tokens": stream.prompt, "completion_tokens": reported, "total_tokens": stream.prompt + reported}
     return _frame(_event(stream.chat, None, usage)) + _frame(b"data: [DONE]\n\n") + b"0\r\n\r\n"
 
 

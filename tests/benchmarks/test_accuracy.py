@@ -8,8 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from benchmarks.accuracy.__main__ import main
-from benchmarks.accuracy.questions import Question, is_right, questions
-from benchmarks.accuracy.score import difference, score
+from benchmarks.accuracy.questions import Question, difference, is_right, questions, score
 from tests.benchmarks.known import Timing, running
 from tests.fake_openai import FakeServer
 from tests.fake_openai import running as faking
@@ -36,9 +35,9 @@ def test_the_first_line_must_be_the_answer(text: str, right: bool) -> None:
 
 @given(st.integers(1, 5000).flatmap(lambda asked: st.tuples(st.integers(0, asked), st.just(asked))))
 def test_the_interval_holds_the_share(pair: tuple[int, int]) -> None:
-    found = score(*pair)
-    assert 0 <= found.low <= found.share + 1e-9
-    assert found.share - 1e-9 <= found.high <= 1
+    rate = score(*pair)
+    assert 0 <= rate.low <= rate.share + 1e-9
+    assert rate.share - 1e-9 <= rate.high <= 1
 
 
 def test_known_intervals_and_sign_test() -> None:

@@ -1,4 +1,4 @@
-"""A load on servers whose timing is set: the benchmark must find it, and call faults, pauses and its own slowness by name.
+"""A load on servers whose timing is set: the benchmark must find it, and report faults, pauses and its own slowness.
 
 What the server sent when, by its own clock, is what counts: a busy machine makes it late too. That both wait for
 a core beside that is allowed for, as far as the two have measured it themselves.
@@ -16,9 +16,9 @@ import pytest
 from benchmarks.serving.command import execute
 from benchmarks.serving.load import Sender
 from benchmarks.serving.options import parse
-from benchmarks.serving.progress import LoadProgress
 from benchmarks.serving.result import Result, Run
-from benchmarks.serving.validation import examine
+from benchmarks.serving.terminal import LoadProgress
+from benchmarks.serving.validation import validate
 from tests.benchmarks.known import Running, Timing, running
 
 
@@ -34,10 +34,12 @@ def measured(server: Running, *more: str) -> tuple[Result, dict[str, Any]]:
 
 def near(run: Run, name: str, percent: int, sent: dict[str, Any], waits: float) -> None:
     """Within 3 % of what the server sent, and `waits` times what both processes waited for a core."""
-    found, real = run.figures[f"{name}_p{percent}_ms"], 1000 * sent[f"{name}_s"][f"p{percent}"]
-    assert found is not None
+    measured_ms, real = run.figures[f"{name}_p{percent}_ms"], 1000 * sent[f"{name}_s"][f"p{percent}"]
+    assert measured_ms is not None
     lag = (run.client.lag.percentile(99) or 0.0) + 1000 * sent["lag_p99_s"]
-    assert abs(found - real) <= 0.03 * real + waits * lag, f"{name} p{percent}: server {real:.2f}, found {found:.2f} ms"
+    assert abs(measured_ms - real) <= 0.03 * real + waits * lag, (
+        f"{name} p{percent}: server {real:.2f}, measured {measured_ms:.2f} ms"
+    )
 
 
 @pytest.mark.parametrize("clients", [1, 64, 512])
@@ -48,7 +50,7 @@ def test_set_times_are_recovered(clients: int) -> None:
         result, sent = measured(server, *asked)
     [run] = result.runs
     assert run.completed == int(count)
-    assert sent["most"] == run.most_in_flight == clients
+    assert sent["max_in_flight"] == run.max_in_flight == clients
     near(run, "ttft", 50, sent, waits=2)
     near(run, "tpot", 50, sent, waits=0.2)
     near(run, "e2e", 50, {"e2e_s": {"p50": sent["ttft_s"]["p50"] + 8 * sent["tpot_s"]["p50"]}, **sent}, waits=4)
@@ -73,9 +75,9 @@ def test_open_loop_sends_when_it_should_whatever_the_server_does() -> None:
     values, shares = run.ttft.curve()
     waited = 1 - next(share for value, share in zip(values, shares, strict=True) if value > 400)
     assert waited >= 0.1  # 36 of 240 were due in the first 0.6 s of the pause; a closed loop would see 1 for each client
-    assert run.ttft.most is not None
-    assert run.ttft.most > 800
-    assert run.most_in_flight >= 20
+    assert run.ttft.maximum is not None
+    assert run.ttft.maximum > 800
+    assert run.max_in_flight >= 20
 
 
 def test_faults_are_what_they_are() -> None:
@@ -87,26 +89,26 @@ def test_faults_are_what_they_are() -> None:
     assert run.errors == {"HTTP 503": faults["refused"], "connection lost": faults["dropped"]}
     assert "known fault" in run.error_examples["HTTP 503"]
     assert run.checks.wrong_counts == faults["miscounted"]
-    assert run.checks.wrong_count_example == "usage says 19 output tokens, 20 were asked for"
-    assert run.itl.most is not None
-    assert run.itl.most >= 400
+    assert run.checks.wrong_count_example == "usage reports 19 output tokens, 20 were requested"
+    assert run.itl.maximum is not None
+    assert run.itl.maximum >= 400
     values, shares = run.itl.curve()
     stalls = (1 - max(share for value, share in zip(values, shares, strict=True) if value < 300)) * run.itl.count
     assert stalls == pytest.approx(faults["stalled"], abs=5)  # other waits of a machine are seldom so long
-    assert {"tokens", "errors"} <= {finding.rule for finding in examine(result.setting, run)}
+    assert {"tokens", "errors"} <= {finding.rule for finding in validate(result.setting, run)}
 
 
-def test_a_client_that_is_too_slow_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_client_that_is_too_slow_is_invalid(monkeypatch: pytest.MonkeyPatch) -> None:
     def work(self: LoadProgress, label: str, sender: Sender, tally: object) -> None:  # noqa: ARG001
         time.sleep(0.02)
 
-    monkeypatch.setattr(LoadProgress, "say", work)
+    monkeypatch.setattr(LoadProgress, "update", work)
     with running(Timing(ttft=0.02, tpot=0.001)) as server:
         result, _ = measured(server, "--output-tokens", "5", "--rate", "100", "--duration", "1")
     [run] = result.runs
-    assert run.client.late.most is not None
-    assert (run.ttft.most or 0) >= run.client.late.most  # its own lateness is in the latency
-    reasons = [f.reason for f in examine(result.setting, run) if f.rule == "client" and f.severity == "refused"]
+    assert run.client.late.maximum is not None
+    assert (run.ttft.maximum or 0) >= run.client.late.maximum  # its own lateness is in the latency
+    reasons = [f.reason for f in validate(result.setting, run) if f.rule == "client" and f.severity == "invalid"]
     assert any("late by" in reason for reason in reasons)
 
 
@@ -121,13 +123,13 @@ def test_several_tokens_in_an_event_are_counted_by_usage() -> None:
     assert itl >= 30  # an event with four tokens comes after four times the time
 
 
-def test_cache_hits_that_nobody_declared_are_found_in_the_metrics_and_refused() -> None:
+def test_cache_hits_that_nobody_declared_are_found_in_the_metrics_and_invalid() -> None:
     with running(Timing(ttft=0.01, tpot=0.001, cached_percent=30)) as server:
         result, _ = measured(server, "--output-tokens", "3", "--clients", "4", "--requests", "40")
     [run] = result.runs
     assert run.checks.cached_by == "metrics"
     assert run.figures["cache_hit_rate"] == pytest.approx(0.3, abs=0.01)
-    assert "cache" in {finding.rule for finding in examine(result.setting, run) if finding.severity == "refused"}
+    assert "cache" in {finding.rule for finding in validate(result.setting, run) if finding.severity == "invalid"}
 
 
 def test_timeouts_end_a_load_by_themselves() -> None:

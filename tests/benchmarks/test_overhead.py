@@ -3,7 +3,7 @@
 import pytest
 
 from apps.checks.serve_rules import check_serve_config
-from benchmarks.serving.words import tokenizer_for
+from benchmarks.serving.tokenizer import tokenizer_for
 from tests.benchmarks.known import Timing, running
 from tests.perf.bare import Server, bare_command
 from tests.perf.overhead import __main__ as main
@@ -24,12 +24,12 @@ def test_comparison_takes_medians_of_rounds() -> None:
 def test_as_many_streams_as_are_measured_are_let_in_and_the_guard_is_on() -> None:
     config = serve_config_for("sim", 1024)
     assert model_of(config)["engine_kwargs"]["max_num_seqs"] == 1024
-    found = check_serve_config(config, direct_streaming=True)
-    assert not [one for one in found if one.severity == "error" or "max_ongoing" in one.where]
+    findings = check_serve_config(config, direct_streaming=True)
+    assert not [finding for finding in findings if finding.severity == "error" or "max_ongoing" in finding.where]
     assert config["applications"][0]["args"]["guard"] == {"open": True}
 
 
-def test_no_server_is_asked_for_counts_as_one_is_always_paused() -> None:
+def test_tokens_are_counted_without_a_server_as_one_is_always_paused() -> None:
     tokenizer = main.tokenizer_of("sim", {})
     assert isinstance(tokenizer, SimulatedTokenizer)
     assert tokenizer.count("water stone") == 2
@@ -49,12 +49,12 @@ def test_bare_server_gets_the_same_engine_arguments(tmp_path_factory: pytest.Tem
     assert command[command.index("--model") + 1] == str(model)
 
 
-def test_a_round_sends_each_load_of_the_plan_and_refuses_wrong_counts() -> None:
+def test_a_round_sends_each_load_of_the_plan_and_raises_on_wrong_counts() -> None:
     plan = Plan(1, {1: 3, 8: 16}, prompt_tokens=48, output_tokens=10)
     with running(Timing(ttft=0.01, tpot=0.002)) as server:
-        found = Rounds("known", plan, tokenizer_for(server.url, "known", {}, None)).one(Server("bare", server.url))
-    assert [(one.clients, one.requests, one.errors) for one in found] == [(1, 3, 0), (8, 16, 0)]
+        loads = Rounds("known", plan, tokenizer_for(server.url, "known", {}, None)).run(Server("bare", server.url))
+    assert [(load.clients, load.requests, load.errors) for load in loads] == [(1, 3, 0), (8, 16, 0)]
     with running(Timing(ttft=0.01, tpot=0.002, miscount_every=2)) as server:
         rounds = Rounds("known", plan, tokenizer_for(server.url, "known", {}, None))
-        with pytest.raises(ValueError, match="usage says 9 output tokens, 10 were asked for"):
-            rounds.one(Server("bare", server.url))
+        with pytest.raises(ValueError, match="usage reports 9 output tokens, 10 were requested"):
+            rounds.run(Server("bare", server.url))

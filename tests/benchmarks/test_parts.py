@@ -10,17 +10,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from apps.common.errors import UserError
-from benchmarks.serving.answer import Answer, Asked, Usage
 from benchmarks.serving.arrivals import PATTERNS, arrivals, from_trace
-from benchmarks.serving.dataset import Entry, read_dataset
 from benchmarks.serving.events import EventReader
 from benchmarks.serving.histogram import Histogram
 from benchmarks.serving.profiles import PROFILES
+from benchmarks.serving.request import Request, Response, Usage
 from benchmarks.serving.result import Slo
-from benchmarks.serving.tally import Tally
-from benchmarks.serving.timeline import Timeline
-from benchmarks.serving.words import single_token_words
-from benchmarks.serving.workload import Texts, from_dataset, synthetic
+from benchmarks.serving.tally import Tally, Timeline
+from benchmarks.serving.tokenizer import single_token_words
+from benchmarks.serving.workload import Entry, Texts, from_dataset, read_dataset, synthetic
 from tests.benchmarks import records
 
 
@@ -52,7 +50,7 @@ def test_a_trace_is_taken_as_it_is(tmp_path: Path) -> None:
     trace.write_text('100.5\n{"timestamp": 100.0}\n\n103\n')
     assert from_trace(trace) == [0.0, 0.5, 3.0]
     trace.write_text("1.0\nnoon\n")
-    with pytest.raises(UserError, match="trace:2: 'noon' is no time"):
+    with pytest.raises(UserError, match="trace:2: 'noon' is not a time"):
         from_trace(trace)
 
 
@@ -60,19 +58,19 @@ def test_a_trace_is_taken_as_it_is(tmp_path: Path) -> None:
 @given(st.integers(0, 2**32 - 1), st.integers(4, 300))
 def test_texts_have_their_length_and_never_repeat(seed: int, tokens: int) -> None:
     texts, again = Texts(WORDS, seed), Texts(WORDS, seed)
-    found = [texts.next(tokens) for _ in range(50)]
-    assert {len(text.split()) for text in found} == {tokens}
-    assert len({" ".join(text.split()[:4]) for text in found}) == 50
-    assert found == [again.next(tokens) for _ in range(50)]
+    drawn = [texts.next(tokens) for _ in range(50)]
+    assert {len(text.split()) for text in drawn} == {tokens}
+    assert len({" ".join(text.split()[:4]) for text in drawn}) == 50
+    assert drawn == [again.next(tokens) for _ in range(50)]
 
 
 def bodies(name: str, count: int, **changes: int) -> list[dict[str, object]]:
     profile = PROFILES[name].model_copy(update=changes)
-    asked = (conversation.next(None) for conversation in synthetic("m", profile, Texts(WORDS, 1)))
-    return [json.loads(one.body) for one in islice(asked, count) if one]
+    requests = (conversation.next(None) for conversation in synthetic("m", profile, Texts(WORDS, 1)))
+    return [json.loads(request.body) for request in islice(requests, count) if request]
 
 
-def test_profiles_ask_what_they_say() -> None:
+def test_profiles_make_the_requests_that_they_describe() -> None:
     [chat] = bodies("chat", 1)
     assert (chat["stream"], chat["ignore_eos"], chat["max_tokens"]) == (True, True, 128)
     assert "prompt" in bodies("completions", 1)[0]
@@ -87,20 +85,20 @@ def test_prompts_share_nothing_but_the_prefix_that_was_asked_for() -> None:
     assert len({tuple(words[30:34]) for words in prompts}) == 20
 
 
-def test_a_later_turn_holds_what_was_said_before_and_declares_it_shared() -> None:
+def test_a_later_turn_repeats_the_conversation_and_declares_it_shared() -> None:
     profile = PROFILES["multi-turn"].model_copy(update={"turns": 2, "shared_prefix_tokens": 10})
     conversation = next(synthetic("m", profile, Texts(WORDS, 1)))
     first = conversation.next(None)
     assert first
     assert first.shared_tokens == 10
-    answer = Answer(first, 0.0, usage=Usage(first.prompt_tokens + 5, 128), text="the answer")
-    second = conversation.next(answer)
+    response = Response(first, 0.0, usage=Usage(first.prompt_tokens + 5, 128), text="the answer")
+    second = conversation.next(response)
     assert second
     roles = [message["role"] for message in json.loads(second.body)["messages"]]
     assert roles == ["system", "user", "assistant", "user"]
     assert "the answer" in second.body.decode()
     assert second.shared_tokens == first.prompt_tokens + 5 + 128
-    assert conversation.next(answer) is None
+    assert conversation.next(response) is None
 
 
 def test_datasets_in_both_forms(tmp_path: Path) -> None:
@@ -112,8 +110,8 @@ def test_datasets_in_both_forms(tmp_path: Path) -> None:
     lines.write_text('{"prompt": "one two"}\n{"messages": [{"role": "user", "content": "x"}], "max_tokens": 9}\n')
     entries = read_dataset(lines, Blanks(), 7, 100)
     assert entries == [Entry(question, 2, 7), Entry([{"role": "user", "content": "x"}], 1, 9)]
-    asked = [conversation.next(None) for conversation in from_dataset("m", PROFILES["chat"], entries)]
-    assert [one and one.output_tokens for one in asked] == [7, 9]
+    requests = [conversation.next(None) for conversation in from_dataset("m", PROFILES["chat"], entries)]
+    assert [request and request.output_tokens for request in requests] == [7, 9]
     lines.write_text('{"prompt": "x"}\nnonsense\n')
     with pytest.raises(UserError, match=r"l\.jsonl:2"):
         read_dataset(lines, Blanks(), 7, 100)
@@ -133,24 +131,24 @@ STREAM = (
 @settings(deadline=None)
 @given(st.lists(st.integers(0, len(STREAM)), max_size=6))
 def test_a_stream_is_read_the_same_wherever_it_is_cut(cuts: list[int]) -> None:
-    answer = Answer(Asked(b"", 5, 2, exact=True), 0.0)
-    reader = EventReader(answer, keep_text=True)
+    response = Response(Request(b"", 5, 2, exact=True), 0.0)
+    reader = EventReader(response, keep_text=True)
     for time, (start, end) in enumerate(pairwise(sorted({0, *cuts, len(STREAM)}))):
         reader.feed(STREAM[start:end], float(time))
     assert reader.text == "wärm "
-    assert answer.usage == Usage(5, 2, 4)
-    assert (answer.events, len(answer.gaps), answer.finish_reason, answer.whole) == (2, 1, "length", True)
+    assert response.usage == Usage(5, 2, 4)
+    assert (response.events, len(response.gaps), response.finish_reason, response.complete) == (2, 1, "length", True)
 
 
 @settings(deadline=None)
 @given(st.lists(st.floats(0.001, 1e6), min_size=1), st.lists(st.floats(0.001, 1e6)), st.sampled_from([50, 90, 99, 100]))
-def test_percentiles_are_right_within_half_a_percent(one: list[float], two: list[float], percent: int) -> None:
+def test_percentiles_are_right_within_half_a_percent(first: list[float], second: list[float], percent: int) -> None:
     histogram, other = Histogram(), Histogram()
-    histogram.add(one)
-    for value in two:
+    histogram.add(first)
+    for value in second:
         other.add_one(value)
     histogram.merge(other)
-    ordered = sorted(one + two)
+    ordered = sorted(first + second)
     exact = ordered[-(-len(ordered) * percent // 100) - 1]
     assert histogram.percentile(percent) == pytest.approx(exact, rel=0.0051)
     assert histogram.mean == pytest.approx(sum(ordered) / len(ordered))
@@ -165,7 +163,7 @@ def test_nothing_has_no_percentile() -> None:
 @settings(deadline=None)
 @given(st.floats(0.05, 30), st.integers(1, 400))
 def test_windows_keep_every_request_and_token_however_long_the_run_is(every: float, count: int) -> None:
-    run = records.run(records.answers(count, every=every))
+    run = records.run(records.responses(count, every=every))
     assert len(run.windows) <= 120
     assert sum(window.requests for window in run.windows) == count
     assert sum(window.output_tokens for window in run.windows) == pytest.approx(20 * count, abs=len(run.windows))
@@ -174,13 +172,13 @@ def test_windows_keep_every_request_and_token_however_long_the_run_is(every: flo
 
 def test_a_window_has_the_tokens_that_came_in_it() -> None:
     timeline = Timeline()
-    [answer] = records.answers(1, ttft=1.0, tpot=0.25, tokens=5)
-    timeline.add_tokens(answer, 0.0)
+    [response] = records.responses(1, ttft=1.0, tpot=0.25, tokens=5)
+    timeline.add_tokens(response, 0.0)
     assert [window.output_tokens for window in timeline.windows()] == [0, 0, 0, 0, 1, 1, 1, 1, 1]
 
 
 def test_goodput_counts_requests_within_all_limits() -> None:
-    fast, slow = list(records.answers(30, ttft=0.2)), records.answers(10, ttft=0.9)
+    fast, slow = list(records.responses(30, ttft=0.2)), records.responses(10, ttft=0.9)
     assert records.run([*fast, *slow], Slo(ttft_ms=500, tpot_ms=60)).good == 30
     assert records.run(fast, Slo(ttft_ms=500, tpot_ms=40)).good == 0
 
@@ -188,21 +186,21 @@ def test_goodput_counts_requests_within_all_limits() -> None:
 def test_answers_in_json_must_be_whole_and_of_the_schema() -> None:
     tally = Tally(Slo(), schema_asked=True)
     texts = ['{"title": "x", "score": 1, "open": true}', '{"title": "x"}', "words", '{"title": "x']
-    for answer, text in zip(records.answers(4), texts, strict=True):
-        answer.text, answer.finish_reason = text, "length" if text == texts[3] else "stop"
-        tally.take(answer)
-    assert tally.completed == 1
-    assert tally.errors == {"answer not of the schema": 2, "answer cut off before its end": 1}
+    for response, text in zip(records.responses(4), texts, strict=True):
+        response.text, response.finish_reason = text, "length" if text == texts[3] else "stop"
+        tally.add(response)
+    assert tally.counts.completed == 1
+    assert tally.counts.errors == {"answer not of the schema": 2, "answer cut off before its end": 1}
 
 
 def test_memory_does_not_grow_with_the_load() -> None:
     """Ten times the requests cost less than 100 bytes each: their digests, and nothing of what they answered."""
     tally = Tally(Slo(), schema_asked=False)
-    for answer in records.answers(2000, every=0.01):
-        tally.take(answer)
+    for response in records.responses(2000, every=0.01):
+        tally.add(response)
     tracemalloc.start()
-    for answer in records.answers(10_000, every=0.01):
-        tally.take(answer)
+    for response in records.responses(10_000, every=0.01):
+        tally.add(response)
     grown, _ = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert grown < 100 * 10_000

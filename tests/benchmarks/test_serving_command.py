@@ -20,9 +20,9 @@ from tests.benchmarks.known import Timing, running
     [
         (["--rate", "fast"], "'fast' is not a number from 0.001"),
         (["--rate", "1", "--clients", "2"], "--rate and --clients: give one of them"),
-        (["--slo", "ttft=1"], "'ttft=1' is no limit"),
+        (["--slo", "ttft=1"], "'ttft=1' is not a limit"),
         (["--sweep"], "--sweep needs one --rate"),
-        (["--clients", "2", "--arrivals", "ramp"], "--arrivals is of --rate"),
+        (["--clients", "2", "--arrivals", "ramp"], "--arrivals needs --rate"),
         (["--url", "127.0.0.1:8000"], "give for example http://127.0.0.1:8000"),
         (["--url", "http://10.0.0.7:8000"], "10.0.0.7 is not this machine: give --allow-host 10.0.0.7"),
         (["--duration", "1e9"], "not a number from 0.1 to 3600"),
@@ -37,10 +37,10 @@ def test_bad_options(arguments: list[str], message: str, capsys: pytest.CaptureF
 
 
 def test_limits_and_addresses_are_understood() -> None:
-    found = parse(["--url", "http://localhost:1/v1/", "--slo", "ttft=1.5s, tpot=50ms", "--rate", "1,2.5"])
-    assert found.url == "http://localhost:1"
-    assert found.slo == {"ttft_ms": 1500, "tpot_ms": 50}
-    assert found.rate == [1, 2.5]
+    options = parse(["--url", "http://localhost:1/v1/", "--slo", "ttft=1.5s, tpot=50ms", "--rate", "1,2.5"])
+    assert options.url == "http://localhost:1"
+    assert options.slo == {"ttft": 1500, "tpot": 50}
+    assert options.rate == [1, 2.5]
     assert parse(["--url", "http://10.0.0.7:1", "--allow-host", "10.0.0.7"]).clients == [8]
 
 
@@ -61,7 +61,7 @@ def test_a_result_is_written_and_printed(tmp_path: Path, capsys: pytest.CaptureF
         assert main([*load, "--config", str(config), "--slo", "ttft=1s", "--out", str(out)]) == 0
         assert main([*load, "--model", "other"]) == 2
         assert "this server has known" in capsys.readouterr().err
-        assert main([*load, "--profile", "json"]) == 1  # the server knows no JSON: it says so after the warm-up
+        assert main([*load, "--profile", "json"]) == 1  # the server knows no JSON, which the warm-up reports
         assert "answer not of the schema" in capsys.readouterr().err
     result = read(out)
     assert [run.load.label for run in result.runs] == ["2 clients", "4 clients"]
@@ -73,7 +73,7 @@ def test_a_result_is_written_and_printed(tmp_path: Path, capsys: pytest.CaptureF
 
 
 def test_the_sweep_finds_the_highest_rate_that_holds() -> None:
-    asked: list[float] = []
+    rates: list[float] = []
 
     class Simulated(Bench):
         def __init__(self) -> None:
@@ -81,14 +81,14 @@ def test_the_sweep_finds_the_highest_rate_that_holds() -> None:
 
         async def run(self, load: Load, offsets: Any = None) -> Run:  # noqa: ARG002
             assert load.rate
-            asked.append(load.rate)
-            found = records.run(records.answers(20, ttft=0.1 if load.rate <= 37 else 3), Slo(ttft_ms=1000))
-            return found.model_copy(update={"load": load})
+            rates.append(load.rate)
+            run = records.run(records.responses(20, ttft=0.1 if load.rate <= 37 else 3), Slo(ttft_ms=1000))
+            return run.model_copy(update={"load": load})
 
     runs, best = asyncio.run(Simulated().sweep(Load(arrivals="poisson", rate=2, timeout_s=60)))
     assert best is not None
     assert 37 / 1.1 <= best <= 37
-    assert [run.load.rate for run in runs] == sorted(asked)
-    assert len(asked) <= 12
+    assert [run.load.rate for run in runs] == sorted(rates)
+    assert len(rates) <= 12
     _, none = asyncio.run(Simulated().sweep(Load(arrivals="poisson", rate=1e6, timeout_s=60)))
     assert none is None

@@ -27,7 +27,7 @@ _START_DEADLINE_S = 300
 
 @dataclass(frozen=True)
 class Server:
-    """One that is measured; `name` is `bare` or `ours`."""
+    """A server that is measured; `name` is `bare` or the path of our stack."""
 
     name: str
     url: str
@@ -58,8 +58,8 @@ def bare_vllm(
         "VLLM_NO_USAGE_STATS": "1",
         **(environment or {}),
     }
-    with running([*bare_command(llm_config, port), *more], port, variables) as found:
-        yield found
+    with running([*bare_command(llm_config, port), *more], port, variables) as server:
+        yield server
 
 
 @contextmanager

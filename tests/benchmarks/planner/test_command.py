@@ -19,12 +19,12 @@ CONFIG = ROOT / "serve_configs" / "gemma.yaml"
 
 def planned(capsys: pytest.CaptureFixture[str], *options: str) -> dict[str, Any]:
     assert main(["--json", *options]) == 0
-    found: dict[str, Any] = json.loads(capsys.readouterr().out)
-    return found
+    answer: dict[str, Any] = json.loads(capsys.readouterr().out)
+    return answer
 
 
 def refused(capsys: pytest.CaptureFixture[str], *options: str) -> str:
-    """What is said on stderr when a command ends with exit code 2."""
+    """The message on stderr of a command that ends with exit code 2."""
     try:
         code: Any = main(list(options))
     except SystemExit as end:
@@ -34,18 +34,18 @@ def refused(capsys: pytest.CaptureFixture[str], *options: str) -> str:
 
 
 def test_the_tutorials_question(capsys: pytest.CaptureFixture[str]) -> None:
-    found = planned(capsys, "--model", "gemma-4-31b", "--topology", "4x4", "--slo", "ttft=1s,tpot=50ms", "--price", "2.7")
-    assert found["question"]["slo"] == {"ttft_s": 1.0, "tpot_s": 0.05}
-    assert found["question"]["bucket_bytes"] == pytest.approx(62.5e9, rel=0.01)
-    layouts = {one["name"]: one for one in found["layouts"]}
-    chosen = layouts[found["recommended"]]
+    answer = planned(capsys, "--model", "gemma-4-31b", "--topology", "4x4", "--slo", "ttft=1s,tpot=50ms", "--price", "2.7")
+    assert answer["question"]["slo"] == {"ttft_s": 1.0, "tpot_s": 0.05}
+    assert answer["question"]["bucket_bytes"] == pytest.approx(62.5e9, rel=0.01)
+    layouts = {layout["name"]: layout for layout in answer["layouts"]}
+    chosen = layouts[answer["recommended"]]
     assert chosen["fits"]
     assert chosen["dtype"] == chosen["kv_dtype"] == "bfloat16"
     assert chosen["longest_request_tokens"] >= 131_072
     assert chosen["within_slo"]["slow"]["usd_per_million_output_tokens"] > 0
     assert set(layouts["DP4xTP4/bf16/bf16"]["sequences"]) == {"8192", "32768", "131072"}
-    assert found["why"]
-    assert found["risk"]
+    assert answer["why"]
+    assert answer["risk"]
 
 
 def test_people_read_a_table_the_choice_and_where_it_comes_from(capsys: pytest.CaptureFixture[str]) -> None:
@@ -62,21 +62,21 @@ def test_people_read_a_table_the_choice_and_where_it_comes_from(capsys: pytest.C
     [
         (["--model", "llama"], "model 'llama' is not recorded"),
         (["--model", "/nowhere/config.json"], "cannot be read (No such file or directory)"),
-        (["--model", str(ROOT / "pyproject.toml")], "is no config.json of a language model"),
+        (["--model", str(ROOT / "pyproject.toml")], "is not the config.json of a language model"),
         (["--topology", "3x3"], "v6e has no topology '3x3': give one of 1x1, 2x2"),
         (["--accelerator", "v9"], "'v9' is no TPU generation"),
         (["--accelerator", "v7x", "--topology", "2x2x1"], "layouts are not modelled for v7x"),
-        (["--slo", "ttft=1"], "'ttft=1' is no limit: give ttft and tpot in s or ms"),
-        (["--slo", "ttft=1s,ttft=2s"], "'ttft=2s' is no limit"),
-        (["--slo", "tpot=-5ms"], "'tpot=-5ms' is no limit"),
-        (["--slo", ""], "is no limit"),
+        (["--slo", "ttft=1"], "'ttft=1' is not a limit: give ttft, tpot in s or ms"),
+        (["--slo", "ttft=1s,ttft=2s"], "'ttft=2s' is not a limit"),
+        (["--slo", "tpot=-5ms"], "'tpot=-5ms' is not a limit"),
+        (["--slo", ""], "is not a limit"),
         (["--price", "free"], "'free' is not a price above 0"),
-        (["--prompt", "0"], "'0' is not a number of tokens"),
+        (["--prompt", "0"], "'0' is not a whole number from 1"),
         (["--prompt", "200000"], "more than --max-context"),
         (["--max-context", "300000"], "the model takes 262,144 tokens at most"),
         (["--layout", "TP16/bf16/bf16"], "give --write FILE with it"),
         (["--write", "/nowhere.yaml"], "/nowhere.yaml: cannot be read"),
-        (["--write", str(CONFIG), "--layout", "TP3"], "'TP3' is no layout that fits: give one of TP16/bf16/bf16"),
+        (["--write", str(CONFIG), "--layout", "TP3"], "'TP3' is not a layout that fits: give one of TP16/bf16/bf16"),
         (["--write", str(CONFIG), "--layout", "PP4xTP4/bf16/bf16"], "PP4xTP4/bf16/bf16 is not written: "),
         (["--write", str(CONFIG), "--layout", "TP16/int8/bf16"], "have no tested way in"),
         (["--write", str(CONFIG), "--layout", "DP4xTP4/bf16/bf16"], "a request has"),
@@ -86,9 +86,9 @@ def test_people_read_a_table_the_choice_and_where_it_comes_from(capsys: pytest.C
 )
 def test_bad_input_is_one_line_and_exit_2(capsys: pytest.CaptureFixture[str], options: list[str], fragment: str) -> None:
     before = CONFIG.read_text()
-    said = refused(capsys, *options)
-    assert fragment in said
-    assert "Traceback" not in said
+    message = refused(capsys, *options)
+    assert fragment in message
+    assert "Traceback" not in message
     assert CONFIG.read_text() == before
 
 
@@ -106,11 +106,11 @@ def test_bad_input_is_one_line_and_exit_2(capsys: pytest.CaptureFixture[str], op
 )
 def test_what_cannot_be_had_is_not_recommended(capsys: pytest.CaptureFixture[str], options: list[str], why: str) -> None:
     assert main([*options, "--json"]) == 1
-    found = json.loads(capsys.readouterr().out)
-    assert found["recommended"] is None
-    assert why in found["why"]
+    answer = json.loads(capsys.readouterr().out)
+    assert answer["recommended"] is None
+    assert why in answer["why"]
     assert main([*options, "--write", str(CONFIG)]) == 2
-    assert f"there is nothing to write: {found['why']}" in capsys.readouterr().err
+    assert f"there is nothing to write: {answer['why']}" in capsys.readouterr().err
 
 
 def test_a_models_own_config_gives_the_same_layouts(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
@@ -127,8 +127,8 @@ def test_a_written_config_passes_the_checks_and_keeps_its_comments(
 ) -> None:
     file = tmp_path / "serve.yaml"
     file.write_text(CONFIG.read_text())
-    found = planned(capsys, "--write", str(file), *(["--layout", layout] if layout else []))
-    written = next(one for one in found["layouts"] if one["name"] == (layout or found["recommended"]))
+    answer = planned(capsys, "--write", str(file), *(["--layout", layout] if layout else []))
+    written = next(choice for choice in answer["layouts"] if choice["name"] == (layout or answer["recommended"]))
     config = yaml.safe_load(file.read_text())["applications"][0]["args"]["llm_configs"][0]
     engine = config["engine_kwargs"]
     assert engine["tensor_parallel_size"] == written["tensor_parallel"]

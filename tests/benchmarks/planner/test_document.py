@@ -2,11 +2,11 @@
 
 from pathlib import Path
 
-from benchmarks.planner.compare import stored
-from benchmarks.planner.compare import table as compared
+from benchmarks.planner.consistency import stored
+from benchmarks.planner.consistency import table as compared
+from benchmarks.planner.output import markdown, sentences, table
 from benchmarks.planner.plan import plan
 from benchmarks.planner.recommend import recommend
-from benchmarks.planner.tables import markdown, sentences, table
 from tests.benchmarks.planner.questions import question
 
 DOCUMENT = (Path(__file__).resolve().parents[3] / "docs" / "layouts.md").read_text()

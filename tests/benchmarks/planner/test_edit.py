@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from apps.common.errors import UserError
-from benchmarks.planner.edit import set_value
+from benchmarks.planner.write import set_value
 
 TEXT = """\
 # A config.

@@ -38,8 +38,7 @@ ENTRY %main (x: f32[8]) -> f32[8] {
 
 
 def test_loops_multiply() -> None:
-    found = collectives(PROGRAM)
-    assert found == {
+    assert collectives(PROGRAM) == {
         "all-reduce": 10 * (5 + 1),
         "all-gather": 10 * 5,
         "reduce-scatter": 1,

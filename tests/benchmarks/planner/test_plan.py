@@ -62,8 +62,8 @@ def test_a_token_of_kv_cache(name: str, bytes_per_token: int) -> None:
 def test_sliding_layers_take_a_window_where_the_model_is_served_as_it_would_allow() -> None:
     """TP16: 50 layers keep 1024 tokens of 16 heads, 10 keep all 131,072 of 4 heads, each stored once."""
     row = PLANNED["TP16/bf16/bf16"]
-    one = (50 * 16 * 256 * 1024 + 10 * 4 * 512 * 131_072) * 2 * 2 / 16
-    assert row.sequences[131_072][KvLayout.IDEAL] == int(row.kv_budget_bytes / one)
+    bytes_per_sequence = (50 * 16 * 256 * 1024 + 10 * 4 * 512 * 131_072) * 2 * 2 / 16
+    assert row.sequences[131_072][KvLayout.IDEAL] == int(row.kv_budget_bytes / bytes_per_sequence)
 
 
 def test_all_weights_are_read_from_the_bucket_once_and_a_price_is_for_all_chips() -> None:
@@ -76,7 +76,7 @@ def test_groups_are_as_square_as_they_can_be() -> None:
     assert [group_sides(ASKED.on, chips) for chips in (1, 2, 4, 8, 16)] == [(1, 1), (2, 1), (2, 2), (4, 2), (4, 4)]
 
 
-def test_what_upstream_fails_at_is_said() -> None:
+def test_what_fails_upstream_is_marked_as_broken() -> None:
     assert all(PLANNED[name].candidate.status is Status.BROKEN for name in PLANNED if name.startswith("PP"))
     assert PLANNED["TP16/bf16/bf16"].candidate.status is Status.UNTESTED
     assert rows(question(topology="2x4"))["TP8/bf16/bf16"].candidate.status is Status.PASSING
@@ -90,8 +90,8 @@ def test_what_does_not_fit_is_no_candidate() -> None:
 
 @pytest.mark.parametrize("name", PLANNED)
 def test_longer_contexts_leave_room_for_fewer(name: str) -> None:
-    for kept in KvLayout:
-        held = [PLANNED[name].sequences[context][kept] for context in CONTEXTS]
+    for kv_layout in KvLayout:
+        held = [PLANNED[name].sequences[context][kv_layout] for context in CONTEXTS]
         assert held == sorted(held, reverse=True)
 
 
@@ -121,7 +121,7 @@ def test_predictions_keep_below_the_ceilings_and_within_the_slo(slo: Slo, prompt
 @settings(deadline=None)  # a busy machine is no fault of the plan
 @given(SLO, st.floats(1, 5))
 def test_a_looser_slo_never_serves_less(slo: Slo, more: float) -> None:
-    strict, loose = (rows(question(slo=one)) for one in (slo, Slo(slo.ttft_s * more, slo.tpot_s * more)))
+    strict, loose = (rows(question(slo=limits)) for limits in (slo, Slo(slo.ttft_s * more, slo.tpot_s * more)))
     for name, row in strict.items():
         for before, after in (
             (row.within_slo.slow, loose[name].within_slo.slow),

@@ -22,7 +22,8 @@ import psutil
 
 from apps.common.command_line import reports_errors
 from apps.weights.cache import resolve_source
-from benchmarks.serving.words import FileTokenizer, Tokenizer
+from benchmarks.option_types import whole
+from benchmarks.serving.tokenizer import FileTokenizer, Tokenizer
 from tests.perf.bare import pause
 from tests.perf.overhead.rounds import LoadFigures, Plan, Rounds, SimulatedTokenizer, compare
 from tests.perf.overhead.servers import bare_server, model_of, our_stack, serve_config_for
@@ -51,10 +52,10 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--engine", choices=("cpu", "sim"), default="cpu", help="real vLLM, or simulated (default: %(default)s)"
     )
-    parser.add_argument("--rounds", type=_positive, default=3, help="turns of each server (default: %(default)s)")
-    parser.add_argument("--requests", type=_positive, default=8, help="per round, one client (default: %(default)s)")
+    parser.add_argument("--rounds", type=whole(1, 1000), default=3, help="turns of each server (default: %(default)s)")
+    parser.add_argument("--requests", type=whole(1, 1000), default=8, help="per round, one client (default: %(default)s)")
     parser.add_argument(
-        "--requests-per-client", type=_positive, default=2, help="per round, more clients (default: %(default)s)"
+        "--requests-per-client", type=whole(1, 1000), default=2, help="per round, more clients (default: %(default)s)"
     )
     parser.add_argument(
         "--path",
@@ -64,12 +65,6 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     return parser.parse_args(argv)
-
-
-def _positive(text: str) -> int:
-    if not text.isdigit() or not 1 <= int(text) <= 1000:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 1 to 1000")
-    return int(text)
 
 
 def _plan(options: argparse.Namespace) -> Plan:
@@ -106,16 +101,16 @@ def _in_turns(
         for number in range(-1, plan.rounds):  # round -1 warms both up and does not count
             for server in (bare, ours) if number % 2 else (ours, bare):
                 pause(processes, server is ours)
-                figures = load.one(server, warm_up=number < 0)
-                _say(server.name, number, figures)
+                figures = load.run(server, warm_up=number < 0)
+                _log(server.name, number, figures)
                 if number >= 0:
                     (of_ours if server is ours else of_bare).extend(figures)
         pause(processes, False)
     return of_ours, idle
 
 
-def _say(server: str, number: int, figures: Sequence[LoadFigures]) -> None:
-    rates = ", ".join(f"{one.output_tok_per_s:,.0f} at {one.clients} ({one.errors} errors)" for one in figures)
+def _log(server: str, number: int, figures: Sequence[LoadFigures]) -> None:
+    rates = ", ".join(f"{load.output_tok_per_s:,.0f} at {load.clients} ({load.errors} errors)" for load in figures)
     print(f"{server}, {f'round {number + 1}' if number >= 0 else 'warm-up'}: tok/s {rates}", file=sys.stderr)
 
 

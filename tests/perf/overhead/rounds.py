@@ -6,12 +6,12 @@ from dataclasses import dataclass, replace
 
 import uvloop
 
-from benchmarks.serving.client import Client, Endpoint
+from benchmarks.serving.client import Client
 from benchmarks.serving.measure import Bench
 from benchmarks.serving.profiles import Profile
 from benchmarks.serving.result import Load, Run, Slo
-from benchmarks.serving.server import Server as Asked
-from benchmarks.serving.words import Tokenizer, single_token_words
+from benchmarks.serving.server import Server as MeasuredServer
+from benchmarks.serving.tokenizer import Tokenizer, single_token_words
 from benchmarks.serving.workload import Conversation, Texts, synthetic
 from emulation.sim.text import tokenize
 from tests.perf.bare import Server
@@ -29,7 +29,7 @@ class Plan:
     output_tokens: int
 
     def warm_up(self) -> "Plan":
-        """What both servers are sent before: the same loads, without the largest ones."""
+        """The loads that warm up both servers: the same without the largest ones."""
         return replace(self, requests={clients: count for clients, count in self.requests.items() if clients <= 64})
 
     @property
@@ -53,7 +53,7 @@ class LoadFigures:
 
 
 def figures_of(run: Run) -> LoadFigures:
-    """Raises `ValueError` if the server counted other tokens than were asked for."""
+    """The figures of a run. Raises `ValueError` if the server counted other tokens than were requested."""
     if run.checks.wrong_counts or run.checks.without_usage:
         raise ValueError(run.checks.wrong_count_example or "answers came without usage")
     assert run.load.clients
@@ -70,7 +70,7 @@ def figures_of(run: Run) -> LoadFigures:
 
 
 class SimulatedTokenizer:
-    """The simulated engine's."""
+    """The simulated engine's tokenizer."""
 
     source = "the simulated engine's"
 
@@ -87,18 +87,17 @@ class Rounds:
             model, plan.profile, Texts(single_token_words(tokenizer), seed=1)
         )
 
-    def one(self, server: Server, *, warm_up: bool = False) -> list[LoadFigures]:
-        """Each load of the plan once on a server; for warming up, not the largest ones."""
+    def run(self, server: Server, *, warm_up: bool = False) -> list[LoadFigures]:
+        """Send each load of the plan once to a server; for warming up, not the largest ones."""
         plan = self._plan.warm_up() if warm_up else self._plan
-        endpoint = Endpoint.of(server.url, self._plan.profile.path, None)
         bench = Bench(
-            lambda: Client(endpoint, timeout_s=_TIMEOUT_S),
-            Asked(server.url, {}),
+            lambda: Client(server.url, plan.profile.path, None, timeout_s=_TIMEOUT_S),
+            MeasuredServer(server.url, {}),
             self._tokenizer,
             self._conversations,
             schema_asked=False,
             slo=Slo(),
-            said=lambda *_: None,
+            report=lambda *_: None,
         )
 
         async def loads() -> list[Run]:
@@ -111,15 +110,15 @@ class Rounds:
 
 
 def compare(bare: Sequence[LoadFigures], ours: Sequence[LoadFigures]) -> dict[str, float]:
-    """From medians over the rounds: TTFT that is added at one client, and the throughput's ratio at most clients."""
-    most = max(figure.clients for figure in bare)
+    """TTFT added at one client, and the throughput's ratio at the largest number of clients, from medians over the rounds."""
+    clients = max(figure.clients for figure in bare)
     return {
         "ttft_added_ms": median(ours, 1, "ttft_p50_ms") - median(bare, 1, "ttft_p50_ms"),
-        "throughput_ratio": median(ours, most, "output_tok_per_s") / median(bare, most, "output_tok_per_s"),
+        "throughput_ratio": median(ours, clients, "output_tok_per_s") / median(bare, clients, "output_tok_per_s"),
     }
 
 
 def median(figures: Sequence[LoadFigures], clients: int, name: str) -> float:
-    """Of a figure over the rounds; not a number if one has none."""
-    found = [getattr(figure, name) for figure in figures if figure.clients == clients]
-    return float("nan") if None in found else statistics.median(found)
+    """Median of a figure over the rounds; not a number if a round has none."""
+    values = [getattr(figure, name) for figure in figures if figure.clients == clients]
+    return float("nan") if None in values else statistics.median(values)

@@ -45,10 +45,9 @@ def llm_config_for(engine: str) -> dict[str, Any]:
 
 def model_of(serve_config: dict[str, Any]) -> dict[str, Any]:
     """The model's part of a Serve config."""
-    found: dict[str, Any] = next(
-        app["args"]["llm_configs"][0] for app in serve_config["applications"] if "llm_configs" in app["args"]
-    )
-    return found
+    apps = (app["args"] for app in serve_config["applications"])
+    llm_config: dict[str, Any] = next(args["llm_configs"][0] for args in apps if "llm_configs" in args)
+    return llm_config
 
 
 @contextmanager
@@ -86,12 +85,12 @@ def _start(command: list[str]) -> None:
 def bare_server(engine: str, llm_config: dict[str, Any]) -> Iterator[tuple[Server, list[psutil.Process]]]:
     """The engine's own server for the block's time, and its processes. Raises `OperationError` if it does not start."""
     if engine == "cpu":
-        with bare_vllm(llm_config) as found:
-            yield found
+        with bare_vllm(llm_config) as server:
+            yield server
         return
     (port,) = free_ports(1)
     with tempfile.NamedTemporaryFile("w", suffix=".yaml") as file:
         yaml.safe_dump(llm_config, file)
         file.flush()
-        with running([sys.executable, "-m", "tests.perf.overhead.bare_simulation", str(port), file.name], port, {}) as found:
-            yield found
+        with running([sys.executable, "-m", "tests.perf.overhead.bare_simulation", str(port), file.name], port, {}) as server:
+            yield server

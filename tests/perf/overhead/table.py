@@ -11,7 +11,7 @@ _NAMES = ("ttft_p50_ms", "ttft_p99_ms", "itl_p50_ms", "output_tok_per_s")
 
 
 def print_table(result: dict[str, Any]) -> None:
-    """Of the object that `--json` prints."""
+    """Print the table of the object that `--json` prints."""
     table = Table(title=f"{result['engine']} engine, {result['cores']} cores, medians of {result['plan']['rounds']} rounds")
     columns = ("TTFT p50 ms", "TTFT p99 ms", "ITL p50 ms", "output tok/s", "of bare", "errors")
     for column in ("clients", "server", *columns):

@@ -6,7 +6,7 @@
     python -m tests.perf.weights --slice                  four emulated hosts and a bucket of limited bandwidth
     python -m tests.perf.weights --json                   one object
 
-One server on loopback for all (see weights_server). Each contender runs alone in its process, in turns; times end when every
+One server on loopback for all (see server.py). Each contender runs alone in its process, in turns; times end when every
 file is synced to its disk. This project's include the comparison of every byte with the manifest; the others compare nothing.
 """
 
@@ -28,6 +28,7 @@ import psutil
 
 from apps.common.command_line import reports_errors
 from apps.common.errors import OperationError, UserError
+from benchmarks.option_types import whole
 from tests.perf.weights.contenders import CONTENDERS
 from tests.perf.weights.model import FILE_BYTES, make_source
 from tests.perf.weights.server import Limit, serving
@@ -62,7 +63,7 @@ def measure(contender: str, gb: int, source: str, directory: Path) -> Run:
     assert process.stderr
     _watch(process, "ready")
     start = time.monotonic()
-    with contextlib.suppress(BrokenPipeError):  # it has ended; its exit code says so below
+    with contextlib.suppress(BrokenPipeError):  # it has ended; its exit code is checked below
         process.stdin.write("\n")
         process.stdin.flush()
     peak = _watch(process, "done")
@@ -77,17 +78,17 @@ def measure(contender: str, gb: int, source: str, directory: Path) -> Run:
 
 
 def _watch(process: "subprocess.Popen[str]", word: str) -> float:
-    """Wait until the contender says a word, or ends, or is ended at the deadline; the peak of its own memory in MB."""
-    said = threading.Thread(target=_read_until, args=(process.stdout, word), daemon=True)
-    said.start()
+    """Wait until the contender prints a word, or ends, or is killed at the deadline; the peak of its own memory in MB."""
+    reader = threading.Thread(target=_read_until, args=(process.stdout, word), daemon=True)
+    reader.start()
     peak, watched, end = 0.0, psutil.Process(process.pid), time.monotonic() + _DEADLINE_S
-    while said.is_alive():
+    while reader.is_alive():
         if time.monotonic() > end:
             process.kill()
         with contextlib.suppress(psutil.NoSuchProcess):
-            found = watched.memory_info()
-            peak = max(peak, (found.rss - found.shared) / 1e6)
-        said.join(0.05)
+            memory = watched.memory_info()
+            peak = max(peak, (memory.rss - memory.shared) / 1e6)
+        reader.join(0.05)
     return peak
 
 
@@ -98,7 +99,7 @@ def _read_until(output: IO[str], word: str) -> None:
 
 def one_host(directory: Path, sizes: Sequence[int], limit: Limit) -> list[Run]:
     """Every contender at every size: the median of its rounds."""
-    found = []
+    runs = []
     for gb in sizes:
         needed = (gb + 2) * FILE_BYTES
         if shutil.disk_usage(directory).free < needed:
@@ -107,19 +108,19 @@ def one_host(directory: Path, sizes: Sequence[int], limit: Limit) -> list[Run]:
             source = Path(scratch) / "source"
             make_source(source, gb)
             with serving(source, limit) as address:
-                found += [_median(runs) for runs in _rounds(gb, source, address, Path(scratch) / "target").values()]
-    return found
+                runs += [_median(turns) for turns in _rounds(gb, source, address, Path(scratch) / "target").values()]
+    return runs
 
 
 def _rounds(gb: int, source: Path, address: str, target: Path) -> dict[str, list[Run]]:
     """Three rounds in which all take turns, after one that is not counted: memory never used before is slow the first time."""
-    found: dict[str, list[Run]] = {name: [] for name in CONTENDERS}
+    by_name: dict[str, list[Run]] = {name: [] for name in CONTENDERS}
     measure("plain writing", gb, str(source), target)
     for _ in range(_ROUNDS):
-        for name, runs in found.items():
+        for name, runs in by_name.items():
             runs.append(measure(name, gb, str(source) if name == "plain writing" else address, target))
             print(f"  {name}: {gb} GB in {runs[-1].seconds:.1f} s", file=sys.stderr)
-    return found
+    return by_name
 
 
 def _median(runs: list[Run]) -> Run:
@@ -152,7 +153,7 @@ def main(argv: Sequence[str]) -> int:
     """Run the comparison and print it."""
     parser = argparse.ArgumentParser(prog="python -m tests.perf.weights", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--directory", type=Path, default=Path("/dev/shm"), help="where to write (default: %(default)s)")
-    parser.add_argument("--gb", type=_gigabytes, nargs="+", default=[1, 2, 4, 8], help="sizes (default: 1 2 4 8)")
+    parser.add_argument("--gb", type=whole(1, 100), nargs="+", default=[1, 2, 4, 8], help="sizes (default: 1 2 4 8)")
     parser.add_argument(
         "--connection-mb", type=float, metavar="MB/S", help="the most that one connection gives (default: no limit)"
     )
@@ -160,16 +161,10 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--json", action="store_true", help="one JSON object")
     options = parser.parse_args(argv)
     if not options.directory.is_dir():
-        raise UserError(f"{options.directory} is no directory: give --directory one that is there")
-    found = _slice(options) if options.slice else _one_host(options)
-    print(json.dumps(found[1]) if options.json else found[0])
+        raise UserError(f"{options.directory} is not a directory: give an existing one as --directory")
+    text, figures = _slice(options) if options.slice else _one_host(options)
+    print(json.dumps(figures) if options.json else text)
     return 0
-
-
-def _gigabytes(text: str) -> int:
-    if not text.isdigit() or not 1 <= int(text) <= 100:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 1 to 100")
-    return int(text)
 
 
 def _one_host(options: argparse.Namespace) -> tuple[str, dict[str, Any]]:

@@ -1,7 +1,7 @@
-"""One way to bring a bucket's files to a directory, alone in its process: `... weights_contenders NAME ADDRESS DIR`.
+"""One way to fetch a bucket's files into a directory, alone in its process: `... contenders NAME ADDRESS DIR`.
 
-Ends when every file is on the disk (fsync); the caller takes the time and the peak of memory. Imports are not counted: it says
-`ready` and waits for a line.
+Ends when every file is on the disk (fsync); the caller takes the time and the peak of memory. Imports are not counted: it
+prints `ready` and waits for a line.
 """
 
 import os

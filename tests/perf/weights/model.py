@@ -24,9 +24,9 @@ def make_source(directory: Path, gb: int) -> None:
     with tempfile.TemporaryDirectory(dir=directory.parent) as scratch:
         (Path(scratch) / "model").mkdir()
         (Path(scratch) / "model" / first.name).hardlink_to(first)
-        found = stage(open_source(f"{scratch}/model", None), Store(f"{scratch}/bucket"), Progress())
-    files = tuple({**asdict(found.files[0]), "name": f"model-{number}.safetensors"} for number in range(gb))
+        manifest = stage(open_source(f"{scratch}/model", None), Store(f"{scratch}/bucket"), Progress())
+    files = tuple({**asdict(manifest.files[0]), "name": f"model-{number}.safetensors"} for number in range(gb))
     for number in range(1, gb):
         (directory / f"model-{number}.safetensors").hardlink_to(first)
-    text = json.loads(dumps(found))
+    text = json.loads(dumps(manifest))
     (directory / MANIFEST_NAME).write_text(json.dumps({**text, "files": files}))

@@ -16,7 +16,7 @@ from tests.perf.weights.server import BUCKET, Limit, serving
 
 HOSTS = 4
 BYTES_PER_S = 50e6
-"""Of the bucket, for all hosts together: low enough that two cores, which play four hosts, can exchange what it gives."""
+"""Bandwidth of the bucket for all hosts together: low enough for two cores, which emulate four hosts, to exchange it all."""
 _OBJECT_STORE_BYTES = 256 * 1024**2
 
 
@@ -34,14 +34,14 @@ def compare_modes(directory: Path, gb: int) -> dict[str, float]:
                 ray.init(address=cluster.address, log_to_driver=False, logging_level="ERROR")
                 nodes = [node["NodeID"] for node in ray.nodes()]
                 for mode in ("slice-once", "per-host"):
-                    seconds[mode] = _bring(mode, nodes, Path(scratch) / mode)
+                    seconds[mode] = _prefetch(mode, nodes, Path(scratch) / mode)
             finally:
                 ray.shutdown()
                 cluster.shutdown()
     return seconds
 
 
-def _bring(mode: str, nodes: list[str], root: Path) -> float:
+def _prefetch(mode: str, nodes: list[str], root: Path) -> float:
     places = [Place(f"slice-a/{number}", node, str(root / str(number))) for number, node in enumerate(nodes)]
     start = time.monotonic()
     prefetch_on_hosts(f"gs://{BUCKET}", places, mode, LogWatcher(print))

@@ -47,11 +47,11 @@ def serving(root: Path, limit: Limit = Limit()) -> Iterator[str]:
         process.join()
 
 
-def _serve(root: Path, limit: Limit, tell: Connection) -> None:
+def _serve(root: Path, limit: Limit, parent: Connection) -> None:
     shared = Meter(limit.all_connections)
     server = ThreadingHTTPServer(("127.0.0.1", 0), partial(_Handler, root, shared, limit.each_connection))
     server.daemon_threads = True
-    tell.send(server.server_port)
+    parent.send(server.server_port)
     server.serve_forever()
 
 
@@ -105,8 +105,8 @@ class _Handler(BaseHTTPRequestHandler):
     def _object(self, name: str) -> dict[str, Any]:
         size = str((self._root / name).stat().st_size)
         stamp = "2026-01-01T00:00:00.000Z"
-        found = {"kind": "storage#object", "bucket": BUCKET, "name": name, "size": size, "generation": "1"}
-        return {**found, "id": name, "timeCreated": stamp, "updated": stamp, "storageClass": "STANDARD"}
+        metadata = {"kind": "storage#object", "bucket": BUCKET, "name": name, "size": size, "generation": "1"}
+        return {**metadata, "id": name, "timeCreated": stamp, "updated": stamp, "storageClass": "STANDARD"}
 
     def _json(self, value: Any) -> None:
         body = json.dumps(value or {"error": {"code": 404, "message": "not here"}}).encode()

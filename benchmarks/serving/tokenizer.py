@@ -1,4 +1,4 @@
-"""Text of a known number of tokens by the model's own tokenizer: words that are one token each, wherever they stand."""
+"""The model's own tokenizer, of the server or a file, and words that it makes one token each, wherever they stand."""
 
 from pathlib import Path
 from typing import Protocol
@@ -41,8 +41,8 @@ class ServerTokenizer:
     def count(self, text: str) -> int:
         """Raises `OperationError` where the server has no such route, or is gone."""
         try:
-            found = self._http.post("/tokenize", json={"model": self._model, "prompt": text, "add_special_tokens": False})
-            return int(found.raise_for_status().json()["count"])
+            response = self._http.post("/tokenize", json={"model": self._model, "prompt": text, "add_special_tokens": False})
+            return int(response.raise_for_status().json()["count"])
         except (httpx.HTTPError, KeyError, ValueError) as error:
             raise OperationError(f"{self._http.base_url}/tokenize: {error or type(error).__name__}") from error
 
@@ -71,12 +71,12 @@ def tokenizer_for(url: str, model: str, headers: dict[str, str], path: str | Non
     """
     if path:
         return FileTokenizer(path)
-    found = ServerTokenizer(url, model, headers)
+    tokenizer = ServerTokenizer(url, model, headers)
     try:
-        found.count("water")
+        tokenizer.count("water")
     except OperationError as error:
         raise UserError(f"{error}: give the model's tokenizer with --tokenizer DIRECTORY") from error
-    return found
+    return tokenizer
 
 
 def single_token_words(tokenizer: Tokenizer) -> list[str]:

@@ -1,27 +1,27 @@
-"""What is asked of the server in one request, and what came back with the times of it. All times are `time.perf_counter`'s."""
+"""A request to the server, and its response with its times. All times are `time.perf_counter`'s."""
 
 from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
-    """One request as it was meant."""
+class Request:
+    """One request as it is meant."""
 
     body: bytes
     prompt_tokens: int
-    """Of the text, without what the server adds (template, first token)."""
+    """Tokens of the text, without what the server adds (template, first token)."""
     output_tokens: int
     exact: bool
-    """Whether exactly `output_tokens` were asked for, or at most as many."""
+    """Whether exactly `output_tokens` are requested, or at most as many."""
     shared_tokens: int = 0
-    """Of the prompt's beginning, how many tokens another request has had before (a shared prefix, earlier turns)."""
+    """How many tokens at the prompt's beginning an earlier request has had, too (a shared prefix, earlier turns)."""
     earlier_turns: int = 0
-    """Of a conversation; the server's template adds tokens around each."""
+    """Turns of the conversation before this one; the server's template adds tokens around each."""
 
 
 @dataclass(slots=True)
 class Usage:
-    """The server's own count. None where it does not tell."""
+    """The server's own count. None where it does not report one."""
 
     prompt_tokens: int
     completion_tokens: int
@@ -29,12 +29,12 @@ class Usage:
 
 
 @dataclass(slots=True)
-class Answer:
-    """One request's way. `error` is its kind, by status first; None for an answer that came whole."""
+class Response:
+    """What came back for a request. `error` is its kind, by status first; None for a complete response."""
 
-    asked: Asked
+    request: Request
     intended: float
-    """When it should have been sent: latency counts from here."""
+    """When the request should have been sent: latency counts from here."""
     sent: float | None = None
     first: float | None = None
     """When the first event with a token came."""
@@ -46,10 +46,10 @@ class Answer:
     """Events with tokens; one can hold several."""
     usage: Usage | None = None
     finish_reason: str | None = None
-    whole: bool = False
+    complete: bool = False
     """The stream ended as it should, with [DONE] or a finish reason."""
     error: str | None = None
     detail: str = ""
-    """The beginning of what the server said with an error."""
+    """The beginning of the server's message with an error."""
     text: str = ""
     """Kept where a later turn or a check needs it."""
