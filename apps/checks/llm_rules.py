@@ -153,7 +153,7 @@ def _strange_experiments(config: Mapping[str, Any]) -> list[Finding]:
     return [unknown_key(path, str(key), _EXPERIMENTAL, "nobody reads it") for key in strange]
 
 
-def most_replicas(deployment: Mapping[str, Any]) -> tuple[tuple[str, ...], int]:
+def max_replicas(deployment: Mapping[str, Any]) -> tuple[tuple[str, ...], int]:
     """(the key that says it, how many replicas a deployment may have); 1 where that is left to Ray."""
     key: tuple[str, ...] = ("num_replicas",)
     replicas = deployment.get("num_replicas", 1)
@@ -171,7 +171,7 @@ def _enough_slices(configs: list[Mapping[str, Any]], slices: int) -> list[Findin
         if not isinstance(deployment, Mapping) or not isinstance(accelerator, Mapping) or accelerator.get("kind") != "tpu":
             continue
         path = (index, "deployment_config")
-        key, replicas = most_replicas(deployment)
+        key, replicas = max_replicas(deployment)
         wanted += replicas
         if wanted > slices:
             message = f"{wanted} replicas need {wanted} slices, and the cluster has {slices}: the others would wait for ever"

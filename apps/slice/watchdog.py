@@ -28,7 +28,7 @@ _ANSWER_S = 3.0
 _MISSES = 3  # in a row: a host that is only slow for a moment is not lost
 
 
-async def take_slice(config: Mapping[str, Any]) -> "Watchdog | None":
+async def reserve_and_watch(config: Mapping[str, Any]) -> "Watchdog | None":
     """Reserve the slice of a config and watch it; None for a config without a slice.
 
     Raises:

@@ -107,13 +107,13 @@ def _config(options: UpOptions, progress: Progress, temp_dir: Path) -> dict[str,
     if options.engine == "cpu":
         serve_config = config.with_slice(serve_config, hosts.EMULATED)
     if options.model is None:
-        progress.say("weights: Gemma 3 270M (converted once, then only checked)")
+        progress.report("weights: Gemma 3 270M (converted once, then only checked)")
         weights = model.make_laptop_weights(temp_dir / "weights.log")
         if options.engine == "cpu":
-            progress.say("weights: staging them for the slice's hosts")
+            progress.report("weights: staging them for the slice's hosts")
             return config.with_weights(serve_config, *staged.stage_here(weights, temp_dir))
         return serve_config
-    progress.say(f"weights: {options.model}")
+    progress.report(f"weights: {options.model}")
     chosen = model.chosen_model(options.model)
     own_template = config.has_chat_template(chosen.directory)
     return config.with_model(serve_config, chosen.id, str(chosen.directory), own_template=own_template)
@@ -128,11 +128,11 @@ def _deploy(stack: StackRecord, serve_config: dict[str, Any], ray_head: head.Hea
         if time.time() > deadline:
             raise OperationError(f"not ready after {_START_DEADLINE_S} s, last seen: {text}")
         hosts.restart_ended(stack.port, starts)
-        progress.say(text)
+        progress.report(text)
 
     with watch.deploying(ray_head, stack.dashboard_url, path, deadline) as deploy:
         watch.wait_until_serving(ray_head, deploy, stack.dashboard_url, say)
-    progress.say("asking for a first answer")
+    progress.report("asking for a first answer")
     watch.ask(stack.api_url, stack.model_id, stack.own_key())
 
 

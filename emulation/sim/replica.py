@@ -4,7 +4,7 @@ import asyncio
 from typing import Any
 
 from apps.common.loopback import keep_replica_on_loopback
-from apps.slice.watchdog import take_slice
+from apps.slice.watchdog import reserve_and_watch
 from apps.weights.args import asks_for_prefetch
 from emulation.sim.compiler import warm_up
 from emulation.sim.engine import Simulation
@@ -25,7 +25,7 @@ class SimulatedServer:
     async def start(self) -> None:
         """Take the slice, bring the weights to its hosts, then answer."""
         keep_replica_on_loopback()
-        self.watchdog = await take_slice(self._config)
+        self.watchdog = await reserve_and_watch(self._config)
         self.broken = self.watchdog.broken if self.watchdog else self.broken
         if self.watchdog and asks_for_prefetch(self._config):
             from apps.llm.prepare_hosts import prepare_hosts
