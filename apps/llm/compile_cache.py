@@ -120,7 +120,7 @@ def _versions() -> dict[str, str]:
 def _export(host: str, programs: int, hit: bool | None) -> None:
     """Set the number of programs on a host's disk, and whether the bucket had them at the start (None: it could not be read).
 
-    Must be called again and again: Ray exports only what was set since its last export.
+    Call it again and again: Ray exports only what was set since its last export.
     """
     _PROGRAMS.set(programs, {"host": host})
     if hit is not None:

@@ -8,7 +8,7 @@ from apps.slice.memory import (
     Layout,
     kv_budget_per_chip,
     kv_tokens,
-    most_sequences,
+    max_sequences,
     program_bytes_per_chip,
     usable_bytes,
     weight_bytes_per_chip,
@@ -113,14 +113,14 @@ def _row(candidate: Candidate, question: Question) -> Row:
 
 
 def _most(layout: Layout, kept: KvLayout, on: Slice, context: int) -> int:
-    return most_sequences(replace(layout, kv_layout=kept), on.generation, UTILIZATION, context)
+    return max_sequences(replace(layout, kv_layout=kept), on.generation, UTILIZATION, context)
 
 
 def _highest(layout: Layout, question: Question, speed: Speed) -> Point | None:
     """The most sequences per lane that memory, vLLM and both limits of the SLO allow; each makes both times longer."""
     lanes = layout.data_parallel * layout.pipeline_parallel
     work, on = question.work, question.on
-    room = most_sequences(layout, on.generation, UTILIZATION, work.prompt + work.output) // lanes
+    room = max_sequences(layout, on.generation, UTILIZATION, work.prompt + work.output) // lanes
     most = min(room, MOST_SEQUENCES // layout.pipeline_parallel)
 
     def meets(each: int) -> bool:
