@@ -1,4 +1,4 @@
-"""`python -m apps.weights` as a person types it: what it brings, what it says, and the exit code of each refusal."""
+"""`python -m apps.weights` as a person types it: what it copies, what it prints, and the exit code of each refusal."""
 
 import json
 import os
@@ -136,7 +136,7 @@ def test_a_wrong_byte_from_the_hub_is_refused_and_named(bucket: Bucket, hub: Hub
     hub.faults = ["flip"]
     done = run("stage", REPOSITORY, "--to", URL, "--parallel", "1", hub=hub)
     assert done.returncode == 3
-    assert "config.json is not what hub:google/gemma-4-test says it is" in done.stderr
+    assert "config.json does not match the checksum that hub:google/gemma-4-test states" in done.stderr
     assert "gemma/manifest.json" not in bucket.objects()
     assert run("stage", REPOSITORY, "--to", URL, hub=hub).returncode == 0
 

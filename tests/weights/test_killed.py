@@ -59,8 +59,8 @@ def test_stage(bucket: Bucket, hub: Hub) -> None:
             kills_now += 1
             there = bucket.objects()
             if "gemma/manifest.json" in there:
-                found = loads(there["gemma/manifest.json"], URL)
-                assert {f.name: there[f"gemma/{f.name}"] for f in found.files} == wanted
+                manifest = loads(there["gemma/manifest.json"], URL)
+                assert {f.name: there[f"gemma/{f.name}"] for f in manifest.files} == wanted
         there = bucket.objects()
         assert {name: there[f"gemma/{name}"] for name in wanted} == wanted
         assert set(there) == {f"gemma/{name}" for name in wanted} | {"gemma/manifest.json"}

@@ -86,7 +86,7 @@ def test_a_flipped_bit_in_any_file_is_refused_by_name(
     bucket: Bucket, files: dict[str, bytes], tmp_path: Path, name: str
 ) -> None:
     bucket.flip_a_bit(f"gemma/{name}", len(files[name]) // 2)
-    with pytest.raises(ContentError, match=f"{name} bytes .* not what the manifest says"):
+    with pytest.raises(ContentError, match=f"{name} bytes .* does not match the manifest"):
         prefetch(URL, tmp_path / "host", Progress())
     with pytest.raises(ContentError):
         receipt.verify(tmp_path / "host")
@@ -127,9 +127,9 @@ def test_a_manifest_of_garbage_is_refused(bucket: Bucket, tmp_path: Path, text: 
 
 
 def test_a_manifest_cannot_write_elsewhere(files: dict[str, bytes], tmp_path: Path) -> None:  # noqa: ARG001
-    found = Store(URL).manifest()
-    assert found
-    bad = replace(found, files=(replace(found.files[0], name="../../escaped"), *found.files[1:]))
+    manifest = Store(URL).manifest()
+    assert manifest
+    bad = replace(manifest, files=(replace(manifest.files[0], name="../../escaped"), *manifest.files[1:]))
     Store(URL).write(MANIFEST_NAME, dumps(bad).encode())
     with pytest.raises(ContentError, match="no plain relative path"):
         prefetch(URL, tmp_path / "host", Progress())
@@ -188,7 +188,7 @@ def test_a_directory_that_another_process_keeps_is_not_waited_for_for_ever(
 
 def test_a_full_disk_is_seen_before(files: dict[str, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: ARG001
     monkeypatch.setattr(local_copy, "_SPARE_BYTES", 2**60)
-    with pytest.raises(UserError, match=r"GiB free, and .* are still missing: make room"):
+    with pytest.raises(UserError, match=r"GiB free, but .* are still missing: make room"):
         prefetch(URL, tmp_path / "host", Progress())
 
 

@@ -25,13 +25,13 @@ def most_at_once(piece: Callable[[], None]) -> int:
     left: queue.SimpleQueue[int] = queue.SimpleQueue()
     for number in range(120):
         left.put(number)
-    lock, running, most = threading.Lock(), 0, 0
+    lock, running, highest = threading.Lock(), 0, 0
 
     def work() -> None:
-        nonlocal running, most
+        nonlocal running, highest
         with lock:
             running += 1
-            most = max(most, running)
+            highest = max(highest, running)
         try:
             while True:
                 left.get_nowait()
@@ -40,9 +40,9 @@ def most_at_once(piece: Callable[[], None]) -> int:
             with lock:
                 running -= 1
 
-    run_in_threads(work, most=16)
+    run_in_threads(work, max_threads=16)
     assert running == 0
-    return most
+    return highest
 
 
 def compute() -> None:
