@@ -36,7 +36,7 @@ def test_only_what_the_patch_says_is_changed(patch: dict[str, Any], changed: dic
 
 
 def test_an_item_that_is_not_there_is_refused() -> None:
-    with pytest.raises(UserError, match=r"changes 'three', and the base has only \['one', 'two'\]"):
+    with pytest.raises(UserError, match=r"changes 'three', but the base has only \['one', 'two'\]"):
         merged(BASE, {"apps": [{"name": "three"}]})
 
 
