@@ -1,4 +1,4 @@
-"""The simulated engine as a replica of the direct path: what `Server` is for vLLM, without importing Ray Serve LLM or vLLM."""
+"""The simulated engine as a replica of the direct path, as `Server` is for vLLM, without importing Ray Serve LLM or vLLM."""
 
 import asyncio
 from typing import Any
@@ -13,7 +13,7 @@ from emulation.sim.server import build_server
 
 
 class SimulatedServer:
-    """Same methods as Ray's LLM server, as far as `DirectServer` calls them."""
+    """Has the methods of Ray's LLM server that `DirectServer` calls."""
 
     def __init__(self, config: dict[str, Any]) -> None:
         self._config = config
@@ -23,7 +23,7 @@ class SimulatedServer:
         self.broken = asyncio.Event()
 
     async def start(self) -> None:
-        """Take the slice, bring the weights to its hosts, then answer."""
+        """Reserve the slice, copy the weights to its hosts, then start the engine."""
         keep_replica_on_loopback()
         self.watchdog = await reserve_and_watch(self._config)
         self.broken = self.watchdog.broken if self.watchdog else self.broken
