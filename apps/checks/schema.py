@@ -40,7 +40,7 @@ def _explain(error: ValidationError, why_unknown: str) -> Iterator[Finding]:
 
 
 def _explain_choice(error: ValidationError, why_unknown: str) -> Iterator[Finding]:
-    """Where several schemas are allowed, explain the one that the value is closest to; else name all their types."""
+    """Explain the allowed schema that the value is closest to; where none is close, name the types of all."""
     branches: dict[Any, list[ValidationError]] = {}
     for inner in error.context or []:
         branches.setdefault(inner.relative_schema_path[0], []).append(inner)

@@ -42,7 +42,7 @@ def headers(environment: Mapping[str, str]) -> dict[str, str]:
 
 
 def where(environment: Mapping[str, str]) -> str:
-    """Where to find the token that the dashboard asks for, as text; empty where it asks for none."""
+    """Place of the token that the dashboard asks for, as text; empty where it asks for none."""
     if environment.get(MODE) != "token":
         return ""
     if environment.get(RAY_TOKEN):
