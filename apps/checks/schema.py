@@ -56,7 +56,7 @@ def _explain_choice(error: ValidationError, why_unknown: str) -> Iterator[Findin
 
 def _wrong_type(path: tuple[str | int, ...], value: Any, types: list[str]) -> Finding:
     wanted = " or ".join(dict.fromkeys(_TYPES.get(name, f"a {name}") for name in types)).replace("a integer", "an integer")
-    return Finding(path, f"is {value!r}, and must be {wanted}", value=value)
+    return Finding(path, f"is {value!r}, but must be {wanted}", value=value)
 
 
 def _types(schema: dict[str, Any]) -> list[str]:

@@ -43,7 +43,7 @@ def _application(application: Mapping[str, Any], *, direct_streaming: bool, slic
     if not isinstance(import_path, str) or not import_path.startswith("apps."):
         return []  # somebody else's app: its arguments are its own
     if import_path not in (_LLM, _CHAT):
-        return [Finding(("import_path",), f"{import_path!r} is no app of this project", allowed=f"{_LLM}, {_CHAT}")]
+        return [Finding(("import_path",), f"{import_path!r} is not an app of this project", allowed=f"{_LLM}, {_CHAT}")]
     findings = below(("args",), against_model(_arguments(import_path), args))
     configs = args.get("llm_configs") if isinstance(args, Mapping) else None
     if import_path == _LLM and isinstance(configs, list):

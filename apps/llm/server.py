@@ -69,7 +69,7 @@ class Engine(VLLMEngine):
         for served in self._app_state.openai_serving_models.base_model_paths:
             served.model_path = served.name  # /v1/models shows it as `root`: no directory of ours
 
-    async def ended(self, broken: asyncio.Event) -> None:
+    async def set_on_exit(self, broken: asyncio.Event) -> None:
         """Set `broken` as soon as the engine has exited: Serve stops the replica only after three failed checks."""
         while not self._engine_client.errored:
             await asyncio.sleep(_POLL_S)
@@ -108,7 +108,7 @@ class Server(LLMServer):
             _use_placement_group(self._llm_config, self.watchdog.placement_group)
         self.broken = self.watchdog.broken if self.watchdog else asyncio.Event()
         await self.engine.start()
-        self._ending = asyncio.create_task(self.engine.ended(self.broken))
+        self._ending = asyncio.create_task(self.engine.set_on_exit(self.broken))
         self._programs = Programs.of(self._llm_config.model_dump())
         if self._programs:
             self._programs.save()

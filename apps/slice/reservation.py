@@ -30,7 +30,7 @@ _PREFIX = "slice:"  # of the placement groups' names
 
 @dataclass(frozen=True)
 class ReservedSlice:
-    """A slice that is whole and reserved. It is freed when the replica ends."""
+    """A slice that is whole and reserved. It is freed when the replica exits."""
 
     name: str
     shape: Slice

@@ -45,8 +45,8 @@ def url_of(args: PrefetchArgs) -> str:
     url = args.url or weights_url()
     if url is None:
         raise UserError(
-            "where are the weights? Give callback_config.callback_kwargs.url (gs://BUCKET/MODEL), or start Ray's hosts with "
-            "WEIGHTS_URL; `python -m apps.weights stage` copies them there"
+            "the weights have no URL: set callback_config.callback_kwargs.url (gs://BUCKET/MODEL), or start Ray's hosts with "
+            "WEIGHTS_URL; `python -m apps.weights stage` copies the weights there"
         )
     return url
 

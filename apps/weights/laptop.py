@@ -102,7 +102,7 @@ def _check_disk(directory: Path) -> None:
     free = shutil.disk_usage(directory).free
     if free < _NEEDED_BYTES:
         raise UserError(
-            f"{directory}: {free / 1024**3:.1f} GiB free, the conversion needs {_NEEDED_BYTES / 1024**3:.0f} GiB; "
+            f"{directory}: {free / 1024**3:.1f} GiB free, but the conversion needs {_NEEDED_BYTES / 1024**3:.0f} GiB; "
             "free some, or set XDG_CACHE_HOME to another disk"
         )
 

@@ -195,7 +195,7 @@ class LocalCopy:
                 message = f"{self.directory} cannot be written: {error.strerror} (user {os.getuid()})"
             elif error.errno in (errno.ELOOP, errno.ENOTDIR):
                 message = (
-                    f"{self.directory}: {error.filename} is a symbolic link, or no folder: remove it, nothing is written there"
+                    f"{self.directory}: {error.filename} is a symbolic link or not a folder; nothing was written: remove it"
                 )
             else:
                 message = f"{self.directory}: {error}"

@@ -96,7 +96,7 @@ def loads(text: str | bytes, where: str) -> Manifest:
     """The manifest in a JSON text that was read from `where`.
 
     Raises:
-        ContentError: it is no manifest, or lists what no copy may contain.
+        ContentError: it is not a manifest, or lists what no copy may contain.
     """
     try:
         data: dict[str, Any] = json.loads(text)
@@ -106,7 +106,7 @@ def loads(text: str | bytes, where: str) -> Manifest:
         manifest = Manifest(**data, files=files)
         _check(manifest)
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-        raise ContentError(f"{where} is no manifest of a staged model ({error}): stage the model again") from error
+        raise ContentError(f"{where} is not a manifest of a staged model ({error}): stage the model again") from error
     return manifest
 
 
@@ -151,7 +151,7 @@ def check_name(name: str) -> None:
     """Raise `ValueError` for a name that would not stay below the model's own directory, or has another meaning there."""
     path = PurePosixPath(name)
     if not name or path.is_absolute() or ".." in path.parts or str(path) != name or "\\" in name or not name.isprintable():
-        raise ValueError(f"{name[:_LONGEST_NAME]!r} is no plain relative path")
+        raise ValueError(f"{name[:_LONGEST_NAME]!r} is not a plain relative path")
     if len(name.encode()) > _LONGEST_NAME or any(len(part.encode()) > _LONGEST_FOLDER for part in path.parts):
         raise ValueError(f"{name[:64]!r}... is longer than {_LONGEST_NAME} bytes, or {_LONGEST_FOLDER} between two slashes")
     if path.parts[0] in _OWN_NAMES:

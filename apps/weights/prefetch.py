@@ -138,7 +138,7 @@ def without_source(url: str, directory: Path, error: OperationError) -> Outcome:
         raise error from None
     if not existing.source.startswith(f"{url} "):
         raise error
-    logger.warning(f"{error}; {directory} has a whole copy of {url} from {existing.created}, which is used")
+    logger.warning(f"{error}; using the whole copy of {url} from {existing.created} in {directory}")
     return Outcome(sum(file.size_bytes for file in existing.files), 0)
 
 

@@ -44,7 +44,7 @@ def with_retries(
             return attempt()
         except TransientError as error:
             if number == tries:
-                raise OperationError(f"{what}: {error}; {tries} tries, then given up") from error
+                raise OperationError(f"{what}: {error}; gave up after {tries} tries") from error
             on_retry(error)
             pause = min(_MAX_PAUSE_S, pause_s * 2 ** (number - 1)) * jitter.uniform(0.5, 1.0)
             time.sleep(pause if error.after_s is None else error.after_s)

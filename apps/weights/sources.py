@@ -179,7 +179,7 @@ def _explain(error: Exception, repository: str, revision: str | None) -> BundleE
         case errors.EntryNotFoundError():
             return OperationError(f"{where}: a file disappeared while it was read ({error})")
         case errors.HFValidationError():
-            return UserError(f"{repository!r} is no hub id: {error}")
+            return UserError(f"{repository!r} is not a hub id: {error}")
         case errors.RepositoryNotFoundError():
             return UserError(f"the hub has no model {repository!r} that you may see: check the name, or give {token}")
     if status == 401:

@@ -180,7 +180,7 @@ def _open(url: str) -> tuple[Any, str]:
     import fsspec
 
     if not url.partition("://")[2 if "://" in url else 0].strip("/"):
-        raise UserError(f"{url!r} names no bucket or directory: give for example gs://BUCKET/MODEL")
+        raise UserError(f"{url!r} names no bucket or directory: give one such as gs://BUCKET/MODEL")
     options = {}
     if url.startswith(("gs://", "gcs://")):
         prepare_gcsfs()
@@ -189,7 +189,7 @@ def _open(url: str) -> tuple[Any, str]:
         fs, root = fsspec.core.url_to_fs(url, **options)
     except (ValueError, ImportError) as error:
         raise UserError(
-            f"{url!r} is no place for weights: {error}; give gs://BUCKET/MODEL, file:///DIR or a directory"
+            f"{url!r} is not a place for weights: {error}; give gs://BUCKET/MODEL, file:///DIR or a directory"
         ) from error
     except Exception as error:
         raise explain(error, url) from error

@@ -91,7 +91,7 @@ def with_model(config: dict[str, Any], model_id: str, source: str, *, own_templa
 
 
 def has_chat_template(model: Path) -> bool:
-    """True when a model directory brings a chat template."""
+    """True when a model directory has a chat template."""
     tokenizer = model / "tokenizer_config.json"
     in_config = tokenizer.is_file() and '"chat_template"' in tokenizer.read_text()
     return in_config or any((model / name).is_file() for name in ("chat_template.jinja", "chat_template.json"))

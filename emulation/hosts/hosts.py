@@ -86,7 +86,7 @@ def change(port: int, name: str, *, start: bool) -> int:
         raise UserError(
             "the head's state was lost with it, because it was started without --redis: start the whole stack again"
         )
-    _kill(living)  # of a host that was drained, `ray start` is left without a node
+    _kill(living)  # a drained host still has its `ray start`, without a node
     if start:
         _start_head(stack) if name == HEAD else _start(stack, name)
     print(f"host {name} {'joins' if start else 'is dead'}")
@@ -108,15 +108,14 @@ def _start_head(stack: StackRecord) -> None:
 
 def _head_starts(stack: StackRecord) -> bool:
     temp_dir = Path(stack.temp_dir)
-    (temp_dir / "ray" / "ray_current_cluster").unlink(
-        missing_ok=True
-    )  # from it and the hosts, Ray concludes that the old head lives
+    # From this file and the hosts, Ray would conclude that the old head still runs.
+    (temp_dir / "ray" / "ray_current_cluster").unlink(missing_ok=True)
     logged = (temp_dir / HEAD_LOG).stat().st_size
     head = start_head_on(stack.first_port, temp_dir, stack.dashboard_port, classic=stack.classic, redis=stack.redis)
     record.set_head(stack.port, head.process.pid)
-    exit_code = head.process.poll
-    _wait_for(lambda: exit_code() is not None or _STARTED in head.log.read_bytes()[logged:], "Ray's head does not start")
-    return exit_code() is None
+    poll = head.process.poll
+    _wait_for(lambda: poll() is not None or _STARTED in head.log.read_bytes()[logged:], "Ray's head does not start")
+    return poll() is None
 
 
 def _start(stack: StackRecord, name: str) -> None:

@@ -65,7 +65,7 @@ def _run(program: str, directory: Path, own_port: int) -> int:
         *(f"--web.listen-address={preflight.LOOPBACK}:{own_port}", "--storage.tsdb.retention.time=1d", "--log.level=warn"),
         *(f"--web.console.templates={directory}/consoles", f"--web.console.libraries={directory}/consoles"),
     ]
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # it ends as by Ctrl-C
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # stop as on Ctrl-C
     process = subprocess.Popen(command)
     try:
         _wait_until_ready(process, url)

@@ -104,12 +104,12 @@ def _parse_slice(argv: Sequence[str]) -> UpOptions | DownOptions | HostOptions:
     _check_ports(parser, parsed)
     for host in [*parsed.absent, parsed.kill_host, parsed.start_host]:
         if host and not re.fullmatch(r"slice-[a-d]/[0-3]", host) and (host != HEAD or HEAD in parsed.absent):
-            parser.error(f"{host!r} is no host: give for example slice-a/2 (slices a to d, hosts 0 to 3)")
+            parser.error(f"{host!r} is not a host: give one such as slice-a/2 (slices a to d, hosts 0 to 3)")
     known = [f"slice-{letter}" for letter in "abcd"[: parsed.slices]]
     if unknown := [host for host in parsed.absent if host.partition("/")[0] not in known]:
         parser.error(f"--absent: {unknown[0]} is not one of the {parsed.slices} slices ({', '.join(known)})")
     if parsed.redis and not re.fullmatch(r"[\w.-]+:\d+", parsed.redis):
-        parser.error(f"--redis: {parsed.redis!r} is no HOST:PORT")
+        parser.error(f"--redis: {parsed.redis!r} is not HOST:PORT")
     if parsed.stop:
         return DownOptions(parsed.port, all=False)
     if host := parsed.kill_host or parsed.start_host:

@@ -44,7 +44,7 @@ class SimulatedEngine:
         if self._started.scheduler.ended.is_set():
             raise EngineDeadError
 
-    async def ended(self, broken: Any) -> None:
+    async def set_on_exit(self, broken: Any) -> None:
         """Set `broken` as soon as a step has failed."""
         await self._started.scheduler.ended.wait()
         broken.set()

@@ -97,7 +97,7 @@ def test_a_changed_file_of_the_same_size_is_seen(tmp_path: Path) -> None:
         (["stage", "no/such/place", "--to", URL], 2, "neither a directory nor a hub id"),
         (["stage", REPOSITORY, "--to", URL, "--allow", "*.nothing"], 2, "no file is left"),
         (["stage", REPOSITORY, "--to", URL, "--region", "europe-west4"], 2, "is in us-east5, not in europe-west4"),
-        (["stage", REPOSITORY, "--to", "nonsense://x/y"], 2, "is no place for weights"),
+        (["stage", REPOSITORY, "--to", "nonsense://x/y"], 2, "is not a place for weights"),
         (["stage", REPOSITORY, "--to", "gs://"], 2, "names no bucket or directory"),
         (["stage", REPOSITORY, "--to", "/proc/nothing"], 1, "/proc/nothing: "),
         (["stage", "", "--to", URL], 2, "neither a directory nor a hub id"),

@@ -36,16 +36,16 @@ def change(place: Path, **changes: Any) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"name": "a\0b"}, "no plain relative path"),
-        ({"name": "\ud83d"}, "no plain relative path"),
-        ({"name": "a\nb"}, "no plain relative path"),
+        ({"name": "a\0b"}, "not a plain relative path"),
+        ({"name": "\ud83d"}, "not a plain relative path"),
+        ({"name": "a\nb"}, "not a plain relative path"),
         ({"name": "a/" * 5000 + "a"}, "is longer than"),
         ({"name": "a" * 256}, "is longer than"),
         ({"name": "receipt.json"}, "this project's own"),
         ({"name": "manifest.json"}, "this project's own"),
         ({"name": ".partial/lock"}, "this project's own"),
         ({"name": "config.json/a"}, "is a file and a folder"),
-        ({"name": 5}, "is no manifest"),
+        ({"name": 5}, "is not a manifest"),
         ({"size_bytes": 10**30}, "do not fit"),
         ({"size_bytes": -1}, "is -1"),
         ({"sha256": "abc"}, "checksums"),
@@ -54,14 +54,14 @@ def change(place: Path, **changes: Any) -> None:
 )
 def test_an_entry_that_no_copy_may_have_is_refused(place: Path, tmp_path: Path, changes: dict[str, Any], message: str) -> None:
     change(place, **changes)
-    with pytest.raises(ContentError, match=f"is no manifest of a staged model.*{message}|{message}") as refused:
+    with pytest.raises(ContentError, match=f"is not a manifest of a staged model.*{message}|{message}") as refused:
         prefetch(str(place), tmp_path / "host", Progress())
     assert len(str(refused.value)) < 2000
     assert not (tmp_path / "host").exists()
 
 
 def test_deep_json_is_refused() -> None:
-    with pytest.raises(ContentError, match="is no manifest"):
+    with pytest.raises(ContentError, match="is not a manifest"):
         loads("[" * 100_000, "here")
 
 

@@ -65,10 +65,10 @@ def test_a_redis_is_given_by_host_and_port() -> None:
         (["--engine=gpu"], "invalid choice"),
         (["--slices=9"], "invalid choice"),
         (["--slices=1", "--absent=slice-b/0"], "slice-b/0 is not one of the 1 slices"),
-        (["--kill-host=a/9"], "'a/9' is no host: give for example slice-a/2"),
+        (["--kill-host=a/9"], "'a/9' is not a host: give one such as slice-a/2"),
         (["--stop", "--kill-host=slice-a/0"], "not allowed with"),
-        (["--absent=head"], "'head' is no host"),
-        (["--redis=localhost"], "'localhost' is no HOST:PORT"),
+        (["--absent=head"], "'head' is not a host"),
+        (["--redis=localhost"], "'localhost' is not HOST:PORT"),
     ],
 )
 def test_bad_options_of_an_emulated_slice(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
