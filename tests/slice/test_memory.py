@@ -93,7 +93,7 @@ def test_stages_deal_every_layer_once(count: int, layers: int) -> None:
     st.sampled_from(list(KvLayout)),
     st.integers(512, 262_144),
 )
-def test_the_most_sequences_fit_and_one_more_in_each_group_does_not(
+def test_max_sequences_fit_and_one_more_in_each_group_does_not(
     cut: tuple[int, int, int], dtype: str, kv_dtype: str, kept: KvLayout, context: int
 ) -> None:
     layout = Layout(GEMMA_4_31B, *cut, dtype=dtype, kv_dtype=kv_dtype, kv_layout=kept)
