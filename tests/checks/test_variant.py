@@ -1,4 +1,4 @@
-"""A derived config is its base but for what the patch says."""
+"""A derived config is its base but for the differences in the patch."""
 
 import copy
 from pathlib import Path

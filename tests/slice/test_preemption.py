@@ -32,7 +32,7 @@ class Gcs:
 
 
 def polled(monkeypatch: pytest.MonkeyPatch, leaving: dict[str, int], polls: int = 1) -> tuple[Gcs, bool]:
-    """The client after some polls, and whether the responses were ended within a moment."""
+    """Returns the client after some polls, and whether the responses were ended within a moment."""
     gcs = Gcs(leaving)
     monkeypatch.setattr(preemption, "_gcs", lambda: gcs)
 

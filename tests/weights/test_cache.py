@@ -1,4 +1,4 @@
-"""What a model's source means, and the messages for what is none."""
+"""Resolve the source of a model, and refuse what is none with a message."""
 
 from pathlib import Path
 

@@ -30,7 +30,7 @@ CONTEXT.set_forkserver_preload(["tests.weights.victims", "gcsfs", "huggingface_h
 
 
 def _run(target: Callable[..., None], arguments: tuple[Any, ...], kill_after_s: float | None) -> bool:
-    """True where it ended by itself."""
+    """True where it exited by itself."""
     process = CONTEXT.Process(target=target, args=arguments)
     process.start()
     process.join(kill_after_s)

@@ -1,4 +1,4 @@
-"""Four hosts of a slice, as Ray nodes on this machine, that bring a model from one bucket to four disks."""
+"""Four hosts of a slice, as Ray nodes on this machine, that fetch a model from one bucket to four disks."""
 
 import os
 import time
