@@ -1,1 +1,1 @@
-"""What the apps run in: pinned requirements per flavour, and the local Ray of a laptop."""
+"""Environment of the apps: pinned requirements per flavour, the image, and HAProxy's configuration."""

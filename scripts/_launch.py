@@ -1,4 +1,4 @@
-"""Run a command of this project with its own Python, from wherever and by whichever Python it was called."""
+"""Run a command of this project with its own Python, wherever and with whichever Python it was called."""
 
 import importlib
 import importlib.util
@@ -15,7 +15,7 @@ def launch(*command: str) -> None:
     """Run a command of `rts` with this command line, and end with its exit code."""
     if any(importlib.util.find_spec(name) is None for name in _NEEDED):
         if not _PYTHON.exists() or Path(sys.prefix) == _PYTHON.parents[1]:
-            print(f"error: {_PYTHON.parents[1]} is not complete: scripts/serve_local.sh --detach makes it", file=sys.stderr)
+            print(f"error: {_PYTHON.parents[1]} is not complete: scripts/serve_local.sh --detach installs it", file=sys.stderr)
             sys.exit(2)
         os.execv(_PYTHON, [str(_PYTHON), *sys.argv])  # noqa: S606 - this script again, by the project's Python
     sys.path.insert(0, str(ROOT))

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""All commands of this project as one: `rts COMMAND ...`. Each is a module with a `main`, imported once it is asked for."""
+"""All commands of this project as one: `rts COMMAND ...`. Each is a module with a `main`, imported once it is called."""
 
 import re
 import subprocess
@@ -11,7 +11,7 @@ from importlib import import_module
 
 @dataclass(frozen=True)
 class Command:
-    """`before` is put before the words that follow the command's name."""
+    """`before` is inserted before the arguments that follow the command's name."""
 
     module: str
     what: str
@@ -22,19 +22,19 @@ COMMANDS = {
     "serve": Command("emulation.hosts.__main__", "serve Gemma on this machine's CPU", ("up",)),
     "emulate": Command("emulation.hosts.__main__", "serve on TPU slices that are emulated on this machine", ("slice",)),
     "stop": Command("emulation.hosts.__main__", "stop what serve or emulate has started", ("down",)),
-    "observe": Command("emulation.hosts.observe", "dashboards and alerts of a running local stack"),
+    "observe": Command("emulation.hosts.observe", "show dashboards and alerts of a running local stack"),
     "validate": Command("apps.checks.command", "check Serve configs before they are deployed"),
     "derive": Command("apps.checks.variant", "derive a Serve config from another one by patches"),
     "plan": Command("benchmarks.planner.command", "choose a model's layout on a slice before it is rented"),
     "compile": Command("benchmarks.compile.command", "compile what the TPU engine would compile at a start, without a TPU"),
-    "gke": Command("kuberay.gke.command", "make, check and remove what a deployment needs in Google Cloud"),
+    "gke": Command("kuberay.gke.command", "create, check and remove what a deployment needs in Google Cloud"),
     "cluster": Command("kuberay.command", "run a deployment on Kubernetes from its spec"),
-    "doctor": Command("kuberay.command", "look for known troubles of a deployment", ("doctor",)),
+    "doctor": Command("kuberay.command", "check a deployment for known troubles", ("doctor",)),
     "rollout": Command("kuberay.rollout.command", "change what a running Serve serves, with a way back"),
     "weights": Command("apps.weights.command", "stage, prefetch, verify and list weights"),
     "keys": Command("apps.guard.command", "make, list, rotate and revoke keys of the API"),
     "bench": Command("benchmarks.serving.__main__", "measure a server of the OpenAI API"),
-    "report": Command("benchmarks.report.__main__", "a page with plots from what bench has measured"),
+    "report": Command("benchmarks.report.__main__", "write a page with plots from what bench has measured"),
 }
 _COMPLETE = """_rts() {
   local words
@@ -77,7 +77,7 @@ def _usage() -> str:
 
 
 def _completion(argv: Sequence[str]) -> int:
-    """Print completion for a shell: of commands, their own commands and options, as their `--help` says them."""
+    """Print completion for a shell: commands, their own commands and options, read from their `--help`."""
     if list(argv) not in (["bash"], ["zsh"]):
         print('error: give bash or zsh, as in: eval "$(rts completion bash)"', file=sys.stderr)
         return 2

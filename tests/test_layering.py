@@ -3,6 +3,7 @@
 import ast
 import contextlib
 import graphlib
+import re
 import textwrap
 from collections.abc import Iterator
 from pathlib import Path
@@ -72,6 +73,38 @@ PRIVATE = {
 # They set variables for a child process, or for a library that is configured by them alone.
 SETTERS = ("apps/llm/forked_core.py",)
 
+CLEAN = (
+    *("apps/llm", "apps/weights", "apps/slice", "apps/checks", "apps/common"),
+    *("emulation/hosts", "emulation/sim", "runtime_env", "scripts"),
+    *(f"tests/{name}" for name in ("llm", "weights", "slice", "checks", "common", "emulation", "runtime_env")),
+)
+"""Folders that keep to the standard words; add one here once its names are renamed."""
+OLD_NAMES = {
+    *(
+        "Question",
+        "Exchange",
+        "Account",
+        "Keeper",
+        "Guarded",
+        "Turn",
+        "Departure",
+        "Gate",
+        "HeldSlice",
+        "PassingError",
+        "Patient",
+    ),
+    *("LOOK_S", "SAY_EVERY_S", "ANYBODY", "NOBODY", "GIVERS", "look", "say", "speaks_of_the_inside", "hold_slice", "set_aside"),
+    *("give", "bring", "agreement", "taken_over", "carry_out", "honesty", "together", "alone", "played"),
+    *("one", "found", "said", "told", "looked"),
+}
+"""Names of modules, functions, classes, variables and attributes, without leading underscores, that standard ones replaced."""
+OLD_FUNCTIONS = {"correct", "guess", "learn", "complete"}
+"""Names that no function has any more; a variable may have them."""
+OLD_LIMIT = re.compile(r"(^|_)most(_|$)", re.IGNORECASE)
+"""A limit is called MAX or max."""
+OPENINGS = ("Of", "For", "By", "With", "As", "To", "So")
+"""A docstring opens with a verb or a noun phrase, not with one of these."""
+
 HAPROXY = "runtime_env/haproxy/__main__.py"  # a program of its own that starts fast, so without the apps
 
 
@@ -116,13 +149,13 @@ def test_no_module_and_no_package_is_in_a_circle() -> None:
     """Also within a room: a package here is a folder of two levels, such as `apps.slice`."""
     known = {path.removesuffix(".py").removesuffix("/__init__").replace("/", "."): tree for path, tree in modules()}
     modules_graph = {
-        name: {found for found in imports(tree) if found in known and not within(name, found)} for name, tree in known.items()
+        name: {other for other in imports(tree) if other in known and not within(name, other)} for name, tree in known.items()
     }
     packages: dict[str, set[str]] = {}
-    for name, found in modules_graph.items():
-        above = {".".join(one.split(".")[:2]) for one in found}
+    for name, others in modules_graph.items():
+        above = {".".join(other.split(".")[:2]) for other in others}
         packages.setdefault(".".join(name.split(".")[:2]), set()).update(above)
-    for graph in (modules_graph, {name: found - {name} for name, found in packages.items()}):
+    for graph in (modules_graph, {name: others - {name} for name, others in packages.items()}):
         graphlib.TopologicalSorter(graph).prepare()
 
 
@@ -179,3 +212,57 @@ def test_entry_modules_leave_annotations_alone() -> None:
 def test_modules_stay_small() -> None:
     long = {p: n for p, _ in modules() if (n := len((ROOT / p).read_text().splitlines())) > 250}
     assert long == {}
+
+
+def clean_modules() -> Iterator[tuple[str, ast.Module]]:
+    for folder in CLEAN:
+        for path in sorted((ROOT / folder).rglob("*.py")):
+            yield str(path.relative_to(ROOT)), ast.parse(path.read_text())
+
+
+def defined_names(tree: ast.Module) -> Iterator[tuple[ast.AST, str]]:
+    """Names that a module itself defines, and where; those of libraries that it only uses do not count."""
+    for node in ast.walk(tree):
+        match node:
+            case ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name) | ast.ClassDef(name=name):
+                yield node, name
+            case ast.arg(arg=name) | ast.Name(id=name, ctx=ast.Store()) | ast.Attribute(attr=name, ctx=ast.Store()):
+                yield node, name
+            case ast.alias(asname=str(name)) | ast.ExceptHandler(name=str(name)) | ast.MatchAs(name=str(name)):
+                yield node, name
+
+
+def is_old(node: ast.AST, name: str) -> bool:
+    bare = name.lstrip("_")
+    if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and bare in OLD_FUNCTIONS:
+        return True
+    return bare in OLD_NAMES or bool(OLD_LIMIT.search(bare))
+
+
+def docstrings(tree: ast.Module) -> Iterator[tuple[int, str]]:
+    """Docstrings of modules, classes and functions, and the strings below a constant or a field."""
+    for node in ast.walk(tree):
+        match node:
+            case ast.Expr(lineno=line, value=ast.Constant(value=str(text))):
+                yield line, text
+
+
+def test_old_names_do_not_come_back() -> None:
+    offenders = [
+        f"{path}:{getattr(node, 'lineno', 0)} {name}"
+        for path, tree in clean_modules()
+        for node, name in defined_names(tree)
+        if is_old(node, name)
+    ]
+    assert offenders == []
+    assert [path for path, _ in clean_modules() if Path(path).stem in OLD_NAMES] == []
+
+
+def test_docstrings_open_with_a_verb_or_a_noun() -> None:
+    offenders = [
+        f"{path}:{line} {text.split(maxsplit=3)[:3]}"
+        for path, tree in clean_modules()
+        for line, text in docstrings(tree)
+        if text.strip() and text.split()[0].rstrip(",:") in OPENINGS
+    ]
+    assert offenders == []

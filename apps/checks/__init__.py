@@ -1,1 +1,1 @@
-"""Strict checks of a Serve config, offline: `scripts/validate.py` runs them on files, the apps on their own arguments."""
+"""Strict offline checks of a Serve config: `scripts/validate.py` runs them on files, the apps on their own arguments."""

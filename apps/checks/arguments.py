@@ -1,4 +1,4 @@
-"""Values against the pydantic models of this project's own arguments."""
+"""Check values against the pydantic models of this project's own arguments."""
 
 from collections.abc import Mapping
 from typing import Any, get_args
@@ -20,7 +20,7 @@ def against_model(model: type[BaseModel], args: Any) -> list[Finding]:
 def _from_pydantic(model: type[BaseModel], problem: Any) -> Finding:
     path: Path = tuple(problem["loc"])
     if problem["type"] == "extra_forbidden":
-        return unknown_key(path[:-1], str(path[-1]), _fields(model, path[:-1]), "nothing here takes it")
+        return unknown_key(path[:-1], str(path[-1]), _fields(model, path[:-1]), "nothing here reads it")
     if problem["type"] == "missing":
         return Finding(path, f"{path[-1]!r} is missing")
     message = problem["msg"].removeprefix("Value error, ")
@@ -40,4 +40,4 @@ def _fields(model: type[BaseModel], path: Path) -> list[str]:
 def _model_in(annotation: Any) -> type[BaseModel] | None:
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return annotation
-    return next((found for one in get_args(annotation) if (found := _model_in(one))), None)
+    return next((model for part in get_args(annotation) if (model := _model_in(part))), None)

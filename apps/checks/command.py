@@ -10,11 +10,11 @@ from typing import Any
 from apps.checks.findings import Finding
 
 Row = tuple[Path, int | None, Finding]
-"""A file, the line in it (None for a file that cannot be read), and what was found there."""
+"""A file, the line in it (None for a file that cannot be read), and a finding."""
 
 
 def main(argv: Sequence[str]) -> int:
-    """Exit code 0 if there are no errors (warnings may be), 2 if there are or a file cannot be read."""
+    """Return 0 if there are no errors (there may be warnings), 2 if there are or a file cannot be read."""
     options = _parse(argv)
     from apps.checks.serve_rules import check_serve_config  # after the options: --help needs none of it
     from apps.checks.source import read
@@ -27,10 +27,11 @@ def main(argv: Sequence[str]) -> int:
         except UserError as error:
             rows.append((file, None, Finding((), str(error))))
             continue
-        found = check_serve_config(source.content, direct_streaming=not options.classic, slices=options.slices)
-        rows += [(file, source.line(one.path), one) for one in sorted(found, key=lambda one: source.line(one.path))]
+        findings = check_serve_config(source.content, direct_streaming=not options.classic, slices=options.slices)
+        lines = [(source.line(finding.path), finding) for finding in findings]
+        rows += [(file, line, finding) for line, finding in sorted(lines, key=lambda row: row[0])]
     print(json.dumps([_plain(*row) for row in rows], indent=1) if options.json else _text(rows, len(options.files)))
-    return 2 if any(one.severity == "error" for _, _, one in rows) else 0
+    return 2 if any(finding.severity == "error" for _, _, finding in rows) else 0
 
 
 def _parse(argv: Sequence[str]) -> argparse.Namespace:
@@ -45,16 +46,19 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def _plain(file: Path, line: int | None, one: Finding) -> dict[str, Any]:
-    where = one.where if line else ""
-    value = one.value if isinstance(one.value, str | int | float | bool | None) else str(one.value)
-    head = {"file": str(file), "line": line, "severity": one.severity, "path": where, "message": one.message}
-    return head | {"value": value, "allowed": one.allowed, "did_you_mean": one.did_you_mean}
+def _plain(file: Path, line: int | None, finding: Finding) -> dict[str, Any]:
+    where = finding.where if line else ""
+    value = finding.value if isinstance(finding.value, str | int | float | bool | None) else str(finding.value)
+    head = {"file": str(file), "line": line, "severity": finding.severity, "path": where, "message": finding.message}
+    return head | {"value": value, "allowed": finding.allowed, "did_you_mean": finding.did_you_mean}
 
 
 def _text(rows: Sequence[Row], files: int) -> str:
-    lines = [f"{file}:{line}: {one.severity}: {one}" if line else f"{one.severity}: {one.message}" for file, line, one in rows]
-    errors = sum(one.severity == "error" for _, _, one in rows)
+    lines = [
+        f"{file}:{line}: {finding.severity}: {finding}" if line else f"{finding.severity}: {finding.message}"
+        for file, line, finding in rows
+    ]
+    errors = sum(finding.severity == "error" for _, _, finding in rows)
     counts = (_count(files, "file"), _count(errors, "error"), _count(len(rows) - errors, "warning"))
     return "\n".join([*lines, "{}: {}, {}".format(*counts)])
 

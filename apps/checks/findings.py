@@ -1,4 +1,4 @@
-"""What a check has found: where, what is wrong and why, what is allowed."""
+"""A finding of a check: where, what is wrong and why, what is allowed."""
 
 import difflib
 from collections.abc import Collection, Iterable
@@ -11,7 +11,7 @@ Path = tuple[str | int, ...]
 
 @dataclass(frozen=True)
 class Finding:
-    """`value` is what stands there, `allowed` what may; both are None where that says nothing."""
+    """`value` is what stands there, `allowed` what may stand there; both are None where that does not help."""
 
     path: Path
     message: str
@@ -22,7 +22,7 @@ class Finding:
 
     @property
     def where(self) -> str:
-        """For example `applications[0].args.api_url`."""
+        """The path as text, such as `applications[0].args.api_url`."""
         return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in self.path).lstrip(".") or "the file"
 
     def __str__(self) -> str:
@@ -34,19 +34,19 @@ class Finding:
 def below(path: Path, findings: Iterable[Finding]) -> list[Finding]:
     """The findings of a part, with the part's own path before theirs."""
     return [
-        Finding((*path, *found.path), found.message, found.severity, found.value, found.allowed, found.did_you_mean)
-        for found in findings
+        Finding((*path, *finding.path), finding.message, finding.severity, finding.value, finding.allowed, finding.did_you_mean)
+        for finding in findings
     ]
 
 
 def unknown_key(path: Path, key: str, known: Collection[str], why: str) -> Finding:
-    """A key that nobody reads. The full list is said only where it is short."""
+    """A key that nobody reads. The full list of known keys is given only where it is short."""
     allowed = ", ".join(sorted(known)) if len(known) <= 20 else None
     return Finding((*path, key), f"unknown key {key!r}: {why}", allowed=allowed, did_you_mean=closest(key, known))
 
 
 def closest(word: object, known: Collection[str]) -> str | None:
-    """The known word that is meant, if one is near; upper and lower case are the same here."""
-    lowered = {one.lower(): one for one in known}
-    found = difflib.get_close_matches(str(word).lower(), lowered, n=1)
-    return lowered[found[0]] if found else None
+    """The known word that is probably meant, if one is close; case does not matter."""
+    lowered = {name.lower(): name for name in known}
+    matches = difflib.get_close_matches(str(word).lower(), lowered, n=1)
+    return lowered[matches[0]] if matches else None

@@ -25,7 +25,7 @@ def schemas() -> dict[str, dict[str, Any]]:
 
 
 def render(schema: dict[str, Any]) -> str:
-    """JSON with one line for each key of the first two levels, so that a change of one is one line of a diff."""
+    """JSON with one line for each key of the first two levels, so that a changed key is one line of a diff."""
     parts = []
     for key, value in sorted(schema.items()):
         inner = f"{{\n{_lines(value)}\n}}" if isinstance(value, dict) and value else json.dumps(value)
@@ -42,14 +42,14 @@ def _llm(serve_definitions: dict[str, Any]) -> dict[str, Any]:
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # a default that is a class has no JSON form; defaults are dropped anyway
-        found = _closed(LLMConfig.model_json_schema())
-    properties = found["properties"]
+        schema = _closed(LLMConfig.model_json_schema())
+    properties = schema["properties"]
     deployment = dict(serve_definitions["DeploymentSchema"]["properties"])
-    found["$defs"] |= serve_definitions
+    schema["$defs"] |= serve_definitions
     properties["deployment_config"] = {"type": "object", "properties": deployment, "additionalProperties": False}
-    properties["accelerator_config"] = {}  # rules of their own say more
+    properties["accelerator_config"] = {}  # rules of their own check more
     properties["engine_kwargs"] = {"type": "object"}
-    return found
+    return schema
 
 
 def _engine() -> dict[str, Any]:
@@ -84,31 +84,31 @@ def _add_parsers(properties: dict[str, Any]) -> None:
 
 def _closed(schema: Any) -> Any:
     if isinstance(schema, list):
-        return [_closed(one) for one in schema]
+        return [_closed(item) for item in schema]
     if not isinstance(schema, dict):
         return schema
-    found = {key: _closed(value) for key, value in schema.items() if key not in _PROSE or not isinstance(value, str | bool)}
-    found = {key: value for key, value in found.items() if key != "default" or (isinstance(value, dict) and "type" in value)}
-    if "properties" in found:
-        found["properties"] = {key: _closed(value) for key, value in schema["properties"].items()}
-        found.setdefault("additionalProperties", False)
-    if found.get("additionalProperties") is True:
-        del found["additionalProperties"]
-    if any("$ref" in one for one in found.get("anyOf", [])):  # "a dict, or a class": Ray makes the class of the dict
-        found["anyOf"] = [one for one in found["anyOf"] if one != {"type": "object"}]
-    return found
+    closed = {key: _closed(value) for key, value in schema.items() if key not in _PROSE or not isinstance(value, str | bool)}
+    closed = {key: value for key, value in closed.items() if key != "default" or (isinstance(value, dict) and "type" in value)}
+    if "properties" in closed:
+        closed["properties"] = {key: _closed(value) for key, value in schema["properties"].items()}
+        closed.setdefault("additionalProperties", False)
+    if closed.get("additionalProperties") is True:
+        del closed["additionalProperties"]
+    if any("$ref" in choice for choice in closed.get("anyOf", [])):  # "a dict, or a class": Ray makes the class of the dict
+        closed["anyOf"] = [choice for choice in closed["anyOf"] if choice != {"type": "object"}]
+    return closed
 
 
 def _sharpened(schema: Any) -> Any:
-    """What Ray checks only when it deploys, or when it starts a worker."""
+    """Add what Ray checks only when it deploys, or when it starts a worker."""
     from ray.runtime_env import RuntimeEnv
 
     if isinstance(schema, list):
-        return [_sharpened(one) for one in schema]
+        return [_sharpened(item) for item in schema]
     if not isinstance(schema, dict):
         return schema
-    found = {key: _sharpened(value) for key, value in schema.items()}
-    properties = found.get("properties", {})
+    sharpened = {key: _sharpened(value) for key, value in schema.items()}
+    properties = sharpened.get("properties", {})
     if "runtime_env" in properties:
         known: dict[str, Any] = {key: {} for key in sorted(RuntimeEnv.known_fields)}
         known["env_vars"] = {"type": "object", "additionalProperties": {"type": "string"}}
@@ -128,15 +128,15 @@ def _sharpened(schema: Any) -> Any:
         }
     if "max_queued_requests" in properties:
         properties["max_queued_requests"] = {"anyOf": [{"const": -1}, {"type": "integer", "minimum": 1}]}
-    return found
+    return sharpened
 
 
 def _inlined(properties: dict[str, Any]) -> dict[str, Any]:
-    """Each argument's own definitions inside it, as references of different arguments have the same names."""
+    """Put each argument's own definitions inside it, because references of different arguments have the same names."""
 
     def inline(schema: Any, definitions: dict[str, Any]) -> Any:
         if isinstance(schema, list):
-            return [inline(one, definitions) for one in schema]
+            return [inline(item, definitions) for item in schema]
         if not isinstance(schema, dict):
             return schema
         if reference := schema.get("$ref"):

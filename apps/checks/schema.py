@@ -1,4 +1,4 @@
-"""Values against the stored schemas: unknown keys, wrong types, missing keys, values outside a list or a range."""
+"""Check values against the stored schemas: unknown keys, wrong types, missing keys, values outside a list or a range."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -12,9 +12,9 @@ _TYPES = {"object": "a mapping", "array": "a list", "string": "a string", "boole
 
 
 def against(schema: dict[str, Any], value: Any, why_unknown: str) -> list[Finding]:
-    """All findings in `value`, with paths from its top. `why_unknown` says what becomes of a key that is not in the schema."""
+    """All findings in `value`, with paths from its top. `why_unknown` is what happens to a key that is not in the schema."""
     errors = Draft202012Validator(schema).iter_errors(value)
-    return [found for error in errors for found in _explain(error, why_unknown)]
+    return [finding for error in errors for finding in _explain(error, why_unknown)]
 
 
 def _explain(error: ValidationError, why_unknown: str) -> Iterator[Finding]:
@@ -32,7 +32,7 @@ def _explain(error: ValidationError, why_unknown: str) -> Iterator[Finding]:
         case "anyOf" | "oneOf":
             yield from _explain_choice(error, why_unknown)
         case "enum":
-            yield _not_listed(path, error.instance, [str(one) for one in error.validator_value])
+            yield _not_listed(path, error.instance, [str(value) for value in error.validator_value])
         case "type":
             yield _wrong_type(path, error.instance, _types(error.schema))
         case _:
@@ -40,26 +40,28 @@ def _explain(error: ValidationError, why_unknown: str) -> Iterator[Finding]:
 
 
 def _explain_choice(error: ValidationError, why_unknown: str) -> Iterator[Finding]:
-    """Of several schemas that may hold, speak of the one that the value is nearest to; else name all their types."""
+    """Explain the allowed schema that the value is closest to; where none is close, name the types of all."""
     branches: dict[Any, list[ValidationError]] = {}
     for inner in error.context or []:
         branches.setdefault(inner.relative_schema_path[0], []).append(inner)
-    shape_fits = [errors for errors in branches.values() if not any(_is_of_the_whole(one) for one in errors)]
+    shape_fits = [errors for errors in branches.values() if not any(_is_of_the_whole(inner) for inner in errors)]
     if shape_fits:
         for inner in min(shape_fits, key=len):
             yield from _explain(inner, why_unknown)
     else:
-        yield _wrong_type(tuple(error.absolute_path), error.instance, [t for one in error.validator_value for t in _types(one)])
+        yield _wrong_type(
+            tuple(error.absolute_path), error.instance, [t for schema in error.validator_value for t in _types(schema)]
+        )
 
 
 def _wrong_type(path: tuple[str | int, ...], value: Any, types: list[str]) -> Finding:
-    wanted = " or ".join(dict.fromkeys(_TYPES.get(one, f"a {one}") for one in types)).replace("a integer", "an integer")
-    return Finding(path, f"is {value!r}, and must be {wanted}", value=value)
+    wanted = " or ".join(dict.fromkeys(_TYPES.get(name, f"a {name}") for name in types)).replace("a integer", "an integer")
+    return Finding(path, f"is {value!r}, but must be {wanted}", value=value)
 
 
 def _types(schema: dict[str, Any]) -> list[str]:
-    found = schema.get("type", "object" if "properties" in schema or "$ref" in schema else "string")
-    return list(found) if isinstance(found, list) else [found]
+    types = schema.get("type", "object" if "properties" in schema or "$ref" in schema else "string")
+    return list(types) if isinstance(types, list) else [types]
 
 
 def _is_of_the_whole(error: ValidationError) -> bool:

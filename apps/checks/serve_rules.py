@@ -1,4 +1,4 @@
-"""A whole Serve config file: Ray's schema, what the applications share, and the arguments of this project's apps."""
+"""Check a whole Serve config file: Ray's schema, what the applications share, and the arguments of this project's apps."""
 
 import inspect
 import pkgutil
@@ -23,19 +23,19 @@ def check_serve_config(config: Any, *, direct_streaming: bool = True, slices: in
 
     Args:
         direct_streaming: whether Ray will be started with it, as this project does by default.
-        slices: how many TPU slices the cluster has; None leaves that out.
+        slices: how many TPU slices the cluster has; None skips that check.
     """
-    found = against(schema("serve"), config, "Ray ignores it")
+    findings = against(schema("serve"), config, "Ray ignores it")
     applications = config.get("applications") if isinstance(config, Mapping) else None
     if not isinstance(applications, list):
-        return found
+        return findings
     for index, application in enumerate(applications):
         if isinstance(application, Mapping):
             path = ("applications", index)
-            found += below(path, _application(application, direct_streaming=direct_streaming, slices=slices))
-            found += below(path, _chat_address(application, config.get("http_options")))
-            found += below(path, check_doors(application, config.get("http_options")))
-    return found + _duplicates(applications)
+            findings += below(path, _application(application, direct_streaming=direct_streaming, slices=slices))
+            findings += below(path, _chat_address(application, config.get("http_options")))
+            findings += below(path, check_doors(application, config.get("http_options")))
+    return findings + _duplicates(applications)
 
 
 def _application(application: Mapping[str, Any], *, direct_streaming: bool, slices: int | None) -> list[Finding]:
@@ -43,19 +43,19 @@ def _application(application: Mapping[str, Any], *, direct_streaming: bool, slic
     if not isinstance(import_path, str) or not import_path.startswith("apps."):
         return []  # somebody else's app: its arguments are its own
     if import_path not in (_LLM, _CHAT):
-        return [Finding(("import_path",), f"{import_path!r} is no app of this project", allowed=f"{_LLM}, {_CHAT}")]
-    found = below(("args",), against_model(_arguments(import_path), args))
+        return [Finding(("import_path",), f"{import_path!r} is not an app of this project", allowed=f"{_LLM}, {_CHAT}")]
+    findings = below(("args",), against_model(_arguments(import_path), args))
     configs = args.get("llm_configs") if isinstance(args, Mapping) else None
     if import_path == _LLM and isinstance(configs, list):
         checked = check_llm_configs(configs, direct_streaming=direct_streaming, slices=slices)
-        found += below(("args", "llm_configs"), checked) + below(
+        findings += below(("args", "llm_configs"), checked) + below(
             ("args",), check_guard(args, direct_streaming=direct_streaming)
         )
-    return found
+    return findings
 
 
 def _arguments(import_path: str) -> type[BaseModel]:
-    """The model that an app's builder takes, as Ray finds it: by the annotation of its one parameter."""
+    """The model of an app's arguments, found as Ray does: by the annotation of the builder's one parameter."""
     (parameter,) = inspect.signature(pkgutil.resolve_name(import_path)).parameters.values()
     return parameter.annotation
 
@@ -67,16 +67,16 @@ def _chat_address(application: Mapping[str, Any], http_options: Any) -> list[Fin
     try:
         url = vars(_arguments(_CHAT).model_validate(args))["api_url"]
     except ValidationError:
-        return []  # said already
+        return []  # reported already
     port = http_options.get("port", 8000) if isinstance(http_options, Mapping) else 8000
     if url.host in _LOOPBACK and url.port != port:
-        message = f"is {str(url)!r}, and http_options.port is {port}: the chat would talk to another server"
+        message = f"is {str(url)!r}, but http_options.port is {port}: the chat would talk to another server"
         return [Finding(("args", "api_url"), message, value=str(url), allowed=f"http://{url.host}:{port}/v1")]
     return []
 
 
 def _duplicates(applications: list[Any]) -> list[Finding]:
-    found = []
+    findings = []
     for key, default in (("name", "default"), ("route_prefix", "/")):
         seen: dict[Any, int] = {}
         for index, application in enumerate(applications):
@@ -85,6 +85,6 @@ def _duplicates(applications: list[Any]) -> list[Finding]:
                 continue
             if value in seen:
                 message = f"is {value!r}, which applications[{seen[value]}] has too"
-                found.append(Finding(("applications", index, key), message, value=value))
+                findings.append(Finding(("applications", index, key), message, value=value))
             seen.setdefault(value, index)
-    return found
+    return findings

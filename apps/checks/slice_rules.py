@@ -1,4 +1,4 @@
-"""Does the model fit its slice? How it is cut over the chips, what several hosts need, and the memory left for requests.
+"""Check that a model fits its slice: how it is sharded over the chips, what several hosts need, and the memory left.
 
 Memory is checked only where the model's shape is known.
 """
@@ -19,7 +19,7 @@ _SIZES = ("tensor_parallel_size", "pipeline_parallel_size", "data_parallel_size"
 
 
 def check(config: Mapping[str, Any], engine: Mapping[str, Any], shape: Slice) -> list[Finding]:
-    """Findings for a config whose keys and types are right."""
+    """All findings in a config whose keys and types are right."""
     return [
         *_chips(engine, shape),
         *_heads(config, engine),
@@ -29,7 +29,7 @@ def check(config: Mapping[str, Any], engine: Mapping[str, Any], shape: Slice) ->
 
 
 def shape_of(config: Mapping[str, Any]) -> ModelShape | None:
-    """The shape of a config's model: from its config.json where that is at hand, else from the record; None if neither is."""
+    """The shape of a config's model: from its config.json where there is one, else from the record; None without either."""
     loading = config.get("model_loading_config") or {}
     source = loading.get("model_source")
     if isinstance(source, str) and (file := Path(source) / "config.json").is_file():
@@ -47,7 +47,7 @@ def _memory(config: Mapping[str, Any], engine: Mapping[str, Any], shape: Slice) 
     context = engine.get("max_model_len") or model.max_context
     path = ("engine_kwargs", "max_model_len")
     if context > model.max_context:
-        return [Finding(path, f"is {context:,}, and the model takes {model.max_context:,} tokens at most", value=context)]
+        return [Finding(path, f"is {context:,}, but the model takes {model.max_context:,} tokens at most", value=context)]
     layout = layout_of(model, engine)
     utilization = engine.get("gpu_memory_utilization", _UTILIZATION)
     budget = kv_budget_per_chip(layout, shape.generation, utilization)
@@ -57,19 +57,19 @@ def _memory(config: Mapping[str, Any], engine: Mapping[str, Any], shape: Slice) 
         return [Finding(("engine_kwargs", "gpu_memory_utilization"), message, value=utilization)]
     if context > tokens:
         message = (
-            f"is {context:,}, and the KV cache holds {tokens:,} tokens ({budget / GIB:.1f} GiB on each chip at "
-            f"gpu_memory_utilization {utilization}): the largest context for one request is {tokens:,}; of 8,192 tokens, "
-            f"{tokens // 8192} requests fit at once"
+            f"is {context:,}, but the KV cache holds {tokens:,} tokens ({budget / GIB:.1f} GiB on each chip at "
+            f"gpu_memory_utilization {utilization}): the largest context for one request is {tokens:,}; with 8,192 tokens "
+            f"each, {tokens // 8192} requests fit at once"
         )
         return [Finding(path, message, value=engine.get("max_model_len"))]
     if "max_model_len" not in engine:
-        message = f"is not set, so the model's {context:,} apply; {tokens // context} such requests fit at once"
+        message = f"is not set, so the model's limit of {context:,} applies; {tokens // context} such requests fit at once"
         return [Finding(path, message, "warning")]
     return []
 
 
 def layout_of(model: ModelShape, engine: Mapping[str, Any]) -> Layout:
-    """How engine arguments cut and store a model."""
+    """The layout of a model under these engine arguments."""
     dtype, kv_dtype = engine.get("dtype", "auto"), engine.get("kv_cache_dtype", "auto")
     images = engine.get("limit_mm_per_prompt")
     return Layout(
@@ -89,7 +89,7 @@ def _chips(engine: Mapping[str, Any], shape: Slice) -> list[Finding]:
         return []
     message = (
         f"tensor x pipeline x data parallel is {' x '.join(map(str, sizes))} = {total}, and {shape.generation.name} "
-        f"{shape.topology} has {shape.chips} chips, all of which a replica takes"
+        f"{shape.topology} has {shape.chips} chips, and a replica takes all of them"
     )
     return [Finding(("engine_kwargs", _SIZES[0]), message, value=engine.get(_SIZES[0]), allowed=str(shape.chips))]
 
@@ -117,14 +117,14 @@ def _heads(config: Mapping[str, Any], engine: Mapping[str, Any]) -> list[Finding
 def _several_hosts(config: Mapping[str, Any], engine: Mapping[str, Any], shape: Slice) -> list[Finding]:
     if shape.hosts == 1:
         return []
-    found = []
+    findings = []
     backend = engine.get("distributed_executor_backend", "ray")
     if backend != "ray":
-        message = f"is {backend!r}: {shape.hosts} hosts are reached through Ray only"
-        found.append(Finding(("engine_kwargs", "distributed_executor_backend"), message, value=backend, allowed="ray"))
+        message = f"is {backend!r}: {shape.hosts} hosts can be reached through Ray only"
+        findings.append(Finding(("engine_kwargs", "distributed_executor_backend"), message, value=backend, allowed="ray"))
     variables = (config.get("runtime_env") or {}).get("env_vars") or {}
     if variables.get("TPU_MULTIHOST_BACKEND") != "ray":
         message = f"must be ray: without it vLLM TPU silently runs on one of the {shape.hosts} hosts"
         path = ("runtime_env", "env_vars", "TPU_MULTIHOST_BACKEND")
-        found.append(Finding(path, message, value=variables.get("TPU_MULTIHOST_BACKEND"), allowed="ray"))
-    return found
+        findings.append(Finding(path, message, value=variables.get("TPU_MULTIHOST_BACKEND"), allowed="ray"))
+    return findings

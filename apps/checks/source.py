@@ -18,7 +18,7 @@ class Source:
     lines: dict[Path, int]
 
     def line(self, path: Path) -> int:
-        """Where a path stands; for one that is not in the file, where its nearest parent does."""
+        """The line of a path; for one that is not in the file, the line of its nearest parent."""
         while path and path not in self.lines:
             path = path[:-1]
         return self.lines.get(path, 1)
@@ -28,7 +28,7 @@ def read(file: File) -> Source:
     """Read a config.
 
     Raises:
-        UserError: the file cannot be read, is no YAML, or has a key twice in one mapping.
+        UserError: the file cannot be read, is not YAML, or has a key twice in one mapping.
     """
     try:
         text = file.read_text()
@@ -39,9 +39,9 @@ def read(file: File) -> Source:
     except (yaml.YAMLError, UnicodeDecodeError, ValueError) as error:
         mark = getattr(error, "problem_mark", None)
         where = f"{file}:{mark.line + 1}" if mark else str(file)
-        raise UserError(f"{where}: is no YAML: {getattr(error, 'problem', None) or error}") from None
+        raise UserError(f"{where}: is not YAML: {getattr(error, 'problem', None) or error}") from None
     if not isinstance(content, dict):
-        raise UserError(f"{file}:1: is {type(content).__name__}, and must be a mapping with the key applications")
+        raise UserError(f"{file}:1: is {type(content).__name__}, but must be a mapping with the key applications")
     lines: dict[Path, int] = {}
     _walk(node, (), lines, file)
     return Source(content, lines)

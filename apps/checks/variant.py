@@ -1,8 +1,8 @@
-"""Derive a Serve config from another one: a patch says what differs, so that nothing is written down twice.
+"""Derive a Serve config from another one by a patch with the differences, so that nothing is written down twice.
 
 A patch is YAML of the config's own form, merged as RFC 7396 merges JSON: mappings key by key, null removes a key, anything else
-replaces. One thing is added, for Serve configs are lists of applications and models: where both sides are lists of mappings,
-items are merged one by one, those that have a `name` with the item of that name, others by position.
+replaces. One rule is added, because Serve configs have lists of applications and models: where both sides are lists of
+mappings, items are merged one by one, those that have a `name` with the item of that name, others by position.
 """
 
 import argparse
@@ -27,11 +27,11 @@ def merged(base: Any, patch: Any) -> Any:
         changed = {key: merged(base.get(key), value) for key, value in patch.items() if value is not None}
         return copy.deepcopy(kept) | changed
     if _are_mappings(base) and _are_mappings(patch):
-        found = copy.deepcopy(base)
+        result = copy.deepcopy(base)
         for position, item in enumerate(patch):
             at = _place(base, item, position)
-            found[at] = merged(base[at], item)
-        return found
+            result[at] = merged(base[at], item)
+        return result
     return copy.deepcopy(patch)
 
 
@@ -40,11 +40,11 @@ def _are_mappings(value: Any) -> bool:
 
 
 def _place(items: list[dict[str, Any]], item: dict[str, Any], position: int) -> int:
-    names = [one.get("name") for one in items]
+    names = [entry.get("name") for entry in items]
     if "name" in item and item["name"] in names:
         return names.index(item["name"])
     if "name" in item or position >= len(items):
-        raise UserError(f"the patch changes {item.get('name', f'item {position}')!r}, and the base has only {names}")
+        raise UserError(f"the patch changes {item.get('name', f'item {position}')!r}, but the base has only {names}")
     return position
 
 
@@ -60,7 +60,7 @@ def main(argv: Sequence[str]) -> int:
     for patch in options.patches:
         config = merged(config, read(patch).content)
     files = ", ".join(file.name for file in options.patches)
-    print(f"# Derived from {options.base.name} by {files}: change those, not this.")
+    print(f"# Derived from {options.base.name} by {files}: change those, not this file.")
     yaml.safe_dump(config, sys.stdout, sort_keys=False, width=128)
     return 0
 

@@ -1,4 +1,4 @@
-"""What every command of this project does with an error that is meant for people, and with Ctrl-C."""
+"""How every command of this project reports an error that is meant for people, and how it ends on Ctrl-C."""
 
 import functools
 import os
@@ -9,13 +9,13 @@ from typing import ParamSpec
 from apps.common.errors import BundleError
 
 INTERRUPTED = 130
-"""Exit code after Ctrl-C, as shells have it."""
+"""Exit code after Ctrl-C, by the shells' convention."""
 
 P = ParamSpec("P")
 
 
 def reports_errors(interrupted: str = "stopped") -> Callable[[Callable[P, int]], Callable[P, int]]:
-    """Decorate what gives a command's exit code: errors become one line on stderr, Ctrl-C the message `interrupted`."""
+    """Decorate a function that returns a command's exit code: errors become one line on stderr, Ctrl-C prints `interrupted`."""
 
     def decorate(main: Callable[P, int]) -> Callable[P, int]:
         @functools.wraps(main)

@@ -17,10 +17,10 @@ class UserError(BundleError):
 
 
 class OperationError(BundleError):
-    """The input was right, and the operation failed all the same."""
+    """The input was right, but the operation failed."""
 
 
 class ContentError(BundleError):
-    """Files are not what their receipt says; they must not be used."""
+    """Files do not match their receipt or manifest; they must not be used."""
 
     exit_code = 3

@@ -1,4 +1,4 @@
-"""Who can reach what Serve listens on, and keeping a replica's internal gRPC server on loopback when its Ray node is.
+"""Find out who can reach what Serve listens on, and keep a replica's internal gRPC server on loopback when its Ray node is.
 
 Serve binds that server to all interfaces. Touches Ray's private `ray.serve._private.replica.add_port_to_grpc_server` (pinned:
 2.60.0); if that name goes, the port is open on all interfaces again, which tests/e2e notices. The controller's name and its
@@ -8,7 +8,7 @@ Serve binds that server to all interfaces. Touches Ray's private `ray.serve._pri
 import ipaddress
 from typing import Any
 
-_CONTROLLER, _NAMESPACE, _ANSWER_S = "SERVE_CONTROLLER_ACTOR", "serve", 20
+_CONTROLLER, _NAMESPACE, _TIMEOUT_S = "SERVE_CONTROLLER_ACTOR", "serve", 20
 
 
 def is_loopback(host: str) -> bool:
@@ -20,14 +20,14 @@ def is_loopback(host: str) -> bool:
 
 
 def open_host() -> str | None:
-    """The address under which other machines reach this Serve; None if they do not, or where no Ray runs (a test)."""
+    """The address at which other machines reach this Serve; None if they do not, or where no Ray runs (a test)."""
     import ray
 
     if not ray.is_initialized():
         return None
     try:
         controller = ray.get_actor(_CONTROLLER, namespace=_NAMESPACE)
-        host = str(ray.get(controller.get_http_config.remote(), timeout=_ANSWER_S).host)
+        host = str(ray.get(controller.get_http_config.remote(), timeout=_TIMEOUT_S).host)
     except (ValueError, AttributeError, ray.exceptions.GetTimeoutError):  # an app that is built before Serve runs
         host = str(ray.util.get_node_ip_address())
     return None if is_loopback(host) else host

@@ -1,4 +1,4 @@
-"""What options of the commands may be: each a `type` for argparse, with the words that a wrong one gets."""
+"""Types of the commands' options for argparse, each with the message that a wrong value gets."""
 
 import argparse
 import math
@@ -6,43 +6,43 @@ from urllib.parse import urlsplit
 
 
 def whole_number(text: str) -> int:
-    """1 or more."""
+    """A whole number, 1 or more."""
     if not text.isdigit() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a number of 1 or more")
     return int(text)
 
 
 def seconds(text: str) -> float:
-    """More than 0, and not for ever."""
-    found = _number(text)
-    if not (found > 0 and math.isfinite(found)):
+    """A finite number of seconds above 0."""
+    number = _number(text)
+    if not (number > 0 and math.isfinite(number)):
         raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds above 0")
-    return found
+    return number
 
 
 def factor(text: str) -> float:
-    """1 or more."""
-    found = _number(text)
-    if not (found >= 1 and math.isfinite(found)):
+    """A finite number, 1 or more."""
+    number = _number(text)
+    if not (number >= 1 and math.isfinite(number)):
         raise argparse.ArgumentTypeError(f"{text!r} is not a number of 1 or more")
-    return found
+    return number
 
 
 def port(text: str) -> int:
-    """Of this machine, for a program without special rights."""
+    """A port of this machine that needs no special rights."""
     if not text.isdigit() or not 1024 <= int(text) <= 65535:
         raise argparse.ArgumentTypeError(f"{text!r} is not a port between 1024 and 65535")
     return int(text)
 
 
 def url(text: str) -> str:
-    """With a scheme and a host."""
+    """An HTTP(S) address with a host."""
     try:
-        found = urlsplit(text)
-        right = found.scheme in ("http", "https") and bool(found.hostname) and found.port != 0
+        parts = urlsplit(text)
+        valid = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
     except ValueError:
-        right = False
-    if not right:
+        valid = False
+    if not valid:
         raise argparse.ArgumentTypeError(f"{text!r} is not an address such as http://127.0.0.1:8265")
     return text
 

@@ -1,4 +1,4 @@
-"""A live line on a terminal, one line per change elsewhere: what is being waited for, and for how long already."""
+"""Report progress: a live line on a terminal, one line per change elsewhere, with the seconds since the start."""
 
 import time
 from types import TracebackType
@@ -8,7 +8,7 @@ from rich.status import Status
 
 
 class Progress:
-    """Use as a context manager; `say` may be called as often as wanted."""
+    """Context manager; `report` may be called as often as needed."""
 
     def __init__(self) -> None:
         self._console = Console(stderr=True)
@@ -16,7 +16,7 @@ class Progress:
         self._started = time.monotonic()
         self._last = ""
 
-    def say(self, text: str) -> None:
+    def report(self, text: str) -> None:
         line = f"{time.monotonic() - self._started:3.0f} s  {text}"
         if self._status:
             self._status.update(line)

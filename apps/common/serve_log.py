@@ -1,7 +1,7 @@
 """A replica's log: kept alive while vLLM is imported, and vLLM's own lines in it.
 
 vLLM sets up its own log by `logging.config.dictConfig`, which closes every handler there is. Serve's is a buffer that loses its
-file that way: nothing would be written any more, and the buffer would grow for ever (Ray 2.60.0, vLLM 0.29.0).
+file that way: nothing more would be written, and the buffer would grow for ever (Ray 2.60.0, vLLM 0.29.0).
 """
 
 import logging
@@ -12,8 +12,10 @@ from contextlib import contextmanager
 
 @contextmanager
 def kept_serve_log() -> Iterator[None]:
-    """Whatever the block does to the handlers of Serve's logger, afterwards they write where they wrote before."""
-    buffers = [one for one in logging.getLogger("ray.serve").handlers if isinstance(one, logging.handlers.MemoryHandler)]
+    """Restore where the handlers of Serve's logger write, whatever the block does to them."""
+    buffers = [
+        handler for handler in logging.getLogger("ray.serve").handlers if isinstance(handler, logging.handlers.MemoryHandler)
+    ]
     targets = [buffer.target for buffer in buffers]
     try:
         yield
@@ -23,9 +25,9 @@ def kept_serve_log() -> Iterator[None]:
 
 
 def join_serve_log() -> None:
-    """Let vLLM's lines go to Serve's log, in its form and with its request id, and leave out what is a client's text."""
+    """Send vLLM's lines to Serve's log, in its form and with its request id, and leave out clients' text."""
     vllm = logging.getLogger("vllm")
     vllm.handlers.clear()
     vllm.parent, vllm.propagate = logging.getLogger("ray.serve"), True
-    # "Received request" has stop strings and schemas; "Added request" and how it ended have the id alone.
+    # "Received request" has stop strings and schemas; "Added request" and its outcome carry the id alone.
     logging.getLogger("vllm.entrypoints.serve.utils.request_logger").setLevel(logging.WARNING)

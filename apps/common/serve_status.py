@@ -1,4 +1,4 @@
-"""What Serve's own status (`/api/serve/applications/`) says: which apps run, what the others wait for, why one failed. Pure."""
+"""Read Serve's own status (`/api/serve/applications/`): which apps run, what the others wait for, why one failed. Pure."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -13,7 +13,7 @@ def all_running(applications: Applications) -> bool:
 
 
 def failure(applications: Applications) -> str | None:
-    """Which app has failed and why, in a line; None if none has."""
+    """The app that has failed and why, in one line; None if none has."""
     for name, app in applications.items():
         if app["status"] in _FAILED:
             return f"app {name} is {app['status']}: {_reason(app)}"
@@ -21,7 +21,7 @@ def failure(applications: Applications) -> str | None:
 
 
 def waiting_for(applications: Applications) -> str:
-    """One line that says what is being waited for."""
+    """One line on what is being waited for."""
     waiting = []
     for name, app in applications.items():
         if app["status"] == "RUNNING":

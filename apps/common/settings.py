@@ -1,4 +1,4 @@
-"""The only module that reads the environment: where caches live and which HTTP path Ray was started with."""
+"""The only module that reads the environment, such as where caches live and which HTTP path Ray was started with."""
 
 import os
 import tomllib
@@ -10,13 +10,13 @@ PROJECT = "ray-tpu-serve"
 
 
 def name_and_version() -> str:
-    """This project with its version, installed (as in the image) or run from its source tree."""
+    """This project's name and version, whether it is installed (as in the image) or run from its source tree."""
     try:
-        found = version(PROJECT)
+        number = version(PROJECT)
     except PackageNotFoundError:
         pyproject = Path(__file__).parents[2] / "pyproject.toml"
-        found = str(tomllib.loads(pyproject.read_text())["project"]["version"])
-    return f"{PROJECT} {found}"
+        number = str(tomllib.loads(pyproject.read_text())["project"]["version"])
+    return f"{PROJECT} {number}"
 
 
 def cache_root() -> Path:
@@ -32,9 +32,9 @@ def state_root() -> Path:
 
 
 def kubebuilder_assets() -> Path | None:
-    """Directory with etcd, kube-apiserver and kubectl, in the variable that kubebuilder's own tools read for it."""
-    found = os.environ.get("KUBEBUILDER_ASSETS")
-    return Path(found) if found else None
+    """Directory with etcd, kube-apiserver and kubectl, from the variable that kubebuilder's own tools read."""
+    directory = os.environ.get("KUBEBUILDER_ASSETS")
+    return Path(directory) if directory else None
 
 
 def inherited_environment() -> dict[str, str]:
@@ -54,17 +54,17 @@ GUARD_VARIABLE = "RTS_GUARD"
 
 
 def guard_settings() -> str:
-    """What the guard of this process is told, as JSON; empty where nobody set it."""
+    """Settings of this process's guard, as JSON; empty where none are set."""
     return os.environ.get(GUARD_VARIABLE, "")
 
 
 def weights_url() -> str | None:
-    """Where the model's weights are staged (`WEIGHTS_URL`, set on the hosts of a cluster)."""
+    """URL of the model's staged weights (`WEIGHTS_URL`, set on the hosts of a cluster)."""
     return os.environ.get("WEIGHTS_URL")
 
 
 def compile_cache_directory() -> str | None:
-    """Where XLA keeps compiled programs on a host's disk, in vLLM TPU's own variable for it (`VLLM_XLA_CACHE_PATH`)."""
+    """Directory of XLA's compiled programs on a host's disk, from vLLM TPU's own variable (`VLLM_XLA_CACHE_PATH`)."""
     return os.environ.get("VLLM_XLA_CACHE_PATH")
 
 
@@ -72,12 +72,12 @@ RAY_TOKEN, RAY_TOKEN_PATH = "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"
 
 
 def ray_token_file(environment: Mapping[str, str] = os.environ) -> Path:
-    """Where Ray keeps this user's token. Source: Ray 2.60.0, `ray/_private/authentication`."""
+    """File of this user's token for Ray. Source: Ray 2.60.0, `ray/_private/authentication`."""
     return Path(environment.get(RAY_TOKEN_PATH) or Path.home() / ".ray" / "auth_token")
 
 
 def ray_token(environment: Mapping[str, str] = os.environ) -> str | None:
-    """This user's token for Ray's dashboard, from where Ray's own commands take it; None where it is not, or not readable."""
+    """This user's token for Ray's dashboard, from where Ray's own commands read it; None where it is missing or unreadable."""
     try:
         return (environment.get(RAY_TOKEN) or ray_token_file(environment).read_text()).strip()
     except OSError:
@@ -85,13 +85,13 @@ def ray_token(environment: Mapping[str, str] = os.environ) -> str | None:
 
 
 def ray_headers() -> dict[str, str]:
-    """What a request to Ray's dashboard carries; a dashboard that asks for no token does not mind."""
+    """Headers for a request to Ray's dashboard; a dashboard that asks for no token ignores them."""
     token = ray_token()
     return {"authorization": f"Bearer {token}"} if token else {}
 
 
 def engine_class() -> str | None:
-    """Import path of an engine that replaces vLLM's, in Ray Serve LLM's own variable for it (`RAYLLM_VLLM_ENGINE_CLS`)."""
+    """Import path of an engine that replaces vLLM's, from Ray Serve LLM's own variable (`RAYLLM_VLLM_ENGINE_CLS`)."""
     return os.environ.get("RAYLLM_VLLM_ENGINE_CLS")
 
 
@@ -99,7 +99,7 @@ OTLP_ENDPOINT, OTLP_PROTOCOL = "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPOR
 
 
 def otlp_endpoint(environment: Mapping[str, str] = os.environ) -> str | None:
-    """Where traces go, in OpenTelemetry's own variable: a gRPC address such as http://collector:4317, or HTTP's whole URL."""
+    """Endpoint of traces, from OpenTelemetry's variable: a gRPC address such as http://collector:4317, or HTTP's whole URL."""
     return environment.get(OTLP_ENDPOINT)
 
 
@@ -112,20 +112,20 @@ SERVE_TRACES = {
     "RAY_SERVE_TRACING_EXPORTER_IMPORT_PATH": "apps.common.tracing:span_processors",
     "RAY_SERVE_TRACING_SAMPLING_RATIO": "1",  # of requests whose client has not decided; a collector can take its share
 }
-"""What Ray is started with where traces have an endpoint."""
+"""Variables that Ray is started with where traces have an endpoint."""
 
 
-LONGEST_REQUEST_S, MOST_HEADER_BYTES = 3600, 16 * 1024
-"""What the guard lets a request have at most."""
+LONGEST_REQUEST_S, MAX_HEADER_BYTES = 3600, 16 * 1024
+"""Limits of a request's duration (seconds) and headers (bytes) in the guard; its settings may lower them."""
 SERVE_HAPROXY = {
     "RAY_SERVE_HAPROXY_HARD_STOP_AFTER_S": str(LONGEST_REQUEST_S),  # of a process that a reload replaced, with its streams
-    "RAY_SERVE_HAPROXY_TUNE_BUFSIZE": str(4 * MOST_HEADER_BYTES),
+    "RAY_SERVE_HAPROXY_TUNE_BUFSIZE": str(4 * MAX_HEADER_BYTES),
 }
-"""What Ray is started with, so that HAProxy leaves it to the guard to say what takes too long or is too large."""
+"""Variables that Ray is started with, so that HAProxy leaves it to the guard to refuse what is too slow or too large."""
 
 
 def api_key() -> str | None:
-    """The key that clients send to a server of the OpenAI API, as the openai package reads it (`OPENAI_API_KEY`)."""
+    """The key for a server of the OpenAI API, from the variable that the openai package reads (`OPENAI_API_KEY`)."""
     return os.environ.get("OPENAI_API_KEY")
 
 

@@ -1,4 +1,5 @@
-"""Traces by OpenTelemetry, where `OTEL_EXPORTER_OTLP_TRACES_ENDPOINT` names a collector: Serve's span, and in it the engine's.
+"""Export traces where `OTEL_EXPORTER_OTLP_TRACES_ENDPOINT` names an OpenTelemetry collector: Serve's span, with the engine's
+in it.
 
 vLLM has an argument for the endpoint (apps/llm/server.py); this is what Serve's part needs.
 """
@@ -11,7 +12,7 @@ from apps.common.settings import otlp_over_http
 
 
 def span_processors() -> list[Any]:
-    """What Serve calls in each of its processes (`RAY_SERVE_TRACING_EXPORTER_IMPORT_PATH`); the exporter knows the endpoint."""
+    """Span processors of each Serve process (`RAY_SERVE_TRACING_EXPORTER_IMPORT_PATH`); the exporter knows the endpoint."""
     from opentelemetry.sdk.trace.export import BatchSpanProcessor
 
     if otlp_over_http():
@@ -24,7 +25,7 @@ def span_processors() -> list[Any]:
 
 
 class Traced:
-    """Tells the engine's server which span it works for, in the header that it reads: Serve's, itself within the client's."""
+    """ASGI middleware that passes Serve's span (part of the client's) to the engine's server, in the header that it reads."""
 
     def __init__(self, app: ASGIApp) -> None:
         from opentelemetry.propagate import inject
@@ -36,5 +37,8 @@ class Traced:
             carrier: dict[str, str] = {}
             self._inject(carrier)
             added = [(name.encode(), value.encode()) for name, value in carrier.items()]
-            scope = {**scope, "headers": [*(one for one in scope["headers"] if one[0].decode() not in carrier), *added]}
+            scope = {
+                **scope,
+                "headers": [*(header for header in scope["headers"] if header[0].decode() not in carrier), *added],
+            }
         await self._app(scope, receive, send)

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from apps.common.errors import UserError
-from apps.common.settings import LONGEST_REQUEST_S, MOST_HEADER_BYTES
+from apps.common.settings import LONGEST_REQUEST_S, MAX_HEADER_BYTES
 from apps.guard.engines import Flavour
 
 MIB = 1024 * 1024
@@ -81,7 +81,7 @@ class Bounds(_Strict):
     """What any request may be, whoever asks."""
 
     body_bytes: Count = 32 * MIB  # a long context and some images; a JSON body is held in memory several times over
-    header_bytes: int = Field(default=MOST_HEADER_BYTES, ge=1, le=MOST_HEADER_BYTES)
+    header_bytes: int = Field(default=MAX_HEADER_BYTES, ge=1, le=MAX_HEADER_BYTES)
     json_depth: Count = 64
     images: int = Field(default=16, ge=0)
     remote_images: bool = False

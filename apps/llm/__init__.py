@@ -1,7 +1,7 @@
 """The model as a Ray Serve app: OpenAI-compatible API at `/`, the same app on a laptop CPU and on a TPU slice.
 
 Ray Serve LLM does the work: `build` picks the HTTP path, `server` adds what version 2.60 leaves out of its vLLM engine.
-Imports here stay light, for the offline checks take the arguments from this package.
+Imports here stay light, because the offline checks take the arguments from this package.
 """
 
 from typing import TYPE_CHECKING

@@ -8,10 +8,10 @@ from apps.guard.settings import GuardArgs
 
 
 class LLMArgs(BaseModel):
-    """`llm_configs` are Ray's own `LLMConfig`s; direct streaming takes exactly one. `apps.checks` says what is in them."""
+    """`llm_configs` are Ray's own `LLMConfig`s; direct streaming takes exactly one. `apps.checks` validates them."""
 
     model_config = ConfigDict(extra="forbid")
 
     llm_configs: list[dict[str, Any]] = Field(min_length=1)
     guard: GuardArgs | None = None
-    """Keys and limits. Without it the server refuses to start where more than this machine can reach it."""
+    """Keys and limits. Without it the server refuses to start where other machines can reach it."""

@@ -12,7 +12,7 @@ from ray.serve import Application
 
 from apps.checks.findings import below
 from apps.checks.guard_rules import NEEDS_GUARD, check_guard
-from apps.checks.llm_rules import TEMPLATES, check_llm_configs, most_replicas
+from apps.checks.llm_rules import TEMPLATES, check_llm_configs, max_replicas
 from apps.common.errors import UserError
 from apps.common.loopback import open_host
 from apps.common.settings import direct_streaming
@@ -35,13 +35,13 @@ def build(args: LLMArgs) -> Application:
 
 
 def _check(args: LLMArgs) -> None:
-    """What `scripts/validate.py` says of the file, for a config that was deployed without asking it."""
-    found = below(("llm_configs",), check_llm_configs(args.llm_configs, direct_streaming=direct_streaming()))
-    found += check_guard(args.model_dump(), direct_streaming=direct_streaming())
-    for one in found:
-        if one.severity == "warning":
-            logger.warning(str(one))
-    errors = [str(one) for one in found if one.severity == "error"]
+    """Run the checks of `scripts/validate.py` on a config that may have been deployed without them."""
+    findings = below(("llm_configs",), check_llm_configs(args.llm_configs, direct_streaming=direct_streaming()))
+    findings += check_guard(args.model_dump(), direct_streaming=direct_streaming())
+    for finding in findings:
+        if finding.severity == "warning":
+            logger.warning(str(finding))
+    errors = [str(finding) for finding in findings if finding.severity == "error"]
     if args.guard is None and (host := open_host()):
         errors.append(f"guard: {NEEDS_GUARD.format(host=host)}")
     if errors:
@@ -52,7 +52,7 @@ def _direct_app(config: dict[str, Any], guard: GuardArgs | None) -> Application:
     # HAProxy balances over the replicas by itself, so Ray's separate router (one more hop per request, one more process that
     # imports vLLM) is left out; Serve's late-bound ingress makes vLLM's own server the app.
     options = dict(config.get("deployment_config") or {})
-    _, replicas = most_replicas(options)
+    _, replicas = max_replicas(options)
     actor_options = dict(options.pop("ray_actor_options", None) or {})
     actor_options["runtime_env"] = {**(actor_options.get("runtime_env") or {}), **(config.get("runtime_env") or {})}
     name = "LLMServer:" + config["model_loading_config"]["model_id"].replace("/", "--").replace(".", "_")
@@ -70,7 +70,7 @@ def _classic_app(configs: list[dict[str, Any]], guard: GuardArgs | None) -> Appl
         llm_config.server_cls = Server
         # Ray batches a stream's chunks for 50 ms, which is all that a reader notices (ray#59681).
         llm_config.experimental_configs.setdefault("stream_batching_interval_ms", 0)
-    engines = sum(most_replicas(config.get("deployment_config") or {})[1] for config in configs)
+    engines = sum(max_replicas(config.get("deployment_config") or {})[1] for config in configs)
     settings = _guard_settings(guard, configs, 1, engines)  # Ray's ingress is one
     ingress = {"ingress_cls": Ingress, "ingress_extra_kwargs": {"guard": settings}}
     return build_openai_app({"llm_configs": llm_configs, "ingress_cls_config": ingress})
@@ -85,8 +85,8 @@ def _guard_settings(guard: GuardArgs | None, configs: list[dict[str, Any]], repl
 def _prepare(config: dict[str, Any]) -> dict[str, Any]:
     """The config with what it names resolved on this machine: the weights' directory, the chat template's file.
 
-    Grammars are xgrammar's alone, which the guard compiles first: by vLLM's default another library takes
-    what that one refuses, and the first request with a grammar chooses it for all that follow.
+    Only xgrammar compiles grammars, and the guard tries each one first. By vLLM's default another library takes what xgrammar
+    refuses, and the first request with a grammar chooses the library for all that follow.
     """
     engine = dict(config.get("engine_kwargs") or {})
     engine["structured_outputs_config"] = {"backend": "xgrammar", **(engine.get("structured_outputs_config") or {})}

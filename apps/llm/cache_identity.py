@@ -1,4 +1,4 @@
-"""Which compiled programs fit a replica: a name for everything that XLA's programs depend on."""
+"""Name the compiled programs that fit a replica, by everything that XLA's programs depend on."""
 
 import hashlib
 import json
@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from typing import Any
 
 COMPILERS = ("jax", "jaxlib", "libtpu", "libtpu-nightly", "tpu-inference", "vllm", "vllm-tpu")
-"""Packages that decide what is compiled. An image is known by them: two images with the same ones share their programs."""
+"""Packages that decide what is compiled. Two images with the same versions of them share their programs."""
 FOLDER = "compile-cache"
-"""In the bucket, beside the models."""
+"""Folder in the bucket, beside the models."""
 
 
 def identity(config: Mapping[str, Any], versions: Mapping[str, str]) -> str:
@@ -23,6 +23,6 @@ def identity(config: Mapping[str, Any], versions: Mapping[str, str]) -> str:
 
 
 def programs_url(weights_url: str, name: str) -> str:
-    """Where the programs of a model that is staged at `gs://BUCKET/MODEL` are: `gs://BUCKET/compile-cache/MODEL/NAME`."""
+    """URL of the programs of a model that is staged at `gs://BUCKET/MODEL`: `gs://BUCKET/compile-cache/MODEL/NAME`."""
     bucket, _, model = weights_url.rstrip("/").rpartition("/")
     return f"{bucket}/{FOLDER}/{model}/{name}"

@@ -1,4 +1,4 @@
-"""What happens to weights before Ray Serve LLM starts an engine, in Ray's own hook for it (`callback_config`).
+"""Prepare weights before Ray Serve LLM starts an engine, in Ray's own hook for it (`callback_config`).
 
 The only module that imports Ray's private `CallbackBase` (pinned: Ray 2.60.0).
 """
@@ -15,7 +15,7 @@ from apps.weights.cache import resolve_source
 
 
 class LocalWeights(CallbackBase):
-    """For weights in a local directory: check them, and skip Ray's download step.
+    """Check weights in a local directory, and skip Ray's download step.
 
     Without it Ray starts one more worker that imports vLLM only to find that there is nothing to download.
     """
@@ -28,7 +28,7 @@ class LocalWeights(CallbackBase):
 
 
 class Prefetch(CallbackBase):
-    """Bring staged weights to the disks of the replica's hosts; the engine then loads them from its `model_source`.
+    """Copy staged weights to the disks of the replica's hosts; the engine then loads them from its `model_source`.
 
     It runs in the replica, which knows all hosts; Ray's hook for each host (`on_before_download_model_files_distributed`) could
     not share one download between them.
@@ -37,7 +37,7 @@ class Prefetch(CallbackBase):
     async def on_before_node_init(self) -> None:
         config = self.llm_config.model_dump()
         await prepare_hosts(config, _nodes(self.ctx.placement_group))
-        # where there is nothing left to download, Ray need not look
+        # Ray need not look for downloads where there are none left
         self.ctx.run_init_node = prefetch_args(config).mode == "stream"
 
 

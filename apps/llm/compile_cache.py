@@ -1,7 +1,7 @@
-"""A replica's compiled programs: brought from the bucket before its engine starts, and saved there after its first warm-up.
+"""A replica's compiled programs: fetched from the bucket before its engine starts, saved there after its first warm-up.
 
 JAX writes programs on the first of a slice's processes only (jax/_src/compiler.py, `_cache_write`), so without this the other
-hosts compile at every start, and a replaced host for 20 minutes. They are moved as weights are: manifest, parts, receipts.
+hosts would compile at every start, and a replaced host for 20 minutes. They are copied as weights are.
 """
 
 import asyncio
@@ -32,7 +32,7 @@ _POLL_S = 10.0
 
 
 class Programs:
-    """Of one replica: `directory` on each host (in which `{host}` stands for it), `url` in the bucket."""
+    """Compiled programs of one replica: in `directory` on each host (`{host}` is the host's name), at `url` in the bucket."""
 
     def __init__(self, directory: str, url: str) -> None:
         self._directory = directory
@@ -41,27 +41,27 @@ class Programs:
 
     @classmethod
     def of(cls, config: Mapping[str, Any]) -> "Programs | None":
-        """None for a replica without a compile cache (`VLLM_XLA_CACHE_PATH`), or whose weights come from no bucket."""
+        """A replica's programs; None without a compile cache (`VLLM_XLA_CACHE_PATH`), or with weights from no bucket."""
         directory = compile_cache_directory()
         if directory is None or not asks_for_prefetch(config):
             return None
         return cls(directory, programs_url(url_of(prefetch_args(config)), identity(config, _versions())))
 
     async def fetch(self, node_ids: Sequence[str]) -> None:
-        """Let every node have what the bucket has. The engine also starts without it, so a failure is only said."""
+        """Copy the bucket's programs to every node. The engine also starts without them, so a failure is only logged."""
         hit = False
         try:
             hit = await asyncio.to_thread(self._fetch, node_ids)
         except BundleError as error:
-            logger.warning(f"compile cache: not brought, the engine compiles: {error}")
+            logger.warning(f"compile cache: not fetched, so the engine compiles: {error}")
         logger.info(f"compile cache: {'hit' if hit else 'miss'} at {self._url}")
 
     def own_directory(self) -> Path:
-        """Of this host."""
+        """The directory on this host."""
         return Path(directory_on(own_host(), self._directory))
 
     def save(self) -> None:
-        """Save what the start has compiled, then say when the engine compiles while it serves."""
+        """Save what the start has compiled, then log whenever the engine compiles while it serves."""
         self._watching = asyncio.create_task(self._watch())
 
     def _fetch(self, node_ids: Sequence[str]) -> bool:
@@ -76,24 +76,24 @@ class Programs:
         hit = await self._save(own)
         while True:
             if (now := _count(own)) > compiled:
-                logger.warning(f"compile cache: {now - compiled} programs compiled while serving; each made all requests wait")
+                logger.warning(f"compile cache: {now - compiled} programs compiled while serving; each held up all requests")
                 compiled = now
             _export(host, now, hit)
             await asyncio.sleep(_POLL_S)
 
     async def _save(self, own: Path) -> bool | None:
-        """Save the programs unless the bucket has some; whether it had, or None where it cannot be asked."""
+        """Save the programs unless the bucket has some. Returns whether it had; None where the bucket cannot be read."""
         try:
             saved = await asyncio.to_thread(self._save_once, own)
         except BundleError as error:
-            logger.warning(f"compile cache: not saved, the next host compiles again: {error}")
+            logger.warning(f"compile cache: not saved, so the next host compiles again: {error}")
             return None
         if saved:
             logger.info(f"compile cache: {saved} programs saved at {self._url}")
         return saved is None
 
     def _save_once(self, own: Path) -> int | None:
-        """How many were saved; None where the bucket has them already."""
+        """The number of programs saved; None where the bucket has them already."""
         store = Store(self._url)
         if store.manifest() is not None:
             return None
@@ -108,19 +108,19 @@ def _count(directory: Path) -> int:
 
 
 def _versions() -> dict[str, str]:
-    found = {}
+    versions = {}
     for name in COMPILERS:
         try:
-            found[name] = version(name)
+            versions[name] = version(name)
         except PackageNotFoundError:
             continue
-    return found
+    return versions
 
 
 def _export(host: str, programs: int, hit: bool | None) -> None:
-    """How many programs are on a host's disk, and what the start found in the bucket (None: it could not be asked).
+    """Set the number of programs on a host's disk, and whether the bucket had them at the start (None: it could not be read).
 
-    To be said again and again: Ray exports what was set since its last export.
+    Call it again and again: Ray exports only what was set since its last export.
     """
     _PROGRAMS.set(programs, {"host": host})
     if hit is not None:

@@ -1,4 +1,4 @@
-"""The Serve deployment of the direct path. Light to import: Serve builds the app from it without importing vLLM.
+"""The Serve deployment of the direct path. Light to import: Serve builds the app without importing vLLM.
 
 Importing vLLM takes 10 s of a core. Ray's own builder does it once to build the app and once more in the replica, one after
 the other; here only the replica does.
@@ -28,10 +28,10 @@ class DirectServer:
         app.middleware_stack = None  # vLLM has built its own already
         if otlp_endpoint():
             app.add_middleware(Traced)
-        # Outside of all else: Ray looks for a LoRA adapter before vLLM's own `middleware` is asked.
+        # Outermost: Ray resolves a LoRA adapter before vLLM's own `middleware` runs.
         app.add_middleware(GuardMiddleware, settings=self._guard)
         app.add_middleware(FailFastMiddleware, broken=self._server.broken)
-        app.middleware_stack = app.build_middleware_stack()  # a guard without keys ends the start, not the first request
+        app.middleware_stack = app.build_middleware_stack()  # a guard without keys fails the start, not the first request
         return app
 
     async def check_health(self) -> None:
@@ -51,7 +51,7 @@ def _make_server(config: dict[str, Any]) -> Any:
     if (config.get("accelerator_config") or {}).get("kind") == "cpu":
         from apps.llm.forked_core import start_fork_server
 
-        start_fork_server()  # imports vLLM in parallel to what follows
+        start_fork_server()  # imports vLLM in parallel with what follows
     from apps.llm.server import Server, make_llm_config
 
     return Server.sync_init(make_llm_config(config))

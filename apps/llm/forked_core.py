@@ -18,7 +18,7 @@ _PRELOAD = ["apps.llm.preload"]
 
 
 def start_fork_server() -> Any:
-    """Start the fork server unless it runs, and return its multiprocessing context at once; it imports vLLM by itself."""
+    """Start the fork server unless it runs, and return its multiprocessing context at once; it imports vLLM meanwhile."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(_PRELOAD)
     with _process_settings():
@@ -28,7 +28,7 @@ def start_fork_server() -> Any:
 
 @contextmanager
 def forked_engine_core() -> Iterator[None]:
-    """Inside the block, vLLM's engine-core processes come from the fork server."""
+    """Fork vLLM's engine-core processes from the fork server inside the block."""
     from vllm.v1.engine import utils
 
     original = getattr(utils, "get_mp_context", None)
@@ -46,10 +46,10 @@ def forked_engine_core() -> Iterator[None]:
 
 @contextmanager
 def _process_settings() -> Iterator[None]:
-    """How the engine core's threads and memory work, in the environment that the fork server inherits.
+    """Set how the engine core's threads and memory work, in the environment that the fork server inherits.
 
     Ray sets OMP_NUM_THREADS to the replica's CPU count (1); the core gets every core it may run on. Threads that wait sleep
-    instead of spinning: with another busy process on 2 cores a token takes 133 ms so, and 375 ms otherwise. Large blocks
+    instead of spinning: with another busy process on 2 cores a token takes 133 ms this way, and 375 ms otherwise. Large blocks
     (weights, KV) come in huge pages where the kernel has them: a third less time to fill them.
     """
     wanted = {

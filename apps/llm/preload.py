@@ -1,4 +1,4 @@
-"""What the engine core needs, imported ahead by the fork server (see forked_core)."""
+"""Imports that the engine core needs, made ahead of time by the fork server (see forked_core)."""
 
 from apps.common.imports import without_gc
 

@@ -1,4 +1,4 @@
-"""Bring to the hosts what a replica's engine starts with: weights, then the programs that were compiled for them before."""
+"""Copy to the hosts what a replica's engine starts with: weights, then the programs that were compiled for them before."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any

@@ -1,7 +1,7 @@
 """Ray Serve LLM's server and vLLM engine, with the repairs and laptop settings of this project.
 
 Imports Ray's private `ray.llm._internal` for servers, ingress and engine (pinned: Ray 2.60.0). What each override needs, and
-what breaks if Ray changes it, is said at the override. Heavy: imports torch and vLLM.
+what breaks if Ray changes it, stands at the override. Heavy: imports torch and vLLM.
 """
 
 import asyncio
@@ -30,12 +30,12 @@ from apps.guard.settings import ReplicaGuard
 from apps.llm.callbacks import LocalWeights
 from apps.llm.compile_cache import Programs
 from apps.llm.forked_core import forked_engine_core
-from apps.slice.watchdog import take_slice
+from apps.slice.watchdog import reserve_and_watch
 
 join_serve_log()
 
 logger = logging.getLogger("ray.serve")
-_LOOK_S = 0.5
+_POLL_S = 0.5
 
 
 def make_llm_config(config: dict[str, Any]) -> LLMConfig:
@@ -64,15 +64,15 @@ class Engine(VLLMEngine):
     async def start(self) -> None:
         await super().start()
         # Ray 2.60 looks for `openai_serving_tokenization`, vLLM 0.29 calls it `serving_tokenization`: without this line
-        # /tokenize and /detokenize answer 400 in the classic ingress.
+        # /tokenize and /detokenize return 400 in the classic ingress.
         self._oai_serving_tokenization = getattr(self._app_state, "serving_tokenization", None)
         for served in self._app_state.openai_serving_models.base_model_paths:
-            served.model_path = served.name  # which /v1/models shows as `root`: no directory of ours
+            served.model_path = served.name  # /v1/models shows it as `root`: no directory of ours
 
-    async def ended(self, broken: asyncio.Event) -> None:
-        """Set `broken` as soon as the engine has ended: Serve ends the replica only after three failed checks."""
+    async def set_on_exit(self, broken: asyncio.Event) -> None:
+        """Set `broken` as soon as the engine has exited: Serve stops the replica only after three failed checks."""
         while not self._engine_client.errored:
-            await asyncio.sleep(_LOOK_S)
+            await asyncio.sleep(_POLL_S)
         broken.set()
 
     def _prepare_engine_config(self, callback_ctx: Any) -> tuple[Any, Any, Any]:
@@ -95,20 +95,20 @@ class Server(LLMServer):
 
     _default_engine_cls = Engine
     watchdog: Any = None
-    """Of the replica's slice, where it has one."""
+    """The watchdog of the replica's slice, where it has one."""
     broken: asyncio.Event
-    """Set once this replica answers nothing more: a host of its slice is lost, or its engine has ended."""
+    """Set once this replica can answer no more requests: a host of its slice is lost, or its engine has exited."""
 
     async def _start_engine(self) -> None:
         # Ray's own version also starts a telemetry actor, which imports vLLM once more (0.7 GB, 10 s of a core) even
         # where usage statistics are off.
         keep_replica_on_loopback()
-        self.watchdog = await take_slice(self._llm_config.model_dump())
+        self.watchdog = await reserve_and_watch(self._llm_config.model_dump())
         if self.watchdog:
             _use_placement_group(self._llm_config, self.watchdog.placement_group)
         self.broken = self.watchdog.broken if self.watchdog else asyncio.Event()
         await self.engine.start()
-        self._ending = asyncio.create_task(self.engine.ended(self.broken))
+        self._ending = asyncio.create_task(self.engine.set_on_exit(self.broken))
         self._programs = Programs.of(self._llm_config.model_dump())
         if self._programs:
             self._programs.save()
@@ -125,13 +125,13 @@ class Server(LLMServer):
 
 
 def _use_placement_group(llm_config: LLMConfig, group: Any) -> None:
-    """Let the engine run in a group that is there already: Ray's backend would reserve a slice by itself, for 100 s at most."""
+    """Run the engine in a group that exists already: Ray's backend would reserve a slice by itself, and wait 100 s at most."""
     backend = llm_config.get_engine_config().accelerator
     backend.create_placement_group = lambda **_: group
 
 
 class Ingress(OpenAiIngress):
-    """The classic path's HTTP front, with the guard, and the OpenAI form of errors that vLLM's own server has."""
+    """The classic path's HTTP front, with the guard, and errors in OpenAI's form as vLLM's own server has them."""
 
     def __init__(self, *args: Any, guard: ReplicaGuard, **kwargs: Any) -> None:
         self._guard = guard
@@ -142,26 +142,26 @@ class Ingress(OpenAiIngress):
         keep_replica_on_loopback()
         app.add_middleware(GuardMiddleware, settings=self._guard)
         app.add_exception_handler(HTTPException, _openai_error)
-        app.add_exception_handler(OpenAIHTTPException, _without_inside)
+        app.add_exception_handler(OpenAIHTTPException, _without_internals)
         app.add_exception_handler(TypeError, _wrong_type)
         super()._set_asgi_app(app)
 
 
 async def _openai_error(request: Request, error: HTTPException) -> JSONResponse:  # noqa: ARG001 - the signature is Starlette's
-    """Ray's ingress answers some refusals (an unknown model, an unknown route) with FastAPI's {"detail": ...}."""
+    """Put into OpenAI's form what Ray's ingress refuses with FastAPI's {"detail": ...} (an unknown model or route)."""
     kind = "NotFoundError" if error.status_code == 404 else "invalid_request_error"
     content = {"error": {"message": str(error.detail), "type": kind, "param": None, "code": error.status_code}}
     return JSONResponse(content, error.status_code, headers=error.headers)
 
 
-async def _without_inside(request: Request, error: OpenAIHTTPException) -> JSONResponse:
-    """vLLM's message alone: Ray adds what was raised inside, for which the guard would drop all of it."""
+async def _without_internals(request: Request, error: OpenAIHTTPException) -> JSONResponse:
+    """Keep vLLM's message alone: Ray adds internals, for which the guard would drop the whole message."""
     message = error.message.removeprefix("Message: ").partition(" (Request ID: ")[0]
     return await _openai_error(request, HTTPException(int(error.status_code), message))
 
 
 async def _wrong_type(request: Request, error: TypeError) -> JSONResponse:
-    """vLLM's checks of a body raise TypeError for one such as {"messages": 5}; its own server answers 400, Ray would 500."""
+    """Return 400, as vLLM's server does, where its checks of a body raise TypeError ({"messages": 5}); Ray would return 500."""
     return await _openai_error(request, HTTPException(400, f"A value in the request has the wrong type: {error}"))
 
 

@@ -1,1 +1,1 @@
-"""Facts about TPU slices and models, and what Ray leaves out around a slice: readiness, placement, watchdog."""
+"""Facts about TPU slices and models, and what Ray leaves to others around a slice: readiness, placement, watchdog."""

@@ -1,7 +1,7 @@
-"""End what a broken replica can no longer answer: pure ASGI middleware around the model's own server.
+"""Fail requests that a broken replica can no longer answer: pure ASGI middleware around the model's own server.
 
-Without it a request that runs when a host is lost would hang until Serve has ended the replica, and one that comes after the
-engine's end would get 500, as if it were at fault.
+Without it a request that runs when a host is lost would hang until Serve has stopped the replica, and one that comes after the
+engine has exited would get 500, as if the request were at fault.
 """
 
 import asyncio
@@ -11,11 +11,11 @@ import json
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 RETRY_AFTER_S = 30  # a replica on a whole slice with its weights at hand is back in about that time
-_MESSAGE = "A host of the model's TPU slice is lost, or its engine has ended; the model is started anew. Try again later."
+_MESSAGE = "A host of the model's TPU slice is lost, or its engine has exited; the model is being restarted. Try again later."
 
 
 class FailFastMiddleware:
-    """Answers 503 with Retry-After once `broken` is set, and ends running answers with an error in OpenAI form."""
+    """Returns 503 with Retry-After once `broken` is set, and ends running responses with an error in OpenAI form."""
 
     def __init__(self, app: ASGIApp, broken: asyncio.Event) -> None:
         self._app = app
@@ -32,25 +32,25 @@ class FailFastMiddleware:
     async def _until_broken(self, scope: Scope, receive: Receive, send: Send) -> None:
         content_type: bytes | None = None
 
-        async def noted(message: Message) -> None:
+        async def note_and_send(message: Message) -> None:
             nonlocal content_type
             if message["type"] == "http.response.start":
                 content_type = dict(message.get("headers", [])).get(b"content-type", b"")
             await send(message)
 
-        answer = asyncio.ensure_future(self._app(scope, receive, noted))
+        response = asyncio.ensure_future(self._app(scope, receive, note_and_send))
         broken = asyncio.ensure_future(self._broken.wait())
         try:
-            await asyncio.wait({answer, broken}, return_when=asyncio.FIRST_COMPLETED)
-            if answer.done():
-                return await answer
-            answer.cancel()
-            with contextlib.suppress(BaseException):  # whatever the engine says while it is torn down
-                await answer
+            await asyncio.wait({response, broken}, return_when=asyncio.FIRST_COMPLETED)
+            if response.done():
+                return await response
+            response.cancel()
+            with contextlib.suppress(BaseException):  # whatever the engine raises while it is torn down
+                await response
             await (_refuse(send) if content_type is None else _end_stream(send, content_type))
         finally:
             broken.cancel()
-            answer.cancel()
+            response.cancel()
 
 
 async def _refuse(send: Send) -> None:
@@ -66,8 +66,8 @@ async def _refuse(send: Send) -> None:
 
 async def _end_stream(send: Send, content_type: bytes) -> None:
     is_event_stream = content_type.startswith(b"text/event-stream")
-    last = f"data: {json.dumps(_error())}\n\n".encode() if is_event_stream else b""
-    await send({"type": "http.response.body", "body": last})
+    final = f"data: {json.dumps(_error())}\n\n".encode() if is_event_stream else b""
+    await send({"type": "http.response.body", "body": final})
 
 
 def _error() -> dict[str, dict[str, object]]:

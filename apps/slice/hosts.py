@@ -1,4 +1,4 @@
-"""Which hosts of which slice are there now, from Ray's own node labels."""
+"""Find the hosts of each slice that are alive now, from Ray's own node labels."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
@@ -19,19 +19,19 @@ class Host:
     node_id: str
     address: str
     port: int
-    """Of Ray's node manager."""
+    """Port of Ray's node manager."""
 
 
 def living_hosts(nodes: Iterable[Mapping[str, Any]], pod_type: str) -> dict[str, dict[int, Host]]:
     """Hosts by slice name and worker id, of all slices of a pod type (`v6e-16`), from `ray.nodes()`."""
-    found: dict[str, dict[int, Host]] = defaultdict(dict)
+    slices: dict[str, dict[int, Host]] = defaultdict(dict)
     for node in nodes:
         labels = node["Labels"]
         if not node["Alive"] or labels.get(POD_TYPE) != pod_type or not labels.get(WORKER_ID, "").isdigit():
             continue
         host = Host(labels[SLICE_NAME], int(labels[WORKER_ID]), node["NodeID"], *_endpoint(node))
-        found[host.slice_name][host.worker_id] = host
-    return dict(found)
+        slices[host.slice_name][host.worker_id] = host
+    return dict(slices)
 
 
 def _endpoint(node: Mapping[str, Any]) -> tuple[str, int]:
@@ -39,18 +39,18 @@ def _endpoint(node: Mapping[str, Any]) -> tuple[str, int]:
 
 
 def host_name(node: Mapping[str, Any]) -> str:
-    """A name for people of a node of `ray.nodes()`: `slice-a/2` for a host of a slice, else a part of Ray's id."""
+    """A readable name for a node of `ray.nodes()`: `slice-a/2` for a host of a slice, else part of Ray's id."""
     labels = node["Labels"]
     return f"{labels[SLICE_NAME]}/{labels[WORKER_ID]}" if SLICE_NAME in labels else f"node-{node['NodeID'][:8]}"
 
 
 def missing(hosts: Mapping[int, Host], expected: int) -> list[int]:
-    """Worker ids of 0 to `expected` - 1 that are not there."""
+    """Worker ids from 0 to `expected` - 1 that are missing."""
     return [worker_id for worker_id in range(expected) if worker_id not in hosts]
 
 
 def describe_missing(slice_name: str, hosts: Mapping[int, Host], expected: int) -> str:
-    """For example: `slice-a: hosts 1, 3 of 4 are missing (there: 0 at 10.0.0.4, 2 at 10.0.0.6)`."""
+    """A line such as `slice-a: hosts 1, 3 of 4 are missing (there: 0 at 10.0.0.4, 2 at 10.0.0.6)`."""
     gone = ", ".join(str(worker_id) for worker_id in missing(hosts, expected))
     there = ", ".join(f"{worker_id} at {host.address}" for worker_id, host in sorted(hosts.items())) or "none"
     verb = "is" if "," not in gone else "are"

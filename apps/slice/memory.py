@@ -1,7 +1,7 @@
-"""What a model needs of each chip's memory, and what it leaves for the KV cache.
+"""Memory that a model needs on each chip, and what it leaves for the KV cache.
 
-Agrees within 5 % with libtpu's compiler for v6e (docs/layouts.md has its figures). It knows three ways to keep the KV cache:
-as vLLM on TPU allocates it today, and two as the model would allow.
+Agrees within 5 % with libtpu's compiler for v6e (docs/layouts.md has the figures). It covers three layouts of the KV cache:
+the one that vLLM on TPU allocates today, and two that the model would allow.
 """
 
 from dataclasses import dataclass
@@ -29,14 +29,14 @@ class KvLayout(Enum):
 
 @dataclass(frozen=True)
 class Layout:
-    """A model on chips: how its weights and its cache are cut and stored."""
+    """A model on chips: how its weights and its cache are sharded and stored."""
 
     shape: ModelShape
     tensor_parallel: int
     data_parallel: int = 1
     pipeline_parallel: int = 1
     dtype: str = "bfloat16"
-    """Of the layers' weights; embedding and vision stay in bfloat16 when this is narrower."""
+    """Type of the layers' weights; embedding and vision stay in bfloat16 when this is narrower."""
     kv_dtype: str = "bfloat16"
     kv_layout: KvLayout = KvLayout.VLLM_TPU
     vision: bool = False
@@ -83,12 +83,12 @@ def model_stages(layout: Layout) -> tuple[Stage, ...]:
 
 
 def checkpoint_bytes(shape: ModelShape) -> int:
-    """Bytes of the published weights (bfloat16, with the vision encoder), which every start reads whatever the layout is."""
+    """Bytes of the published weights (bfloat16, with the vision encoder), which every start reads, whatever the layout."""
     return _BF16 * (shape.text_parameters + shape.vision_parameters)
 
 
 def weight_bytes_per_chip(layout: Layout) -> float:
-    """Bytes of weights on each chip of the stage that has the most."""
+    """Bytes of weights on each chip of the largest stage."""
     return max(stage_weight_bytes(layout, stage) for stage in model_stages(layout))
 
 
@@ -101,22 +101,22 @@ def read_weight_bytes_per_chip(layout: Layout) -> float:
 
 def kv_bytes_per_chip(layout: Layout, context: int) -> float:
     """Bytes of KV cache that one sequence of `context` tokens takes on each chip of its group's largest stage."""
-    return max(_kept(layout, stage, context) for stage in model_stages(layout))
+    return max(_cache_bytes(layout, stage, context) for stage in model_stages(layout))
 
 
 def kv_read_bytes_per_chip(layout: Layout, context: int) -> float:
-    """Bytes of KV cache that attention reads on the chips of all stages for a sequence, one chip of each.
+    """Bytes of KV cache that attention reads for a sequence on the chips of all stages, one chip of each.
 
-    Of sliding layers the window, whatever is kept.
+    Sliding layers read their window, whatever they keep.
     """
     window = min(context, layout.shape.window)
     return sum(_kv_bytes(layout, stage, window, context) for stage in model_stages(layout))
 
 
 def program_bytes_per_chip(layout: Layout, tokens: int) -> float:
-    """Bytes of temporaries of a step with `tokens` tokens in each data-parallel group: its activations, at the least.
+    """Bytes of temporaries of a step with `tokens` tokens in each data-parallel group: its activations, as a lower bound.
 
-    The residual stream is whole on each chip, in float32 where it is normed and summed; the feed-forward is cut.
+    The residual stream is whole on each chip, in float32 where it is normed and summed; the feed-forward is sharded.
     """
     shape = layout.shape
     stream = shape.hidden * (2 * _FLOAT32 + 2 * _BF16)
@@ -127,7 +127,7 @@ def chip_memory(layout: Layout, sequences: int, context: int, step_tokens: int |
     """Memory of each chip with `sequences` of `context` tokens at once, over all data-parallel groups together.
 
     Args:
-        layout: where there are several stages, the answer is for the one that needs the most.
+        layout: where there are several stages, the result is for the one that needs the most memory.
         sequences: running at once.
         context: tokens of each.
         step_tokens: tokens of a step in each group; None for decoding, which has one for each sequence.
@@ -143,22 +143,24 @@ def fullest_stage(layout: Layout, sequences: int, context: int, step_tokens: int
 def kv_budget_per_chip(layout: Layout, generation: Generation, utilization: float) -> float:
     """Bytes of each chip that are left for the KV cache when the engine takes `utilization` (0 to 1) of the usable memory.
 
-    As tpu-inference counts (tpu_worker: determine_available_memory): a step's temporaries live in what it does not take.
+    Counted as in tpu-inference (tpu_worker: determine_available_memory): a step's temporaries live in what is not taken.
     """
     return utilization * usable_bytes(generation) - weight_bytes_per_chip(layout)
 
 
 def kv_tokens(layout: Layout, generation: Generation, utilization: float) -> int:
-    """Tokens that the cache of one data-parallel group holds, under a layout that takes the same for each token; at least 0."""
+    """Tokens that the cache of one data-parallel group holds, under a layout that takes the same for each token; 0 or more."""
     allowed = utilization * usable_bytes(generation)
-    held = ((allowed - stage_weight_bytes(layout, stage)) / _kept(layout, stage, 1) for stage in model_stages(layout))
+    held = ((allowed - stage_weight_bytes(layout, stage)) / _cache_bytes(layout, stage, 1) for stage in model_stages(layout))
     return max(0, int(min(held)))
 
 
-def most_sequences(layout: Layout, generation: Generation, utilization: float, context: int) -> int:
+def max_sequences(layout: Layout, generation: Generation, utilization: float, context: int) -> int:
     """Sequences of `context` tokens that the caches of all data-parallel groups hold at once, under any KV layout."""
     allowed = utilization * usable_bytes(generation)
-    held = ((allowed - stage_weight_bytes(layout, stage)) / _kept(layout, stage, context) for stage in model_stages(layout))
+    held = (
+        (allowed - stage_weight_bytes(layout, stage)) / _cache_bytes(layout, stage, context) for stage in model_stages(layout)
+    )
     return max(0, int(min(held))) * layout.data_parallel
 
 
@@ -192,10 +194,10 @@ def stage_weight_bytes(layout: Layout, stage: Stage) -> float:
 def _stage_memory(layout: Layout, stage: Stage, sequences: int, context: int, step_tokens: int | None) -> ChipMemory:
     per_group = -(-sequences // layout.data_parallel)
     program = program_bytes_per_chip(layout, per_group if step_tokens is None else step_tokens)
-    return ChipMemory(stage_weight_bytes(layout, stage), per_group * _kept(layout, stage, context), program)
+    return ChipMemory(stage_weight_bytes(layout, stage), per_group * _cache_bytes(layout, stage, context), program)
 
 
-def _kept(layout: Layout, stage: Stage, context: int) -> float:
+def _cache_bytes(layout: Layout, stage: Stage, context: int) -> float:
     in_sliding = context if layout.kv_layout is KvLayout.VLLM_TPU else min(context, layout.shape.window)
     return _kv_bytes(layout, stage, in_sliding, context)
 

@@ -1,10 +1,10 @@
-"""What Prometheus sees of a replica's slice, through Ray's own metrics: the hosts that it needs, and those that are there."""
+"""Metrics of a replica's slice, exported through Ray: the hosts that it needs, and those that answer."""
 
 from ray.util.metrics import Gauge
 
 
 class SliceMetrics:
-    """Of the slice that one replica holds or waits for."""
+    """Gauges of the slice that one replica holds or waits for."""
 
     def __init__(self, slice_name: str, wanted: int) -> None:
         self._tags = {"slice": slice_name}
@@ -13,6 +13,6 @@ class SliceMetrics:
         self._hosts = wanted
 
     def ready(self, hosts: int) -> None:
-        """So many hosts answer now. To be said again and again: Ray exports what was set since its last export."""
+        """Set how many hosts answer now. Call it again and again: Ray exports only what was set since its last export."""
         self._ready.set(hosts, self._tags)
         self._wanted.set(self._hosts, self._tags)

@@ -1,6 +1,6 @@
 """Shapes of language models as far as memory and speed depend on them: layers, heads, windows, parameters.
 
-A shape comes from the model's config.json where it is at hand, else from the record here, which names its sources.
+A shape comes from the model's config.json where there is one, else from the record here, which names its sources.
 """
 
 from dataclasses import dataclass
@@ -53,10 +53,10 @@ class ModelShape:
         return (layer + 1) % (self.layers // self.global_layers) == 0
 
     def parameters_of(self, sliding: int, wide: int) -> int:
-        """Parameters of so many sliding and global (wide) layers."""
-        one_sliding = self._layer(self.sliding_head_dim, self.sliding_kv_heads, projections=2)
-        one_wide = self._layer(self.global_head_dim, self.global_kv_heads, projections=1 if self.global_k_equals_v else 2)
-        return sliding * one_sliding + wide * one_wide
+        """Parameters of this many sliding and global (wide) layers."""
+        per_sliding = self._layer(self.sliding_head_dim, self.sliding_kv_heads, projections=2)
+        per_wide = self._layer(self.global_head_dim, self.global_kv_heads, projections=1 if self.global_k_equals_v else 2)
+        return sliding * per_sliding + wide * per_wide
 
     def _layer(self, head_dim: int, kv_heads: int, projections: int) -> int:
         attention = self.hidden * head_dim * (2 * self.query_heads + projections * kv_heads)
@@ -94,7 +94,7 @@ def shape_named(name: str) -> ModelShape:
     """The record of a model by its Hugging Face id or the last part of it, in any case, with or without `-it`.
 
     Raises:
-        UserError: there is no record of it; the message names the ones that there are.
+        UserError: there is no record of it; the message names those that exist.
     """
     short = {_short(model_id): shape for model_id, shape in _RECORDS.items()}
     if _short(name) not in short:
@@ -115,7 +115,7 @@ def shape_from_config(config: dict[str, Any]) -> ModelShape:
     text = config.get("text_config") or config
     for part in ("enable_moe_block", "hidden_size_per_layer_input", "num_kv_shared_layers"):
         if text.get(part):
-            raise UserError(f"config.json: {part} is {text[part]!r}: memory of such models is not known here")
+            raise UserError(f"config.json: {part} is {text[part]!r}: the memory of such models is not known here")
     try:
         kinds = text["layer_types"]
         if "full_attention" not in kinds:
@@ -157,17 +157,18 @@ class Stage:
 
 
 def stages(shape: ModelShape, count: int) -> tuple[Stage, ...]:
-    """Layers in order, as evenly as `vllm.distributed.utils.get_pp_indices` deals them: what is left over goes to the
-    stages before the last one, which has the logits to compute.
+    """The stages of a pipeline, with the layers in order and as even as in `vllm.distributed.utils.get_pp_indices`.
+
+    Layers left over go to the stages before the last one, which has the logits to compute.
     """
     if count == 1:
         return (Stage(shape.sliding_layers, shape.global_layers, first=True, last=True),)
     sizes = [shape.layers // count] * count
     for position in range(2, shape.layers % count + 2):
         sizes[-position] += 1
-    found, start = [], 0
+    parts, start = [], 0
     for number, size in enumerate(sizes):
         wide = sum(shape.is_global(layer) for layer in range(start, start + size))
-        found.append(Stage(size - wide, wide, first=number == 0, last=number == count - 1))
+        parts.append(Stage(size - wide, wide, first=number == 0, last=number == count - 1))
         start += size
-    return tuple(found)
+    return tuple(parts)

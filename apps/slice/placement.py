@@ -1,4 +1,4 @@
-"""Which slice an LLM config asks for, and what its replica asks Ray for to be placed on one."""
+"""Find the slice that an LLM config asks for, and place its replica on one through Ray's resources."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -10,7 +10,7 @@ def wanted_slice(config: Mapping[str, Any]) -> Slice | None:
     """The slice that an LLM config asks for; None for a config without one.
 
     `experimental_configs.emulated_slice` names a slice for an engine that does not compute on it: the laptop's CPU engine on
-    an emulated slice is placed, held and watched as an engine on TPU is.
+    an emulated slice is placed, reserved and watched as an engine on TPU is.
 
     Raises:
         UserError: no such generation or topology.
@@ -25,7 +25,7 @@ def wanted_slice(config: Mapping[str, Any]) -> Slice | None:
 
 
 def head_resource(shape: Slice) -> str:
-    """Ray's resource of which each slice has one, on its worker 0."""
+    """Name of the Ray resource of which each slice has one, on its worker 0."""
     return f"TPU-{shape.pod_type}-head"
 
 

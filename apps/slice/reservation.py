@@ -1,8 +1,8 @@
-"""Reserve one whole slice for a replica: what Ray leaves out between "a host is there" and "the engine may start".
+"""Reserve one whole slice for a replica: the steps that Ray leaves out between "a host has joined" and "the engine may start".
 
 A replica asks Ray for its slice's head resource, `TPU-v6e-16-head`, of which only worker 0 of each slice has one. So it is
 placed on a slice of its own, never on the cluster's head, waits as long as there is none (Ray's own reservation gives up
-after 100 s), and is seen by the autoscaler. Here the rest follows: wait for the other hosts, then reserve them all as one.
+after 100 s), and is seen by the autoscaler. This module does the rest: wait for the other hosts, then reserve them all as one.
 """
 
 import asyncio
@@ -23,14 +23,14 @@ from apps.slice.topology import Slice
 
 logger = logging.getLogger("ray.serve")
 _POLL_S, _QUARANTINE_POLL_S = 1.0, 2.0
-_QUARANTINE_S = 600.0  # at most
-_SAY_EVERY_S = 15.0
+_QUARANTINE_MAX_S = 600.0
+_LOG_EVERY_S = 15.0
 _PREFIX = "slice:"  # of the placement groups' names
 
 
 @dataclass(frozen=True)
 class ReservedSlice:
-    """A slice that is whole and reserved. It is freed when the replica ends."""
+    """A slice that is whole and reserved. It is freed when the replica exits."""
 
     name: str
     shape: Slice
@@ -42,13 +42,13 @@ async def reserve_slice(shape: Slice, bundle: dict[str, float], timeout_s: float
     """Wait until every host of the slice that this process is on has joined, then reserve them all.
 
     Args:
-        shape: what slice it must be.
-        bundle: resources that each host gives beside its chips, such as `{"CPU": 8}`.
+        shape: the slice that is needed.
+        bundle: resources that each host offers beside its chips, such as `{"CPU": 8}`.
         timeout_s: the longest wait for hosts, and again for their chips to be free.
 
     Raises:
         OperationError: hosts are missing or busy at the deadline, or another slice is whole while this one is not (Serve then
-            starts the replica anew, and this slice is quarantined so that it lands on the other one).
+            restarts the replica, and this slice is quarantined so that the replica lands on the other one).
     """
     name = _own_slice(shape)
     hosts = await _wait_for_hosts(name, shape, timeout_s)
@@ -70,7 +70,7 @@ async def reserve_slice(shape: Slice, bundle: dict[str, float], timeout_s: float
 
 async def _why_not_free(name: str, shape: Slice, timeout_s: float) -> str:
     hosts = (await _slices(shape)).get(name, {})
-    if missing(hosts, shape.hosts):  # it died while its chips were waited for
+    if missing(hosts, shape.hosts):  # a host died during the wait for its chips
         return f"{describe_missing(f'slice {name}', hosts, shape.hosts)} after {timeout_s:.0f} s"
     return (
         f"slice {name} is whole, but its chips were not free within {timeout_s:.0f} s: another job holds them "
@@ -80,7 +80,7 @@ async def _why_not_free(name: str, shape: Slice, timeout_s: float) -> str:
 
 async def _wait_for_hosts(name: str, shape: Slice, timeout_s: float) -> tuple[Host, ...]:
     deadline = time.monotonic() + timeout_s
-    said, metrics = 0.0, SliceMetrics(name, shape.hosts)
+    logged, metrics = 0.0, SliceMetrics(name, shape.hosts)
     while missing(hosts := (slices := await _slices(shape)).get(name, {}), shape.hosts):
         metrics.ready(len(hosts))
         problem = describe_missing(f"slice {name}", hosts, shape.hosts)
@@ -88,10 +88,10 @@ async def _wait_for_hosts(name: str, shape: Slice, timeout_s: float) -> tuple[Ho
             quarantine_slice(name, shape, head_resource(shape))
             raise OperationError(f"{problem}; slice {other} is whole, so the replica moves there")
         if time.monotonic() > deadline:
-            raise OperationError(f"{problem} after {timeout_s:.0f} s: see why their pods or nodes do not come")
-        if time.monotonic() - said > _SAY_EVERY_S:
-            logger.warning(f"{problem}: waiting for {timeout_s:.0f} s at most")
-            said = time.monotonic()
+            raise OperationError(f"{problem} after {timeout_s:.0f} s: check why their pods or nodes do not start")
+        if time.monotonic() - logged > _LOG_EVERY_S:
+            logger.warning(f"{problem}: waiting up to {timeout_s:.0f} s")
+            logged = time.monotonic()
         await asyncio.sleep(_POLL_S)
     return tuple(hosts.values())
 
@@ -113,16 +113,16 @@ def _own_slice(shape: Slice) -> str:
         if node_id in {host.node_id for host in hosts.values()}:
             return name
     raise OperationError(
-        f"this replica is on a node that is no host of a {shape.pod_type} slice: its ray_actor_options.resources must ask for "
-        f"1 {head_resource(shape)}"
+        f"this replica is on a node that is not a host of a {shape.pod_type} slice: its ray_actor_options.resources must ask "
+        f"for 1 {head_resource(shape)}"
     )
 
 
 class Quarantine:
-    """Lives until its slice is whole again, or `_QUARANTINE_S` have passed."""
+    """Actor that lives until its slice is whole again, or `_QUARANTINE_MAX_S` have passed."""
 
     async def run(self, slice_name: str, pod_type: str, hosts: int) -> None:
-        end = time.monotonic() + _QUARANTINE_S
+        end = time.monotonic() + _QUARANTINE_MAX_S
         while time.monotonic() < end:
             slices = living_hosts(await asyncio.to_thread(ray.nodes), pod_type)
             if not missing(slices.get(slice_name, {}), hosts):
@@ -132,10 +132,10 @@ class Quarantine:
 
 
 def quarantine_slice(slice_name: str, shape: Slice, head_resource: str) -> None:
-    """Keep a broken slice from being chosen again while a whole one is free, once the calling replica has ended.
+    """Keep a broken slice from being chosen again while a whole one is free, once the calling replica has exited.
 
     Ray places a replica by resources alone, so it would send it to the broken slice as readily as to the whole one. An actor
-    that takes the broken slice's head resource in its stead prevents that; it ends by itself.
+    that takes the broken slice's head resource in its stead prevents that; it exits by itself.
     """
     actor = (
         ray.remote(Quarantine)

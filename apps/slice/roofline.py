@@ -1,7 +1,7 @@
-"""The least time that a step of the model can take on a slice: what its chips must read and compute, at their peak rates.
+"""Lower bound on the time of a model's step on a slice: what its chips must read and compute, at their peak rates.
 
-A lower bound, not a prediction: links between chips, launches and sampling cost nothing here. `ceilings` says what follows
-from it for a whole slice under a load, so that a figure that no chip can reach is refused.
+Not a prediction: links between chips, launches and sampling cost nothing here. `ceilings` derives what a whole slice cannot
+exceed under a load, so that a figure that no chip can reach is refused.
 """
 
 from collections.abc import Iterable
@@ -29,13 +29,13 @@ def step_seconds(layout: Layout, generation: Generation, chunks: Iterable[Chunk]
 
 
 def decode_seconds(layout: Layout, generation: Generation, sequences: int, context: int) -> float:
-    """`step_seconds` for one token each of so many sequences that have `context` tokens."""
+    """`step_seconds` for one token each of `sequences` sequences that have `context` tokens."""
     read = sequences * kv_read_bytes_per_chip(layout, context + 1)
     return _seconds(layout, generation, read, sequences * _flops(layout.shape, Chunk(1, context)))
 
 
 def prompt_seconds(layout: Layout, generation: Generation, prompt: int) -> float:
-    """Seconds that the arithmetic of a prompt of so many tokens takes, on the chips of one stage after the other."""
+    """Seconds that the arithmetic of a prompt of `prompt` tokens takes, on the chips of one stage after the other."""
     return _flops(layout.shape, Chunk(prompt, 0)) / layout.tensor_parallel / peak_ops(layout, generation)
 
 
@@ -50,19 +50,19 @@ def peak_ops(layout: Layout, generation: Generation) -> float:
 
 @dataclass(frozen=True)
 class Load:
-    """What was running when something was measured."""
+    """The load under which something was measured."""
 
     sequences: int
     """Decoding at once, over all data-parallel groups; the mean of it is good enough, as steps grow faster than it."""
     context: int = 0
-    """Tokens of each while it decodes, at the least: its prompt."""
+    """Lower bound on the tokens of each while it decodes: its prompt."""
     prompt: int = 1
-    """Prompt tokens of a request that are computed, at the least; those found in a prefix cache do not count."""
+    """Lower bound on the prompt tokens of a request that are computed; those in a prefix cache do not count."""
 
 
 @dataclass(frozen=True)
 class Ceilings:
-    """What a layout on its chips cannot exceed under a load, all chips together. Whoever measured more did not measure that.
+    """Limits that a layout on its chips cannot exceed under a load, all chips together. A measurement above them is wrong.
 
     They hold for one new token per step and sequence, so not with speculative decoding.
 
@@ -74,15 +74,15 @@ class Ceilings:
     """
 
     chips: str
-    """How many of what, for people."""
+    """Number and kind of the chips, for messages."""
     output_tok_per_s: float
-    """Of all sequences together."""
+    """Output rate of all sequences together."""
     prompt_tok_per_s: float
     """The layers' multiplications at the chips' peak; attention and logits cost nothing here, whatever the load is."""
     tpot_s: float
-    """Least mean time between the tokens of a sequence."""
+    """Shortest mean time between the tokens of a sequence."""
     ttft_s: float
-    """Least time to a request's first token."""
+    """Shortest time to a request's first token."""
 
     def refusals(
         self,
@@ -92,28 +92,28 @@ class Ceilings:
         tpot_s: float | None = None,
         ttft_s: float | None = None,
     ) -> list[str]:
-        """Why measured figures cannot be right; empty where they can. None means not measured."""
+        """Reasons why value figures cannot be right; empty where they can. None means not value."""
         rates = (("output", output_tok_per_s, self.output_tok_per_s), ("prompt", prompt_tok_per_s, self.prompt_tok_per_s))
         times = (("TPOT", tpot_s, self.tpot_s), ("TTFT", ttft_s, self.ttft_s))
         return [
             *(
-                f"{found:,.0f} {what} tok/s is {found / most:.1f} times what {self.chips} can reach at most ({most:,.0f})"
-                for what, found, most in rates
-                if found is not None and found > most
+                f"{value:,.0f} {what} tok/s is {value / limit:.1f} times what {self.chips} can reach at most ({limit:,.0f})"
+                for what, value, limit in rates
+                if value is not None and value > limit
             ),
             *(
-                f"{found * 1000:,.2f} ms {what} is less than the {least * 1000:,.2f} ms that {self.chips} need at least"
-                for what, found, least in times
-                if found is not None and found < least
+                f"{value * 1000:,.2f} ms {what} is less than the {least * 1000:,.2f} ms that {self.chips} need at least"
+                for what, value, least in times
+                if value is not None and value < least
             ),
         ]
 
 
 def ceilings(layout: Layout, generation: Generation, load: Load) -> Ceilings:
-    """What the layout cannot exceed on chips of a generation under a load.
+    """Compute what the layout cannot exceed on chips of a generation under a load.
 
-    At the best the groups, and the batches that follow each other through a pipeline's stages, share the load evenly, and the
-    stages work on different pieces of a prompt at once.
+    In the best case the groups, and the batches that follow each other through a pipeline's stages, share the load evenly, and
+    the stages work on different pieces of a prompt at once.
     """
     lanes = layout.data_parallel * layout.pipeline_parallel
     step = decode_seconds(layout, generation, max(1, load.sequences // lanes), load.context)
@@ -134,7 +134,7 @@ def _seconds(layout: Layout, generation: Generation, kv_bytes: float, flops: flo
 
 
 def _flops(shape: ModelShape, chunk: Chunk) -> float:
-    """Multiply-adds count twice. Logits are made for one token of the chunk."""
+    """FLOPs of a chunk. Multiply-adds count twice; logits are computed for one token."""
     sliding = shape.sliding_layers * shape.sliding_head_dim * _mean_keys(chunk, shape.window)
     wide = shape.global_layers * shape.global_head_dim * _mean_keys(chunk, chunk.context + chunk.tokens)
     attention = 4 * shape.query_heads * (sliding + wide)

@@ -1,6 +1,6 @@
 """TPU generations and slices: chips, hosts, memory, rates and the names that Ray and GKE have for them.
 
-The one place for these facts. Figures are per chip and nominal unless said otherwise; None means that no source gives one.
+The one place for these facts. Figures are per chip and nominal unless noted otherwise; None means that no source states one.
 """
 
 import difflib
@@ -17,7 +17,7 @@ _CHIPS_PER_VM = 4  # of every multi-host slice; Ray's `get_chips_per_host` has t
 
 @dataclass(frozen=True)
 class HostMachine:
-    """What a VM of four chips has beside them."""
+    """A VM of four chips: what it has beside them."""
 
     vcpus: int
     memory_bytes: int
@@ -28,14 +28,14 @@ class Generation:
     """One TPU generation."""
 
     name: str
-    """As people and Ray's pod types write it, `v6e`."""
+    """Name in Ray's pod types, such as `v6e`."""
     accelerator_type: str
-    """Ray's name, what `LLMConfig.accelerator_type` takes."""
+    """Ray's name, as `LLMConfig.accelerator_type` takes it."""
     pod_unit: int
     """What the number in a pod type counts: TensorCores per chip where that is 2 (`v5p-32` has 16 chips), else chips."""
     hbm_bytes: int
     usable_hbm_bytes: int | None
-    """What the TPU compiler lets a program use, where it was asked."""
+    """Bytes that the TPU compiler lets a program use, where that was tried."""
     bf16_flops: float
     """Peak FLOP/s."""
     int8_ops: float | None
@@ -52,7 +52,7 @@ class Generation:
     """Topologies that are one VM with all their chips."""
     source: str
     host_machine: HostMachine | None = None
-    """Of a multi-host slice, where the source gives it."""
+    """VM of a multi-host slice, where the source states it."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ class Slice:
 
     @property
     def host(self) -> HostMachine | None:
-        """What each host has beside its chips; None where it is not known."""
+        """The machine of each host; None where it is not known."""
         return self.generation.host_machine if self.chips_per_host == _CHIPS_PER_VM else None
 
     @property
@@ -165,10 +165,10 @@ _BY_ACCELERATOR_TYPE = {generation.accelerator_type: generation for generation i
 
 def generation_of(name: str) -> Generation:
     """The generation by its own name (`v6e`) or Ray's accelerator type (`TPU-V6E`). Raises `UserError` with the known ones."""
-    found = GENERATIONS.get(name) or _BY_ACCELERATOR_TYPE.get(name)
-    if found is None:
+    generation = GENERATIONS.get(name) or _BY_ACCELERATOR_TYPE.get(name)
+    if generation is None:
         raise UserError(f"{name!r} is no TPU generation: give one of {', '.join(_BY_ACCELERATOR_TYPE)}{_hint(name)}")
-    return found
+    return generation
 
 
 def slice_of(name: str, topology: str) -> Slice:

@@ -1,4 +1,4 @@
-"""Notice within seconds that a host of a replica's slice is gone, and say so to clients and to Serve.
+"""Notice within seconds that a host of a replica's slice is gone, and report it to clients and to Serve.
 
 Ray declares a dead host dead after about 15 s, and Serve keeps a replica HEALTHY whose other hosts are gone: only its own
 process is checked. Here the replica connects to Ray's node manager on each host every two seconds: a dead one refuses or does
@@ -23,12 +23,12 @@ from apps.slice.reservation import ReservedSlice, reserve_slice
 
 logger = logging.getLogger("ray.serve")
 _DEFAULT_TIMEOUT_S = 1800.0  # for a slice's hosts: a node pool that scales from zero takes about 15 minutes
-_BEAT_S = 2.0
-_ANSWER_S = 3.0
-_MISSES = 3  # in a row: a host that is only slow for a moment is not lost
+_POLL_S = 2.0
+_CONNECT_S = 3.0
+_MAX_MISSES = 3  # in a row: a host that is only slow for a moment is not lost
 
 
-async def take_slice(config: Mapping[str, Any]) -> "Watchdog | None":
+async def reserve_and_watch(config: Mapping[str, Any]) -> "Watchdog | None":
     """Reserve the slice of a config and watch it; None for a config without a slice.
 
     Raises:
@@ -55,12 +55,12 @@ class Watchdog:
 
     @property
     def placement_group(self) -> PlacementGroup:
-        """The slice's own: one bundle for each host."""
+        """The slice's placement group: one bundle for each host."""
         return self._slice.placement_group
 
     @property
     def node_ids(self) -> list[str]:
-        """Ray's nodes of the slice, by worker id."""
+        """Ray's node ids of the slice's hosts, by worker id."""
         return [host.node_id for host in self._slice.hosts]
 
     def check(self) -> None:
@@ -72,14 +72,14 @@ class Watchdog:
         misses = dict.fromkeys(self._slice.hosts, 0)
         seen = dict.fromkeys(self._slice.hosts, time.monotonic())
         while not self._lost:
-            await asyncio.sleep(_BEAT_S)
+            await asyncio.sleep(_POLL_S)
             await self._preemption.poll()
             alive = await self._answering()
             self._metrics.ready(len(alive))
             for host in self._slice.hosts:
                 misses[host] = 0 if host in alive else misses[host] + 1
                 seen[host] = time.monotonic() if host in alive else seen[host]
-                if misses[host] >= _MISSES:
+                if misses[host] >= _MAX_MISSES:
                     self._declare_lost(host, time.monotonic() - seen[host])
 
     async def _answering(self) -> set[Host]:
@@ -91,8 +91,8 @@ class Watchdog:
 
     def _declare_lost(self, host: Host, silent_s: float) -> None:
         self._lost = (
-            f"slice {self._slice.name}: host {host.worker_id} at {host.address} is lost, without a sign of life for "
-            f"{silent_s:.1f} s; the slice works only as a whole, so the replica must be started anew"
+            f"slice {self._slice.name}: host {host.worker_id} at {host.address} is lost, without an answer for "
+            f"{silent_s:.1f} s; the slice works only as a whole, so the replica must be restarted"
         )
         logger.error(self._lost)
         self.broken.set()
@@ -100,7 +100,7 @@ class Watchdog:
 
 async def _answers(host: Host) -> bool:
     try:
-        _, writer = await asyncio.wait_for(asyncio.open_connection(host.address, host.port), _ANSWER_S)
+        _, writer = await asyncio.wait_for(asyncio.open_connection(host.address, host.port), _CONNECT_S)
     except (OSError, TimeoutError):
         return False
     writer.close()

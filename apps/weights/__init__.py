@@ -1,1 +1,1 @@
-"""Model weights on local disk: where they are, how they got there, and the proof that they are whole."""
+"""Model weights: staged in a bucket, copied to hosts' disks, and proved whole."""

@@ -1,4 +1,4 @@
-"""What an LLM config says of its weights on the hosts: read by the app, the replica and the offline checks. Light."""
+"""Settings of an LLM config for its weights on the hosts; the app, the replica and the offline checks read them. Light."""
 
 from collections.abc import Mapping
 from typing import Any, Literal, get_args
@@ -11,18 +11,18 @@ Mode = Literal["slice-once", "per-host", "stream"]
 MODES: tuple[str, ...] = get_args(Mode)
 
 MAX_CONNECTIONS = 64
-"""To a bucket, from one host."""
+"""Connections to a bucket from one host."""
 
 CALLBACK = "apps.llm.callbacks.Prefetch"
 HOST = "{host}"
-"""In a `model_source` or `to`: the host's own name, where the hosts of a slice share one disk (an emulated slice)."""
+"""Stands for the host's own name in a `model_source` or `to`, where the hosts of a slice share one disk (an emulated slice)."""
 
 
 class PrefetchArgs(BaseModel):
     """`callback_kwargs` of the prefetch.
 
     `url` is where the model is staged (default: WEIGHTS_URL of the hosts), `to` the directory on each host (default: the
-    config's `model_source`), `mode` as in `apps.weights.slice_prefetch`, `stall_s` how long a range may bring nothing.
+    config's `model_source`), `mode` as in `apps.weights.slice_prefetch`, `stall_s` how long a range may deliver no bytes.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -34,12 +34,12 @@ class PrefetchArgs(BaseModel):
 
 
 def asks_for_prefetch(config: Mapping[str, Any]) -> bool:
-    """True for an LLM config whose weights come to the hosts before its engine starts."""
+    """True for an LLM config whose weights are copied to the hosts before its engine starts."""
     return (config.get("callback_config") or {}).get("callback_class") == CALLBACK
 
 
 def prefetch_args(config: Mapping[str, Any]) -> PrefetchArgs:
-    """The arguments of such a config. Raises pydantic's error for wrong ones."""
+    """The prefetch's arguments in an LLM config. Raises pydantic's error for wrong ones."""
     return PrefetchArgs(**((config.get("callback_config") or {}).get("callback_kwargs") or {}))
 
 

@@ -1,4 +1,4 @@
-"""The weights cache of this machine, and what a model's `source` means: a cached name, a directory, or a hub id."""
+"""The weights cache of this machine, and the meaning of a model's `source`: a cached name, a directory, or a hub id."""
 
 import re
 from pathlib import Path
@@ -12,12 +12,12 @@ _HUB_ID = re.compile(r"^[A-Za-z0-9][\w.-]*/[\w.-]+$")
 
 
 def cached_directory(name: str) -> Path:
-    """Where the cache keeps the weights of that name, whether they are there or not."""
+    """Directory of the weights of that name in the cache, whether they are there or not."""
     return cache_root() / "weights" / name
 
 
 def is_whole(directory: Path) -> bool:
-    """True when the directory has a receipt and every file agrees with it (by size and time)."""
+    """True when the directory has a receipt and every file matches it (by size and time)."""
     try:
         receipt.verify(directory)
     except ContentError:
@@ -32,8 +32,8 @@ def resolve_source(source: str) -> str:
         source: `cache:NAME` (this machine's cache), a path to a directory with a `config.json`, or a hub id (`org/name`).
 
     Raises:
-        UserError: the directory is not there or is no model, or the source is none of the three.
-        ContentError: cached weights that are not what their receipt says.
+        UserError: the directory does not exist or holds no model, or the source is none of the three.
+        ContentError: cached weights do not match their receipt.
     """
     if source.startswith(CACHE_SCHEME):
         directory = cached_directory(source.removeprefix(CACHE_SCHEME))

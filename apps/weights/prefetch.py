@@ -1,4 +1,4 @@
-"""Bring a staged model to this host's disk: read what is missing, check it, and leave a receipt."""
+"""Copy a staged model to this host's disk: read what is missing, check it, and leave a receipt."""
 
 import logging
 import os
@@ -23,9 +23,9 @@ from apps.weights.readers import RangeReader
 from apps.weights.retry import STALL_S, with_retries
 from apps.weights.store import Store, whole_manifest
 
-_FIRST = 4
+_FIRST_THREADS = 4
 _STEP_S = 0.1
-_BUSY = 0.5  # of the cores: then the network is not what the threads wait for
+_BUSY = 0.5  # of the cores: above it the threads do not wait for the network
 _PIECE_BYTES = 1024**2  # fits the cache of a core
 logger = logging.getLogger("ray.serve")
 
@@ -41,12 +41,12 @@ class Outcome:
 def prefetch(
     url: str, directory: Path, progress: Progress, *, parallel: int = MAX_CONNECTIONS, stall_s: float = STALL_S
 ) -> Outcome:
-    """Make `directory` a whole copy of the model that is staged at `url`; what is there and right is not read again.
+    """Make `directory` a whole copy of the model that is staged at `url`; what is already there and right is not read again.
 
     Raises:
-        ContentError: nothing is staged there, or it is not what its manifest says; the file is named.
+        ContentError: nothing is staged there, or it does not match its manifest; the file is named.
         OperationError: the source cannot be read, or the directory cannot be written.
-        UserError: the disk has no room, or the URL is none.
+        UserError: the disk has too little room, or the URL is not valid.
     """
     store = Store(url)
     try:
@@ -64,7 +64,7 @@ def prefetch(
 
 
 def begin(progress: Progress, wanted: Manifest, missing: list[Part]) -> None:
-    """Show the files, with what is there already."""
+    """Start the progress of a copy, with what is there already."""
     progress.begin({file.name: file.size_bytes for file in wanted.files}, "fetched")
     there = {file.name: file.size_bytes for file in wanted.files}
     for part in missing:
@@ -81,9 +81,9 @@ def fetch(
     parallel: int = MAX_CONNECTIONS,
     on_part: Callable[[Part], None] = lambda _: None,
 ) -> None:
-    """Read parts from several threads into a copy, and tell of each. The first failure ends it; what was written stays."""
+    """Read parts into a copy from several threads, and report each. The first failure ends it; what was written stays."""
     waiting: queue.SimpleQueue[Part] = queue.SimpleQueue()
-    for part in _by_turns(parts):
+    for part in _interleaved(parts):
         waiting.put(part)
     failures: list[BaseException] = []
 
@@ -92,7 +92,7 @@ def fetch(
         try:
             while not failures:
                 part = waiting.get_nowait()
-                _bring(copy, part, reader, buffer, progress)
+                _fetch_part(copy, part, reader, buffer, progress)
                 progress.advance(part.file, part.length, moved=True)
                 on_part(part)
         except queue.Empty:
@@ -105,7 +105,7 @@ def fetch(
         raise failures[0]
 
 
-def _by_turns(parts: list[Part]) -> list[Part]:
+def _interleaved(parts: list[Part]) -> list[Part]:
     """One part of each file, then the next of each: a file takes one write at a time, so threads keep to different ones."""
     of_file: dict[str, list[Part]] = {}
     for part in parts:
@@ -113,8 +113,8 @@ def _by_turns(parts: list[Part]) -> list[Part]:
     return [part for turn in zip_longest(*of_file.values()) for part in turn if part]
 
 
-def _bring(copy: LocalCopy, part: Part, reader: RangeReader, buffer: Buffer, progress: Progress) -> None:
-    """A part into the copy, read again where that may help; wrong bytes once, as they may be right the second time."""
+def _fetch_part(copy: LocalCopy, part: Part, reader: RangeReader, buffer: Buffer, progress: Progress) -> None:
+    """Read a part into the copy, with retries where they may help; wrong bytes are read once more, as they may come right."""
     wrong = 0
 
     def attempt() -> None:
@@ -124,36 +124,36 @@ def _bring(copy: LocalCopy, part: Part, reader: RangeReader, buffer: Buffer, pro
         except WrongBytesError as error:
             wrong += 1
             if wrong == 2:
-                raise ContentError(f"{error}; the model must be staged anew") from error
+                raise ContentError(f"{error}; stage the model again") from error
             raise
 
     with_retries(str(part), attempt, on_retry=progress.retried)
 
 
 def without_source(url: str, directory: Path, error: OperationError) -> Outcome:
-    """Where the bucket cannot be asked, a whole copy of it is enough to serve; without one the `error` is raised."""
+    """Accept a whole copy where the bucket cannot be read, which is enough to serve; without one, raise `error`."""
     try:
-        found = receipt.verify(directory)
+        existing = receipt.verify(directory)
     except ContentError:
         raise error from None
-    if not found.source.startswith(f"{url} "):
+    if not existing.source.startswith(f"{url} "):
         raise error
-    logger.warning(f"{error}; {directory} has a whole copy of {url} from {found.created}, which is used")
-    return Outcome(sum(file.size_bytes for file in found.files), 0)
+    logger.warning(f"{error}; using the whole copy of {url} from {existing.created} in {directory}")
+    return Outcome(sum(file.size_bytes for file in existing.files), 0)
 
 
-def run_in_threads(work: Callable[[], None], most: int = MAX_CONNECTIONS) -> None:
-    """Run `work` in a few threads, and in twice as many, up to `most`, while this process leaves half of its cores idle.
+def run_in_threads(work: Callable[[], None], max_threads: int = MAX_CONNECTIONS) -> None:
+    """Run `work` in a few threads, and in twice as many, up to `max_threads`, while this process leaves half of its cores idle.
 
-    A distant server wants many connections, a near one only keeps cores busy.
-    Returns when the last one has ended. `work` ends by itself when there is nothing left, and raises nothing.
+    A distant server wants many connections; with a near one, more threads only keep cores busy. Returns when the last thread
+    has ended. `work` returns by itself when nothing is left, and raises nothing.
     """
     threads: list[threading.Thread] = []
     cores = len(os.sched_getaffinity(0))
     used_s = 0.0
     while not threads or any(thread.is_alive() for thread in threads):
         if used_s < _BUSY * cores * _STEP_S:
-            threads += [_started(work) for _ in range(min(len(threads) or _FIRST, most - len(threads)))]
+            threads += [_started(work) for _ in range(min(len(threads) or _FIRST_THREADS, max_threads - len(threads)))]
         before_s = time.process_time()
         _join(threads, _STEP_S)
         used_s = time.process_time() - before_s

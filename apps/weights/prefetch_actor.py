@@ -1,7 +1,7 @@
-"""One host's part in a prefetch of a whole slice: read its share from the bucket, take the rest from the other hosts.
+"""One host's part in a prefetch of a whole slice: read its share from the bucket, fetch the rest from the other hosts.
 
 Runs as a Ray actor on the host. Parts travel through Ray's object store, a few at a time, so memory stays bounded however large
-the model is. A host that gives no answer, or wrong bytes, is passed over: the bucket has the part too.
+the model is. A host that sends nothing, or wrong bytes, is passed over: the bucket has the part too.
 """
 
 import threading
@@ -23,12 +23,14 @@ from apps.weights.progress import Progress
 from apps.weights.store import Store
 
 CONNECTIONS = 16  # to the bucket, at most: the other hosts of the slice read from it too
-MAX_UPLOADS = 8  # parts that a host serves at once; none of them waits so long for one that the next in line would seem silent
+MAX_UPLOADS = (
+    8  # parts that a host serves at once; each waits a share of the stall time, so the next in line does not seem silent
+)
 
 
 @ray.remote(num_cpus=0, max_restarts=0, concurrency_groups={"serve": MAX_UPLOADS, "progress": 1})
 class PrefetchActor:
-    """A copy of the model on one host's disk, while it is being made. `window` is how many parts it asks others for at once."""
+    """Makes a copy of the model on one host's disk. `window` is how many parts it requests from other hosts at once."""
 
     def __init__(self, host: str, url: str, directory: str, wanted: str, *, stall_s: float, window: int) -> None:
         self._store = Store(url)
@@ -42,13 +44,13 @@ class PrefetchActor:
         self._have: set[int] = set()
         self._failed: BundleError | None = None
         self._read = {"bucket": 0, "hosts": 0}
-        """Bytes by where they came from."""
+        """Bytes by their origin."""
 
     def __repr__(self) -> str:
         return f"weights of {self._host}"  # what the Ray dashboard shows
 
     def open(self) -> list[int]:
-        """Take the directory, and say which parts are missing; none are where the copy is whole."""
+        """Lock the directory. Returns the indices of the missing parts; none where the copy is whole."""
         self._copy.__enter__()  # for as long as the actor lives
         started = time.monotonic()
         if self._copy.is_whole():
@@ -61,22 +63,22 @@ class PrefetchActor:
         begin(self._progress, self._copy.manifest, [self._parts[index] for index in sorted(missing)])
         return sorted(missing)
 
-    def run(self, owners: list[int], me: int, peers: dict[int, Any]) -> dict[str, int]:
+    def run(self, owners: list[int], own_id: int, peers: dict[int, Any]) -> dict[str, int]:
         """Make the copy whole. Returns the bytes that came from the bucket and from other hosts.
 
         Raises:
-            ContentError: a part is not what the manifest says.
+            ContentError: a part does not match the manifest.
             OperationError: the bucket could not be read, or the disk not written.
         """
         wanted = [index for index in range(len(self._parts)) if index not in self._have]
-        own = [index for index in wanted if owners[index] == me]
-        others = [index for index in wanted if owners[index] != me]
-        taking = threading.Thread(
+        own = [index for index in wanted if owners[index] == own_id]
+        others = [index for index in wanted if owners[index] != own_id]
+        peers_thread = threading.Thread(
             target=self._guarded, args=(lambda: self._fetch_from_peers(others, owners, peers),), daemon=True
         )
-        taking.start()
+        peers_thread.start()
         self._guarded(lambda: self._fetch(own))
-        taking.join()
+        peers_thread.join()
         if self._failed:
             raise self._failed
         if wanted or not self._copy.is_whole():
@@ -85,18 +87,18 @@ class PrefetchActor:
 
     @ray.method(concurrency_group="serve")
     def serve_part(self, index: int) -> Buffer | None:
-        """A part for another host; None while it is still on its way here, however slow that is: ask again."""
+        """A part for another host; None while it is still on its way here, however slowly: ask again."""
         with self._there:
             self._there.wait_for(lambda: index in self._have or self._failed, self._stall_s / MAX_UPLOADS)
             if self._failed:
-                raise OperationError(f"{self._parts[index]} does not come: {self._failed}")
+                raise OperationError(f"{self._parts[index]} cannot be served: {self._failed}")
             if index not in self._have:
                 return None
         return self._copy.read(self._parts[index])
 
     @ray.method(concurrency_group="progress")
     def progress(self) -> tuple[int, int]:
-        """Bytes that are here, and bytes of all."""
+        """Bytes that are here, and bytes in total."""
         return self._progress.done_bytes, self._progress.total_bytes
 
     def _guarded(self, work: Callable[[], None]) -> None:
@@ -125,20 +127,20 @@ class PrefetchActor:
         )
 
     def _fetch_from_peers(self, indices: list[int], owners: list[int], peers: dict[int, Any]) -> None:
-        waiting, flying = deque(indices), dict[Any, tuple[int, float]]()
-        while (waiting or flying) and not self._failed:
-            while waiting and len(flying) < self._window:
+        waiting, in_flight = deque(indices), dict[Any, tuple[int, float]]()
+        while (waiting or in_flight) and not self._failed:
+            while waiting and len(in_flight) < self._window:
                 index = waiting.popleft()
-                flying[peers[owners[index]].serve_part.remote(index)] = (index, time.monotonic() + 2 * self._stall_s)
-            ready, _ = ray.wait(list(flying), timeout=1)
-            silent = [reference for reference, (_, deadline) in flying.items() if time.monotonic() > deadline]
+                in_flight[peers[owners[index]].serve_part.remote(index)] = (index, time.monotonic() + 2 * self._stall_s)
+            ready, _ = ray.wait(list(in_flight), timeout=1)
+            silent = [reference for reference, (_, deadline) in in_flight.items() if time.monotonic() > deadline]
             for reference in {*ready, *silent}:
-                index, _ = flying.pop(reference)
+                index, _ = in_flight.pop(reference)
                 if not self._accept(reference, index):
                     waiting.appendleft(index)
 
     def _accept(self, reference: Any, index: int) -> bool:
-        """Take a part from an answer; False where it must be asked for again."""
+        """Write a part that a host has sent; False where it must be requested again."""
         try:
             data = ray.get(reference, timeout=0)
         except (ray.exceptions.RayError, ray.exceptions.GetTimeoutError):  # its host has failed, is silent, or gone

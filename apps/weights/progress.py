@@ -1,4 +1,4 @@
-"""How far a copy is: bars in a terminal, one line a minute in a log, and the same figures for metrics."""
+"""Show how far a copy is: bars in a terminal, one line a minute in a log, and the same figures for metrics."""
 
 import contextlib
 import sys
@@ -21,32 +21,32 @@ class Progress:
         self.total_bytes = 0
         self.done_bytes = 0
         self.moved_bytes = 0
-        """Of `done_bytes`, those that this run has brought; the rest was there."""
+        """The part of `done_bytes` that this run has copied; the rest was there."""
         self.retries = 0
         self.stalls = 0
         self.started = time.monotonic()
 
     def begin(self, files: dict[str, int], verb: str) -> None:
-        """Names and sizes of the files to come; `verb` says what is done to them (staged, fetched, checked)."""
+        """Start with the names and sizes of the files; `verb` is what happens to them (staged, fetched, checked)."""
         self.total_bytes = sum(files.values())
         self.started = time.monotonic()
         self._show_begin(files, verb)
 
     def advance(self, name: str, size_bytes: int, *, moved: bool) -> None:
-        """Some bytes of a file are where they belong."""
+        """Count bytes of a file that are in their place."""
         with self._lock:
             self.done_bytes += size_bytes
             self.moved_bytes += size_bytes if moved else 0
             self._show(name, size_bytes)
 
     def retried(self, error: TransientError) -> None:
-        """A range had to be asked for again."""
+        """Count a range that had to be requested again."""
         with self._lock:
             self.retries += 1
             self.stalls += isinstance(error, StalledError)
 
-    def say(self, text: str) -> None:
-        """A line beside the bars."""
+    def report(self, text: str) -> None:
+        """Print a line beside the bars."""
 
     @property
     def rate(self) -> float:
@@ -67,7 +67,7 @@ class Progress:
 
 
 class LogProgress(Progress):
-    """A line at the start, one a minute, and one at the end."""
+    """Writes a line at the start, one a minute, and one at the end."""
 
     def __init__(self, write: Callable[[str], None]) -> None:
         super().__init__()
@@ -75,7 +75,7 @@ class LogProgress(Progress):
         self._verb = ""
         self._next_line = 0.0
 
-    def say(self, text: str) -> None:
+    def report(self, text: str) -> None:
         self._write(text)
 
     def _show_begin(self, files: dict[str, int], verb: str) -> None:
@@ -93,13 +93,13 @@ class LogProgress(Progress):
     def _show_end(self) -> None:
         if self.total_bytes and self.done_bytes >= self.total_bytes:
             seconds = time.monotonic() - self.started
-            self._write(f"{gib(self.total_bytes)} {self._verb}, {gib(self.moved_bytes)} of it moved in {seconds:.1f} s")
+            self._write(f"{gib(self.total_bytes)} {self._verb}, {gib(self.moved_bytes)} of it copied in {seconds:.1f} s")
 
 
 class BarProgress(Progress):
-    """A bar for each of the largest files and one for all, with the rate and the time left."""
+    """Shows a bar for each of the largest files and one for all, with the rate and the time left."""
 
-    _MOST_BARS = 12
+    _MAX_BARS = 12
 
     def __init__(self) -> None:
         super().__init__()
@@ -108,11 +108,11 @@ class BarProgress(Progress):
         self._bars = Bars(*_columns(), transient=True)
         self._tasks: dict[str, Any] = {}
 
-    def say(self, text: str) -> None:
+    def report(self, text: str) -> None:
         self._bars.console.print(text, highlight=False, soft_wrap=True)
 
     def _show_begin(self, files: dict[str, int], verb: str) -> None:
-        largest = sorted(files, key=lambda name: -files[name])[: self._MOST_BARS]
+        largest = sorted(files, key=lambda name: -files[name])[: self._MAX_BARS]
         self._tasks = {name: self._bars.add_task(name, total=files[name]) for name in files if name in largest}
         self._tasks[""] = self._bars.add_task(f"all {len(files)} files {verb}", total=self.total_bytes)
         self._bars.start()
@@ -126,14 +126,14 @@ class BarProgress(Progress):
 
 
 class Watcher(Protocol):
-    """Who wants to know how far the hosts of a slice are; told about once a second."""
+    """Receives the progress of a slice's hosts about once a second."""
 
     def hosts(self, done: dict[str, tuple[int, int]]) -> None:
-        """(bytes that are there, bytes of all) of each host by its name."""
+        """Show (bytes there, bytes in total) by host name."""
 
 
 class LogWatcher:
-    """A line a minute."""
+    """Writes a line a minute."""
 
     def __init__(self, write: Callable[[str], None]) -> None:
         self._write = write
@@ -146,7 +146,7 @@ class LogWatcher:
 
 
 class HostBars:
-    """A bar for each host."""
+    """Shows a bar for each host."""
 
     def __init__(self, bars: Any) -> None:
         self._bars = bars
@@ -161,7 +161,7 @@ class HostBars:
 
 @contextlib.contextmanager
 def watcher_for_stream(stream: TextIO = sys.stderr) -> Iterator[Watcher]:
-    """Bars where a person looks on, else lines."""
+    """Bars on a terminal, else lines."""
     if not stream.isatty():
         yield LogWatcher(_writer(stream))
         return
@@ -179,7 +179,7 @@ def _columns() -> list[Any]:
 
 
 def for_stream(stream: TextIO = sys.stderr) -> Progress:
-    """Bars where a person looks on, else lines."""
+    """Bars on a terminal, else lines."""
     if stream.isatty():
         return BarProgress()
     return LogProgress(_writer(stream))
@@ -190,5 +190,5 @@ def _writer(stream: TextIO) -> Callable[[str], None]:
 
 
 def gib(size_bytes: float) -> str:
-    """A size for people; small ones in MiB."""
+    """A size in readable form: in GiB, small ones in MiB."""
     return f"{size_bytes / 1024**3:.2f} GiB" if size_bytes >= 0.1 * 1024**3 else f"{size_bytes / 1024**2:.1f} MiB"

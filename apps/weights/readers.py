@@ -1,7 +1,7 @@
 """Read ranges of files from several threads at once: over HTTP, from a disk, or through any fsspec file system.
 
 HTTP is the standard library's: it reads from the socket straight into the caller's memory, which no higher client does. A read
-fails with a `TransientError` where trying again may help, and with a `ContentError` where the file is not there or is shorter.
+fails with a `TransientError` where a retry may help, and with a `ContentError` where the file is missing or too short.
 """
 
 import contextlib
@@ -21,7 +21,7 @@ from apps.weights.retry import STALL_S, StalledError, TransientError
 
 
 class RangeReader(Protocol):
-    """Gives a range of a file in pieces of at most the buffer's size, each of them in the front of that buffer, until the next.
+    """Yields a range of a file in pieces of at most the buffer's size; each is valid in the buffer's front until the next.
 
     Small pieces stay in the processor's cache between the network and the disk. Safe to call from several threads.
     """
@@ -30,7 +30,7 @@ class RangeReader(Protocol):
 
 
 class FileReader:
-    """Files below a directory."""
+    """Reads files below a directory."""
 
     def __init__(self, root: Path) -> None:
         self._root = root
@@ -41,13 +41,13 @@ class FileReader:
                 file.seek(start)
                 yield from _pieces(length, buffer, file.readinto, f"{self._root / name}")
         except FileNotFoundError:
-            raise ContentError(f"{self._root / name} is missing, the manifest lists it") from None
+            raise ContentError(f"{self._root / name} is missing, but the manifest lists it") from None
         except OSError as error:
             raise TransientError(str(error)) from error
 
 
 class FsspecReader:
-    """Any other file system of fsspec."""
+    """Reads files of any other fsspec file system."""
 
     def __init__(self, fs: Any, root: str) -> None:
         self._fs = fs
@@ -58,7 +58,7 @@ class FsspecReader:
         try:
             data = self._fs.cat_file(path, start=start, end=start + length)
         except FileNotFoundError:
-            raise ContentError(f"{path} is missing, the manifest lists it") from None
+            raise ContentError(f"{path} is missing, but the manifest lists it") from None
         except OSError as error:
             raise TransientError(str(error)) from error
         if len(data) != length:
@@ -67,7 +67,7 @@ class FsspecReader:
 
 
 class HttpReader:
-    """Files behind URLs that answer range requests. One connection per thread, kept open."""
+    """Reads files at URLs that support range requests. One connection per thread, kept open."""
 
     def __init__(self, url_of: Callable[[str], str], headers: Callable[[], dict[str, str]], stall_s: float = STALL_S) -> None:
         self._url_of = url_of
@@ -82,11 +82,11 @@ class HttpReader:
         try:
             connection = self._connection(url)
             connection.request("GET", f"{url.path}?{url.query}" if url.query else url.path, headers=headers)
-            answer = connection.getresponse()
-            if answer.status != 206 and not (answer.status == 200 and start == 0 and answer.length == length):
-                _refused(name, answer)
-            yield from _pieces(length, buffer, answer.readinto, name)
-            answer.read()  # nothing is left: the connection is free for the next range
+            response = connection.getresponse()
+            if response.status != 206 and not (response.status == 200 and start == 0 and response.length == length):
+                _raise_refusal(name, response)
+            yield from _pieces(length, buffer, response.readinto, name)
+            response.read()  # nothing is left: the connection is free for the next range
             done = True
         except (OSError, http.client.HTTPException) as error:
             if isinstance(error, TimeoutError):
@@ -97,9 +97,9 @@ class HttpReader:
                 self._forget()
 
     def _connection(self, url: SplitResult) -> http.client.HTTPConnection:
-        found: tuple[str, http.client.HTTPConnection] | None = getattr(self._local, "open", None)
-        if found and found[0] == url.netloc:
-            return found[1]
+        opened: tuple[str, http.client.HTTPConnection] | None = getattr(self._local, "open", None)
+        if opened and opened[0] == url.netloc:
+            return opened[1]
         if url.scheme == "https":
             context = ssl.create_default_context()
             new: http.client.HTTPConnection = http.client.HTTPSConnection(url.netloc, timeout=self._stall_s, context=context)
@@ -109,20 +109,20 @@ class HttpReader:
         return new
 
     def _forget(self) -> None:
-        if found := getattr(self._local, "open", None):
+        if opened := getattr(self._local, "open", None):
             with contextlib.suppress(OSError):
-                found[1].close()
+                opened[1].close()
             self._local.open = None
 
 
-def _refused(name: str, answer: http.client.HTTPResponse) -> None:
-    said = answer.read(500).decode(errors="replace").strip()
-    if answer.status in (404, 410, 416):
-        raise ContentError(f"{name} is missing or shorter than its manifest says (HTTP {answer.status})")
-    if answer.status in (401, 403):
-        raise OperationError(f"{name}: no permission to read it (HTTP {answer.status}): {said}")
-    after = answer.headers.get("retry-after", "")
-    raise TransientError(f"HTTP {answer.status} {answer.reason}", float(after) if after.isdigit() else None)
+def _raise_refusal(name: str, response: http.client.HTTPResponse) -> None:
+    body = response.read(500).decode(errors="replace").strip()
+    if response.status in (404, 410, 416):
+        raise ContentError(f"{name} is missing or shorter than in its manifest (HTTP {response.status})")
+    if response.status in (401, 403):
+        raise OperationError(f"{name}: no permission to read it (HTTP {response.status}): {body}")
+    after = response.headers.get("retry-after", "")
+    raise TransientError(f"HTTP {response.status} {response.reason}", float(after) if after.isdigit() else None)
 
 
 def _pieces(length: int, buffer: Buffer, readinto: Callable[[memoryview], int | None], name: str) -> Iterator[Buffer]:

@@ -1,4 +1,4 @@
-"""A receipt: the file in a weights directory that says which files belong there and what they contain.
+"""A receipt: the file in a weights directory that lists which files belong there and what they contain.
 
 It is written last, so a directory without one is not whole. It knows nothing of models, buckets or Ray.
 """
@@ -27,9 +27,9 @@ class FileEntry:
 
 @dataclass(frozen=True)
 class Receipt:
-    """What a weights directory holds. `source` says where it came from, `created` is UTC in ISO 8601.
+    """Contents of a weights directory. `source` is where they came from, `created` is UTC in ISO 8601.
 
-    `manifest_digest` is that of the manifest of which this directory is a copy.
+    `manifest_digest` is the digest of the manifest that this directory is a copy of.
     """
 
     source: str
@@ -52,7 +52,7 @@ def write_receipt(directory: Path, receipt: Receipt) -> None:
     """Write the receipt so that it is either whole or absent after a crash."""
     temporary = directory / f".{RECEIPT_NAME}.{os.getpid()}"
     temporary.unlink(missing_ok=True)
-    with temporary.open("x") as file:  # never through a link that somebody has put there
+    with temporary.open("x") as file:  # never through a link that somebody has placed there
         json.dump(asdict(receipt), file, indent=2)
         file.flush()
         os.fsync(file.fileno())
@@ -63,7 +63,7 @@ def read_receipt(directory: Path) -> Receipt | None:
     """The directory's receipt, or None where there is none.
 
     Raises:
-        ContentError: the file is there and is not a receipt.
+        ContentError: the file is there but is not a receipt.
     """
     path = directory / RECEIPT_NAME
     try:
@@ -79,7 +79,7 @@ def verify(directory: Path, *, deep: bool = False) -> Receipt:
     """Check every file against the receipt: size and time, or with `deep` the content too.
 
     Raises:
-        ContentError: no receipt, or a file that is missing or is not what the receipt says; the file is named.
+        ContentError: no receipt, or a file that is missing or does not match the receipt; the file is named.
     """
     receipt = read_receipt(directory)
     if receipt is None:
@@ -90,7 +90,7 @@ def verify(directory: Path, *, deep: bool = False) -> Receipt:
 
 
 def is_copy_of(directory: Path, manifest_digest: str) -> bool:
-    """True when the directory's receipt is for this very content and every file agrees with it by size and time."""
+    """True when the directory's receipt is for this very content and every file matches it by size and time."""
     try:
         return verify(directory).manifest_digest == manifest_digest
     except ContentError:
@@ -102,11 +102,11 @@ def verify_file(path: Path, entry: FileEntry, *, deep: bool) -> None:
     try:
         status = path.stat()
     except FileNotFoundError:
-        raise ContentError(f"{path} is missing, its receipt lists it") from None
+        raise ContentError(f"{path} is missing, but its receipt lists it") from None
     except (OSError, ValueError) as error:  # a name that no file can have
-        raise ContentError(f"{str(path)[:300]!r} cannot be read ({error}), its receipt lists it") from None
+        raise ContentError(f"{str(path)[:300]!r} cannot be read ({error}), but its receipt lists it") from None
     if status.st_size != entry.size_bytes:
-        raise ContentError(f"{path} has {status.st_size} bytes, its receipt says {entry.size_bytes}")
+        raise ContentError(f"{path} has {status.st_size} bytes, but {entry.size_bytes} in its receipt")
     changed = status.st_mtime_ns != entry.mtime_ns
     if (deep or changed) and sha256_of(path) != entry.sha256:
-        raise ContentError(f"{path} differs from its receipt (SHA-256); remove the directory to make it anew")
+        raise ContentError(f"{path} differs from its receipt (SHA-256); remove the directory and fetch it again")

@@ -1,4 +1,4 @@
-"""A prefetch of a whole slice: an actor on each host, who reads what, and what came of it.
+"""Prefetch to a whole slice: an actor on each host, the share that each reads, and the outcome.
 
 Modes: `slice-once` reads every byte once from the bucket and shares it between the hosts; `per-host` lets each host read all of
 it; `stream` leaves the reading to vLLM (load_format runai_streamer) and only compares the bucket with its manifest.
@@ -24,12 +24,12 @@ from apps.weights.store import Store, whole_manifest
 from apps.weights.verify import verify_url
 
 _POLL_S = 1.0
-_MOST_IN_FLIGHT = 8
+_MAX_IN_FLIGHT = 8
 
 
 @dataclass(frozen=True)
 class Place:
-    """A host by its name (`slice-a/2`), its Ray node, and the directory there."""
+    """Destination on a host: its name (`slice-a/2`), its Ray node id, and the directory there."""
 
     host: str
     node_id: str
@@ -53,11 +53,11 @@ class SliceOutcome:
 def prefetch_on_hosts(
     url: str, places: Sequence[Place], mode: str, watcher: Watcher, *, stall_s: float = STALL_S
 ) -> SliceOutcome:
-    """Make every place a whole copy of the model at `url`, and tell the watcher. Needs a Ray connection.
+    """Make every place a whole copy of the model at `url`, and report to the watcher. Needs a Ray connection.
 
     Raises:
-        UserError: no such mode, or a host's disk has no room.
-        ContentError: the model is not what its manifest says.
+        UserError: no such mode, or a host's disk has too little room.
+        ContentError: the model does not match its manifest.
         OperationError: a host, the bucket or a disk failed.
     """
     if mode not in MODES:
@@ -79,17 +79,17 @@ def prefetch_on_hosts(
     finally:
         for fetcher in fetchers.values():
             ray.kill(fetcher)
-    totals = [sum(one[key] for one in read) for key in ("bucket", "hosts")]
+    totals = [sum(by_origin[key] for by_origin in read) for key in ("bucket", "hosts")]
     return SliceOutcome(wanted.size_bytes, totals[0], totals[1], time.monotonic() - started)
 
 
 def _run(fetchers: dict[str, Any], wanted: manifest.Manifest, mode: str, watcher: Watcher) -> list[dict[str, int]]:
     actors = list(fetchers.values())
-    missing = dict(enumerate(set(one) for one in _get([actor.open.remote() for actor in actors])))
+    missing = dict(enumerate(set(parts) for parts in _get([actor.open.remote() for actor in actors])))
     sizes = [part.length for part in wanted.parts()]
     shared = owners(sizes, missing) if mode == "slice-once" else []
     peers = dict(enumerate(actors))
-    running = [actor.run.remote(shared or [me] * len(sizes), me, peers) for me, actor in peers.items()]
+    running = [actor.run.remote(shared or [own_id] * len(sizes), own_id, peers) for own_id, actor in peers.items()]
     while True:
         ended, left = ray.wait(running, num_returns=len(running), timeout=_POLL_S)
         read = _get(ended)  # the first failure ends it; the others' parts stay on their disks
@@ -106,14 +106,14 @@ def _start(place: Place, url: str, wanted: manifest.Manifest, stall_s: float, wi
 
 
 def _window(places: Sequence[Place], part_bytes: int) -> int:
-    """Parts that a host may ask for at once, so that half of the smallest object store holds what all hosts ask of it."""
+    """Parts that a host may ask for at once, so that half of the smallest object store holds what all hosts request of it."""
     used = {place.node_id for place in places}
     stores = [node["Resources"].get("object_store_memory", 0) for node in ray.nodes() if node["NodeID"] in used]
-    return max(1, min(_MOST_IN_FLIGHT, int(min(stores, default=0) // (2 * len(places) * part_bytes))))
+    return max(1, min(_MAX_IN_FLIGHT, int(min(stores, default=0) // (2 * len(places) * part_bytes))))
 
 
 def _get(references: list[Any]) -> Any:
-    """Results of actors; of a failure the error that the actor raised, as it was."""
+    """Results of actors. Raises the error that an actor raised, as it was."""
     try:
         return ray.get(references)
     except ray.exceptions.RayTaskError as error:
@@ -132,7 +132,7 @@ def _without_source(url: str, places: Sequence[Place], error: OperationError, st
 def _on_hosts(
     function: Callable[..., Any], places: Sequence[Place], arguments: Callable[[Place], tuple[Any, ...]]
 ) -> list[Any]:
-    """The function's results, called in a task on each place's host: lighter than an actor."""
+    """Call the function in a task on each place's host, which is lighter than an actor. Returns the results."""
     task = ray.remote(num_cpus=0)(function)
     strategies = [NodeAffinitySchedulingStrategy(place.node_id, soft=False) for place in places]
     return list(
@@ -146,23 +146,23 @@ def _on_hosts(
 
 
 def owners(sizes: list[int], missing: Mapping[int, Set[int]]) -> list[int]:
-    """For each part the host that gives it to those without it.
+    """The owner of each part: the host that serves it to those without it.
 
-    A host that has a part already is its owner, so that the bucket is not asked for it; else one that will read it. Of those
-    that could be, it is the one with the fewest bytes so far: each host reads about the same, and gives about the same.
+    A host that has a part already is its owner, so that nobody reads it from the bucket; else it is a host that will. Among
+    the candidates it is the one with the fewest bytes so far: each host reads about as much as the others, and serves as much.
 
     Args:
         sizes: bytes of each part.
         missing: indices of the parts that each host lacks, by worker id.
     """
-    given = dict.fromkeys(sorted(missing), 0)
+    served = dict.fromkeys(sorted(missing), 0)
     read = dict.fromkeys(sorted(missing), 0)
-    found = []
+    result = []
     for index, size in enumerate(sizes):
-        having = [host for host in given if index not in missing[host]]
-        burden = given if having else read
+        having = [host for host in served if index not in missing[host]]
+        burden = served if having else read
         owner = min(having or burden, key=lambda host: (burden[host], host))
-        if len(having) < len(given):
+        if len(having) < len(served):
             burden[owner] += size
-        found.append(owner)
-    return found
+        result.append(owner)
+    return result

@@ -1,4 +1,4 @@
-"""Where a model to be staged comes from: a repository of the Hugging Face hub at one commit, or a local directory."""
+"""Sources of a model to be staged: a repository of the Hugging Face hub at one commit, or a local directory."""
 
 import fnmatch
 import hashlib
@@ -14,13 +14,13 @@ from apps.weights.receipt import RECEIPT_NAME
 from apps.weights.retry import TransientError, with_retries
 
 IGNORED = ("original/*", "*.gguf", "*.pth", "*.onnx", "*.msgpack", "*.h5", ".*")
-"""What a server of safetensors never reads."""
+"""Files that a server of safetensors never reads."""
 _TIMEOUT_S = 20.0
 
 
 @dataclass(frozen=True)
 class SourceFile:
-    """A file's name, its size in bytes, and what its source says of the content: a SHA-256, a git blob id, or nothing."""
+    """A file's name, its size in bytes, and the checksum that its source states: a SHA-256, a git blob id, or none."""
 
     name: str
     size_bytes: int
@@ -40,30 +40,30 @@ class Source(Protocol):
 
 
 def open_source(source: str, revision: str | None, allow: Sequence[str] = (), ignore: Sequence[str] = IGNORED) -> Source:
-    """A hub id (`google/gemma-4-31B-it`) or a directory as a source; `allow` and `ignore` are patterns of file names.
+    """Open a hub id (`google/gemma-4-31B-it`) or a directory as a source; `allow` and `ignore` are patterns of file names.
 
     Raises:
         UserError: no such directory or repository, or nothing in it matches.
-        OperationError: the hub does not let this user in, or does not answer.
+        OperationError: the hub refuses this user, or does not answer.
     """
     path = Path(source).expanduser()
     if source and path.is_dir():
         if revision is not None:
             raise UserError(f"--revision {revision}: a local directory has no revisions")
-        found: Source = LocalSource(path.resolve(), allow, ignore)
+        opened: Source = LocalSource(path.resolve(), allow, ignore)
     elif source.count("/") == 1 and not source.startswith((".", "/", "~")):
-        found = HubSource(source, revision, allow, ignore)
+        opened = HubSource(source, revision, allow, ignore)
     else:
         raise UserError(f"{source!r} is neither a directory nor a hub id such as google/gemma-4-31B-it")
-    if not found.files:
+    if not opened.files:
         raise UserError(f"{source}: no file is left by --allow {list(allow)} and --ignore {list(ignore)}")
-    return found
+    return opened
 
 
 class LocalSource:
-    """Files below a directory; what it contains is hashed on the way.
+    """Files below a directory; their content is hashed on the way.
 
-    Its revision stands for names, sizes and times: after a change of a file it is another one, and nothing of the old is used.
+    The revision stands for names, sizes and times: a changed file makes another revision, and nothing of the old one is used.
     """
 
     def __init__(self, root: Path, allow: Sequence[str], ignore: Sequence[str]) -> None:
@@ -72,14 +72,14 @@ class LocalSource:
         self._root = root
         names = (str(path.relative_to(root)) for path in sorted(root.rglob("*")) if path.is_file())
         own = {MANIFEST_NAME, RECEIPT_NAME}
-        found = {name: (root / name).stat() for name in names if name not in own and _wanted(name, allow, ignore)}
+        statuses = {name: (root / name).stat() for name in names if name not in own and _wanted(name, allow, ignore)}
         try:
-            self.files = tuple(_local_file(name, status.st_size) for name, status in found.items())
+            self.files = tuple(_local_file(name, status.st_size) for name, status in statuses.items())
         except ValueError as error:
             raise UserError(
                 f"{root} has a file that cannot be staged: {error}; rename it, or leave it out with --ignore"
             ) from None
-        state = repr([(name, status.st_size, status.st_mtime_ns) for name, status in found.items()])
+        state = repr([(name, status.st_size, status.st_mtime_ns) for name, status in statuses.items()])
         self.revision = f"local-{hashlib.sha256(state.encode()).hexdigest()[:12]}"
 
     def read(self, name: str, start: int, length: int) -> bytes:
@@ -90,7 +90,7 @@ class LocalSource:
         except OSError as error:
             raise OperationError(f"{self._root / name} cannot be read: {error.strerror}") from error
         if len(data) != length:
-            raise OperationError(f"{self._root / name} became shorter while it was read: stage it when nothing writes to it")
+            raise OperationError(f"{self._root / name} became shorter while it was read: stage it while nothing writes to it")
         return data
 
 
@@ -110,7 +110,7 @@ class HubSource:
         self.revision = str(info.sha)
         self.licence = _licence(info)
         try:
-            self.files = tuple(_hub_file(one) for one in info.siblings or [] if _wanted(one.rfilename, allow, ignore))
+            self.files = tuple(_hub_file(entry) for entry in info.siblings or [] if _wanted(entry.rfilename, allow, ignore))
         except ValueError as error:
             raise OperationError(
                 f"{repository} has a file that must not be staged: {error}; leave it out with --ignore"
@@ -125,12 +125,12 @@ class HubSource:
         url = hf_hub_url(self._repository, name, revision=self.revision)
         headers = {**utils.build_hf_headers(), "range": f"bytes={start}-{start + length - 1}"}
         try:
-            answer = utils.http_backoff("GET", url, headers=headers, timeout=_TIMEOUT_S, base_wait_time=0.5)
-            utils.hf_raise_for_status(answer)
-            data = bytes(answer.content)
+            response = utils.http_backoff("GET", url, headers=headers, timeout=_TIMEOUT_S, base_wait_time=0.5)
+            utils.hf_raise_for_status(response)
+            data = bytes(response.content)
         except Exception as error:
             raise _explain(error, self._repository, self.revision) from error
-        if answer.status_code == 200 and len(data) > length:
+        if response.status_code == 200 and len(data) > length:
             data = data[start : start + length]  # a server without ranges
         if len(data) != length:
             raise TransientError(f"the hub sent {len(data):,} bytes for {length:,}")
@@ -138,7 +138,7 @@ class HubSource:
 
 
 def git_blob_id(data: bytes) -> str:
-    """The id under which git keeps a file of that content."""
+    """Git's id for a file of that content."""
     return hashlib.sha1(b"blob %d\0" % len(data) + data, usedforsecurity=False).hexdigest()
 
 
@@ -177,9 +177,9 @@ def _explain(error: Exception, repository: str, revision: str | None) -> BundleE
         case errors.RevisionNotFoundError():
             return UserError(f"{repository} has no revision {revision!r}: give a branch, a tag or a commit")
         case errors.EntryNotFoundError():
-            return OperationError(f"{where}: a file went away while it was read ({error})")
+            return OperationError(f"{where}: a file disappeared while it was read ({error})")
         case errors.HFValidationError():
-            return UserError(f"{repository!r} is no hub id: {error}")
+            return UserError(f"{repository!r} is not a hub id: {error}")
         case errors.RepositoryNotFoundError():
             return UserError(f"the hub has no model {repository!r} that you may see: check the name, or give {token}")
     if status == 401:

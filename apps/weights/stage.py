@@ -1,8 +1,8 @@
-"""Stage a model: from the hub, or a directory, to a bucket, without a copy on this machine's disk.
+"""Stage a model: copy it from the hub, or a directory, to a bucket, without a copy on this machine's disk.
 
-Units of a file are moved in parallel and hashed in order. A unit that is written lies under `.staging/` until its file is whole
-and has the checksum that the source states; the manifest is written last. So a killed run leaves no model, and the next one
-goes on with the units that are there.
+Units of a file are copied in parallel and hashed in order. A unit stays under `.staging/` until its file is whole and has the
+checksum that the source states; the manifest is written last. So a killed run leaves no model, and the next one continues with
+the units that are there.
 """
 
 import hashlib
@@ -21,13 +21,13 @@ from apps.weights.progress import Progress
 from apps.weights.sources import Source, SourceFile, git_blob_id
 from apps.weights.store import Store
 
-_UNIT_PARTS = 2  # what is moved at once
+_UNIT_PARTS = 2  # copied at once
 _STAGING = ".staging"
 
 
 @dataclass
 class _Running:
-    """The checksums of a file of which some units have passed."""
+    """Checksums of a file of which some units have been copied."""
 
     file: SourceFile
     part_bytes: int
@@ -64,23 +64,23 @@ def stage(
     replace: bool = False,
     part_bytes: int = PART_BYTES,
 ) -> Manifest:
-    """Bring the source's files to the store, and write the manifest once all are there and right.
+    """Copy the source's files to the store, and write the manifest once all are there and right.
 
     Args:
         parallel: units in flight; each takes up to four parts of memory.
-        replace: give up another model or revision that the store holds.
+        replace: overwrite another model or revision that the store holds.
         part_bytes: size of the parts that copies will be checked by.
 
     Raises:
         UserError: the store holds another model.
-        ContentError: a file is not what the source says it is; it is named, and nothing of it is kept.
+        ContentError: a file does not match the checksum that the source states; it is named, and nothing of it is kept.
         OperationError: the source or the store failed.
     """
     if there := store.manifest():
         if _is_of(there, source):
             right = _right_files(there, store)
             if len(right) == len(there.files):
-                progress.say(f"{store.url} holds {source.name} at {source.revision} already, whole")
+                progress.report(f"{store.url} holds {source.name} at {source.revision} already, whole")
                 store.remove(_STAGING)
                 return there
             _note_as_staged(right, _folder(there.revision, there.part_bytes), store)
@@ -117,21 +117,21 @@ class _Stage:
             except BaseException:
                 pool.shutdown(wait=False, cancel_futures=True)
                 raise
-        found = self._manifest([done[file.name] for file in self._source.files])
-        self._store.write(MANIFEST_NAME, manifest.dumps(found).encode())
+        written = self._manifest([done[file.name] for file in self._source.files])
+        self._store.write(MANIFEST_NAME, manifest.dumps(written).encode())
         self._store.remove(_STAGING)
-        return found
+        return written
 
     def _stage(self, files: list[SourceFile], pool: ThreadPoolExecutor, parallel: int) -> Iterator[ManifestFile]:
-        flying: deque[tuple[_Unit, Future[tuple[bytes, str]]]] = deque()
+        in_flight: deque[tuple[_Unit, Future[tuple[bytes, str]]]] = deque()
         waiting = iter([unit for file in files for unit in self._units(file)])
         running: _Running | None = None
         while True:
-            while len(flying) < parallel and (unit := next(waiting, None)):
-                flying.append((unit, pool.submit(self._move, unit)))
-            if not flying:
+            while len(in_flight) < parallel and (unit := next(waiting, None)):
+                in_flight.append((unit, pool.submit(self._move, unit)))
+            if not in_flight:
                 return
-            unit, future = flying.popleft()
+            unit, future = in_flight.popleft()
             data, stored_as = future.result()
             running = running if running and running.file is unit.file else _Running(unit.file, self._part_bytes)
             running.add(data, stored_as)
@@ -139,13 +139,13 @@ class _Stage:
                 yield self._finish(running)
 
     def _move(self, unit: _Unit) -> tuple[bytes, str]:
-        """A unit's bytes, and the name under which the store has them now; from the store where it has them already."""
+        """Copy a unit unless the store has it. Returns its bytes, and the name under which the store has them now."""
         place = f"{self._folder}/units/{unit.file.name}/{unit.start:015d}"
         there = self._units_there.get(place)
-        found = self._store.read(there) if there else None
-        if there and found is not None and len(found) == unit.length and there == f"{place}-{crc32c(found)}":
+        data_there = self._store.read(there) if there else None
+        if there and data_there is not None and len(data_there) == unit.length and there == f"{place}-{crc32c(data_there)}":
             self._progress.advance(unit.file.name, unit.length, moved=False)
-            return found, there
+            return data_there, there
         data = self._source.read(unit.file.name, unit.start, unit.length) if unit.length else b""
         name = f"{place}-{crc32c(data)}"
         if unit.length < unit.file.size_bytes:
@@ -163,7 +163,7 @@ class _Stage:
         stored = self._store.stat(entry.name)
         if stored is None or not stored.is_of(entry):
             self._give_up(running)
-            raise ContentError(f"{self._store.url}/{entry.name} is not what was written to it ({stored}): start again")
+            raise ContentError(f"{self._store.url}/{entry.name} does not match what was written to it ({stored}): start again")
         _note_as_staged([entry], self._folder, self._store)
         return entry
 
@@ -174,13 +174,15 @@ class _Stage:
             wrong = git_blob_id(running.small) != file.git_blob
         if wrong:
             self._give_up(running)
-            raise ContentError(f"{file.name} is not what {self._source.name} says it is: nothing of it is kept; start again")
+            raise ContentError(
+                f"{file.name} does not match the checksum that {self._source.name} states: nothing of it is kept; start again"
+            )
 
     def _give_up(self, running: _Running) -> None:
         self._store.remove(f"{self._folder}/units/{running.file.name}")
 
     def _finished(self, file: SourceFile) -> ManifestFile | None:
-        """The entry of a file that an earlier run has brought here whole."""
+        """Entry of a file that an earlier run has copied whole; None for any other."""
         record = _record(self._folder, file.name)
         if record not in self._there or not (text := self._store.read(record)):
             return None
@@ -205,13 +207,13 @@ class _Stage:
 
 
 def _note_as_staged(files: list[ManifestFile], folder: str, store: Store) -> None:
-    """For a later run: these files are in their place, whole and compared."""
+    """Record for a later run that these files are in their place, whole and compared."""
     for file in files:
         store.write(_record(folder, file.name), dumps(asdict(file)).encode())
 
 
 def _folder(revision: str, part_bytes: int) -> str:
-    """What a run of another revision, or with other parts, has left is no help."""
+    """Folder of a run. What a run of another revision, or with other parts, has left is of no use."""
     return f"{_STAGING}/{revision}-{part_bytes}"
 
 
@@ -226,6 +228,6 @@ def _is_of(there: Manifest, source: Source) -> bool:
 
 
 def _right_files(there: Manifest, store: Store) -> list[ManifestFile]:
-    """Files of the manifest that are in their place, as far as size and checksum say."""
-    found = store.find()
-    return [file for file in there.files if file.name in found and found[file.name].is_of(file)]
+    """Files of the manifest that are in their place, judged by size and checksum."""
+    stored = store.find()
+    return [file for file in there.files if file.name in stored and stored[file.name].is_of(file)]

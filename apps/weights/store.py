@@ -1,6 +1,6 @@
-"""A place that holds a staged model: a URL of fsspec (`gs://bucket/model`, `file:///data/model`, a plain path), and its files.
+"""Storage of a staged model: a URL of fsspec (`gs://bucket/model`, `file:///data/model`, a plain path), and its files.
 
-The only module that opens buckets. What Cloud Storage refuses comes out as an error that says what to do.
+The only module that opens buckets. A refusal by Cloud Storage becomes an error whose message tells the user what to do.
 """
 
 import contextlib
@@ -21,13 +21,13 @@ _COMPOSE_MAX = 32  # objects that one compose request of Cloud Storage takes
 
 @dataclass(frozen=True)
 class Stored:
-    """Size in bytes, and CRC32C in hex where the place keeps it."""
+    """Size of a file in bytes, and CRC32C in hex where the storage has it."""
 
     size_bytes: int
     crc32c: str | None
 
     def is_of(self, file: manifest.ManifestFile) -> bool:
-        """True where nothing that the place keeps speaks against its being that file."""
+        """True where neither the size nor the checksum shows that it is another file."""
         return self.size_bytes == file.size_bytes and self.crc32c in (None, file.crc32c)
 
 
@@ -41,16 +41,16 @@ class Store:
         self._is_gcs = hasattr(self._fs, "merge")
 
     def manifest(self) -> manifest.Manifest | None:
-        """What is staged here; None where there is no whole model.
+        """Manifest of the model that is staged here; None where there is no whole model.
 
         Raises:
-            ContentError: there is a manifest, and it is not one.
+            ContentError: the manifest is there but is not valid.
         """
         text = self.read(manifest.MANIFEST_NAME)
         return None if text is None else manifest.loads(text, f"{self.url}/{manifest.MANIFEST_NAME}")
 
     def read(self, name: str) -> bytes | None:
-        """A small file's content; None where it is not there."""
+        """Content of a small file; None where it is missing."""
         with self._explained():
             try:
                 return bytes(self._fs.cat_file(self._path(name)))
@@ -58,7 +58,7 @@ class Store:
                 return None
 
     def write(self, name: str, data: bytes) -> None:
-        """Write a file whole: another reader sees all of it, or nothing."""
+        """Write a file atomically: another reader sees all of it, or nothing."""
         with self._explained():
             path = self._path(name)
             if not self._local:
@@ -69,7 +69,7 @@ class Store:
             Path(f"{path}.new").replace(path)
 
     def stat(self, name: str) -> Stored | None:
-        """Size and checksum of a file; None where it is not there."""
+        """Size and checksum of a file; None where it is missing."""
         with self._explained():
             try:
                 return _stored(self._fs.info(self._path(name)))
@@ -77,16 +77,16 @@ class Store:
                 return None
 
     def find(self, folder: str = "") -> dict[str, Stored]:
-        """Every file below a folder, by its name from the top."""
+        """Every file below a folder, by its name relative to the top."""
         with self._explained():
             try:
-                found: dict[str, Any] = self._fs.find(self._path(folder), detail=True)
+                infos: dict[str, Any] = self._fs.find(self._path(folder), detail=True)
             except FileNotFoundError:
                 return {}
-        return {path.removeprefix(self._root).lstrip("/"): _stored(info) for path, info in found.items()}
+        return {path.removeprefix(self._root).lstrip("/"): _stored(info) for path, info in infos.items()}
 
     def join(self, name: str, parts: list[str]) -> None:
-        """Make one file of the parts, in their order. Cloud Storage does it without moving a byte."""
+        """Join parts into one file, in their order. Cloud Storage does it without copying a byte."""
         with self._explained():
             try:
                 if self._is_gcs:
@@ -94,16 +94,16 @@ class Store:
                 else:
                     self._concatenate(name, parts)
             except FileNotFoundError as error:
-                message = f"{self.url}: parts of {name} went away ({error}): does another process stage it? Start again"
+                message = f"{self.url}: parts of {name} disappeared ({error}): does another process stage it? Start again"
                 raise OperationError(message) from error
 
     def remove(self, folder: str) -> None:
-        """Remove a folder and all below it; nothing happens where it is not there."""
+        """Remove a folder and all below it; nothing happens where it is missing."""
         with self._explained(), contextlib.suppress(FileNotFoundError):
             self._fs.rm(self._path(folder), recursive=True)
 
     def reader(self, stall_s: float = STALL_S) -> RangeReader:
-        """The fastest way to read ranges of this place's files."""
+        """The fastest reader of ranges of these files."""
         if self._local:
             return FileReader(Path(self._root))
         if self._is_gcs:
@@ -111,12 +111,12 @@ class Store:
         return FsspecReader(self._fs, self._root)
 
     def location(self) -> str | None:
-        """Region of the bucket in small letters; None where the place has none."""
+        """Region of the bucket in lower case; None where there is none."""
         if not self._is_gcs:
             return None
         with self._explained():
-            found = self._fs.info(self._root.split("/")[0]).get("location")
-        return str(found).lower() if found else None
+            region = self._fs.info(self._root.split("/")[0]).get("location")
+        return str(region).lower() if region else None
 
     def _authorization(self) -> dict[str, str]:
         headers: dict[str, str] = {}
@@ -157,10 +157,10 @@ class Store:
 
 
 def explain(error: Exception, url: str) -> BundleError:
-    """What a failure of a file system means for whoever asked."""
+    """The error of this project for a failure of a file system, with what to do about it."""
     text, code = f"{type(error).__name__}: {error}", getattr(error, "code", None)
     bucket = url.removeprefix("gs://").split("/")[0]
-    if url.startswith("gs://") and (code == 404 or isinstance(error, FileNotFoundError)):  # a missing file was seen to before
+    if url.startswith("gs://") and (code == 404 or isinstance(error, FileNotFoundError)):  # a missing file was handled before
         return UserError(f"{url}: there is no bucket {bucket!r}; make it first (`gcloud storage buckets create gs://{bucket}`)")
     if code in (401, 403) or isinstance(error, PermissionError) or "Forbidden" in text or "DefaultCredentials" in text:
         return OperationError(
@@ -180,7 +180,7 @@ def _open(url: str) -> tuple[Any, str]:
     import fsspec
 
     if not url.partition("://")[2 if "://" in url else 0].strip("/"):
-        raise UserError(f"{url!r} names no bucket or directory: give for example gs://BUCKET/MODEL")
+        raise UserError(f"{url!r} names no bucket or directory: give one such as gs://BUCKET/MODEL")
     options = {}
     if url.startswith(("gs://", "gcs://")):
         prepare_gcsfs()
@@ -189,7 +189,7 @@ def _open(url: str) -> tuple[Any, str]:
         fs, root = fsspec.core.url_to_fs(url, **options)
     except (ValueError, ImportError) as error:
         raise UserError(
-            f"{url!r} is no place for weights: {error}; give gs://BUCKET/MODEL, file:///DIR or a directory"
+            f"{url!r} is not a place for weights: {error}; give gs://BUCKET/MODEL, file:///DIR or a directory"
         ) from error
     except Exception as error:
         raise explain(error, url) from error
@@ -206,15 +206,15 @@ def _stored(info: dict[str, Any]) -> Stored:
 
 
 def whole_manifest(store: Store) -> manifest.Manifest:
-    """The manifest of a place that must hold a model.
+    """The manifest of a store that must hold a model.
 
     Raises:
-        ContentError: there is none, as nothing was staged there or staging has not ended.
+        ContentError: there is none: nothing was staged there, or staging has not finished.
     """
-    found = store.manifest()
-    if found is None:
+    staged = store.manifest()
+    if staged is None:
         raise ContentError(
-            f"{store.url} has no {manifest.MANIFEST_NAME}: nothing is staged there, or staging has not ended; run "
+            f"{store.url} has no {manifest.MANIFEST_NAME}: nothing is staged there, or staging has not finished; run "
             f"`python -m apps.weights stage SOURCE --to {store.url}`"
         )
-    return found
+    return staged

@@ -1,4 +1,4 @@
-"""Compare what is there with what must be there: a copy with its receipt, a staged model with its manifest."""
+"""Compare a copy with its receipt, and a staged model with its manifest."""
 
 import functools
 import hashlib
@@ -17,34 +17,34 @@ from apps.weights.store import Store, whole_manifest
 
 
 def verify_directory(directory: Path, progress: Progress, *, deep: bool) -> receipt.Receipt:
-    """The receipt of a copy whose files are all as it says: by size and time, or with `deep` by SHA-256.
+    """Check a copy against its receipt, by size and time, or with `deep` by SHA-256. Returns the receipt.
 
     Raises:
-        ContentError: no receipt, or a file that is not what it says; the file is named.
+        ContentError: no receipt, or a file that does not match it; the file is named.
     """
-    found = receipt.verify(directory)
+    listed = receipt.verify(directory)
     if deep:
-        progress.begin({file.name: file.size_bytes for file in found.files}, "checked")
-        for file in found.files:
+        progress.begin({file.name: file.size_bytes for file in listed.files}, "checked")
+        for file in listed.files:
             receipt.verify_file(directory / file.name, file, deep=True)
             progress.advance(file.name, file.size_bytes, moved=True)
-    return found
+    return listed
 
 
 def verify_url(url: str, progress: Progress, *, deep: bool) -> Manifest:
-    """The manifest of a staged model whose files are all as it says: by size and checksum, or with `deep` by SHA-256.
+    """Check a staged model against its manifest, by size and checksum, or with `deep` by SHA-256. Returns the manifest.
 
     Raises:
-        ContentError: nothing is staged there, or a file is missing or something else; the file is named.
+        ContentError: nothing is staged there, or a file is missing or does not match; the file is named.
     """
     store = Store(url)
     wanted = whole_manifest(store)
     stored = store.find()
     for file in wanted.files:
-        if (found := stored.get(file.name)) is None:
-            raise ContentError(f"{url}/{file.name} is missing, the manifest lists it: stage the model again")
-        if not found.is_of(file):
-            raise ContentError(f"{url}/{file.name} is not what the manifest says (size or checksum): stage the model again")
+        if (actual := stored.get(file.name)) is None:
+            raise ContentError(f"{url}/{file.name} is missing, but the manifest lists it: stage the model again")
+        if not actual.is_of(file):
+            raise ContentError(f"{url}/{file.name} does not match the manifest (size or checksum): stage the model again")
     if deep:
         progress.begin({file.name: file.size_bytes for file in wanted.files}, "checked")
         reader = store.reader()
@@ -68,4 +68,4 @@ def _check_content(wanted: Manifest, file: ManifestFile, reader: RangeReader, pr
         digest.update(data.data)
         progress.advance(file.name, part.length, moved=True)
     if digest.hexdigest() != file.sha256:
-        raise ContentError(f"{url}/{file.name} is not what the manifest says (SHA-256): stage the model again")
+        raise ContentError(f"{url}/{file.name} does not match the manifest (SHA-256): stage the model again")

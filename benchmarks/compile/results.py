@@ -63,8 +63,8 @@ def compile_programs(request: Request, names: Sequence[str], tokens: Sequence[st
         _take(found, event)
     with Progress() as progress:
         if not found.plan or _missing(found, names, tokens):
-            python = ensure_environment(progress.say)
-            progress.say("building the engine over described chips")
+            python = ensure_environment(progress.report)
+            progress.report("building the engine over described chips")
             file.parent.mkdir(parents=True, exist_ok=True)
             with file.open("a") as store:
                 for event in _events(python, found, names, tokens, jobs):
@@ -73,7 +73,7 @@ def compile_programs(request: Request, names: Sequence[str], tokens: Sequence[st
                     _take(found, event)
                     if event["event"] in ("program", "failed"):
                         left = len(_missing(found, names, tokens))
-                        progress.say(f"{left} programs left, {event['name']} {event['tokens'] or ''} is done")
+                        progress.report(f"{left} programs left, {event['name']} {event['tokens'] or ''} is done")
     found.programs = [program for program in found.programs if _is_wanted(program, found, names, tokens)]
     if not found.programs:
         known = ", ".join(sorted({program["name"] for program in found.plan}))

@@ -8,7 +8,7 @@ from apps.slice.memory import (
     Layout,
     kv_budget_per_chip,
     kv_tokens,
-    most_sequences,
+    max_sequences,
     program_bytes_per_chip,
     usable_bytes,
     weight_bytes_per_chip,
@@ -115,14 +115,14 @@ def _row(candidate: Candidate, question: Question) -> Row:
 
 
 def _max_sequences(layout: Layout, kv_layout: KvLayout, on: Slice, context: int) -> int:
-    return most_sequences(replace(layout, kv_layout=kv_layout), on.generation, UTILIZATION, context)
+    return max_sequences(replace(layout, kv_layout=kv_layout), on.generation, UTILIZATION, context)
 
 
 def _highest(layout: Layout, question: Question, speed: Speed) -> Point | None:
     """The most sequences per lane that memory, vLLM and both limits of the SLO allow; each makes both times longer."""
     lanes = layout.data_parallel * layout.pipeline_parallel
     work, on = question.work, question.on
-    room = most_sequences(layout, on.generation, UTILIZATION, work.prompt + work.output) // lanes
+    room = max_sequences(layout, on.generation, UTILIZATION, work.prompt + work.output) // lanes
 
     def misses(each: int) -> bool:
         point = at_load(layout, on, work, each, speed)

@@ -10,7 +10,7 @@ def main(argv: list[str]) -> int:
         options.parse(argv[1:])
         return 0
     parsed = options.parse(argv)
-    from emulation.hosts import command  # heavy: only once it is known that there is something to do
+    from emulation.hosts import command  # heavy: only once there is something to do
 
     return command.run(parsed)
 

@@ -1,4 +1,4 @@
-"""`up` and `down`: the order of things, and what a person reads on the terminal."""
+"""Run `up` and `down`: the order of the steps, and what they print on the terminal."""
 
 import shutil
 import signal
@@ -24,7 +24,7 @@ _START_DEADLINE_S = 600
 
 @reports_errors()
 def run(options: UpOptions | DownOptions | HostOptions) -> int:
-    """Run one command; the exit code says how it went (0, 1 failed, 2 the input or the machine does not allow it)."""
+    """Run one command. Returns the exit code: 0 done, 1 failed, 2 the input or the machine does not allow it."""
     if isinstance(options, HostOptions):
         return hosts.change(options.port, options.host, start=options.start)
     return _up(options) if isinstance(options, UpOptions) else _down(options)
@@ -42,7 +42,7 @@ def _up(options: UpOptions) -> int:
         print(_summary(stack, time.monotonic() - started), flush=True)
     if options.detach:
         return 0
-    return _stay(stack, ray_head)
+    return _wait_for_end(stack, ray_head)
 
 
 def _start(options: UpOptions, progress: Progress) -> tuple[StackRecord, head.Head]:
@@ -78,17 +78,17 @@ def _start(options: UpOptions, progress: Progress) -> tuple[StackRecord, head.He
             hosts.start_slices(stack, options.slices, options.absent)
         _deploy(stack, serve_config, ray_head, progress)
     except OperationError as error:
-        _end(stack)
+        _stop(stack)
         raise OperationError(f"{error}\nNothing is left running; the logs are in {temp_dir}") from error
     except BaseException:
-        _end(stack)
+        _stop(stack)
         shutil.rmtree(temp_dir, ignore_errors=True)
         raise
     return stack, ray_head
 
 
 def _guarded(serve_config: dict[str, Any], keys_file: Path, temp_dir: Path) -> dict[str, Any]:
-    """With a key of the stack's own, made here, with which it asks itself for a first answer."""
+    """Add the guard, with a key of the stack's own, made here, for its test request."""
     text, id, entry = make_key({"name": "first-answer"}, utc_now())
     own_keys, own_key = temp_dir / "own-keys.json", StackRecord.own_key_in(temp_dir)
     change_keys(own_keys, lambda table: table.with_entry(id, entry))
@@ -107,13 +107,13 @@ def _config(options: UpOptions, progress: Progress, temp_dir: Path) -> dict[str,
     if options.engine == "cpu":
         serve_config = config.with_slice(serve_config, hosts.EMULATED)
     if options.model is None:
-        progress.say("weights: Gemma 3 270M (converted once, then only checked)")
+        progress.report("weights: Gemma 3 270M (converted once, then only checked)")
         weights = model.make_laptop_weights(temp_dir / "weights.log")
         if options.engine == "cpu":
-            progress.say("weights: staging them for the slice's hosts")
+            progress.report("weights: staging them for the slice's hosts")
             return config.with_weights(serve_config, *staged.stage_here(weights, temp_dir))
         return serve_config
-    progress.say(f"weights: {options.model}")
+    progress.report(f"weights: {options.model}")
     chosen = model.chosen_model(options.model)
     own_template = config.has_chat_template(chosen.directory)
     return config.with_model(serve_config, chosen.id, str(chosen.directory), own_template=own_template)
@@ -124,16 +124,16 @@ def _deploy(stack: StackRecord, serve_config: dict[str, Any], ray_head: head.Hea
     path.write_text(yaml.safe_dump(serve_config, sort_keys=False))
     deadline, starts = time.time() + _START_DEADLINE_S, Counter[str]()
 
-    def say(text: str) -> None:
+    def report(text: str) -> None:
         if time.time() > deadline:
-            raise OperationError(f"not ready after {_START_DEADLINE_S} s, last seen: {text}")
-        hosts.restart_ended(stack.port, starts)
-        progress.say(text)
+            raise OperationError(f"not ready after {_START_DEADLINE_S} s, last status: {text}")
+        hosts.restart_exited(stack.port, starts)
+        progress.report(text)
 
     with watch.deploying(ray_head, stack.dashboard_url, path, deadline) as deploy:
-        watch.wait_until_serving(ray_head, deploy, stack.dashboard_url, say)
-    progress.say("asking for a first answer")
-    watch.ask(stack.api_url, stack.model_id, stack.own_key())
+        watch.wait_until_serving(ray_head, deploy, stack.dashboard_url, report)
+    progress.report("sending a test request")
+    watch.send_test_request(stack.api_url, stack.model_id, stack.own_key())
 
 
 def _already_up(running: StackRecord, options: UpOptions) -> int:
@@ -144,7 +144,7 @@ def _already_up(running: StackRecord, options: UpOptions) -> int:
         )
     if options.keys and running.own_key() is None:
         raise UserError(f"port {running.port} already serves without keys: stop it first, or choose another --port")
-    watch.ask(running.api_url, running.model_id, running.own_key())
+    watch.send_test_request(running.api_url, running.model_id, running.own_key())
     print(f"It is up already.\n{_summary(running, None)}")
     return 0
 
@@ -154,29 +154,29 @@ def _same_model(wanted: str, running: StackRecord) -> bool:
 
 
 def _running_record(port: int) -> StackRecord | None:
-    """The record on that port if its head lives; what a stack without one left is ended and cleared away.
+    """The record on that port if its head runs; what a stack without a head has left is stopped and removed.
 
     Raises:
-        UserError: its head is gone, but may come back to a model that still runs.
+        UserError: the head is gone, but may come back to a model that still runs.
     """
-    found = record.read_record(port)
-    if found and not hosts.head_lives(found):
-        if found.redis and processes.find([*found.hosts.values()], Path(found.temp_dir)):
+    stack = record.read_record(port)
+    if stack and not hosts.head_runs(stack):
+        if stack.redis and processes.find([*stack.hosts.values()], Path(stack.temp_dir)):
             raise UserError(
                 f"the stack on port {port} has lost its head, and its hosts wait for it: --start-host head brings it back, "
-                "--stop ends all"
+                "--stop stops all"
             )
-        _end(found)
-        shutil.rmtree(found.temp_dir, ignore_errors=True)
+        _stop(stack)
+        shutil.rmtree(stack.temp_dir, ignore_errors=True)
         return None
-    return found
+    return stack
 
 
-def _stay(stack: StackRecord, ray_head: head.Head) -> int:
+def _wait_for_end(stack: StackRecord, ray_head: head.Head) -> int:
     print("Ctrl-C stops it.", flush=True)
     try:
         code = ray_head.process.wait()
-        print(f"error: Ray's head ended by itself with {code}", file=sys.stderr)
+        print(f"error: Ray's head exited by itself with code {code}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         return 0
@@ -184,7 +184,7 @@ def _stay(stack: StackRecord, ray_head: head.Head) -> int:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second Ctrl-C must not leave half of it running
         print("\nStopping ...", flush=True)
         with record.exclusive(stack.port):
-            _end(stack)
+            _stop(stack)
             shutil.rmtree(stack.temp_dir, ignore_errors=True)
 
 
@@ -198,16 +198,16 @@ def _down(options: DownOptions) -> int:
         raise UserError(f"several stacks run (ports {ports}): give one with --port, or --all")
     for stack in stacks:
         with record.exclusive(stack.port):
-            _end(stack)
+            _stop(stack)
             shutil.rmtree(stack.temp_dir, ignore_errors=True)
         print(f"stopped the stack on port {stack.port}")
     return 0
 
 
-def _end(stack: StackRecord) -> None:
-    stack = record.read_record(stack.port) or stack  # hosts may have come since
+def _stop(stack: StackRecord) -> None:
+    stack = record.read_record(stack.port) or stack  # hosts may have joined since
     try:
-        processes.end_all(stack.session_ids, Path(stack.temp_dir))
+        processes.stop_all(stack.session_ids, Path(stack.temp_dir))
     except TimeoutError as error:
         raise OperationError(str(error)) from error
     if stack.redis and not head.forget_state(stack.redis, Path(stack.temp_dir)):

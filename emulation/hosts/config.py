@@ -1,4 +1,4 @@
-"""The Serve config that is deployed: one of serve_configs/, with this stack's port and model put in."""
+"""Make the Serve config that is deployed: one of serve_configs/, with this stack's port and model put in."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,21 +18,21 @@ _EMULATED = Path(__file__).with_name("emulated.yaml")
 
 
 def load(path: Path) -> dict[str, Any]:
-    """A Serve config as it stands. Raises `UserError` if it cannot be read, or has no model of this project's."""
+    """Read a Serve config. Raises `UserError` if it cannot be read, or has no model of this project's."""
     try:
         config = yaml.safe_load(path.read_text())
         _llm_config(config)
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise UserError(f"{path}: {error}") from error
     except (LookupError, TypeError, StopIteration):
-        raise UserError(f"{path}: no Serve config with a model: scripts/validate.py says what is wrong") from None
+        raise UserError(f"{path} is not a Serve config with a model: scripts/validate.py lists what is wrong") from None
     return config
 
 
 def emulated() -> dict[str, Any]:
-    """The TPU's config as an emulated slice takes it."""
-    found: dict[str, Any] = merged(load(TPU_CONFIG), yaml.safe_load(_EMULATED.read_text()))
-    return found
+    """The TPU's config, patched for an emulated slice."""
+    config: dict[str, Any] = merged(load(TPU_CONFIG), yaml.safe_load(_EMULATED.read_text()))
+    return config
 
 
 def served_model(config: dict[str, Any]) -> tuple[str, str]:
@@ -48,17 +48,17 @@ def with_slice(config: dict[str, Any], shape: Slice) -> dict[str, Any]:
 
 
 def with_weights(config: dict[str, Any], url: str, directory: str) -> dict[str, Any]:
-    """The config with its weights brought from a URL to a directory of each host."""
+    """The config with its weights prefetched from a URL to a directory on each host."""
     llm_config = _llm_config(config)
     callback = {"callback_class": CALLBACK, "callback_kwargs": {"url": url}}
     loading = {**llm_config["model_loading_config"], "model_source": directory}
-    found = {**llm_config, "model_loading_config": loading, "callback_config": callback}
+    with_source = {**llm_config, "model_loading_config": loading, "callback_config": callback}
     env_vars = {**(llm_config.get("runtime_env") or {}).get("env_vars", {}), "VLLM_XLA_CACHE_PATH": f"{directory}-programs"}
-    return _with_llm_config(config, {**found, "runtime_env": {"env_vars": env_vars}})
+    return _with_llm_config(config, {**with_source, "runtime_env": {"env_vars": env_vars}})
 
 
 def with_port(config: dict[str, Any], port: int) -> dict[str, Any]:
-    """The config served at another port; the chat follows."""
+    """The config served on another port; the chat follows."""
     apps = [
         {**app, "args": {**app["args"], "api_url": f"http://127.0.0.1:{port}/v1"}} if "api_url" in app["args"] else app
         for app in config["applications"]
@@ -67,7 +67,7 @@ def with_port(config: dict[str, Any], port: int) -> dict[str, Any]:
 
 
 def with_guard(config: dict[str, Any], keys_files: Sequence[Path]) -> dict[str, Any]:
-    """The config with the guard on, for the keys of these files; the chat then asks its visitors for one."""
+    """The config with the guard on, for the keys of these files; the chat then asks its users for one."""
     guard = {"keys_files": [str(file) for file in keys_files]}
     apps = [
         {**app, "args": {**app["args"], "guard": guard}} if app["import_path"] == "apps.llm:build_app" else app
@@ -77,7 +77,7 @@ def with_guard(config: dict[str, Any], keys_files: Sequence[Path]) -> dict[str, 
 
 
 def with_dtype(config: dict[str, Any], dtype: str) -> dict[str, Any]:
-    """The config with the model computed in another type."""
+    """The config with the model computed in another data type."""
     llm_config = _llm_config(config)
     return _with_llm_config(config, {**llm_config, "engine_kwargs": {**llm_config["engine_kwargs"], "dtype": dtype}})
 
@@ -91,7 +91,7 @@ def with_model(config: dict[str, Any], model_id: str, source: str, *, own_templa
 
 
 def has_chat_template(model: Path) -> bool:
-    """True when a model directory brings a chat template."""
+    """True when a model directory has a chat template."""
     tokenizer = model / "tokenizer_config.json"
     in_config = tokenizer.is_file() and '"chat_template"' in tokenizer.read_text()
     return in_config or any((model / name).is_file() for name in ("chat_template.jinja", "chat_template.json"))

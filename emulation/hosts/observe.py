@@ -1,4 +1,4 @@
-"""`scripts/observe_local.sh`: the system's Prometheus on a running local stack, with this project's alerts and dashboards."""
+"""Run the system's Prometheus on a local stack (`scripts/observe_local.sh`), with this project's alerts and dashboards."""
 
 import argparse
 import math
@@ -24,13 +24,13 @@ from kuberay.observability.dashboards import dashboards
 from kuberay.observability.rules import rules, shrunk
 
 _WINDOW = "1m"
-_LEAST_EXPORTS = 3  # that a window of a trial spans
+_MIN_EXPORTS = 3  # that a window of a trial spans
 _START_S = 30
 
 
 @reports_errors()
 def main(argv: Sequence[str]) -> int:
-    """Run Prometheus until Ctrl-C. Exit codes: 0 ended, 1 it failed, 2 the input or the machine does not allow it."""
+    """Run Prometheus until Ctrl-C. Exit codes: 0 stopped, 1 it failed, 2 the input or the machine does not allow it."""
     options = _parser().parse_args(argv)
     stack = _stack(options.port)
     program = shutil.which("prometheus")
@@ -43,9 +43,9 @@ def main(argv: Sequence[str]) -> int:
 
 
 def write_files(directory: Path, stack: StackRecord, trial: float, export_s: float) -> None:
-    """What Prometheus reads: its configuration, the rules (their time divided by `trial`), and a page for each dashboard."""
-    found = rules() if trial == 1 else shrunk(rules(), trial, math.ceil(_LEAST_EXPORTS * export_s))
-    (directory / "alerts.yaml").write_text(yaml.safe_dump(found))
+    """Write what Prometheus reads: its configuration, the rules (times divided by `trial`), and a page for each dashboard."""
+    groups = rules() if trial == 1 else shrunk(rules(), trial, math.ceil(_MIN_EXPORTS * export_s))
+    (directory / "alerts.yaml").write_text(yaml.safe_dump(groups))
     hosts = Path(stack.temp_dir) / "ray" / "prom_metrics_service_discovery.json"  # kept up to date by Ray's head
     every = f"{max(1, round(500 * export_s))}ms"  # twice in an export
     scrape = {"job_name": "ray", "file_sd_configs": [{"files": [str(hosts)], "refresh_interval": every}]}
@@ -54,8 +54,8 @@ def write_files(directory: Path, stack: StackRecord, trial: float, export_s: flo
     (directory / "prometheus.yml").write_text(yaml.safe_dump(config))
     pages = directory / "consoles"
     pages.mkdir()
-    for one in dashboards():
-        (pages / f"{one.name}.html").write_text(to_console(one, dashboards(), _WINDOW))
+    for dashboard in dashboards():
+        (pages / f"{dashboard.name}.html").write_text(to_console(dashboard, dashboards(), _WINDOW))
 
 
 def _run(program: str, directory: Path, own_port: int) -> int:
@@ -65,14 +65,14 @@ def _run(program: str, directory: Path, own_port: int) -> int:
         *(f"--web.listen-address={preflight.LOOPBACK}:{own_port}", "--storage.tsdb.retention.time=1d", "--log.level=warn"),
         *(f"--web.console.templates={directory}/consoles", f"--web.console.libraries={directory}/consoles"),
     ]
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # it ends as by Ctrl-C
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # stop as on Ctrl-C
     process = subprocess.Popen(command)
     try:
         _wait_until_ready(process, url)
-        pages = "\n".join(f"  {one.title:<18} {url}/consoles/{one.name}.html" for one in dashboards())
+        pages = "\n".join(f"  {dashboard.title:<18} {url}/consoles/{dashboard.name}.html" for dashboard in dashboards())
         print(f"{pages}\n  {'Alerts':<18} {url}/alerts\nCtrl-C stops it.", flush=True)
         code = process.wait()
-        raise OperationError(f"Prometheus ended by itself with {code}")
+        raise OperationError(f"Prometheus exited by itself with code {code}")
     except KeyboardInterrupt:
         return 0
     finally:
@@ -93,12 +93,12 @@ def _wait_until_ready(process: "subprocess.Popen[bytes]", url: str) -> None:
 
 
 def _stack(wanted: int | None) -> StackRecord:
-    found = [one for one in record.all_records() if wanted in (None, one.port) and _lives(one)]
-    if len(found) == 1:
-        return found[0]
-    if not found:
+    stacks = [stack for stack in record.all_records() if wanted in (None, stack.port) and _lives(stack)]
+    if len(stacks) == 1:
+        return stacks[0]
+    if not stacks:
         raise UserError("no local stack runs: start one with scripts/serve_local.sh or scripts/emulated_slice.sh")
-    raise UserError(f"several stacks run (ports {', '.join(str(one.port) for one in found)}): give one with --port")
+    raise UserError(f"several stacks run (ports {', '.join(str(stack.port) for stack in stacks)}): give one with --port")
 
 
 def _lives(stack: StackRecord) -> bool:

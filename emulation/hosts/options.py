@@ -1,4 +1,4 @@
-"""Options of the local stack's commands. Standard library only: `--help` answers before anything is installed."""
+"""Options of the local stack's commands. Standard library only: `--help` works before anything is installed."""
 
 import argparse
 import re
@@ -10,7 +10,7 @@ from apps.common.option_types import port
 DEFAULT_PORT = 8000
 DEFAULT_DASHBOARD_PORT = 8265
 HEAD = "head"
-"""The head's name among the hosts."""
+"""Name of the head among the hosts."""
 
 
 @dataclass(frozen=True)
@@ -29,14 +29,14 @@ class UpOptions:
     keys: str | None = None
     """Keys file; None serves without keys."""
     redis: str | None = None
-    """HOST:PORT where the head keeps its state; None keeps it in the head alone."""
+    """HOST:PORT of the Redis with the head's state; None keeps it in the head alone."""
     config: str | None = None
-    """Serve config that is deployed instead of the one in serve_configs/."""
+    """Serve config to deploy instead of the one in serve_configs/."""
 
 
 @dataclass(frozen=True)
 class DownOptions:
-    """`port` is None where there is only one stack to stop."""
+    """`port` may be None where there is only one stack to stop."""
 
     port: int | None
     all: bool
@@ -72,10 +72,10 @@ def _parse_up(argv: Sequence[str]) -> UpOptions:
         "--model", metavar="PATH_OR_HF_ID", help="serve this model instead: a local directory or a Hugging Face id"
     )
     _add_common(parser, stop="scripts/stop_local.sh")
-    found = parser.parse_args(argv)
-    _check_ports(parser, found)
-    common = (found.port, found.dashboard_port, found.model, found.detach, found.classic)
-    return UpOptions(*common, keys=found.keys, config=found.config)
+    parsed = parser.parse_args(argv)
+    _check_ports(parser, parsed)
+    common = (parsed.port, parsed.dashboard_port, parsed.model, parsed.detach, parsed.classic)
+    return UpOptions(*common, keys=parsed.keys, config=parsed.config)
 
 
 def _parse_slice(argv: Sequence[str]) -> UpOptions | DownOptions | HostOptions:
@@ -88,39 +88,41 @@ def _parse_slice(argv: Sequence[str]) -> UpOptions | DownOptions | HostOptions:
         "--engine",
         choices=["sim", "cpu"],
         default="sim",
-        help="sim: no model, answers in the slice's time; cpu: Gemma 3 270M computed by vLLM (default: %(default)s)",
+        help="sim: no model, responses at the slice's speed; cpu: Gemma 3 270M computed by vLLM (default: %(default)s)",
     )
     parser.add_argument("--slices", type=int, choices=range(1, 5), default=1, help="how many slices (default: %(default)s)")
     _add_common(parser, stop="--stop")
-    parser.add_argument("--redis", metavar="HOST:PORT", help="keep the head's state there, so that apps outlive the head")
+    parser.add_argument(
+        "--redis", metavar="HOST:PORT", help="keep the head's state in this Redis, so that apps outlive the head"
+    )
     parser.add_argument("--absent", metavar="SLICE/HOST", action="append", default=[], help="do not start this host")
     act = parser.add_mutually_exclusive_group()
     act.add_argument("--stop", action="store_true", help="stop the stack on --port")
-    act.add_argument("--kill-host", metavar="SLICE/HOST", help="let a host of a running stack die: slice-a/2, or head")
-    act.add_argument("--start-host", metavar="SLICE/HOST", help="let that host come back")
-    found = parser.parse_args(argv)
-    _check_ports(parser, found)
-    for host in [*found.absent, found.kill_host, found.start_host]:
-        if host and not re.fullmatch(r"slice-[a-d]/[0-3]", host) and (host != HEAD or HEAD in found.absent):
-            parser.error(f"{host!r} is no host: give for example slice-a/2 (slices a to d, hosts 0 to 3)")
-    known = [f"slice-{letter}" for letter in "abcd"[: found.slices]]
-    if unknown := [host for host in found.absent if host.partition("/")[0] not in known]:
-        parser.error(f"--absent: {unknown[0]} is not one of the {found.slices} slices ({', '.join(known)})")
-    if found.redis and not re.fullmatch(r"[\w.-]+:\d+", found.redis):
-        parser.error(f"--redis: {found.redis!r} is no HOST:PORT")
-    if found.stop:
-        return DownOptions(found.port, all=False)
-    if host := found.kill_host or found.start_host:
-        return HostOptions(found.port, host, start=bool(found.start_host))
-    common = (found.port, found.dashboard_port, None, found.detach, found.classic)
+    act.add_argument("--kill-host", metavar="SLICE/HOST", help="kill a host of a running stack: slice-a/2, or head")
+    act.add_argument("--start-host", metavar="SLICE/HOST", help="start that host again")
+    parsed = parser.parse_args(argv)
+    _check_ports(parser, parsed)
+    for host in [*parsed.absent, parsed.kill_host, parsed.start_host]:
+        if host and not re.fullmatch(r"slice-[a-d]/[0-3]", host) and (host != HEAD or HEAD in parsed.absent):
+            parser.error(f"{host!r} is not a host: give one such as slice-a/2 (slices a to d, hosts 0 to 3)")
+    known = [f"slice-{letter}" for letter in "abcd"[: parsed.slices]]
+    if unknown := [host for host in parsed.absent if host.partition("/")[0] not in known]:
+        parser.error(f"--absent: {unknown[0]} is not one of the {parsed.slices} slices ({', '.join(known)})")
+    if parsed.redis and not re.fullmatch(r"[\w.-]+:\d+", parsed.redis):
+        parser.error(f"--redis: {parsed.redis!r} is not HOST:PORT")
+    if parsed.stop:
+        return DownOptions(parsed.port, all=False)
+    if host := parsed.kill_host or parsed.start_host:
+        return HostOptions(parsed.port, host, start=bool(parsed.start_host))
+    common = (parsed.port, parsed.dashboard_port, None, parsed.detach, parsed.classic)
     return UpOptions(
         *common,
-        engine=found.engine,
-        slices=found.slices,
-        absent=tuple(found.absent),
-        keys=found.keys,
-        redis=found.redis,
-        config=found.config,
+        engine=parsed.engine,
+        slices=parsed.slices,
+        absent=tuple(parsed.absent),
+        keys=parsed.keys,
+        redis=parsed.redis,
+        config=parsed.config,
     )
 
 
@@ -129,15 +131,17 @@ def _add_common(parser: argparse.ArgumentParser, stop: str) -> None:
     parser.add_argument(
         "--dashboard-port", type=port, default=DEFAULT_DASHBOARD_PORT, help="port of the Ray dashboard (default: %(default)s)"
     )
-    parser.add_argument("--detach", action="store_true", help=f"return once a real answer can be had; stop with {stop}")
-    parser.add_argument("--config", metavar="F", help="Serve config to deploy (default: this one's own in serve_configs/)")
-    parser.add_argument("--keys", metavar="F", help="ask for keys of this file, made by scripts/keys.py (default: no keys)")
+    parser.add_argument(
+        "--detach", action="store_true", help=f"return once the server has answered a test request; stop it with {stop}"
+    )
+    parser.add_argument("--config", metavar="F", help="Serve config to deploy (default: the command's own in serve_configs/)")
+    parser.add_argument("--keys", metavar="F", help="require keys from this file, made by scripts/keys.py (default: no keys)")
     parser.add_argument("--classic", action="store_true", help="use Ray Serve's default ingress instead of direct streaming")
 
 
-def _check_ports(parser: argparse.ArgumentParser, found: argparse.Namespace) -> None:
-    if found.port == found.dashboard_port:
-        parser.error(f"--port and --dashboard-port are both {found.port}: give two different ports")
+def _check_ports(parser: argparse.ArgumentParser, parsed: argparse.Namespace) -> None:
+    if parsed.port == parsed.dashboard_port:
+        parser.error(f"--port and --dashboard-port are both {parsed.port}: give two different ports")
 
 
 def _parse_down(argv: Sequence[str]) -> DownOptions:
@@ -146,5 +150,5 @@ def _parse_down(argv: Sequence[str]) -> DownOptions:
     )
     parser.add_argument("--port", type=port, help="stop the stack on this port (needed only if several run)")
     parser.add_argument("--all", action="store_true", help="stop every local stack of this user")
-    found = parser.parse_args(argv)
-    return DownOptions(found.port, found.all)
+    parsed = parser.parse_args(argv)
+    return DownOptions(parsed.port, parsed.all)

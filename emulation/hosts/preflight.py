@@ -1,4 +1,4 @@
-"""Is this machine fit to serve, and are the ports free? Answers before anything is started, one clear line each."""
+"""Check that this machine is fit to serve and that the ports are free, before anything is started; one clear line each."""
 
 import ctypes
 import platform
@@ -15,7 +15,7 @@ from apps.common.errors import OperationError, UserError
 from emulation.hosts import cpu
 
 LOOPBACK = "127.0.0.1"
-LONGEST_TEMP_ROOT = 12
+MAX_TEMP_ROOT = 12
 _PORTS = range(20_000, 32_000)
 _VLLM_MEMORY_BYTES = 7 * 1024**3
 _RAY_MEMORY_BYTES = 4 * 1024**3  # five nodes and their workers, without a model
@@ -23,16 +23,16 @@ _NEEDED_DISK_BYTES = 1 * 1024**3  # Ray's logs and object store
 
 
 def temp_root() -> Path:
-    """Where stacks have their directories: the system's place for temporary files (TMPDIR), if sockets fit below it, else /tmp.
+    """Directory of the stacks' own: the system's place for temporary files (TMPDIR), if sockets fit below it, else /tmp.
 
-    The longest is HAProxy's, 95 characters below it in a directory by Ray's node id; a socket's path may have 107.
+    The longest socket path is HAProxy's, 95 characters below it in a directory by Ray's node id; the system allows 107.
     """
     wanted = Path(tempfile.gettempdir())
-    return wanted if len(str(wanted)) <= LONGEST_TEMP_ROOT else Path("/tmp")  # noqa: S108 - what is made in it is private
+    return wanted if len(str(wanted)) <= MAX_TEMP_ROOT else Path("/tmp")  # noqa: S108 - what is created in it is private
 
 
 def check_machine(temp_root: Path, *, vllm: bool) -> None:
-    """Raise `UserError` for what would fail much later with a message that does not say so. `vllm`: whether it will compute."""
+    """Raise `UserError` for what would fail much later with an obscure message. `vllm`: whether vLLM will compute the model."""
     _check_memory(psutil.virtual_memory().available, _VLLM_MEMORY_BYTES if vllm else _RAY_MEMORY_BYTES)
     _check_disk(temp_root, shutil.disk_usage(temp_root).free)
     if vllm and platform.system() == "Linux":
@@ -41,7 +41,7 @@ def check_machine(temp_root: Path, *, vllm: bool) -> None:
 
 
 def check_port(port: int, option: str) -> None:
-    """Raise `UserError` naming who has the port, if somebody has."""
+    """Raise `UserError`, naming the owner, if the port is taken."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -49,15 +49,15 @@ def check_port(port: int, option: str) -> None:
         except OSError as error:
             owner = _owner_of(port)
             raise UserError(
-                f"port {port} is taken{owner} ({error.strerror}): stop that, or choose another with {option}"
+                f"port {port} is taken{owner} ({error.strerror}): stop it, or choose another port with {option}"
             ) from error
 
 
 def free_ports(count: int, *, avoid: Iterable[int] = ()) -> list[int]:
     """`count` consecutive ports that are free now, none of `avoid`.
 
-    They are below the range that systems hand out by themselves: Ray and every client take ports from that one at any moment,
-    so a port of it that is free now need not be when its server starts.
+    They are below the range that systems hand out by themselves: Ray and every client take ports from that range at any moment,
+    so one that is free now may not be when its server starts.
     """
     taken = {*avoid, *(c.laddr[1] for c in psutil.net_connections("tcp") if c.laddr)}
     blocks = list(range(_PORTS.start, _PORTS.stop - count, count))
@@ -72,7 +72,7 @@ def free_ports(count: int, *, avoid: Iterable[int] = ()) -> list[int]:
 def _check_memory(available: int, needed: int) -> None:
     if available < needed:
         raise UserError(
-            f"{available / 1024**3:.1f} GiB of memory are available, the stack needs {needed / 1024**3:.0f} GiB: "
+            f"{available / 1024**3:.1f} GiB of memory are available, but the stack needs {needed / 1024**3:.0f} GiB: "
             "close other programs, or use a larger machine"
         )
 
@@ -80,8 +80,8 @@ def _check_memory(available: int, needed: int) -> None:
 def _check_disk(directory: Path, free: int) -> None:
     if free < _NEEDED_DISK_BYTES:
         raise UserError(
-            f"{directory}: {free / 1024**3:.1f} GiB of disk free, Ray's logs need {_NEEDED_DISK_BYTES / 1024**3:.0f} GiB: "
-            f"free some, or set TMPDIR to a directory on another disk, with at most {LONGEST_TEMP_ROOT} characters"
+            f"{directory}: {free / 1024**3:.1f} GiB of disk free, but Ray's logs need {_NEEDED_DISK_BYTES / 1024**3:.0f} GiB: "
+            f"free some, or set TMPDIR to a directory on another disk, with at most {MAX_TEMP_ROOT} characters"
         )
 
 

@@ -1,4 +1,4 @@
-"""Find and end the processes of one stack: never another Ray's, never by name.
+"""Find and stop the processes of one stack: never another Ray's, never by name.
 
 Each node of a stack is one session of the operating system, led by `ray start`. Ray's workers overwrite their environment with
 their titles, so a mark there is not enough; a session id alone could be reused. A process belongs to the stack if it is in one
@@ -21,15 +21,15 @@ def find(session_ids: Collection[int], temp_dir: Path) -> list[psutil.Process]:
     return [process for process in psutil.process_iter() if _belongs(process, session_ids, temp_dir)]
 
 
-def end_all(session_ids: Collection[int], temp_dir: Path, *, deadline_s: float = 60) -> None:
-    """End the stack's processes: politely first, then by force, until none is left.
+def stop_all(session_ids: Collection[int], temp_dir: Path, *, deadline_s: float = 60) -> None:
+    """Stop the stack's processes: with SIGTERM first, then with SIGKILL, until none is left.
 
     Raises:
         TimeoutError: some are left at the deadline; they are named.
     """
     end = time.monotonic() + deadline_s
-    _signal(found := find(session_ids, temp_dir), psutil.Process.terminate)
-    psutil.wait_procs(found, timeout=_GRACE_S)
+    _signal(running := find(session_ids, temp_dir), psutil.Process.terminate)
+    psutil.wait_procs(running, timeout=_GRACE_S)
     while left := find(session_ids, temp_dir):
         if time.monotonic() > end:
             raise TimeoutError(f"still running after {deadline_s:.0f} s: {', '.join(str(p.pid) for p in left)}")

@@ -1,4 +1,4 @@
-"""What a running local stack leaves on disk so that another command finds it: its ports, its session, its model.
+"""Record of a running local stack on disk, so that another command finds it: its ports, its session, its model.
 
 One record per API port, and a lock that is held while a stack is being started or stopped.
 """
@@ -26,10 +26,10 @@ class StackRecord:
     classic: bool
     temp_dir: str
     first_port: int
-    """Of the head's own block; the first one is that of Ray's control store."""
+    """First port of the head's own block, which is that of Ray's control store."""
     hosts: dict[str, int] = field(default_factory=dict)
     redis: str | None = None
-    """HOST:PORT of what keeps the head's state."""
+    """HOST:PORT of the Redis with the head's state."""
 
     @property
     def session_ids(self) -> list[int]:
@@ -37,11 +37,11 @@ class StackRecord:
 
     @staticmethod
     def own_key_in(temp_dir: Path) -> Path:
-        """Where a stack that asks for keys keeps its own."""
+        """File of the own key of a stack that requires keys."""
         return temp_dir / "own.key"
 
     def own_key(self) -> str | None:
-        """The key with which this stack asks itself; None where none is asked for."""
+        """The key for this stack's own test requests; None where none is required."""
         file = self.own_key_in(Path(self.temp_dir))
         return file.read_text().strip() if file.is_file() else None
 
@@ -59,7 +59,7 @@ class StackRecord:
 
 
 def read_record(port: int) -> StackRecord | None:
-    """The record of the stack on that port; None if there is none, or it is unreadable."""
+    """The record of the stack on that port; None if there is none, or if it is unreadable."""
     try:
         return StackRecord(**json.loads(_path(port).read_text()))
     except (FileNotFoundError, ValueError, TypeError):
@@ -67,7 +67,7 @@ def read_record(port: int) -> StackRecord | None:
 
 
 def all_records() -> list[StackRecord]:
-    """The records of every stack that was started and not stopped, whether its processes live or not."""
+    """The records of every stack that was started and not stopped, whether its processes run or not."""
     ports = [int(path.stem) for path in _directory().glob("*.json") if path.stem.isdigit()]
     return [record for port in sorted(ports) if (record := read_record(port))]
 
@@ -79,12 +79,12 @@ def write_record(record: StackRecord) -> None:
 
 
 def add_host(port: int, name: str, session_id: int) -> None:
-    """Note the session of an emulated host that was just started."""
+    """Record the session of an emulated host that was just started."""
     _change(port, lambda stack: replace(stack, hosts={**stack.hosts, name: session_id}))
 
 
 def set_head(port: int, session_id: int) -> None:
-    """Note the session of a head that was started again."""
+    """Record the session of a head that was started again."""
     _change(port, lambda stack: replace(stack, session_id=session_id))
 
 

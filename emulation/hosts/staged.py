@@ -1,4 +1,4 @@
-"""A bucket of an emulated slice, which is a directory: what its hosts prefetch before the engine starts, as on a real slice."""
+"""Stage weights for an emulated slice in a directory that stands for a bucket; its hosts prefetch them as on a real slice."""
 
 import json
 import random
@@ -16,17 +16,17 @@ _STAND_IN_FILE_BYTES = 16 * 1024**2
 
 
 def stage_here(source: Path, temp_dir: Path) -> tuple[str, str]:
-    """Stage a model directory; (its URL, the directory on each host), both in the stack's own directory."""
+    """Stage a model directory. Returns (its URL, the directory on each host), both in the stack's own directory."""
     url = f"file://{temp_dir}/bucket/model"
     stage(open_source(str(source), None), Store(url), Progress())
     return url, f"{temp_dir}/disks/{HOST}/model"
 
 
 def stand_in(temp_dir: Path) -> Path:
-    """For an engine that computes nothing: 64 MiB of seeded random bytes in the files that a model would have. No weights."""
+    """Write stand-in weights for an engine that computes nothing: 64 MiB of seeded random bytes in a model's file names."""
     directory = temp_dir / "stand-in"
     directory.mkdir()
-    draw = random.Random(0)  # noqa: S311 - bytes that only must be many
+    draw = random.Random(0)  # noqa: S311 - content without meaning
     for number in range(1, _STAND_IN_FILES + 1):
         name = f"model-{number:05d}-of-{_STAND_IN_FILES:05d}.safetensors"
         (directory / name).write_bytes(draw.randbytes(_STAND_IN_FILE_BYTES))

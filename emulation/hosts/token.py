@@ -1,6 +1,6 @@
-"""The token that Ray's own doors ask for: dashboard, jobs, Serve's REST API, Ray's client and nodes (`RAY_AUTH_MODE=token`).
+"""The token that Ray's interfaces require: dashboard, jobs, Serve's REST API, Ray's client and nodes (`RAY_AUTH_MODE=token`).
 
-It is Ray's token of this user, where Ray's own commands look for it. Source: Ray 2.60.0, `ray/_private/authentication`.
+It is this user's token for Ray, where Ray's own commands read it. Source: Ray 2.60.0, `ray/_private/authentication`.
 """
 
 import os
@@ -14,7 +14,7 @@ MODE = "RAY_AUTH_MODE"
 
 
 def ensure_token(environment: Mapping[str, str]) -> None:
-    """Make the user's token if there is none: as `ray get-auth-token --generate`, but readable by its owner alone."""
+    """Create the user's token if there is none: as `ray get-auth-token --generate`, but readable by its owner alone."""
     if environment.get(MODE, "token") != "token" or environment.get(RAY_TOKEN) or environment.get(RAY_TOKEN_PATH):
         return
     file = ray_token_file({})
@@ -28,7 +28,7 @@ def ensure_token(environment: Mapping[str, str]) -> None:
 
 
 def headers(environment: Mapping[str, str]) -> dict[str, str]:
-    """What a request to the dashboard must carry; nothing where Ray asks for no token.
+    """Headers that a request to the dashboard needs; none where Ray asks for no token.
 
     Raises:
         UserError: the token's file cannot be read.
@@ -37,12 +37,12 @@ def headers(environment: Mapping[str, str]) -> dict[str, str]:
         return {}
     token = ray_token(environment)
     if token is None:
-        raise UserError(f"{ray_token_file(environment)}: Ray's token cannot be read: ray get-auth-token --generate")
+        raise UserError(f"{ray_token_file(environment)}: Ray's token cannot be read: run ray get-auth-token --generate")
     return {"authorization": f"Bearer {token}"}
 
 
 def where(environment: Mapping[str, str]) -> str:
-    """For people: where the token is that the dashboard asks for; empty where it asks for none."""
+    """Place of the token that the dashboard asks for, as text; empty where it asks for none."""
     if environment.get(MODE) != "token":
         return ""
     if environment.get(RAY_TOKEN):

@@ -1,4 +1,4 @@
-"""Deploy the config with `serve deploy`, then follow Serve's own status until every app runs and a real answer comes."""
+"""Deploy the config with `serve deploy`, then poll Serve's own status until every app runs, and send a test request."""
 
 import json
 import subprocess
@@ -34,7 +34,7 @@ cli(arguments, prog_name="serve")
 
 @contextmanager
 def deploying(head: Head, dashboard_url: str, config: Path, deadline: float) -> Iterator[subprocess.Popen[bytes]]:
-    """`serve deploy CONFIG`, started at once and ended with the block. Its imports happen while the dashboard comes up."""
+    """Run `serve deploy CONFIG` from the start of the block to its end. It imports while the dashboard comes up."""
     serve_deploy = ["deploy", "--address", dashboard_url, str(config)]
     process = subprocess.Popen(
         [sys.executable, "-c", _DEPLOY_WHEN_UP, f"{dashboard_url}/api/authentication_mode", str(deadline), *serve_deploy],
@@ -51,30 +51,30 @@ def deploying(head: Head, dashboard_url: str, config: Path, deadline: float) -> 
         process.wait()
 
 
-def wait_until_serving(head: Head, deploy: subprocess.Popen[bytes], dashboard_url: str, say: Callable[[str], None]) -> None:
-    """Block until Serve says that all apps run.
+def wait_until_serving(head: Head, deploy: subprocess.Popen[bytes], dashboard_url: str, report: Callable[[str], None]) -> None:
+    """Block until Serve reports that all apps run.
 
     Raises:
-        OperationError: Ray or `serve deploy` ended, an app failed (with Serve's message), or the deadline of the caller's
-            `serve deploy` passed without the dashboard coming up.
+        OperationError: Ray or `serve deploy` exited, an app failed (with Serve's message), or the deadline of the caller's
+            `serve deploy` passed before the dashboard came up.
     """
     headers = token.headers(head.environment)
     while True:
         if head.process.poll() is not None:
-            raise OperationError(f"Ray's head ended with {head.process.returncode}: {_last_lines(head.log)}")
+            raise OperationError(f"Ray's head exited with code {head.process.returncode}: {_last_lines(head.log)}")
         if deploy.poll() is None:
-            say("starting Ray and Serve")
+            report("starting Ray and Serve")
         elif deploy.returncode:
             raise OperationError(f"serve deploy failed: {_last_lines(head.log.parent / 'serve-deploy.log')}")
-        elif _all_running(_get_json(f"{dashboard_url}/api/serve/applications/", headers), say):
+        elif _all_running(_get_json(f"{dashboard_url}/api/serve/applications/", headers), report):
             return
         time.sleep(_POLL_S)
 
 
-def ask(api_url: str, model_id: str, key: str | None, timeout_s: float = 60) -> None:
-    """One real completion of one token; a proxy that has not heard of a new replica yet (503) is asked again.
+def send_test_request(api_url: str, model_id: str, key: str | None, timeout_s: float = 60) -> None:
+    """Send a test request for one token; while a proxy does not know the new replica yet (503), send it again.
 
-    Raises `OperationError` if no answer comes within `timeout_s` seconds.
+    Raises `OperationError` if no response comes within `timeout_s` seconds.
     """
     body = json.dumps({"model": model_id, "prompt": "Water boils at", "max_tokens": 1}).encode()
     headers = {"content-type": "application/json"} | ({"authorization": f"Bearer {key}"} if key else {})
@@ -88,17 +88,17 @@ def ask(api_url: str, model_id: str, key: str | None, timeout_s: float = 60) -> 
         except (OSError, ValueError, KeyError, IndexError) as error:
             unavailable = isinstance(error, urllib.error.HTTPError) and error.code == HTTPStatus.SERVICE_UNAVAILABLE
             if not unavailable or time.monotonic() + _POLL_S > deadline:
-                raise OperationError(f"{api_url} gave no answer: {error}") from error
+                raise OperationError(f"{api_url} did not answer the test request: {error}") from error
         time.sleep(_POLL_S)
 
 
-def _all_running(details: dict[str, Any] | None, say: Callable[[str], None]) -> bool:
+def _all_running(details: dict[str, Any] | None, report: Callable[[str], None]) -> bool:
     applications = (details or {}).get("applications") or {}
     if failed := serve_status.failure(applications):
         raise OperationError(failed)
     if serve_status.all_running(applications):
         return True
-    say(serve_status.waiting_for(applications))
+    report(serve_status.waiting_for(applications))
     return False
 
 

@@ -42,7 +42,7 @@ def run(options: argparse.Namespace) -> int:
 def _build(_: argparse.Namespace) -> int:
     signal.signal(signal.SIGTERM, _interrupt)
     with Progress() as progress:
-        built = build.build(progress.say)
+        built = build.build(progress.report)
     print(built.directory)
     return 0
 
@@ -64,7 +64,7 @@ def _up(options: argparse.Namespace) -> int:
 
 def _start(options: argparse.Namespace, progress: Progress) -> "tuple[PlaneRecord, subprocess.Popen[bytes]]":
     shape = slice_of("v6e", options.topology)  # a wrong one is told before anything is built
-    programs = build.build(progress.say)
+    programs = build.build(progress.report)
     first, *others = free_ports(6)
     ports = Ports(options.port or first, *others)
     layout = Layout(Path(tempfile.mkdtemp(prefix="rts-plane-", dir=_SHORT_TEMP_ROOT)))
@@ -103,14 +103,14 @@ def _make_ready(
     authority = layout.cluster_authority.pair.certificate
 
     def wait_for(what: str, port: int, path: str, *, tls: bool = True) -> None:
-        progress.say(f"starting {what}")
+        progress.report(f"starting {what}")
         while not answers(port, path, authority if tls else None, layout.admin if tls else None):
             if supervisor.poll() is not None or time.monotonic() > deadline:
                 raise OperationError(f"{what} did not get ready: {_last_words(layout)}")
             time.sleep(_POLL_S)
 
     wait_for("etcd and the API server", ports.api, "/readyz")
-    progress.say("installing KubeRay's definitions")
+    progress.report("installing KubeRay's definitions")
     install(layout, programs)
     for kind in ("ray.io/v1/rayclusters", "ray.io/v1/rayservices", "ray.io/v1/rayjobs"):
         wait_for(f"the API server with {kind}", ports.api, f"/apis/{kind}?limit=1")

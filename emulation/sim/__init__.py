@@ -1,6 +1,6 @@
-"""An engine without a model: answers in the time that the described slice would take at best, with made-up text.
+"""An engine without a model: it responds with made-up text in the time that the described slice would take at best.
 
-For load tests, the page and failure drills where there is no TPU. It says what it is in every answer's `system_fingerprint`.
+It serves load tests, the page and failure drills where there is no TPU, and is named in every response's `system_fingerprint`.
 """
 
 FINGERPRINT = "simulated"

@@ -1,9 +1,9 @@
-"""KV cache of the simulated engine: which tokens are held for whom, and which full blocks later prompts may reuse."""
+"""KV cache of the simulated engine: the tokens of running sequences, and the full blocks that later prompts may reuse."""
 
 from collections import OrderedDict
 from collections.abc import Sequence
 
-BLOCK = 256  # tokens; the page that vLLM on TPU takes for long contexts
+BLOCK = 256  # tokens; vLLM's page on TPU for long contexts
 
 
 class KvCache:
@@ -19,17 +19,17 @@ class KvCache:
         self._blocks: OrderedDict[int, None] = OrderedDict()
 
     def cached_prefix(self, tokens: Sequence[str], salt: str | None = None) -> int:
-        """Tokens at the start of a prompt whose blocks are here. One is always left to compute."""
-        found = 0
+        """Tokens at the start of a prompt whose blocks are cached. One is always left to compute."""
+        cached = 0
         for key in self._keys(tokens, salt):
             if key not in self._blocks:
                 break
             self._blocks.move_to_end(key)
-            found += BLOCK
-        found = min(found, len(tokens) - 1)
+            cached += BLOCK
+        cached = min(cached, len(tokens) - 1)
         self.queried += len(tokens)
-        self.hits += found
-        return found
+        self.hits += cached
+        return cached
 
     def take(self, tokens: int) -> bool:
         """Hold `tokens` more for a running sequence; False if that many are not free."""
@@ -41,7 +41,7 @@ class KvCache:
         return True
 
     def release(self, tokens: int, prompt: Sequence[str] = (), salt: str | None = None) -> None:
-        """A sequence ended: its tokens are free, the blocks of its prompt may serve others while there is space."""
+        """Free the tokens of a sequence that has ended; the blocks of its prompt may serve others while there is space."""
         self.held -= tokens
         for key in self._keys(prompt, salt):
             self._blocks[key] = None

@@ -1,4 +1,4 @@
-"""The simulated engine of one replica: from an LLM config to tokens in the described slice's time."""
+"""The simulated engine of one replica: it turns an LLM config into tokens at the described slice's speed."""
 
 from collections.abc import AsyncIterator
 from typing import Any
@@ -19,15 +19,15 @@ _MAX_NUM_SEQS, _MAX_NUM_BATCHED_TOKENS = 256, 2048  # vLLM's own defaults for se
 
 
 class Simulation:
-    """`model_id` and `max_model_len` as clients see them; `answer` gives pieces of text and then why it ended."""
+    """`model_id` and `max_model_len` as clients see them; `answer` yields pieces of text and then the finish reason."""
 
     def __init__(self, config: dict[str, Any], efficiency: float = WHOLE_STEP) -> None:
         engine = config.get("engine_kwargs") or {}
         self.model_id: str = config["model_loading_config"]["model_id"]
         shape = _shape(self.model_id)
-        found = slice_of(config["accelerator_type"], config["accelerator_config"]["topology"])
-        layout = Layout(shape, engine.get("tensor_parallel_size", found.chips))
-        capacity = kv_tokens(layout, found.generation, engine.get("gpu_memory_utilization", _UTILIZATION))
+        described = slice_of(config["accelerator_type"], config["accelerator_config"]["topology"])
+        layout = Layout(shape, engine.get("tensor_parallel_size", described.chips))
+        capacity = kv_tokens(layout, described.generation, engine.get("gpu_memory_utilization", _UTILIZATION))
         self.max_model_len: int = min(engine.get("max_model_len", shape.max_context), capacity)
         limits = Limits(
             engine.get("max_num_seqs", _MAX_NUM_SEQS),
@@ -37,11 +37,11 @@ class Simulation:
         )
         self.max_num_seqs: int = limits.max_num_seqs
         cache = KvCache(capacity, prefix_caching=engine.get("enable_prefix_caching", True))
-        self.scheduler = Scheduler(layout, found.generation, limits, cache)
+        self.scheduler = Scheduler(layout, described.generation, limits, cache)
         self.produced = 0
 
     def admit(self, asked: ChatRequest | CompletionRequest) -> Request:
-        """The request, ready to run. Raises `UserError` if it is longer than the model takes, and what `faults.check` does."""
+        """Make the request ready to run. Raises `UserError` if it is longer than the model takes, else as `faults.check`."""
         faults.check(asked)
         prompt = tokenize(asked.text)
         room = self.max_model_len - len(prompt)
@@ -59,7 +59,7 @@ class Simulation:
         return Request(prompt, source, wanted, faults.in_step(asked), asked.cache_salt)
 
     async def answer(self, request: Request, stops: list[str], usage: Usage) -> AsyncIterator[tuple[str, str | None]]:
-        """Pieces of text with None, then one with the finish reason. `usage` is kept up to date."""
+        """Yield pieces of text with None, then one with the finish reason. `usage` is kept up to date."""
         held_back, longest = "", max(map(len, stops), default=1) - 1
         async for token in self.scheduler.tokens(request):
             usage.completion, usage.cached = usage.completion + 1, request.cached
@@ -78,5 +78,5 @@ class Simulation:
 def _shape(model_id: str) -> ModelShape:
     shape = recorded_shape(model_id)
     if shape is None:
-        raise UserError(f"model_id {model_id!r}: the simulated engine knows no shape of it; it has google/gemma-4-31B-it")
+        raise UserError(f"model_id {model_id!r}: the simulated engine does not know its shape; it knows google/gemma-4-31B-it")
     return shape

@@ -1,6 +1,6 @@
-"""What the real TPU engine does with requests that it cannot serve (tpu-inference 0.29): the simulated one does the same.
+"""Fail the requests that the real TPU engine cannot serve (tpu-inference 0.29), in the same way.
 
-It is written down once more, and not taken from the guard's own table, so that a test can try the one against the other.
+This repeats the guard's own table on purpose, so that a test can compare the two.
 """
 
 from typing import TYPE_CHECKING
@@ -12,18 +12,18 @@ if TYPE_CHECKING:
 
 
 class EngineDeadError(Exception):
-    """A step has raised: nobody gets an answer any more, until the replica is replaced."""
+    """A step has raised: no request gets a response any more, until the replica is replaced."""
 
     def __init__(self) -> None:
         super().__init__("EngineCore encountered an issue. See stack trace (above) for the root cause.")
 
 
 class RequestFailedError(Exception):
-    """This one request ends with 500."""
+    """This one request fails with 500."""
 
 
 def check(asked: "ChatRequest | CompletionRequest") -> None:
-    """What fails before or after the engine's steps. Raises `UserError`, `RequestFailedError`."""
+    """Raise what the request fails with before or after the engine's steps: `UserError` or `RequestFailedError`."""
     if asked.seed is not None and asked.temperature != 0:
         raise UserError("JAX does not support per-request seed.")
     if asked.wants_logprobs and not asked.logprobs_count:
@@ -33,7 +33,7 @@ def check(asked: "ChatRequest | CompletionRequest") -> None:
 
 
 def in_step(asked: "ChatRequest | CompletionRequest") -> Exception | None:
-    """What a step that holds the request raises."""
+    """The error that a step with the request raises; None where it raises none."""
     if asked.prompt_logprobs is not None or (asked.echo and asked.logprobs_count is not None):
         return ValueError("prompt_logprobs is not supported for multimodal models")
     if asked.allowed_token_ids:

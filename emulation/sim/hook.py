@@ -1,7 +1,7 @@
 """The simulated engine behind Ray Serve LLM's own hook, `RAYLLM_VLLM_ENGINE_CLS`.
 
-On the classic path Ray drives it: it has the methods of Ray's `LLMEngine` protocol that its server calls; importing the
-protocol would import vLLM. On the direct path the replica is its own (`DIRECT_REPLICA`).
+On the classic path Ray's server drives it, through the methods of Ray's `LLMEngine` protocol that it calls; importing the
+protocol itself would import vLLM. On the direct path it brings a replica of its own (`DIRECT_REPLICA`).
 """
 
 from collections.abc import AsyncIterator
@@ -20,7 +20,7 @@ from emulation.sim.server import build_server, events
 
 
 class SimulatedEngine:
-    """One replica's engine."""
+    """Engine of one replica."""
 
     DIRECT_REPLICA = SimulatedServer
 
@@ -40,11 +40,11 @@ class SimulatedEngine:
         return build_server(self._started)
 
     async def check_health(self) -> None:
-        """Raises `EngineDeadError`; the slice is the server's to watch."""
+        """Raise `EngineDeadError` once a step has failed; the server watches the slice."""
         if self._started.scheduler.ended.is_set():
             raise EngineDeadError
 
-    async def ended(self, broken: Any) -> None:
+    async def set_on_exit(self, broken: Any) -> None:
         """Set `broken` as soon as a step has failed."""
         await self._started.scheduler.ended.wait()
         broken.set()
@@ -86,8 +86,8 @@ class SimulatedEngine:
                 yield event
             return
         try:
-            found = [piece async for piece in pieces]
-            yield whole(**shape.whole("".join(text for text, _ in found), found[-1][1] or "stop", usage))
+            parts = [piece async for piece in pieces]
+            yield whole(**shape.whole("".join(text for text, _ in parts), parts[-1][1] or "stop", usage))
         except EngineDeadError as error:
             yield _refusal(error)
 

@@ -1,5 +1,7 @@
-"""Requests of the OpenAI API as the simulated engine takes them, and its answers' bodies. Fields without a use are ignored,
-as by the TPU engine: penalties, min_p, logit_bias, bad_words, min_tokens. `faults` says what it does with others.
+"""Requests of the OpenAI API as the simulated engine takes them, and its response bodies.
+
+Fields that the TPU engine ignores are ignored here too: penalties, min_p, logit_bias, bad_words, min_tokens. `faults` has the
+fields that fail.
 """
 
 import time
@@ -14,7 +16,7 @@ from emulation.sim import FINGERPRINT
 
 
 class StreamOptions(BaseModel):
-    """What a stream carries beside the text."""
+    """Options of a stream: what it carries beside the text."""
 
     include_usage: bool = False
 
@@ -67,7 +69,7 @@ class ChatRequest(_Generation):
 
     @property
     def logprobs_count(self) -> int | None:
-        """For each token, as the engine sees it; vLLM's server leaves it out for tokens that are named."""
+        """Log probabilities per token, as the engine sees it; vLLM's server leaves the number out for tokens that are named."""
         return None if self.logprob_token_ids else self.top_logprobs
 
     @property
@@ -128,7 +130,7 @@ class Usage:
 
 @dataclass(frozen=True)
 class Shape:
-    """How the bodies of one answer look: of a chat or a completion, with one id throughout."""
+    """Bodies of one response, of a chat or a completion, with one id throughout."""
 
     model: str
     chat: bool
@@ -140,7 +142,7 @@ class Shape:
         return self._body(content, finish_reason, streamed=False) | {"usage": usage.body()}
 
     def first(self) -> Iterator[dict[str, Any]]:
-        """What a chat's stream begins with: the role."""
+        """First chunk of a chat's stream: the role."""
         if self.chat:
             yield self._body({"delta": {"role": "assistant", "content": ""}}, None, streamed=True)
 
@@ -166,10 +168,10 @@ class Shape:
 
 
 def failure(error: Exception) -> dict[str, Any]:
-    """The error that is the server's own fault."""
+    """Body of an error that is the server's own fault."""
     return error_body(str(error), 500, "InternalServerError")
 
 
 def error_body(message: str, code: int, kind: str = "invalid_request_error") -> dict[str, Any]:
-    """An error as OpenAI's API forms it."""
+    """Body of an error in OpenAI's form."""
     return {"error": {"message": message, "type": kind, "param": None, "code": code}}

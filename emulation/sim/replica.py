@@ -1,10 +1,10 @@
-"""The simulated engine as a replica of the direct path: what `Server` is for vLLM, without importing Ray Serve LLM or vLLM."""
+"""The simulated engine as a replica of the direct path, as `Server` is for vLLM, without importing Ray Serve LLM or vLLM."""
 
 import asyncio
 from typing import Any
 
 from apps.common.loopback import keep_replica_on_loopback
-from apps.slice.watchdog import take_slice
+from apps.slice.watchdog import reserve_and_watch
 from apps.weights.args import asks_for_prefetch
 from emulation.sim.compiler import warm_up
 from emulation.sim.engine import Simulation
@@ -13,7 +13,7 @@ from emulation.sim.server import build_server
 
 
 class SimulatedServer:
-    """Same methods as Ray's LLM server, as far as `DirectServer` calls them."""
+    """Has the methods of Ray's LLM server that `DirectServer` calls."""
 
     def __init__(self, config: dict[str, Any]) -> None:
         self._config = config
@@ -23,9 +23,9 @@ class SimulatedServer:
         self.broken = asyncio.Event()
 
     async def start(self) -> None:
-        """Take the slice, bring the weights to its hosts, then answer."""
+        """Reserve the slice, copy the weights to its hosts, then start the engine."""
         keep_replica_on_loopback()
-        self.watchdog = await take_slice(self._config)
+        self.watchdog = await reserve_and_watch(self._config)
         self.broken = self.watchdog.broken if self.watchdog else self.broken
         if self.watchdog and asks_for_prefetch(self._config):
             from apps.llm.prepare_hosts import prepare_hosts

@@ -1,7 +1,7 @@
-"""Continuous batching without a model: every step takes as long as the roofline says, and gives each running sequence a token.
+"""Continuous batching without a model: every step takes the roofline's time and produces a token for each running sequence.
 
-As in vLLM: one step holds a token of each decoding sequence and pieces of waiting prompts up to a token budget; a sequence
-that finds no space in the KV cache sends the youngest one back to the queue.
+As in vLLM, one step holds a token of each decoding sequence and pieces of waiting prompts up to a token budget; a sequence that
+finds no space in the KV cache sends the youngest one back to the queue.
 """
 
 import asyncio
@@ -23,7 +23,7 @@ _CATCH_UP_S = 0.1  # how much of a delay later steps make up for: timers are lat
 
 @dataclass(frozen=True)
 class Limits:
-    """vLLM's own names and meanings. `efficiency` is the share of the roofline's speed that is simulated."""
+    """Limits with vLLM's own names and meanings. `efficiency` is the share of the roofline's speed that is simulated."""
 
     max_num_seqs: int
     max_num_batched_tokens: int
@@ -33,14 +33,14 @@ class Limits:
 
 @dataclass(eq=False)
 class Request:
-    """One request on its way."""
+    """One request in progress."""
 
     prompt: Sequence[str]
     source: Iterator[str]
     budget: int
     """Tokens it may still produce."""
     poison: Exception | None = None
-    """What a step that holds it raises."""
+    """Error that a step with it raises."""
     cache_salt: str | None = None
     computed: int = 0
     """Tokens whose KV is held."""
@@ -67,11 +67,11 @@ class Scheduler:
         self._work = asyncio.Event()
         self._clock = time.monotonic()
         self.ended = asyncio.Event()
-        """Set once a step has raised: there is no other."""
+        """Set once a step has raised: no step follows."""
         self._task = asyncio.create_task(self._run())
 
     async def tokens(self, sequence: Request) -> AsyncIterator[str]:
-        """Enqueue and yield tokens as they come. Leaving early gives the sequence's space back. Raises `EngineDeadError`."""
+        """Enqueue and yield tokens as they come. Leaving early frees the sequence's space. Raises `EngineDeadError`."""
         if self.ended.is_set():
             raise EngineDeadError
         self.waiting.append(sequence)
@@ -85,7 +85,7 @@ class Scheduler:
             self._drop(sequence)
 
     def stop(self) -> None:
-        """End the loop; running sequences get nothing more."""
+        """Stop the loop; running sequences get nothing more."""
         self._task.cancel()
 
     async def _run(self) -> None:

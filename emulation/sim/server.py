@@ -1,4 +1,4 @@
-"""The simulated engine behind the OpenAI API: what vLLM's own server is to a real engine. Light to import."""
+"""The simulated engine's HTTP server for the OpenAI API, as vLLM's own is for a real engine. Light to import."""
 
 import json
 import time
@@ -18,7 +18,7 @@ from emulation.sim.text import tokenize
 
 
 def build_server(simulation: Simulation) -> FastAPI:
-    """Routes under the names that vLLM's server has."""
+    """The app, with the routes of vLLM's server."""
     app = FastAPI(title="simulated engine", docs_url=None, redoc_url=None)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _refused)
@@ -52,8 +52,8 @@ def build_server(simulation: Simulation) -> FastAPI:
 
     @app.post("/tokenize")
     async def tokens(asked: TokenizeRequest) -> dict[str, Any]:
-        found = tokenize(asked.text)
-        return {"count": len(found), "tokens": list(range(len(found))), "max_model_len": simulation.max_model_len}
+        pieces = tokenize(asked.text)
+        return {"count": len(pieces), "tokens": list(range(len(pieces))), "max_model_len": simulation.max_model_len}
 
     @app.get("/health")
     async def health() -> Response:
@@ -75,12 +75,12 @@ async def _answer(asked: ChatRequest | CompletionRequest, simulation: Simulation
     if asked.stream:
         stream = events(pieces, shape, usage if asked.stream_options.include_usage else None)
         return StreamingResponse(stream, media_type="text/event-stream")
-    found = [piece async for piece in pieces]
-    return JSONResponse(shape.whole("".join(text for text, _ in found), found[-1][1] or "stop", usage))
+    parts = [piece async for piece in pieces]
+    return JSONResponse(shape.whole("".join(text for text, _ in parts), parts[-1][1] or "stop", usage))
 
 
 async def events(pieces: AsyncIterator[tuple[str, str | None]], shape: Shape, usage: Usage | None) -> AsyncIterator[str]:
-    """Server-sent events of one answer, the last `[DONE]`; with `usage` before it if that is given."""
+    """Yield server-sent events of one response, the last one `[DONE]`; with `usage` before it if that is given."""
     first = list(shape.first())  # sent with the first token, as vLLM does
     try:
         async for text, reason in pieces:
@@ -107,7 +107,7 @@ def _check_model(model_id: str, simulation: Simulation) -> None:
 
 
 def _metrics(simulation: Simulation) -> str:
-    """Under vLLM's names, so that its dashboards work."""
+    """Metrics under vLLM's names, so that its dashboards work."""
     scheduler, cache = simulation.scheduler, simulation.scheduler.cache
     values = {
         "vllm:num_requests_running": len(scheduler.running),

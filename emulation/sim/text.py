@@ -1,4 +1,4 @@
-"""Text of the simulated engine: what counts as a token, and which follow a prompt. The same prompt gives the same text."""
+"""Text of the simulated engine: what counts as a token, and which tokens follow a prompt. Equal prompts get equal text."""
 
 import itertools
 import random
@@ -14,16 +14,16 @@ _TEXT = (
     "one only open or other our out over own part place point right same say see side small so some still such take"
 )
 _WORDS = _TEXT.split()
-_SHORTEST, _LONGEST = 24, 320  # tokens of an answer that ends by itself
+_SHORTEST, _LONGEST = 24, 320  # tokens of a response that ends by itself
 
 
 def tokenize(text: str) -> list[str]:
-    """Pieces of at most six letters, which join to the text again: near the length of real tokens of English."""
+    """Split text into pieces of at most six letters, which join to the text again: about as long as real tokens of English."""
     return _TOKEN.findall(text)
 
 
 def continuation(prompt: Sequence[str], number: int = 0) -> Iterator[str]:
-    """Tokens that follow, and then end; one of many such texts by `number`."""
+    """Yield the tokens that follow a prompt until the text ends; `number` selects one of many such texts."""
     source = random.Random(zlib.crc32("".join(prompt).encode()) ^ number)  # noqa: S311 - made-up text
     for place in range(source.randint(_SHORTEST, _LONGEST)):
         word = source.choice(_WORDS)
@@ -32,6 +32,6 @@ def continuation(prompt: Sequence[str], number: int = 0) -> Iterator[str]:
 
 
 def endless(prompt: Sequence[str]) -> Iterator[str]:
-    """Tokens without an end, for `ignore_eos`."""
+    """Yield tokens without an end, for `ignore_eos`."""
     for number in itertools.count():
         yield from continuation(prompt, number)

@@ -47,7 +47,7 @@ def deploy_apps(options: Options) -> None:
         if config is None:
             raise OperationError("nothing was deployed to this cluster before: leave --last out")
         whole = deploy.deploy(api, wanted.spec, there, config, alone=options.alone)
-        deploy.until_running(there, config, progress.say, options.timeout)
+        deploy.until_running(there, config, progress.report, options.timeout)
     kept = [app["name"] for app in whole["applications"] if app not in config["applications"]]
     print(f"running: {app_names(config)}" + (f"; kept: {', '.join(kept)}" if kept else ""))
 
@@ -57,7 +57,7 @@ def park(options: Options) -> None:
     api, spec = api_of(options), load(options.spec)
     _clusters(api, options, spec).suspend(spec.name, spec.namespace, suspended=True)
     with Progress() as progress:
-        wait.until_gone(api, spec, names.ray_pods(spec.name), progress.say, options.timeout)
+        wait.until_gone(api, spec, names.ray_pods(spec.name), progress.report, options.timeout)
     print("parked: no pods are left; `scripts/cluster.py unpark` brings them back")
 
 
@@ -66,12 +66,12 @@ def unpark(options: Options) -> None:
     api, spec = api_of(options), load(options.spec)
     _clusters(api, options, spec).suspend(spec.name, spec.namespace, suspended=False)
     with Progress() as progress:
-        state = wait.until_ready(api, spec, progress.say, options.timeout)
+        state = wait.until_ready(api, spec, progress.report, options.timeout)
         config = deploy.last_deployed(api, spec)
         if config:
             with dashboard(api, spec, state) as there:
                 deploy.deploy(api, spec, there, config)
-                deploy.until_running(there, config, progress.say, options.timeout)
+                deploy.until_running(there, config, progress.report, options.timeout)
     print(f"{wait.summary(state)}; apps: {app_names(config) if config else 'none'}")
 
 
@@ -88,7 +88,7 @@ def down(options: Options) -> None:
         print(remove.remove(api, backend, one))
         if one["kind"] in ("RayCluster", "RayService", "Job"):  # what its pods use goes after them
             with Progress() as progress:
-                wait.until_gone(api, spec, _pods_of(spec, one), progress.say, options.timeout)
+                wait.until_gone(api, spec, _pods_of(spec, one), progress.report, options.timeout)
     for kind in planned.hidden:
         print(f"{kind}: you may not look for them, what there is stays")
     if said := remove.remove_namespace(api, spec):

@@ -37,7 +37,7 @@ def wait_for(options: Options) -> None:
     api, spec = api_of(options), load(options.spec)
     started = time.monotonic()
     with Progress() as progress:
-        state = wait.until_ready(api, spec, progress.say, options.timeout)
+        state = wait.until_ready(api, spec, progress.report, options.timeout)
     print(f"{wait.summary(state)} after {time.monotonic() - started:.0f} s")
 
 

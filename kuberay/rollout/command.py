@@ -69,7 +69,7 @@ def _carry_out(options: argparse.Namespace, dashboard: "Dashboard", history: "Hi
     from kuberay.rollout.carry_out import apply
 
     with Progress() as progress:
-        done = apply(dashboard, history, config, (said["kind"], said["replicas"]), progress.say, options.timeout)
+        done = apply(dashboard, history, config, (said["kind"], said["replicas"]), progress.report, options.timeout)
     print(f"healthy after {done.seconds:.0f} s, of which the model was away for {done.away_s:.0f} s")
 
 

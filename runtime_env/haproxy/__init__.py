@@ -1,4 +1,5 @@
-"""HAProxy with what Ray Serve 2.60 has no setting for: its configuration is edited on the way from Ray to HAProxy.
+"""Edit HAProxy's configuration on its way from Ray, for what Ray Serve 2.60 has no setting for.
 
-Ray runs runtime_env/haproxy.sh by RAY_SERVE_HAPROXY_BINARY_PATH. It imports little, and nothing of others: reloads wait for it.
+Ray runs runtime_env/haproxy.sh because of RAY_SERVE_HAPROXY_BINARY_PATH. It imports little and no other package: reloads wait
+for it.
 """

@@ -1,9 +1,9 @@
-"""Edit the configuration that `-f` names, and become HAProxy with the result.
+"""Edit the configuration that `-f` names, and execute HAProxy with the result.
 
 Needs HAPROXY_BINARY, the real one, and HAPROXY_UNAVAILABLE_PORT, a free port on loopback; `Settings` has the others.
 
-HAProxy gets -dS, and so splices nothing. With Ray's `option splice-request`, HAProxy 2.8 turns in circles at full speed when a
-client leaves that sent its request in two pieces, as httpx and so the openai client do, and the replica is not told of it.
+HAProxy gets -dS, and so splices nothing. With Ray's `option splice-request`, HAProxy 2.8 spins at full speed when a client
+leaves that sent its request in two pieces, as httpx and so the openai client do, and the replica does not learn of it.
 """
 
 import json
@@ -17,7 +17,7 @@ from runtime_env.haproxy.servers import Servers, keep_servers
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Does not return. Raises `SystemExit` where the environment lacks something."""
+    """Replace this process by HAProxy. Raises `SystemExit` where the environment lacks something."""
     for name in ("HAPROXY_BINARY", "HAPROXY_UNAVAILABLE_PORT"):
         if not os.environ.get(name):
             sys.exit(f"error: {name} is not set; see runtime_env/haproxy/__main__.py")
@@ -35,8 +35,8 @@ def main(arguments: Sequence[str]) -> None:
     )
     try:
         ours = [
-            str(_written(Path(one), settings)) if before == "-f" else one
-            for before, one in zip(["", *arguments], arguments, strict=False)
+            str(_written(Path(argument), settings)) if before == "-f" else argument
+            for before, argument in zip(["", *arguments], arguments, strict=False)
         ]
     except UnexpectedConfigError as error:
         sys.exit(f"error: {error}")
@@ -54,7 +54,7 @@ def _count(name: str, default: int) -> int:
 
 
 def _open_log(path: str | None) -> int | None:
-    """A file, or a container's own output (/proc/1/fd/1); None where it cannot be written: requests go on without it."""
+    """Open a file, or a container's own output (/proc/1/fd/1); None where it cannot be written: requests work without it."""
     try:
         return os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600) if path else None
     except OSError:
@@ -62,7 +62,7 @@ def _open_log(path: str | None) -> int | None:
 
 
 def _written(config: Path, settings: Settings) -> Path:
-    """The file that HAProxy reads, beside Ray's."""
+    """Write the file that HAProxy reads, beside Ray's."""
     memory = config.with_name(f"{config.name}.servers")
     text, servers = keep_servers(config.read_text(), _remembered(memory))
     ours = config.with_name(f"{config.name}.ours")

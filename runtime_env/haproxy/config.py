@@ -1,57 +1,57 @@
-"""Ray's configuration of HAProxy with this project's rules in it. Pure: from text to text."""
+"""Add this project's rules to Ray's configuration of HAProxy. Pure: from text to text."""
 
 import json
 import re
 from typing import NamedTuple
 
 RAY = "2.60.0"
-"""Whose configuration is expected."""
+"""Version of Ray whose configuration is expected."""
 CONNECTIONS, CONNECTION_RATE = 2048, 10_000
-"""Of one address: open at once, half of what Ray lets HAProxy take, and opened in 10 s."""
+"""Limits of one address: connections open at once, half of what Ray lets HAProxy take, and connections opened in 10 s."""
 
 _JSON = "content-type application/json"
 _RETRY = "hdr Retry-After 30"
 _SECTIONS = ("global", "defaults", "frontend http_frontend", "backend default_backend")
 _FALLBACK = r"^( *server SERVE_PROXY_ACTOR-fallback-\S+) \S+:\d+"
-_MOST_HEADERS = 1000
-"""By default 101. How large they may be together is for the guard to say."""
+_MAX_HEADERS = 1000
+"""Number of headers; HAProxy's default is 101. The guard limits their total size."""
 _OPEN_BIND = r"^( *bind )\*?:(\d+)"
 _OWN_ERRORS = {
     500: ("The server could not answer.", "server_error"),
     **dict.fromkeys((502, 503, 504), ("The model did not answer. Try again later.", "service_unavailable_error")),
 }
-"""Where a server fails; of the last three Ray makes a 500 in plain text. What it says of a request that it cannot even parse is
-in HTML, whatever one configures (`http_err_msgs` of its `mux_h1.c`)."""
+"""Bodies for failures of a server; Ray turns the last three into a 500 in plain text. For a request that it cannot parse,
+HAProxy returns HTML, whatever one configures (`http_err_msgs` of its `mux_h1.c`)."""
 _ID = "^[A-Za-z0-9._-]{1,64}$"
-"""Of a request: the guard's rule too."""
+"""Pattern of a request's id, the same as the guard's."""
 
 
 _DISCONNECTS = "http-request set-header x-request-disconnect-disabled ?1"
 """Leaves clients that go away to the app alone. Serve would cancel the app's task too: where that comes first, vLLM 0.29 loses
-its own task (`with_cancellation` starts tasks that its cancellation does not reach), and the engine works for nobody."""
+its own task (`with_cancellation` starts tasks that its cancellation does not reach), and the engine works for no client."""
 
 
 class Settings(NamedTuple):
-    """What the environment says."""
+    """Settings from the environment."""
 
     unavailable_port: str
-    """On loopback: the answer where an app has no replica."""
+    """HAPROXY_UNAVAILABLE_PORT, on loopback: it answers where an app has no replica."""
     bind_host: str
     """HAPROXY_BIND_HOST: the address of statistics and metrics, which Ray binds to all interfaces, as does `*`."""
     tls_pem: str | None
     """HAPROXY_TLS_PEM: a file with a certificate (chain) and its key, for HTTPS beside the plain port."""
     tls_bind: str | None
-    """HAPROXY_TLS_BIND: where, such as 0.0.0.0:8443."""
+    """HAPROXY_TLS_BIND: HOST:PORT for HTTPS, such as 0.0.0.0:8443."""
     logs: bool
-    """HAPROXY_LOG can be written: else lines go where Ray sends them, a syslog."""
+    """True if HAPROXY_LOG can be written; else lines go where Ray sends them, a syslog."""
     connections: int = CONNECTIONS
-    """HAPROXY_CONNECTIONS_PER_ADDRESS: the most that one address may have open; 0 for no limit."""
+    """HAPROXY_CONNECTIONS_PER_ADDRESS: maximum that one address may have open; 0 for no limit."""
     connection_rate: int = CONNECTION_RATE
-    """HAPROXY_CONNECTION_RATE_PER_ADDRESS: the most that it may open in 10 s; 0 for no limit."""
+    """HAPROXY_CONNECTION_RATE_PER_ADDRESS: maximum that it may open in 10 s; 0 for no limit."""
 
 
 class UnexpectedConfigError(Exception):
-    """Ray's configuration lacks a line that a rule belongs to; the message says which."""
+    """Ray's configuration lacks a line that a rule belongs to; the message names it."""
 
 
 def edited(config: str, settings: Settings) -> str:
@@ -60,17 +60,17 @@ def edited(config: str, settings: Settings) -> str:
     _check(lines)
     knows_apps = re.search("^ *use_backend", config, re.MULTILINE)
     added = {
-        "global": [f"tune.http.maxhdr {_MOST_HEADERS}"],
+        "global": [f"tune.http.maxhdr {_MAX_HEADERS}"],
         "defaults": _defaults(),
         "frontend http_frontend": _tls(settings) + _limits(settings) + _log(settings) + _ids() + _refusals() + [_DISCONNECTS],
-        # Just started, and told of no app yet: Ray's own answer to every path is 404, in plain text.
+        # Just started, and without apps yet: Ray's own answer to every path is 404, in plain text.
         "backend default_backend": [f"http-request {_not_found() if knows_apps else _unavailable()}"],
     }
-    found: list[str] = []
+    edited_lines: list[str] = []
     for line in lines:
         if not re.match(" *errorfile ", line):
-            found += [_readdressed(line, settings), *added.get(line.rstrip(), [])]
-    return "\n".join(found + _frontend_unavailable(settings)) + "\n"
+            edited_lines += [_readdressed(line, settings), *added.get(line.rstrip(), [])]
+    return "\n".join(edited_lines + _frontend_unavailable(settings)) + "\n"
 
 
 def _check(lines: list[str]) -> None:
@@ -112,11 +112,11 @@ def _tls(settings: Settings) -> list[str]:
 
 
 def _limits(settings: Settings) -> list[str]:
-    """Of one address. What is beyond them is closed before it has said anything, as it would hold a place until it has."""
+    """Limit the connections of one address. Those beyond are closed before they send anything, or they would hold a place."""
     rules = ["stick-table type ipv6 size 100k expire 60s store conn_cur,conn_rate(10s)", "tcp-request connection track-sc0 src"]
-    for counter, most in (("conn_cur", settings.connections), ("conn_rate", settings.connection_rate)):
-        if most:
-            rules.append(f"tcp-request connection reject if {{ sc0_{counter} gt {most} }}")
+    for counter, limit in (("conn_cur", settings.connections), ("conn_rate", settings.connection_rate)):
+        if limit:
+            rules.append(f"tcp-request connection reject if {{ sc0_{counter} gt {limit} }}")
     return rules
 
 
@@ -133,11 +133,11 @@ def _log(settings: Settings) -> list[str]:
 
 
 def _ids() -> list[str]:
-    """One id for each request, x-request-id: the client's own if it is one, else a new one. All that log it use that."""
-    is_one = f"{{ req.fhdr_cnt(x-request-id) 1 }} {{ req.fhdr(x-request-id) -m reg {_ID} }}"
+    """Give each request one id, x-request-id: the client's own if it is valid, else a new one. All logs use it."""
+    is_valid = f"{{ req.fhdr_cnt(x-request-id) 1 }} {{ req.fhdr(x-request-id) -m reg {_ID} }}"
     return [
         "unique-id-format %[uuid]",
-        f"http-request set-header x-request-id %[unique-id] unless {is_one}",
+        f"http-request set-header x-request-id %[unique-id] unless {is_valid}",
         "http-request set-var(txn.id) req.fhdr(x-request-id)",
         "http-request set-var(txn.path) path",
         "http-after-response set-header x-request-id %[var(txn.id)] unless { res.hdr(x-request-id) -m found }",
@@ -177,5 +177,5 @@ def _unavailable() -> str:
 
 
 def _error(message: str, kind: str, code: int | str) -> str:
-    """In OpenAI form. It stands between single quotes, so it may have none."""
+    """Error body in OpenAI form. It stands between single quotes, so it must contain none."""
     return json.dumps({"error": {"message": message, "type": kind, "param": None, "code": code}}, separators=(",", ":"))

@@ -1,6 +1,6 @@
-"""An app's replicas stay in HAProxy's configuration while Serve builds the app anew. Pure: from text to text.
+"""Keep an app's replicas in HAProxy's configuration while Serve rebuilds the app. Pure: from text to text.
 
-For those seconds Ray Serve 2.60 tells HAProxy that the app has no replica, though all of them run and answer
+For those seconds Ray Serve 2.60 configures no replica for the app, though all of them run and answer
 (`get_target_groups`: an app that is being built has no ingress deployment).
 """
 
@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterator
 
 Servers = dict[str, list[list[str]]]
-"""Of each backend: [name, address] of its replicas."""
+"""[name, address] of each replica, by backend."""
 
 _REPLICA, _FALLBACK = "SERVE_REPLICA_", "SERVE_PROXY_ACTOR-fallback"
 _ON_TRIAL = "check inter 250ms fall 1 rise 1 observe layer4 error-limit 1 on-error mark-down"
@@ -18,7 +18,7 @@ _ON_TRIAL = "check inter 250ms fall 1 rise 1 observe layer4 error-limit 1 on-err
 def keep_servers(config: str, last: Servers) -> tuple[str, Servers]:
     """(the configuration, the servers to remember): a backend that has lost all of its replicas keeps the last ones, on trial.
 
-    An address that another backend has now is not kept, as its port was given away.
+    An address that another backend has now is dropped, because its port was reused.
     """
     now: Servers = {}
     for backend, line in _lines(config):

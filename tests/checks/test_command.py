@@ -32,21 +32,21 @@ def test_a_finding_has_its_line_and_all_that_a_machine_needs(tmp_path: Path) -> 
     line = next(number for number, text in enumerate(file.read_text().splitlines(), 1) if "5x5" in text)
     done = validate("--json", str(file))
     assert done.returncode == 2
-    (found,) = json.loads(done.stdout)
-    assert found["path"].endswith("accelerator_config.topology")
-    assert (found["line"], found["severity"], found["value"]) == (line, "error", "5x5")
+    (finding,) = json.loads(done.stdout)
+    assert finding["path"].endswith("accelerator_config.topology")
+    assert (finding["line"], finding["severity"], finding["value"]) == (line, "error", "5x5")
     assert f"serve.yaml:{line}: error: " in validate(str(file)).stdout
 
 
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("a: [", "is no YAML"),
+        ("a: [", "is not YAML"),
         ("- 1", "must be a mapping"),
         ("applications: []\napplications: []\n", "is there twice"),
         ("applications: 1\n", "must be a list"),
         ("", "must be a mapping"),
-        ("\x00", "is no YAML"),
+        ("\x00", "is not YAML"),
     ],
 )
 def test_what_is_no_config_is_said_without_a_traceback(tmp_path: Path, text: str, words: str) -> None:

@@ -23,7 +23,7 @@ print(json.dumps({n: render(s) for n, s in schemas().items()} | {"utilization": 
 @pytest.mark.full
 def test_stored_schemas_are_up_to_date() -> None:
     done = subprocess.run([sys.executable, "-c", CODE], cwd=ROOT, capture_output=True, text=True, check=True)
-    found = json.loads(done.stdout.splitlines()[-1])
-    assert found.pop("utilization") == _UTILIZATION
-    for name, text in found.items():
+    facts = json.loads(done.stdout.splitlines()[-1])
+    assert facts.pop("utilization") == _UTILIZATION
+    for name, text in facts.items():
         assert (DIRECTORY / f"{name}.json").read_text() == text, f"{name}: run python -m apps.checks.refresh"

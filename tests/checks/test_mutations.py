@@ -16,7 +16,7 @@ FREE = ("env_vars", "limit_mm_per_prompt")
 
 def paths(node: Any, path: Path = ()) -> list[Path]:
     items = node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ()
-    return [one for key, value in items for one in ((*path, key), *paths(value, (*path, key)))]
+    return [inner for key, value in items for inner in ((*path, key), *paths(value, (*path, key)))]
 
 
 PATHS = paths(GEMMA)
@@ -38,18 +38,18 @@ def is_number(path: Path) -> bool:
 NUMBERS = [path for path in PATHS if is_number(path)]
 
 
-def named(found: list[Finding], path: Path) -> bool:
+def named(findings: list[Finding], path: Path) -> bool:
     """A finding is at the mutated key, above or below it, or speaks of it (of two that contradict, it blames one)."""
-    for one in found:
-        shorter = min(len(one.path), len(path))
-        if one.path[:shorter] == path[:shorter] or str(path[-1]) in one.message or one.path[:-1] == path[:-1]:
+    for finding in findings:
+        shorter = min(len(finding.path), len(path))
+        if finding.path[:shorter] == path[:shorter] or str(path[-1]) in finding.message or finding.path[:-1] == path[:-1]:
             return True
     return False
 
 
 def assert_taken_or_named(config: dict[str, Any], path: Path) -> None:
-    if found := errors(config, slices=1):
-        assert named(found, path), found
+    if findings := errors(config, slices=1):
+        assert named(findings, path), findings
     else:
         ray_takes(config)
 
@@ -76,8 +76,8 @@ def test_a_renamed_key_is_reported(path: Path, position: int, letter: str) -> No
     at = position % (len(key) + 1)
     new = key[:at] + letter + key[at:]
     parent[new] = parent.pop(key)
-    found = errors(config, slices=1)
-    assert any(one.path == (*path[:-1], new) for one in found), found
+    findings = errors(config, slices=1)
+    assert any(finding.path == (*path[:-1], new) for finding in findings), findings
 
 
 @BOUNDED

@@ -1,4 +1,4 @@
-"""What each rule says, on serve_configs/gemma.yaml with one thing changed."""
+"""What each rule reports, on serve_configs/gemma.yaml with one thing changed."""
 
 import copy
 from pathlib import Path
@@ -30,7 +30,7 @@ def changed(path: str, value: Any) -> dict[str, Any]:
 
 
 def errors(config: Any, **options: Any) -> list[Finding]:
-    return [found for found in check_serve_config(config, **options) if found.severity == "error"]
+    return [finding for finding in check_serve_config(config, **options) if finding.severity == "error"]
 
 
 def test_the_shipped_config_has_no_errors() -> None:
@@ -62,7 +62,7 @@ CASES = [
     ),
     ("applications/0/args/guard/limits/max_tokens", "5", "applications[0].args.guard.limits.max_tokens", "valid integer"),
     ("applications/0/args/guard/routes", ["/sleep"], "applications[0].args.guard", "only be one of admin_routes"),
-    (f"{ENGINE_PATH}/api_key", ["secret"], f"{ENGINE}.api_key", "keys stand in guard.keys_files"),
+    (f"{ENGINE_PATH}/api_key", ["secret"], f"{ENGINE}.api_key", "put them into guard.keys_files"),
     (
         f"{ENGINE_PATH}/structured_outputs_config",
         {"backend": "auto"},
@@ -132,25 +132,25 @@ CASES = [
     ("path", "value", "where", "words"), CASES, ids=[f"{path}={value}"[-60:] for path, value, _, _ in CASES]
 )
 def test_a_mistake_is_named(path: str, value: Any, where: str, words: str) -> None:
-    found = errors(changed(path, value), slices=1)
-    assert where in [one.where for one in found], found
-    assert any(words in str(one) for one in found if one.where == where), found
+    findings = errors(changed(path, value), slices=1)
+    assert where in [finding.where for finding in findings], findings
+    assert any(words in str(finding) for finding in findings if finding.where == where), findings
 
 
 def test_two_models_need_the_classic_path() -> None:
     config = changed("applications/0/args/llm_configs", GEMMA["applications"][0]["args"]["llm_configs"] * 2)
     assert "exactly one per app" in str(errors(config)[0])
-    assert not any("exactly one" in str(one) for one in errors(config, direct_streaming=False))
+    assert not any("exactly one" in str(finding) for finding in errors(config, direct_streaming=False))
 
 
 def test_what_a_parallelism_costs_is_a_warning() -> None:
-    (warning,) = [one for one in check_serve_config(GEMMA) if one.severity == "warning"]
+    (warning,) = [finding for finding in check_serve_config(GEMMA) if finding.severity == "warning"]
     assert "20,480 bytes per token and chip where 5,120 would do" in warning.message
 
 
 def test_a_surge_without_a_free_slice_is_a_warning() -> None:
-    found = check_serve_config(changed(f"{LLM_PATH}/deployment_config/max_surge_percent", 100), slices=1)
-    assert "no slice is free" in str([one for one in found if one.severity == "warning"])
+    findings = check_serve_config(changed(f"{LLM_PATH}/deployment_config/max_surge_percent", 100), slices=1)
+    assert "no slice is free" in str([finding for finding in findings if finding.severity == "warning"])
     assert "no slice is free" not in str(
         check_serve_config(changed(f"{LLM_PATH}/deployment_config/max_surge_percent", 100), slices=2)
     )
@@ -179,14 +179,14 @@ def test_on_loopback_nobody_needs_a_key(host: str) -> None:
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "10.1.2.3", "myhost", None])
 def test_elsewhere_the_model_must_ask_for_keys_or_be_said_to_be_open(host: str | None) -> None:
     config = without_guard(host)
-    assert [one.where for one in errors(config)] == ["applications[0].args.guard"]
+    assert [finding.where for finding in errors(config)] == ["applications[0].args.guard"]
     config["applications"][0]["args"]["guard"] = {"open": True}
     assert errors(config) == []
 
 
 def test_requests_that_wait_before_the_guard_are_a_warning() -> None:
-    found = check_serve_config(changed(f"{LLM_PATH}/deployment_config/max_ongoing_requests", 128))
-    (warning,) = [one for one in found if one.where.endswith("max_ongoing_requests")]
+    findings = check_serve_config(changed(f"{LLM_PATH}/deployment_config/max_ongoing_requests", 128))
+    (warning,) = [finding for finding in findings if finding.where.endswith("max_ongoing_requests")]
     assert (warning.severity, warning.allowed) == ("warning", "more than 384")
 
 
@@ -199,6 +199,8 @@ ROUTER = {"request_router_class": "ray.serve.llm.request_router:PrefixCacheAffin
 )
 def test_what_direct_streaming_ignores_is_an_error_and_fine_without_it(path: str, value: dict[str, str]) -> None:
     config = changed(f"{LLM_PATH}/{path}", value)
-    (found,) = [one for one in check_serve_config(config) if "direct streaming" in one.message]
-    assert (found.severity, found.where.endswith(path.replace("/", "."))) == ("error", True)
-    assert not [one for one in check_serve_config(config, direct_streaming=False) if "direct streaming" in one.message]
+    (finding,) = [finding for finding in check_serve_config(config) if "direct streaming" in finding.message]
+    assert (finding.severity, finding.where.endswith(path.replace("/", "."))) == ("error", True)
+    assert not [
+        finding for finding in check_serve_config(config, direct_streaming=False) if "direct streaming" in finding.message
+    ]

@@ -1,4 +1,4 @@
-"""A derived config is its base but for what the patch says."""
+"""A derived config is its base but for the differences in the patch."""
 
 import copy
 from pathlib import Path
@@ -36,7 +36,7 @@ def test_only_what_the_patch_says_is_changed(patch: dict[str, Any], changed: dic
 
 
 def test_an_item_that_is_not_there_is_refused() -> None:
-    with pytest.raises(UserError, match=r"changes 'three', and the base has only \['one', 'two'\]"):
+    with pytest.raises(UserError, match=r"changes 'three', but the base has only \['one', 'two'\]"):
         merged(BASE, {"apps": [{"name": "three"}]})
 
 

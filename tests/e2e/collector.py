@@ -1,4 +1,4 @@
-"""A collector of traces, for OTLP over HTTP: keeps every span that it is sent."""
+"""A collector of traces, for OTLP over HTTP, that keeps every span that it receives."""
 
 import threading
 from collections.abc import Iterator
@@ -20,7 +20,7 @@ class Collector(ThreadingHTTPServer):
 
     @property
     def environment(self) -> dict[str, str]:
-        """What lets a stack send its traces here."""
+        """Variables that make a stack send its traces here."""
         url = f"http://127.0.0.1:{self.server_address[1]}/v1/traces"
         return {"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": url, "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL": "http/protobuf"}
 
@@ -45,8 +45,8 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 def attributes(span: Any) -> dict[str, str]:
-    """Those that are text."""
-    return {one.key: one.value.string_value for one in span.attributes}
+    """Attributes that are text."""
+    return {attribute.key: attribute.value.string_value for attribute in span.attributes}
 
 
 @contextmanager

@@ -16,13 +16,13 @@ ARTIFACTS = ROOT / "test-artifacts"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What an emulated slice goes through comes last: its times are told, and less runs beside it then."""
+    """Run the drills on emulated slices last: their times are reported, and less runs beside them then."""
     items.sort(key=lambda item: "EmulatedSlice" in vars(getattr(item, "module", None) or object))
 
 
 @dataclass(frozen=True)
 class Stack:
-    """A running stack; `environment` is what further commands against it need."""
+    """A running stack; `environment` is that of further commands against it."""
 
     path: str
     port: int

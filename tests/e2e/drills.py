@@ -1,4 +1,4 @@
-"""What the drills measured: each notes its row while it runs.
+"""Figures that the drills measured: each records its row while it runs.
 
 `python -m tests.e2e.drills` prints the table of docs/operations.md, with `--short` that of the README.
 """
@@ -27,23 +27,23 @@ class Row:
 
 
 def report(drill: str, row: Row) -> None:
-    """Print a drill's row and note it for the table; a later run of the same drill replaces it."""
+    """Print a drill's row and record it for the table; a later run of the same drill replaces it."""
     print(f"\ndrill: {_line(drill, asdict(row), _COLUMNS)}")
     ARTIFACTS.mkdir(exist_ok=True)
-    _FILE.write_text(json.dumps({**_noted(), drill: asdict(row)}, indent=1))
+    _FILE.write_text(json.dumps({**_recorded(), drill: asdict(row)}, indent=1))
 
 
 def under_load(drill: str, story: Story, *, noticed: str = "", served: str = "", saw: str = "") -> None:
-    """The row of a drill under load; words that are given replace what the figures say, and `saw` follows it."""
-    load, found = story.load, story.noticed_s
+    """Report the row of a drill under load; `noticed` and `served` replace the figures, and `saw` is appended to them."""
+    load, noticed_s = story.load, story.noticed_s
     back = f"{story.served_s:.0f} s" + (" after its return" if story.mended_s is not None else "")
     report(
         drill,
         Row(
-            noticed or ("" if found is None else f"{found:.0f} s"),
-            served or ("without a pause" if found is None else back),
+            noticed or ("" if noticed_s is None else f"{noticed_s:.0f} s"),
+            served or ("without a pause" if noticed_s is None else back),
             load.losses,
-            "; ".join(one for one in (load.saw, saw) if one) or "nothing",
+            "; ".join(part for part in (load.saw, saw) if part) or "nothing",
         ),
     )
 
@@ -51,7 +51,7 @@ def under_load(drill: str, story: Story, *, noticed: str = "", served: str = "",
 def main(arguments: Sequence[str]) -> int:
     """Print the table; exit 1 where no drill has run."""
     columns = _SHORT if arguments == ["--short"] else tuple(_COLUMNS)
-    rows = {drill: row for drill, row in _noted().items() if columns != _SHORT or all(row[one] for one in columns)}
+    rows = {drill: row for drill, row in _recorded().items() if columns != _SHORT or all(row[column] for column in columns)}
     lines = [_line("drill", _COLUMNS, columns), "|---" * (len(columns) + 1) + "|"]
     lines += [_line(drill, row, columns) for drill, row in rows.items()]
     print("\n".join(lines) if rows else "no drill has run here: scripts/test.sh tests/e2e")
@@ -59,10 +59,10 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _line(first: str, row: Mapping[str, str], columns: Iterable[str]) -> str:
-    return f"| {' | '.join((first, *(row[one] for one in columns)))} |"
+    return f"| {' | '.join((first, *(row[column] for column in columns)))} |"
 
 
-def _noted() -> dict[str, dict[str, str]]:
+def _recorded() -> dict[str, dict[str, str]]:
     return dict(json.loads(_FILE.read_text())) if _FILE.exists() else {}
 
 

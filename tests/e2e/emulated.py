@@ -1,4 +1,4 @@
-"""Start, look at and disturb an emulated slice, by the commands that a person would type and by Ray's own HTTP API."""
+"""Start, inspect and disturb an emulated slice, by the commands that a person would type and by Ray's own HTTP API."""
 
 import json
 import os
@@ -25,7 +25,7 @@ MODEL = "google/gemma-4-31B-it"
 
 
 def wait_for(condition: Callable[[], Any], seconds: float, what: str) -> float:
-    """Seconds until the condition held."""
+    """Poll until the condition holds. Returns the seconds that it took."""
     start = time.monotonic()
     while not condition():
         assert time.monotonic() - start < seconds, f"{what}: not within {seconds} s"
@@ -34,7 +34,7 @@ def wait_for(condition: Callable[[], Any], seconds: float, what: str) -> float:
 
 
 def ray_environment(record: StackRecord) -> dict[str, str]:
-    """What a Ray program needs to run on a stack as its driver."""
+    """Environment of a Ray program that runs on a stack as its driver."""
     stack = stack_environment(Path(record.temp_dir), record.first_port, classic=record.classic)
     return {**stack, "RAY_ADDRESS": f"127.0.0.1:{record.first_port}", "PATH": os.environ["PATH"]}
 
@@ -76,7 +76,7 @@ class EmulatedSlice:
         self.run("--stop")
 
     def kill(self, *hosts: str) -> None:
-        """As `--kill-host` does, but at once: a figure must not count a command's start."""
+        """Kill hosts as `--kill-host` does, but at once: a figure must not count a command's start."""
         record = self.record()
         sessions = [record.session_id if host == "head" else record.hosts[host] for host in hosts]
         for process in processes.find(sessions, Path(record.temp_dir)):
@@ -85,7 +85,7 @@ class EmulatedSlice:
     def engine_core(self) -> psutil.Process:
         """The process that computes, where it is one of its own."""
         children = self.replica().children(recursive=True)
-        return next(one for one in children if "EngineCore" in one.name() or "EngineCore" in " ".join(one.cmdline()))
+        return next(child for child in children if "EngineCore" in child.name() or "EngineCore" in " ".join(child.cmdline()))
 
     def answers(self, model: str = MODEL) -> bool:
         """Whether a request gets its token; False where nobody listens."""
@@ -96,14 +96,14 @@ class EmulatedSlice:
             return False
 
     def replica_url(self) -> str:
-        """Where HAProxy, on whatever host, asks the model's replica: its own port."""
+        """Address of the model's replica for HAProxy, on whatever host: the replica's own port."""
         configs = (Path(self.record().temp_dir) / "h").rglob("haproxy.cfg")
-        found = {
+        ports = {
             port
             for config in configs
             for port in re.findall(r"server SERVE_REPLICA_llm-\S+ 127.0.0.1:(\d+)", config.read_text())
         }
-        (port,) = found
+        (port,) = ports
         return f"http://127.0.0.1:{port}"
 
     def record(self) -> StackRecord:
@@ -117,7 +117,7 @@ class EmulatedSlice:
         return next(iter(self.app().get("deployments", {}).values()), {})
 
     def running(self) -> bool:
-        """False too where the head is not there to be asked."""
+        """True while the app runs; False too where the head does not answer."""
         try:
             return bool(self.app().get("status") == "RUNNING")
         except OSError:
@@ -127,7 +127,7 @@ class EmulatedSlice:
         return str(self.app().get("message", "")) + str(self.deployment().get("message", ""))
 
     def placement_groups(self) -> list[dict[str, Any]]:
-        """Those that are not removed, with their bundles."""
+        """Placement groups that are not removed, with their bundles."""
         rows = self.get("/api/v0/placement_groups?detail=1&limit=1000")["data"]["result"]["result"]
         return [row for row in rows if row["state"] != "REMOVED"]
 
@@ -143,7 +143,7 @@ class EmulatedSlice:
     def replica(self) -> psutil.Process:
         return psutil.Process(next(r["pid"] for r in self.deployment()["replicas"] if r["state"] == "RUNNING"))
 
-    def held_slice(self) -> str | None:
+    def reserved_slice(self) -> str | None:
         names = [group["name"] for group in self.placement_groups() if group["state"] == "CREATED"]
         return names[0].removeprefix("slice:") if names else None
 

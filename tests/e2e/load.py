@@ -1,4 +1,4 @@
-"""Clients that stream while something is broken, and what they saw of it."""
+"""Clients that stream while something is broken, and the outcome of their requests."""
 
 import asyncio
 import time
@@ -11,11 +11,11 @@ import httpx
 
 from tests.e2e.emulated import MODEL
 
-_ANSWER_S = 15  # longer without a byte is a hang
+_TIMEOUT_S = 15  # longer without a byte is a hang
 ERROR, CUT = "stream ends with an error", "connection cut in mid-stream"
 RETRY, REFUSED = "503 with Retry-After", "connection refused"
 _WORDS = {'error: data: {"error": {"message": ': ERROR, "503 retry-after=30 {": RETRY, "cut off": CUT, "refused": REFUSED}
-"""How an outcome begins, and how a table says it."""
+"""Start of an outcome, and its words in a table."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class Load:
     begun: float = 0.0
 
     async def run(self, seconds: float, until: asyncio.Event | None = None) -> None:
-        """For so long at most, or until an event."""
+        """Send requests until the event, or for so many seconds at most."""
         self.begun, until = time.monotonic(), until or asyncio.Event()
         await asyncio.gather(*(self._client(seconds, number, until) for number in range(self.clients)))
 
@@ -56,24 +56,24 @@ class Load:
 
     @property
     def lost(self) -> list[Ended]:
-        return [one for one in self.ended if not one.whole]
+        return [request for request in self.ended if not request.whole]
 
     @property
     def saw(self) -> str:
-        """For a table: what clients got instead of an answer, most frequent last."""
-        found = Counter(one.in_words for one in self.lost)
-        return "; ".join(words for words, _ in reversed(found.most_common()))
+        """Outcomes other than a whole answer, in words for a table, most frequent last."""
+        outcomes = Counter(request.in_words for request in self.lost)
+        return "; ".join(words for words, _ in reversed(outcomes.most_common()))
 
     @property
     def losses(self) -> str:
-        """For a table: answers that broke off, and tries that were refused after that (a client tries twice a second)."""
-        answers = sum(one.in_words in (ERROR, CUT) for one in self.lost)
+        """Count of answers that broke off, and of tries that were refused after that (a client tries twice a second)."""
+        answers = sum(request.in_words in (ERROR, CUT) for request in self.lost)
         refused = len(self.lost) - answers
         return f"{answers} answers" + (f", {refused} refused" if refused else "") + f" of {len(self.ended)}"
 
     async def _client(self, seconds: float, number: int, until: asyncio.Event) -> None:
         body = {"model": self.model, "prompt": f"client {number}", "max_tokens": self.max_tokens}
-        async with httpx.AsyncClient(timeout=_ANSWER_S) as http:
+        async with httpx.AsyncClient(timeout=_TIMEOUT_S) as http:
             while self.now_s() < seconds and not until.is_set():
                 sent_s = self.now_s()
                 outcome = await self._request(http, {**body, "ignore_eos": True, "stream": True})
@@ -100,7 +100,7 @@ class Load:
 
 @dataclass
 class Story:
-    """One fault under load. `mended_s` is when what was missing came back by a person's hand; None where nobody was needed."""
+    """One fault under load. `mended_s` is when a person's command repaired it; None where none was needed."""
 
     load: Load
     fault_s: float = 0.0
@@ -108,19 +108,20 @@ class Story:
 
     @property
     def noticed_s(self) -> float | None:
-        """From the fault to the first request that failed."""
-        return min((one.at_s for one in self.load.lost if one.at_s > self.fault_s), default=self.fault_s) - self.fault_s or None
+        """Seconds from the fault to the first request that failed."""
+        failed = (request.at_s for request in self.load.lost if request.at_s > self.fault_s)
+        return min(failed, default=self.fault_s) - self.fault_s or None
 
     @property
     def served_s(self) -> float:
-        """From the fault, or from its mending, to a whole answer that was asked for after the last failure."""
+        """Seconds from the fault, or from its repair, to a whole answer to a request that was sent after the last failure."""
         since = self.fault_s if self.mended_s is None else self.mended_s
-        last = max((one.at_s for one in self.load.lost), default=since)
-        return next(one.at_s for one in self.load.ended if one.whole and one.sent_s >= last) - since
+        last = max((request.at_s for request in self.load.lost), default=since)
+        return next(request.at_s for request in self.load.ended if request.whole and request.sent_s >= last) - since
 
     @property
     def hangs(self) -> list[Ended]:
-        return [one for one in self.load.ended if one.outcome == "hang"]
+        return [request for request in self.load.ended if request.outcome == "hang"]
 
 
 def play(
@@ -132,14 +133,14 @@ def play(
     beside: Load | None = None,
     seconds: float = 120,
 ) -> Story:
-    """Do harm once answers come; mend it once a client has noticed, where it does not mend itself; end when it is healed.
+    """Cause a fault once answers come; mend it once a client has noticed, where it does not heal by itself; end once healed.
 
     `beside` is a second load, from before the fault to the end.
     """
 
     async def both() -> Story:
         done = asyncio.Event()
-        loads = [asyncio.create_task(one.run(4 * seconds, until=done)) for one in (load, beside) if one]
+        loads = [asyncio.create_task(clients.run(4 * seconds, until=done)) for clients in (load, beside) if clients]
         try:
             return await _play(Story(load), fault, healed, mend, seconds)
         finally:
@@ -157,17 +158,17 @@ async def _play(
     story.fault_s = load.now_s()
     await asyncio.to_thread(fault)
     if mend:
-        await _until(lambda: any(one.at_s > story.fault_s for one in load.lost), seconds, "a client to notice")
+        await _until(lambda: any(request.at_s > story.fault_s for request in load.lost), seconds, "a client to notice")
         story.mended_s = load.now_s()
         await asyncio.to_thread(mend)
     await _until(healed, seconds, "the stack to be healed")
     whole_s = load.now_s()
-    await _until(lambda: any(one.whole and one.sent_s > whole_s for one in load.ended), seconds, "an answer")
+    await _until(lambda: any(request.whole and request.sent_s > whole_s for request in load.ended), seconds, "an answer")
     return story
 
 
 async def _until(condition: Callable[[], object], seconds: float, what: str) -> None:
-    """Conditions may ask the network, so they are asked in a thread."""
+    """Poll in a thread, as conditions may use the network."""
     end = time.monotonic() + seconds
     while not await asyncio.to_thread(condition):
         assert time.monotonic() < end, f"{what}: not within {seconds:.0f} s"

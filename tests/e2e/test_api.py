@@ -86,10 +86,10 @@ def test_seed(client: openai.OpenAI) -> None:
 
 def test_logprobs(client: openai.OpenAI) -> None:
     done = client.completions.create(model=MODEL, prompt="Water boils at", max_tokens=3, temperature=0, logprobs=2)
-    found = done.choices[0].logprobs
-    assert found
-    assert found.token_logprobs
-    assert all(value is not None and value <= 0 for value in found.token_logprobs)
+    logprobs = done.choices[0].logprobs
+    assert logprobs
+    assert logprobs.token_logprobs
+    assert all(value is not None and value <= 0 for value in logprobs.token_logprobs)
     chat = client.chat.completions.create(model=MODEL, messages=QUESTION, max_tokens=2, logprobs=True, top_logprobs=2)
     assert chat.choices[0].logprobs
     assert len(chat.choices[0].logprobs.content or []) == chat.usage.completion_tokens  # type: ignore[union-attr]

@@ -76,7 +76,7 @@ class Page:
         return self.find("#chat").text
 
     def log(self) -> list[str]:
-        """What the browser has said in its console since it was asked last."""
+        """Messages in the browser's console since the last call."""
         return [entry["message"] for entry in self.driver.get_log("browser")]  # type: ignore[no-untyped-call]
 
     def screenshot(self, name: str) -> None:
@@ -126,7 +126,7 @@ def chat_page(fake: FakeServer) -> Iterator[str]:
 
 
 def reverse_proxy(target: str, prefix: str) -> Starlette:
-    """What a company's proxy does: serve `target` under another prefix, streaming, and say so in a header."""
+    """A proxy as companies have it: it streams `target` under another prefix, and names that in a header."""
     client = httpx.AsyncClient(timeout=120)
 
     async def forward(request: Request) -> Response:
@@ -249,7 +249,7 @@ def test_the_pages_own_policy_breaks_nothing_of_it(page: Page) -> None:
         page.ask("Hello")
         page.wait(lambda: "TTFT" in page.chat(), 30, "the answer")
     wrong = ("Content Security Policy", "status of 4", "status of 5")
-    assert [line for line in page.log() if any(one in line for one in wrong)] == []
+    assert [line for line in page.log() if any(words in line for words in wrong)] == []
 
 
 def test_an_image_that_was_uploaded_is_shown_and_asked_about(page: Page, tmp_path: Path) -> None:

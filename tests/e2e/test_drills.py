@@ -65,8 +65,8 @@ def test_every_host_has_the_weights_and_each_byte_left_the_bucket_once(emulated:
     for host in range(4):
         receipt.verify(temp_dir / "disks" / f"slice-a-{host}" / "model", deep=True)
     logs = (temp_dir / "ray" / "session_latest" / "logs" / "serve").glob("replica_llm_*.log")
-    said = "".join(log.read_text() for log in logs)
-    assert "64.0 MiB read from the bucket, 0.19 GiB exchanged" in said
+    text = "".join(log.read_text() for log in logs)
+    assert "64.0 MiB read from the bucket, 0.19 GiB exchanged" in text
 
 
 @pytest.mark.full
@@ -86,7 +86,7 @@ def test_a_killed_replica_comes_back_on_its_slice(emulated: EmulatedSlice) -> No
 
     def healed() -> bool:
         fresh = before["placement_group_id"] not in _group_ids(emulated)
-        return fresh and emulated.running() and emulated.held_slice() == "slice-a"
+        return fresh and emulated.running() and emulated.reserved_slice() == "slice-a"
 
     story = play(Load(emulated.url), emulated.replica().kill, healed)
     under_load("replica's process killed in mid-stream", story)
@@ -103,7 +103,7 @@ def test_a_host_killed_under_load_is_noticed_and_no_client_hangs(emulated: Emula
         mend=lambda: emulated.run("--start-host=slice-a/2"),
     )
     under_load("host lost, and back", story)
-    assert_told(story)
+    assert_informed(story)
 
 
 @pytest.mark.full
@@ -115,7 +115,7 @@ def test_a_lost_slice_comes_back_under_another_name(emulated: EmulatedSlice) -> 
     story = play(
         Load(emulated.url),
         lambda: emulated.kill(*(f"slice-a/{host}" for host in range(4))),
-        lambda: emulated.held_slice() == "slice-b" and emulated.running() and emulated.answers(),
+        lambda: emulated.reserved_slice() == "slice-b" and emulated.running() and emulated.answers(),
         mend=come,
     )
     under_load("whole slice lost, and another one comes", story)
@@ -130,19 +130,19 @@ def test_a_broken_slice_is_left_for_a_whole_one(emulated: EmulatedSlice) -> None
     story = play(
         Load(emulated.url),
         lambda: emulated.kill("slice-b/3"),
-        lambda: emulated.held_slice() == "slice-a" and emulated.running() and emulated.answers(),
+        lambda: emulated.reserved_slice() == "slice-a" and emulated.running() and emulated.answers(),
     )
     under_load("host of one of two slices lost", story, saw="the whole slice takes over")
-    assert_told(story)
+    assert_informed(story)
 
 
 @pytest.mark.full
-def test_a_replica_without_a_slice_waits_and_says_for_what(emulated: EmulatedSlice, tmp_path: Path) -> None:
+def test_a_replica_without_a_slice_waits_and_reports_for_what(emulated: EmulatedSlice, tmp_path: Path) -> None:
     emulated.run("--start-host=slice-b/3")
     emulated.deploy(lambda llm: llm["deployment_config"].update(num_replicas=3), tmp_path)
     seconds = wait_for(lambda: "TPU-v6e-16-head" in emulated.message(), 120, "the message")
-    told = "`serve status` says what the third replica of two slices waits for"
-    report("slices busy", Row(noticed=f"{seconds:.0f} s", served="the two serve on", saw=told))
+    seen = "`serve status` names what the third replica of two slices waits for"
+    report("slices busy", Row(noticed=f"{seconds:.0f} s", served="the two serve on", saw=seen))
     assert {g["name"] for g in emulated.placement_groups() if g["state"] == "CREATED"} == {"slice:slice-a", "slice:slice-b"}
     emulated.deploy(lambda llm: llm["deployment_config"].update(num_replicas=1), tmp_path)
     wait_for(lambda: emulated.running() and len(emulated.placement_groups()) == 1, 90, "one replica again")
@@ -155,8 +155,8 @@ def test_a_slice_that_stays_incomplete_fails_the_deploy_by_name(emulated: Emulat
     wait_for(lambda: len(emulated.nodes()) == 7, 60, "Ray to notice that both hosts are gone")
     emulated.deploy(lambda llm: llm.update(experimental_configs={"slice_timeout_s": 5}), tmp_path)
     seconds = wait_for(lambda: emulated.app().get("status") == "DEPLOY_FAILED", 180, "the deploy to fail")
-    told = "the deploy fails and names the missing host; 503 with Retry-After"
-    report("host missing for good", Row(noticed=f"{seconds:.0f} s", saw=told))
+    seen = "the deploy fails and names the missing host; 503 with Retry-After"
+    report("host missing for good", Row(noticed=f"{seconds:.0f} s", saw=seen))
     assert "host 1 of 4 is missing" in emulated.message()
     refused = httpx.post(f"{emulated.url}/v1/completions", json={"model": MODEL, "prompt": "hello"}, timeout=15)
     assert (refused.status_code, refused.headers["retry-after"]) == (503, "30")
@@ -167,8 +167,8 @@ def _group_ids(emulated: EmulatedSlice) -> set[str]:
     return {group["placement_group_id"] for group in emulated.placement_groups()}
 
 
-def assert_told(story: Story) -> None:
-    """Whoever lost an answer was told so in OpenAI form, and soon."""
+def assert_informed(story: Story) -> None:
+    """Check that each client that lost an answer got an error in OpenAI form, and soon."""
     assert story.noticed_s is not None
     assert story.noticed_s <= DETECT_S
     assert [ended for ended in story.load.lost if ended.in_words not in (ERROR, RETRY)] == []

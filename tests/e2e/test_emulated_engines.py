@@ -35,7 +35,7 @@ def test_the_same_placement_and_the_same_api(served: tuple[str, EmulatedSlice]) 
         assert stack.nodes()[replica["node_id"]]["ray.io/tpu-worker-id"] == "0"
 
     client = openai.OpenAI(base_url=f"{stack.url}/v1", api_key="none", timeout=60)
-    assert [one.id for one in client.models.list()] == [model]
+    assert [listed.id for listed in client.models.list()] == [model]
     completion = client.completions.create(model=model, prompt="Water boils at", max_tokens=8, temperature=0)
     assert completion.usage is not None
     assert completion.usage.completion_tokens == 8
@@ -73,4 +73,4 @@ def test_an_engine_killed_in_mid_stream_ends_every_answer_with_an_error(served: 
         seconds=240,
     )
     under_load("vLLM's engine core killed in mid-stream", story)
-    assert {one.in_words for one in story.load.lost} <= {ERROR, RETRY}, story.load.lost
+    assert {request.in_words for request in story.load.lost} <= {ERROR, RETRY}, story.load.lost

@@ -91,13 +91,13 @@ def test_nothing_leaks_and_no_alarm_is_false(emulated: EmulatedSlice) -> None:
 def _pairs(record: StackRecord, pairs: int) -> list[float]:
     command = [sys.executable, "-m", "tests.e2e.rounds", str(pairs)]
     log = Path(record.temp_dir, "rounds.log")
-    with log.open("w") as said:
+    with log.open("w") as errors:
         done = subprocess.run(
-            command, cwd=ROOT, env=ray_environment(record), stdout=subprocess.PIPE, stderr=said, text=True, timeout=30 * pairs
+            command, cwd=ROOT, env=ray_environment(record), stdout=subprocess.PIPE, stderr=errors, text=True, timeout=30 * pairs
         )
     assert done.returncode == 0, log.read_text()[-4000:]
-    found: list[float] = json.loads(done.stdout.strip().splitlines()[-1])
-    return found
+    seconds: list[float] = json.loads(done.stdout.strip().splitlines()[-1])
+    return seconds
 
 
 def _settled(stack: EmulatedSlice, record: StackRecord, before: Footprint, seconds: float = 60) -> Footprint:

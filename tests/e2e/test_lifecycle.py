@@ -55,7 +55,7 @@ def test_memory_of_the_default_path_stays_under_8_gb(stack: Stack, temp_dir: Pat
     assert total < (8e9 if stack.path == "direct" else 8.8e9)  # the classic ingress is one more process with vLLM in it
 
 
-def test_second_start_says_it_is_up(stack: Stack) -> None:
+def test_a_second_start_reports_that_it_is_up(stack: Stack) -> None:
     classic = ["--classic"] if stack.path == "classic" else []
     start = time.monotonic()
     again = stack.command("serve_local.sh", "--detach", f"--port={stack.port}", *classic)
@@ -89,7 +89,7 @@ def test_missing_model_directory_is_refused(stack: Stack) -> None:
     preflight.check_port(dashboard_port, "--dashboard-port")
 
 
-def test_no_network_is_said_in_one_line(stack: Stack) -> None:
+def test_no_network_is_reported_in_one_line(stack: Stack) -> None:
     port, dashboard_port = free_ports(2)
     environment = {**stack.environment, "HF_ENDPOINT": "http://127.0.0.1:9"}  # nobody listens there
     command = [str(ROOT / "scripts" / "serve_local.sh"), f"--port={port}", f"--dashboard-port={dashboard_port}"]

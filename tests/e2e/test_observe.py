@@ -1,4 +1,4 @@
-"""Prometheus on a running stack: every panel has data under load, nothing fires while all is well, and each fault is told.
+"""Prometheus on a running stack: every panel has data under load, nothing fires while all is well, and each fault fires.
 
 The alerts' time is shrunk sixty times, none under 12 s; tests/kuberay/test_observability.py tries them in their own time. What
 only a full disk shows (DiskNearlyFull) is tried there alone: Ray reports the disk of `/`, which no test may fill.
@@ -47,7 +47,7 @@ class Observed:
         return list(answer["data"]["result"])
 
     def firing(self) -> set[str]:
-        return {one["metric"]["alertname"] for one in self.query('ALERTS{alertstate="firing"}')}
+        return {alert["metric"]["alertname"] for alert in self.query('ALERTS{alertstate="firing"}')}
 
     def host_files(self, host: str) -> Path:
         return Path(self.stack.record().temp_dir) / "disks" / f"slice-a-{host}"
@@ -117,7 +117,7 @@ def while_loaded(observed: Observed, action: Any, *loads: dict[str, Any]) -> Non
 
 
 def wait_until_fired(observed: Observed, wanted: set[str]) -> None:
-    """Until each has fired once: in shrunk time some clear before others begin."""
+    """Poll until each has fired once: in shrunk time some clear before others begin."""
     fired: set[str] = set()
 
     def all_fired() -> bool:
@@ -139,14 +139,14 @@ def test_healthy_every_panel_has_data_and_nothing_fires(observed: Observed) -> N
             del missing[panel]
         return not missing and time.monotonic() - start > SOAK_S
 
-    def look() -> None:
+    def watch() -> None:
         try:
             wait_for(complete, 2 * SOAK_S, "every panel to have data")
         except AssertionError:
             pytest.fail(f"no data for {sorted(missing)}")
 
     httpx.get(f"{observed.stack.url}/v1/models", headers={"authorization": "Bearer wrong"})  # one refusal to be seen
-    while_loaded(observed, look)
+    while_loaded(observed, watch)
     assert seen == set()
 
 
@@ -180,7 +180,7 @@ def test_a_lost_host_and_wrong_weights_fire_and_clear(observed: Observed) -> Non
         observed.stack.run("--kill-host=slice-a/2")
         shutil.rmtree(observed.host_files("2"))
         part.write_bytes(b"\0" * 1000 + right[1000:])
-        for host in "013":  # else they would give what they have
+        for host in "013":  # else they would serve what they have
             shutil.rmtree(observed.host_files(host) / "model")
         wait_until_fired(observed, {"SliceIncomplete", "ModelNotServed", "RequestsFailFast", "RequestsFailSlowly"})
         observed.stack.run("--start-host=slice-a/2")
@@ -202,7 +202,7 @@ def test_first_tokens_that_are_late_fire_and_clear(observed: Observed) -> None:
         return "FirstTokensLate" in observed.firing()
 
     try:
-        while_loaded(observed, lambda: wait_for(slow, FAULT_S, "the late first tokens to be told"), {}, {})
+        while_loaded(observed, lambda: wait_for(slow, FAULT_S, "the alert of late first tokens"), {}, {})
     finally:
         core.resume()
     while_loaded(observed, lambda: wait_for(lambda: not observed.firing(), FAULT_S, "the alert to clear"))

@@ -62,15 +62,15 @@ def small_disk() -> Iterator[Path | None]:
 
 @pytest.fixture(scope="module")
 def stack(tmp_path_factory: pytest.TempPathFactory, redis: str | None, small_disk: Path | None) -> Iterator[EmulatedSlice]:
-    found = EmulatedSlice.on_free_ports(tmp_path_factory.mktemp("state"))
+    started = EmulatedSlice.on_free_ports(tmp_path_factory.mktemp("state"))
     if small_disk:
-        found.environment["TMPDIR"] = str(small_disk)
+        started.environment["TMPDIR"] = str(small_disk)
     try:
-        found.run("--detach", *([f"--redis={redis}"] if redis else []))
-        yield found
+        started.run("--detach", *([f"--redis={redis}"] if redis else []))
+        yield started
     finally:
-        said = found.run("--stop")
-    assert "could not be cleared" not in said
+        output = started.run("--stop")
+    assert "could not be cleared" not in output
     assert not redis or not keys(redis), "what a stopped stack left in Redis"
 
 
@@ -83,16 +83,16 @@ def test_haproxy_killed(stack: EmulatedSlice) -> None:
     record = stack.record()
 
     def proxies() -> list[psutil.Process]:
-        return [one for one in processes.find(record.session_ids, Path(record.temp_dir)) if _name(one) == "haproxy"]
+        return [process for process in processes.find(record.session_ids, Path(record.temp_dir)) if _name(process) == "haproxy"]
 
     def kill() -> None:
         assert proxies()
-        for one in proxies():
-            one.kill()
+        for process in proxies():
+            process.kill()
 
     story = play(Load(stack.url), kill, lambda: proxies() and stack.answers())
     under_load("HAProxy killed", story)
-    seen = {one.in_words for one in story.load.lost}
+    seen = {request.in_words for request in story.load.lost}
     assert seen <= {REFUSED, CUT, RETRY}
     assert story.served_s < 30
 
@@ -130,14 +130,14 @@ def test_a_replica_that_restarts_on_a_full_disk_comes_up_when_there_is_room(
 
     def harm() -> None:
         replica.kill()
-        wait_for(lambda: "failed to start" in stack.message(), 90, "Serve to say that the replica does not start")
+        wait_for(lambda: "failed to start" in stack.message(), 90, "Serve to report that the replica does not start")
 
     try:
         story = play(Load(stack.url), harm, lambda: stack.running() and stack.answers(), mend=ballast.free)
     finally:
         ballast.free()
-    told = "`serve status`: the replica fails to start"
-    under_load("replica killed, disk full", story, served=f"{story.served_s:.0f} s after there was room", saw=told)
+    seen = "`serve status`: the replica fails to start"
+    under_load("replica killed, disk full", story, served=f"{story.served_s:.0f} s after there was room", saw=seen)
     assert story.hangs == []
 
 
@@ -161,13 +161,13 @@ def test_a_lost_head_whose_state_is_in_redis_comes_back_to_a_running_model(stack
     if not redis:
         pytest.skip("redis-server is not installed (Debian: apt-get install redis-server)")
     replica, hosts = stack.replica(), stack.record().hosts
-    inside = Load(stack.replica_url(), clients=2)  # as HAProxy on a host of the slice asks; here it is on the head alone
+    inside = Load(stack.replica_url(), clients=2)  # as HAProxy on a host of the slice would; here it is on the head alone
 
     def lose_head() -> None:
         stack.kill("head")
         again = stack.command("--detach")
-        said, _ = again.communicate(timeout=60)
-        assert (again.returncode, "--start-host head brings it back" in said) == (2, True), "a start must not end what runs"
+        output, _ = again.communicate(timeout=60)
+        assert (again.returncode, "--start-host head brings it back" in output) == (2, True), "a start must not end what runs"
 
     story = play(
         Load(stack.url, clients=2),
@@ -207,7 +207,7 @@ def filled(disk: Path | None) -> Ballast:
 
 
 def _name(process: psutil.Process) -> str:
-    """Empty for one that has ended since it was found."""
+    """Name of a process; empty for one that has exited meanwhile."""
     try:
         return str(process.name())
     except psutil.NoSuchProcess:

@@ -1,4 +1,4 @@
-"""What two slices are good for, in one story: changes without a lost request, and hosts that are told to go."""
+"""What two slices are good for, in one story: changes without a lost request, and hosts that get a spot notice."""
 
 import asyncio
 import json
@@ -51,9 +51,9 @@ def written(path: Path, config: dict[str, Any], change: dict[str, Any] | None = 
 
 @pytest.fixture
 def config(two_slices: EmulatedSlice) -> dict[str, Any]:
-    """What the stack was started with."""
-    found: dict[str, Any] = yaml.safe_load(Path(two_slices.record().temp_dir, "serve.yaml").read_text())
-    return found
+    """The config that the stack was started with."""
+    config: dict[str, Any] = yaml.safe_load(Path(two_slices.record().temp_dir, "serve.yaml").read_text())
+    return config
 
 
 @pytest.mark.full
@@ -114,17 +114,17 @@ def test_a_spot_notice_loses_no_request_where_another_slice_is(two_slices: Emula
 
 @pytest.mark.full
 def test_a_spot_notice_on_the_only_slice_ends_a_long_answer_with_words(two_slices: EmulatedSlice) -> None:
-    assert two_slices.held_slice() == "slice-b", "the drill before this one leaves one slice"
+    assert two_slices.reserved_slice() == "slice-b", "the drill before this one leaves one slice"
     load, long = Load(two_slices.url), Load(two_slices.url, clients=1, max_tokens=20_000)
 
     async def drill() -> tuple[float, float]:
         answering = asyncio.create_task(long.run(1))
         await asyncio.sleep(3)
-        told = time.monotonic()
+        noticed = time.monotonic()
         await asyncio.to_thread(notice, two_slices, "slice-b/1")
         others = asyncio.create_task(load.run(NOTICE_S))
         await answering
-        ended_s = time.monotonic() - told
+        ended_s = time.monotonic() - noticed
         await others
         for host in range(4):
             await asyncio.to_thread(two_slices.run, f"--start-host=slice-a/{host}")
@@ -145,7 +145,7 @@ def test_a_spot_notice_on_the_only_slice_ends_a_long_answer_with_words(two_slice
     assert last.in_words == ERROR
     assert NOTICE_S - 5 < ended_s < NOTICE_S + 1
     assert load.lost
-    assert [one.outcome for one in load.lost if one.in_words != RETRY] == []
+    assert [request.outcome for request in load.lost if request.in_words != RETRY] == []
 
 
 @pytest.mark.full

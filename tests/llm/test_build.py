@@ -57,18 +57,18 @@ def test_the_deployment_carries_the_configs_options() -> None:
 def test_the_replica_is_told_its_part_of_the_guard() -> None:
     args = llm_args("gemma.yaml")
     args["llm_configs"][0]["deployment_config"] |= {"num_replicas": 3}
-    config, told = build_app(LLMArgs(**args))._bound_deployment.init_args
+    config, guard = build_app(LLMArgs(**args))._bound_deployment.init_args
     assert config["engine_kwargs"]["structured_outputs_config"] == {"backend": "xgrammar"}  # which alone the guard tries
-    assert (told.replicas, told.capacity, told.context_tokens, told.flavour) == (3, 128, 131072, "vllm-tpu")
-    assert (told.tokenizer, told.local) == ("/weights/gemma-4-31b-it", False)
-    assert told.args.keys_files == ["/etc/guard/keys.json"]
+    assert (guard.replicas, guard.capacity, guard.context_tokens, guard.flavour) == (3, 128, 131072, "vllm-tpu")
+    assert (guard.tokenizer, guard.local) == ("/weights/gemma-4-31b-it", False)
+    assert guard.args.keys_files == ["/etc/guard/keys.json"]
 
 
 @pytest.mark.parametrize("config", ["local.yaml", "emulated"])
 @pytest.mark.usefixtures("direct")
 def test_without_a_guards_section_the_guard_is_there_and_open_to_this_machine(config: str) -> None:
-    told = build_app(LLMArgs(**llm_args(config)))._bound_deployment.init_args[1]
-    assert (told.args.open, told.local) == (True, True)
+    guard = build_app(LLMArgs(**llm_args(config)))._bound_deployment.init_args[1]
+    assert (guard.args.open, guard.local) == (True, True)
 
 
 @pytest.mark.usefixtures("direct")

@@ -32,7 +32,7 @@ from tests.e2e.emulated import wait_for
 from tests.kuberay.specs import spec
 
 UNKNOWN = "/unknown"
-"""Where the server breaks the connection instead of answering."""
+"""Path where the server breaks the connection instead of answering."""
 REFUSALS = {
     "/refused-by-serve": ("text/plain; charset=utf-8", b"Request dropped due to backpressure"),
     "/refused-by-guard": ("application/json", b"{}"),
@@ -98,22 +98,22 @@ class Running:
     """What Ray counts requests by: a datagram for each."""
     process: psutil.Process
     server_url: str
-    """Of the app itself."""
+    """Address of the app itself."""
 
     def logged(self, request_id: str) -> dict[str, Any]:
-        """The line of a request: the line comes when it has ended."""
+        """The log line of a request, which comes when the request has ended."""
 
-        def found() -> list[dict[str, Any]]:
+        def matching() -> list[dict[str, Any]]:
             lines = [json.loads(line) for line in self.log.read_text().splitlines() if line.startswith("{")]
             return [line for line in lines if line.get("id") == request_id]
 
-        wait_for(lambda: bool(found()), 10, f"a line with {request_id}")
-        (line,) = found()
+        wait_for(lambda: bool(matching()), 10, f"a line with {request_id}")
+        (line,) = matching()
         return line
 
 
 def write_config(directory: Path, ports: dict[str, int], *, knows_apps: bool = True, **more: Any) -> Path:
-    """By Ray's own code. `more` is of its settings."""
+    """Write HAProxy's configuration by Ray's own code. `more` are settings of Ray's."""
     from ray.serve._private.haproxy import BackendConfig, HAProxyApi, HAProxyConfig, ServerConfig
     from ray.serve.config import HTTPOptions
 
@@ -230,7 +230,7 @@ def test_a_clients_own_id_is_kept_told_and_logged(haproxy: Running) -> None:
 
 @pytest.mark.parametrize("given", [[], ["x" * 65], ["a b"], ['a"b\\c'], ["one", "two"]], ids=repr)
 def test_without_an_id_that_is_one_a_new_one_is_made(haproxy: Running, given: list[str]) -> None:
-    answer = httpx.get(f"{haproxy.url}/v1/models", headers=[("x-request-id", one) for one in given])
+    answer = httpx.get(f"{haproxy.url}/v1/models", headers=[("x-request-id", given_id) for given_id in given])
     (made,) = answer.json()
     assert made not in given
     assert answer.headers.get_list("x-request-id") == [made]
@@ -270,7 +270,7 @@ def test_a_client_that_leaves_while_it_waits(haproxy: Running, leave: Callable[[
         client.sendall(b"{}")
         time.sleep(0.5)
         leave(client)
-        assert Echo.left.wait(5), "the server was not told"
+        assert Echo.left.wait(5), "the server did not learn of it"
         before = haproxy.process.cpu_times()
         time.sleep(1)
         after = haproxy.process.cpu_times()
@@ -297,7 +297,7 @@ def test_every_line_of_the_log_is_json_and_health_checks_are_in_none(haproxy: Ru
     assert httpx.get(f"{haproxy.url}/-/healthz").status_code == 200
     with pytest.raises(httpx.ConnectError, match="CERTIFICATE_VERIFY_FAILED"):
         httpx.get(f"{haproxy.tls_url}/")
-    wait_for(lambda: '"tls_error":"' in haproxy.log.read_text(), 10, "the broken handshake to be told")
+    wait_for(lambda: '"tls_error":"' in haproxy.log.read_text(), 10, "the broken handshake in the log")
     last = httpx.get(f"{haproxy.url}/last").headers["x-request-id"]
     haproxy.logged(last)
     lines = [json.loads(line) for line in haproxy.log.read_text().splitlines()]
@@ -376,7 +376,9 @@ def test_a_stream_across_a_change_of_membership_lives_as_long_as_it_is_let(
 
 def test_every_stack_lets_a_request_live_as_long_as_the_guard_does(tmp_path: Path) -> None:
     local = stack_environment(tmp_path, 20_000, classic=False)
-    pods = {one["name"]: one.get("value") for one in head_template(spec(tmp_path))["spec"]["containers"][0]["env"]}
+    pods = {
+        variable["name"]: variable.get("value") for variable in head_template(spec(tmp_path))["spec"]["containers"][0]["env"]
+    }
     for environment in (local, pods):
         assert int(environment["RAY_SERVE_HAPROXY_HARD_STOP_AFTER_S"] or 0) >= Bounds().request_s
         assert int(environment["RAY_SERVE_HAPROXY_TUNE_BUFSIZE"] or 0) > Bounds().header_bytes + 1024

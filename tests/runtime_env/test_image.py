@@ -56,10 +56,10 @@ def test_every_requirement_can_be_had_for_the_images_python(tmp_path: Path) -> N
 
 def test_a_wrong_environment_fails_the_build_with_every_reason(capsys: pytest.CaptureFixture[str]) -> None:
     assert image.main(["check"]) == 1  # this one: a laptop's vLLM, and no haproxy on PATH
-    said = capsys.readouterr().err
-    assert f"vLLM is None, and must be {image.pinned()['vllm-tpu'].rpartition('.')[0]}" in said
-    assert not re.search(r"ray is \d", said)
-    assert "apps.weights" not in said
+    errors = capsys.readouterr().err
+    assert f"vLLM is None, but must be {image.pinned()['vllm-tpu'].rpartition('.')[0]}" in errors
+    assert not re.search(r"ray is \d", errors)
+    assert "apps.weights" not in errors
 
 
 def test_the_pods_find_in_it_what_their_manifests_name(tmp_path: Path) -> None:
@@ -92,6 +92,6 @@ def test_a_pod_of_another_image_says_what_is_wrong(capsys: pytest.CaptureFixture
     assert image.main(["versions", "ray==2.55.0", "vllm-tpu==0.28.1", "gcsfs"]) == 2
     capsys.readouterr()
     assert image.main(["versions", "ray==2.55.0", "vllm-tpu==0.28.1"]) == 1
-    said = capsys.readouterr().err
-    assert f"ray is {pins['ray']}, and must be 2.55.0" in said
-    assert "and must be 0.28: Ray's LLM library is made for it" in said
+    errors = capsys.readouterr().err
+    assert f"ray is {pins['ray']}, but must be 2.55.0" in errors
+    assert "but must be 0.28: Ray's LLM library is made for it" in errors

@@ -1,4 +1,4 @@
-"""Memory per chip, against what libtpu's compiler said for Gemma 4 31B on v6e (ahead of time, no TPU)."""
+"""Memory per chip, against what libtpu's compiler reported for Gemma 4 31B on v6e (ahead of time, no TPU)."""
 
 from dataclasses import replace
 from typing import Any
@@ -15,8 +15,8 @@ from apps.slice.memory import (
     fullest_stage,
     kv_bytes_per_chip,
     kv_tokens,
+    max_sequences,
     model_stages,
-    most_sequences,
     stored_heads_per_chip,
     usable_bytes,
     weight_bytes_per_chip,
@@ -70,8 +70,8 @@ def test_narrow_types_take_half_where_they_can() -> None:
 def test_stages_share_layers_and_the_fullest_counts() -> None:
     """60 layers on 4 stages are 15 each; every sixth is global, so the second has the 18th, 24th and 30th."""
     layout = Layout(GEMMA_4_31B, 4, pipeline_parallel=4)
-    assert [(one.sliding, one.wide) for one in model_stages(layout)] == [(13, 2), (12, 3), (13, 2), (12, 3)]
-    assert [one.embeds for one in model_stages(layout)] == [True, False, False, True]
+    assert [(stage.sliding, stage.wide) for stage in model_stages(layout)] == [(13, 2), (12, 3), (13, 2), (12, 3)]
+    assert [stage.embeds for stage in model_stages(layout)] == [True, False, False, True]
     assert kv_bytes_per_chip(layout, 1) == (13 * 4 * 256 + 2 * 512) * 2 * 2
     assert fullest_stage(layout, 1, 8192).last  # the embedding, and one global layer more than the first stage
 
@@ -79,11 +79,11 @@ def test_stages_share_layers_and_the_fullest_counts() -> None:
 @given(st.integers(1, 8), st.integers(1, 64))
 def test_stages_deal_every_layer_once(count: int, layers: int) -> None:
     shape = replace(GEMMA_4_31B, sliding_layers=layers * 5, global_layers=layers)
-    found = stages(shape, min(count, shape.layers))
-    assert (sum(one.sliding for one in found), sum(one.wide for one in found)) == (layers * 5, layers)
-    sizes = [one.sliding + one.wide for one in found]
+    pipeline = stages(shape, min(count, shape.layers))
+    assert (sum(stage.sliding for stage in pipeline), sum(stage.wide for stage in pipeline)) == (layers * 5, layers)
+    sizes = [stage.sliding + stage.wide for stage in pipeline]
     assert max(sizes) - min(sizes) <= 1
-    assert (found[0].first, found[-1].last) == (True, True)
+    assert (pipeline[0].first, pipeline[-1].last) == (True, True)
 
 
 @given(
@@ -93,21 +93,21 @@ def test_stages_deal_every_layer_once(count: int, layers: int) -> None:
     st.sampled_from(list(KvLayout)),
     st.integers(512, 262_144),
 )
-def test_the_most_sequences_fit_and_one_more_in_each_group_does_not(
+def test_max_sequences_fit_and_one_more_in_each_group_does_not(
     cut: tuple[int, int, int], dtype: str, kv_dtype: str, kept: KvLayout, context: int
 ) -> None:
     layout = Layout(GEMMA_4_31B, *cut, dtype=dtype, kv_dtype=kv_dtype, kv_layout=kept)
-    most, allowed = most_sequences(layout, V6E, 0.9, context), 0.9 * usable_bytes(V6E)
+    fitting, allowed = max_sequences(layout, V6E, 0.9, context), 0.9 * usable_bytes(V6E)
 
     def needed(sequences: int) -> float:
-        """Of the fullest stage: its weights and its cache, without the step's temporaries."""
+        """Bytes of the fullest stage: its weights and its cache, without the step's temporaries."""
         held = sequences // layout.data_parallel
-        one, none = (chip_memory(layout, layout.data_parallel * n, context, 0) for n in (held, 0))
-        return max(one.weights + one.kv_cache, none.weights)
+        full, empty = (chip_memory(layout, layout.data_parallel * n, context, 0) for n in (held, 0))
+        return max(full.weights + full.kv_cache, empty.weights)
 
-    assert most % layout.data_parallel == 0
-    assert needed(most) <= allowed
-    assert needed(most + layout.data_parallel) > allowed
+    assert fitting % layout.data_parallel == 0
+    assert needed(fitting) <= allowed
+    assert needed(fitting + layout.data_parallel) > allowed
 
 
 def test_parameters_add_up_to_the_model_card() -> None:
@@ -126,8 +126,8 @@ def test_tokens_are_between_what_the_compiler_took_and_refused() -> None:
 
 
 def test_data_parallel_groups_share_the_sequences() -> None:
-    one = chip_memory(Layout(GEMMA_4_31B, 8, data_parallel=2), 64, 8192)
-    assert one.kv_cache == chip_memory(Layout(GEMMA_4_31B, 8), 32, 8192).kv_cache
+    memory = chip_memory(Layout(GEMMA_4_31B, 8, data_parallel=2), 64, 8192)
+    assert memory.kv_cache == chip_memory(Layout(GEMMA_4_31B, 8), 32, 8192).kv_cache
 
 
 def test_an_unknown_type_is_refused() -> None:

@@ -1,4 +1,4 @@
-"""A host that is told to go takes its slice along, whatever Ray says of when, or if it says nothing."""
+"""Drain the whole slice of a host that is draining, whether Ray reports an end, a late one or none."""
 
 import asyncio
 import math
@@ -17,7 +17,7 @@ RESERVED = ReservedSlice("slice-a", slice_of("v6e", "4x4"), cast(Any, None), HOS
 
 
 class Gcs:
-    """Ray's client: what it was told."""
+    """Stand-in for Ray's client that records what is drained."""
 
     def __init__(self, leaving: dict[str, int]) -> None:
         self.leaving = leaving
@@ -32,7 +32,7 @@ class Gcs:
 
 
 def polled(monkeypatch: pytest.MonkeyPatch, leaving: dict[str, int], polls: int = 1) -> tuple[Gcs, bool]:
-    """The client after some polls, and whether the answers were ended within a moment."""
+    """Returns the client after some polls, and whether the responses were ended within a moment."""
     gcs = Gcs(leaving)
     monkeypatch.setattr(preemption, "_gcs", lambda: gcs)
 
@@ -58,7 +58,7 @@ def test_the_others_leave_with_the_first_and_once(monkeypatch: pytest.MonkeyPatc
     assert broken, "its end is past"
 
 
-def test_an_end_that_is_not_said_ends_no_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_end_that_is_not_reported_ends_no_response(monkeypatch: pytest.MonkeyPatch) -> None:
     gcs, broken = polled(monkeypatch, {"node-1": 0}, polls=2)
     assert gcs.drained == [("node-0", 0), ("node-2", 0), ("node-3", 0)]
     assert not broken

@@ -48,18 +48,18 @@ def test_a_prompt_in_two_chunks_is_the_same_arithmetic(first: int, second: int) 
 
 def test_ceilings_of_one_stream_by_hand() -> None:
     """TP16 reads 61.4 GB / 16 at 1638 GB/s for each token, and computes 2 x 29.3e9 x 1000 operations for 1000 prompt tokens."""
-    found = ceilings(Layout(GEMMA_4_31B, 16), V6E, Load(1, prompt=1000))
-    assert found.tpot_s * 1000 == pytest.approx(61.4e9 / 16 / 1638e9 * 1000, rel=0.01)
-    assert found.output_tok_per_s == pytest.approx(1 / found.tpot_s)
-    assert found.ttft_s == pytest.approx(1000 * 2 * 29.3e9 / 16 / 918e12, rel=0.02)
-    assert found.prompt_tok_per_s == pytest.approx(16 * 918e12 / (2 * 29.3e9), rel=0.01)
+    limits = ceilings(Layout(GEMMA_4_31B, 16), V6E, Load(1, prompt=1000))
+    assert limits.tpot_s * 1000 == pytest.approx(61.4e9 / 16 / 1638e9 * 1000, rel=0.01)
+    assert limits.output_tok_per_s == pytest.approx(1 / limits.tpot_s)
+    assert limits.ttft_s == pytest.approx(1000 * 2 * 29.3e9 / 16 / 918e12, rel=0.02)
+    assert limits.prompt_tok_per_s == pytest.approx(16 * 918e12 / (2 * 29.3e9), rel=0.01)
 
 
 def test_groups_share_the_sequences_and_not_the_weights() -> None:
-    one = ceilings(Layout(GEMMA_4_31B, 4), V6E, Load(8, context=2000))
+    single = ceilings(Layout(GEMMA_4_31B, 4), V6E, Load(8, context=2000))
     four = ceilings(Layout(GEMMA_4_31B, 4, data_parallel=4), V6E, Load(32, context=2000))
-    assert four.tpot_s == one.tpot_s
-    assert four.output_tok_per_s == pytest.approx(4 * one.output_tok_per_s)
+    assert four.tpot_s == single.tpot_s
+    assert four.output_tok_per_s == pytest.approx(4 * single.output_tok_per_s)
 
 
 @given(st.integers(1, 2000), st.integers(0, 100_000))
@@ -72,20 +72,20 @@ def test_more_sequences_never_lower_the_rate_nor_the_time(sequences: int, contex
 
 def test_the_published_463345_prefill_tokens_per_second_are_refused() -> None:
     for dtype in ("bfloat16", "int8"):
-        found = ceilings(Layout(GEMMA_4_31B, 4, dtype=dtype), V6E, Load(1))
-        [why] = found.refusals(prompt_tok_per_s=463_345)
+        limits = ceilings(Layout(GEMMA_4_31B, 4, dtype=dtype), V6E, Load(1))
+        [why] = limits.refusals(prompt_tok_per_s=463_345)
         assert "463,345 prompt tok/s is" in why
         assert "4 v6e chips" in why
 
 
 def test_figures_within_the_ceilings_are_not_refused_and_those_beyond_name_the_limit() -> None:
-    found = ceilings(Layout(GEMMA_4_31B, 16), V6E, Load(64, context=1000, prompt=1000))
+    limits = ceilings(Layout(GEMMA_4_31B, 16), V6E, Load(64, context=1000, prompt=1000))
     right = {"output_tok_per_s": 2_000.0, "prompt_tok_per_s": 100_000.0, "tpot_s": 0.02, "ttft_s": 0.2}
-    assert found.refusals(**right) == []
-    assert found.refusals() == []
+    assert limits.refusals(**right) == []
+    assert limits.refusals() == []
     wrong = {"output_tok_per_s": 1e6, "prompt_tok_per_s": 1e6, "tpot_s": 1e-3, "ttft_s": 1e-4}
-    assert len(found.refusals(**wrong)) == 4
-    assert any("1.00 ms TPOT is less than the" in one for one in found.refusals(**wrong))
+    assert len(limits.refusals(**wrong)) == 4
+    assert any("1.00 ms TPOT is less than the" in reason for reason in limits.refusals(**wrong))
 
 
 def test_a_pipeline_adds_no_speed_to_one_stream() -> None:

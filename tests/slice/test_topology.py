@@ -9,11 +9,11 @@ ALL = [slice_of(g.name, topology) for g in GENERATIONS.values() for topology in 
 
 
 def test_the_slice_of_the_tutorial() -> None:
-    found = slice_of("TPU-V6E", "4x4")
-    assert (found.chips, found.hosts, found.chips_per_host) == (16, 4, 4)
-    assert (found.pod_type, found.machine_type) == ("v6e-16", "ct6e-standard-4t")
-    assert found.generation.gke_accelerator == "tpu-v6e-slice"
-    assert found.generation.usable_hbm_bytes == pytest.approx(31.24 * GIB, abs=1)
+    shape = slice_of("TPU-V6E", "4x4")
+    assert (shape.chips, shape.hosts, shape.chips_per_host) == (16, 4, 4)
+    assert (shape.pod_type, shape.machine_type) == ("v6e-16", "ct6e-standard-4t")
+    assert shape.generation.gke_accelerator == "tpu-v6e-slice"
+    assert shape.generation.usable_hbm_bytes == pytest.approx(31.24 * GIB, abs=1)
 
 
 def test_a_single_host_slice_has_all_its_chips_on_one_machine() -> None:
@@ -21,14 +21,14 @@ def test_a_single_host_slice_has_all_its_chips_on_one_machine() -> None:
     assert slice_of("v5p", "2x2x1").hosts == 1
 
 
-@pytest.mark.parametrize("found", ALL, ids=lambda s: f"{s.generation.name}-{s.topology}")
-def test_ray_sees_the_same_slice(found: Slice) -> None:
+@pytest.mark.parametrize("shape", ALL, ids=lambda s: f"{s.generation.name}-{s.topology}")
+def test_ray_sees_the_same_slice(shape: Slice) -> None:
     from ray._private.accelerators import tpu
 
-    version = found.pod_type.rpartition("-")[0]
-    assert found.topology in tpu.VALID_TPU_TOPOLOGY[version]
-    assert tpu.get_chips_per_host(found.topology, version) == found.chips_per_host
-    assert tpu.infer_tpu_pod_type_from_topology(found.topology, found.generation.accelerator_type) == found.pod_type
+    version = shape.pod_type.rpartition("-")[0]
+    assert shape.topology in tpu.VALID_TPU_TOPOLOGY[version]
+    assert tpu.get_chips_per_host(shape.topology, version) == shape.chips_per_host
+    assert tpu.infer_tpu_pod_type_from_topology(shape.topology, shape.generation.accelerator_type) == shape.pod_type
 
 
 @pytest.mark.parametrize("generation", GENERATIONS.values(), ids=lambda g: g.name)

@@ -44,7 +44,7 @@ class Bucket:
         return {name: self.storage.get_file(NAME, name) for name in listed}
 
     def flip_a_bit(self, name: str, at: int) -> None:
-        """Change an object's content and nothing that is said of it, as a failing disk does."""
+        """Change an object's content but not its metadata, as a failing disk does."""
         path = self.storage._object_path(NAME, name)
         data = bytearray(self.storage._store.read_bytes(path))
         data[at] ^= 1

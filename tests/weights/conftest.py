@@ -26,19 +26,19 @@ def model_files(seed: int = 0, scale: int = 1) -> dict[str, bytes]:
 
 
 def served(files: dict[str, bytes]) -> dict[str, bytes]:
-    """Of those the ones that are staged."""
+    """The files that are staged."""
     return {name: data for name, data in files.items() if not name.startswith((".", "original/"))}
 
 
 @pytest.fixture
 def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[Bucket]:
-    with running_bucket() as found:
-        monkeypatch.setenv("STORAGE_EMULATOR_HOST", found.endpoint)
+    with running_bucket() as running:
+        monkeypatch.setenv("STORAGE_EMULATOR_HOST", running.endpoint)
         monkeypatch.setenv("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")
-        yield found
+        yield running
 
 
 @pytest.fixture
 def hub() -> Iterator[Hub]:
-    with running_hub(model_files()) as found:
-        yield found
+    with running_hub(model_files()) as running:
+        yield running

@@ -60,10 +60,10 @@ class Hub:
 
 
 def _sibling(name: str, data: bytes) -> dict[str, Any]:
-    found: dict[str, Any] = {"rfilename": name, "size": len(data), "blobId": git_blob_id(data)}
+    entry: dict[str, Any] = {"rfilename": name, "size": len(data), "blobId": git_blob_id(data)}
     if name.endswith(".safetensors"):
-        found["lfs"] = {"sha256": hashlib.sha256(data).hexdigest(), "size": len(data), "pointerSize": 134}
-    return found
+        entry["lfs"] = {"sha256": hashlib.sha256(data).hexdigest(), "size": len(data), "pointerSize": 134}
+    return entry
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -102,8 +102,8 @@ class _Handler(BaseHTTPRequestHandler):
             self._send(404, b"", {"X-Error-Code": "EntryNotFound"})
             return
         data, status, headers = self.hub.files[name], 200, {}
-        if found := re.fullmatch(r"bytes=(\d+)-(\d+)", self.headers.get("range") or ""):
-            start, end = int(found[1]), int(found[2])
+        if asked := re.fullmatch(r"bytes=(\d+)-(\d+)", self.headers.get("range") or ""):
+            start, end = int(asked[1]), int(asked[2])
             headers["Content-Range"] = f"bytes {start}-{end}/{len(data)}"
             data, status = data[start : end + 1], 206
         fault = self.hub.faults.pop(0) if self.hub.faults else None

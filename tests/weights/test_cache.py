@@ -1,4 +1,4 @@
-"""What a model's source means, and the messages for what is none."""
+"""Resolve the source of a model, and refuse what is none with a message."""
 
 from pathlib import Path
 
@@ -60,6 +60,6 @@ def test_leftovers_of_a_killed_conversion_go_away(tmp_path: Path) -> None:
 
 def test_full_disk_is_said_before_anything_is_written(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(laptop, "_NEEDED_BYTES", 1 << 60)
-    with pytest.raises(UserError, match="GiB free, the conversion needs"):
+    with pytest.raises(UserError, match="GiB free, but the conversion needs"):
         laptop.ensure_laptop_weights()
     assert not cached_directory(laptop.LAPTOP_MODEL).exists()

@@ -1,4 +1,4 @@
-"""`python -m apps.weights` as a person types it: what it brings, what it says, and the exit code of each refusal."""
+"""`python -m apps.weights` as a person types it: what it copies, what it prints, and the exit code of each refusal."""
 
 import json
 import os
@@ -97,7 +97,7 @@ def test_a_changed_file_of_the_same_size_is_seen(tmp_path: Path) -> None:
         (["stage", "no/such/place", "--to", URL], 2, "neither a directory nor a hub id"),
         (["stage", REPOSITORY, "--to", URL, "--allow", "*.nothing"], 2, "no file is left"),
         (["stage", REPOSITORY, "--to", URL, "--region", "europe-west4"], 2, "is in us-east5, not in europe-west4"),
-        (["stage", REPOSITORY, "--to", "nonsense://x/y"], 2, "is no place for weights"),
+        (["stage", REPOSITORY, "--to", "nonsense://x/y"], 2, "is not a place for weights"),
         (["stage", REPOSITORY, "--to", "gs://"], 2, "names no bucket or directory"),
         (["stage", REPOSITORY, "--to", "/proc/nothing"], 1, "/proc/nothing: "),
         (["stage", "", "--to", URL], 2, "neither a directory nor a hub id"),
@@ -136,7 +136,7 @@ def test_a_wrong_byte_from_the_hub_is_refused_and_named(bucket: Bucket, hub: Hub
     hub.faults = ["flip"]
     done = run("stage", REPOSITORY, "--to", URL, "--parallel", "1", hub=hub)
     assert done.returncode == 3
-    assert "config.json is not what hub:google/gemma-4-test says it is" in done.stderr
+    assert "config.json does not match the checksum that hub:google/gemma-4-test states" in done.stderr
     assert "gemma/manifest.json" not in bucket.objects()
     assert run("stage", REPOSITORY, "--to", URL, hub=hub).returncode == 0
 

@@ -30,7 +30,7 @@ CONTEXT.set_forkserver_preload(["tests.weights.victims", "gcsfs", "huggingface_h
 
 
 def _run(target: Callable[..., None], arguments: tuple[Any, ...], kill_after_s: float | None) -> bool:
-    """True where it ended by itself."""
+    """True where it exited by itself."""
     process = CONTEXT.Process(target=target, args=arguments)
     process.start()
     process.join(kill_after_s)
@@ -59,8 +59,8 @@ def test_stage(bucket: Bucket, hub: Hub) -> None:
             kills_now += 1
             there = bucket.objects()
             if "gemma/manifest.json" in there:
-                found = loads(there["gemma/manifest.json"], URL)
-                assert {f.name: there[f"gemma/{f.name}"] for f in found.files} == wanted
+                manifest = loads(there["gemma/manifest.json"], URL)
+                assert {f.name: there[f"gemma/{f.name}"] for f in manifest.files} == wanted
         there = bucket.objects()
         assert {name: there[f"gemma/{name}"] for name in wanted} == wanted
         assert set(there) == {f"gemma/{name}" for name in wanted} | {"gemma/manifest.json"}

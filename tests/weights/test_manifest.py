@@ -26,42 +26,42 @@ def place(tmp_path: Path) -> Path:
 
 
 def change(place: Path, **changes: Any) -> None:
-    """Of the first large file's entry in the manifest."""
+    """Change the first large file's entry in the manifest."""
     path = place / MANIFEST_NAME
-    found = json.loads(path.read_text())
-    next(file for file in found["files"] if file["name"] == MODEL).update(changes)
-    path.write_text(json.dumps(found))
+    manifest = json.loads(path.read_text())
+    next(file for file in manifest["files"] if file["name"] == MODEL).update(changes)
+    path.write_text(json.dumps(manifest))
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("changes", "message"),
     [
-        ({"name": "a\0b"}, "no plain relative path"),
-        ({"name": "\ud83d"}, "no plain relative path"),
-        ({"name": "a\nb"}, "no plain relative path"),
+        ({"name": "a\0b"}, "not a plain relative path"),
+        ({"name": "\ud83d"}, "not a plain relative path"),
+        ({"name": "a\nb"}, "not a plain relative path"),
         ({"name": "a/" * 5000 + "a"}, "is longer than"),
         ({"name": "a" * 256}, "is longer than"),
         ({"name": "receipt.json"}, "this project's own"),
         ({"name": "manifest.json"}, "this project's own"),
         ({"name": ".partial/lock"}, "this project's own"),
         ({"name": "config.json/a"}, "is a file and a folder"),
-        ({"name": 5}, "is no manifest"),
+        ({"name": 5}, "is not a manifest"),
         ({"size_bytes": 10**30}, "do not fit"),
         ({"size_bytes": -1}, "is -1"),
         ({"sha256": "abc"}, "checksums"),
         ({"part_crc32c": ["zz"] * 63}, "checksums"),
     ],
 )
-def test_an_entry_that_no_copy_may_have_is_refused(place: Path, tmp_path: Path, changes: dict[str, Any], said: str) -> None:
+def test_an_entry_that_no_copy_may_have_is_refused(place: Path, tmp_path: Path, changes: dict[str, Any], message: str) -> None:
     change(place, **changes)
-    with pytest.raises(ContentError, match=f"is no manifest of a staged model.*{said}|{said}") as refused:
+    with pytest.raises(ContentError, match=f"is not a manifest of a staged model.*{message}|{message}") as refused:
         prefetch(str(place), tmp_path / "host", Progress())
     assert len(str(refused.value)) < 2000
     assert not (tmp_path / "host").exists()
 
 
 def test_deep_json_is_refused() -> None:
-    with pytest.raises(ContentError, match="is no manifest"):
+    with pytest.raises(ContentError, match="is not a manifest"):
         loads("[" * 100_000, "here")
 
 
@@ -85,7 +85,7 @@ def test_right_parts_of_another_whole_are_refused(place: Path, tmp_path: Path) -
     host = tmp_path / "host"
     change(place, sha256="0" * 64)
     for _ in range(2):  # what is there of it is not believed the next time
-        with pytest.raises(ContentError, match=rf"{MODEL} from .*the whole is not \(SHA-256"):
+        with pytest.raises(ContentError, match=rf"{MODEL} from .*the whole does not \(SHA-256"):
             prefetch(str(place), host, Progress())
         assert not (host / MODEL).exists()
         with pytest.raises(ContentError):
@@ -96,7 +96,7 @@ def test_the_whole_is_compared_also_of_what_an_earlier_run_has_left(place: Path,
     host = tmp_path / "host"
     prefetch(str(place), host, Progress())
     change(place, sha256="0" * 64)
-    with pytest.raises(ContentError, match=rf"{MODEL} from .*the whole is not"):
+    with pytest.raises(ContentError, match=rf"{MODEL} from .*the whole does not"):
         prefetch(str(place), host, Progress())
 
 

@@ -75,7 +75,7 @@ def test_a_stalled_range_is_asked_again_elsewhere(bucket: Bucket, files: dict[st
 
 def test_a_range_that_never_comes_fails_by_name(bucket: Bucket, files: dict[str, bytes], tmp_path: Path) -> None:  # noqa: ARG001
     bucket.faults = ["", *["503"] * 5]
-    with pytest.raises(OperationError, match=r"assets/tokenizer.json bytes 0 to 5,119: HTTP 503 .*; 5 tries, then given up"):
+    with pytest.raises(OperationError, match=r"assets/tokenizer.json bytes 0 to 5,119: HTTP 503 .*; gave up after 5 tries"):
         prefetch(URL, tmp_path / "host", Progress(), parallel=1)
     with pytest.raises(ContentError):
         receipt.verify(tmp_path / "host")
@@ -86,7 +86,7 @@ def test_a_flipped_bit_in_any_file_is_refused_by_name(
     bucket: Bucket, files: dict[str, bytes], tmp_path: Path, name: str
 ) -> None:
     bucket.flip_a_bit(f"gemma/{name}", len(files[name]) // 2)
-    with pytest.raises(ContentError, match=f"{name} bytes .* not what the manifest says"):
+    with pytest.raises(ContentError, match=f"{name} bytes .* does not match the manifest"):
         prefetch(URL, tmp_path / "host", Progress())
     with pytest.raises(ContentError):
         receipt.verify(tmp_path / "host")
@@ -120,18 +120,18 @@ def test_a_short_or_missing_object_is_refused_by_name(bucket: Bucket, files: dic
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"format": 2}', '{"format": 1, "files": []}'])
 def test_a_manifest_of_garbage_is_refused(bucket: Bucket, tmp_path: Path, text: str) -> None:
     Store(URL).write(MANIFEST_NAME, text.encode())
-    with pytest.raises(ContentError, match="is no manifest of a staged model"):
+    with pytest.raises(ContentError, match="is not a manifest of a staged model"):
         prefetch(URL, tmp_path / "host", Progress())
     assert not (tmp_path / "host").exists()
     assert bucket.objects()
 
 
 def test_a_manifest_cannot_write_elsewhere(files: dict[str, bytes], tmp_path: Path) -> None:  # noqa: ARG001
-    found = Store(URL).manifest()
-    assert found
-    bad = replace(found, files=(replace(found.files[0], name="../../escaped"), *found.files[1:]))
+    manifest = Store(URL).manifest()
+    assert manifest
+    bad = replace(manifest, files=(replace(manifest.files[0], name="../../escaped"), *manifest.files[1:]))
     Store(URL).write(MANIFEST_NAME, dumps(bad).encode())
-    with pytest.raises(ContentError, match="no plain relative path"):
+    with pytest.raises(ContentError, match="not a plain relative path"):
         prefetch(URL, tmp_path / "host", Progress())
 
 
@@ -188,7 +188,7 @@ def test_a_directory_that_another_process_keeps_is_not_waited_for_for_ever(
 
 def test_a_full_disk_is_seen_before(files: dict[str, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: ARG001
     monkeypatch.setattr(local_copy, "_SPARE_BYTES", 2**60)
-    with pytest.raises(UserError, match=r"GiB free, and .* are still missing: make room"):
+    with pytest.raises(UserError, match=r"GiB free, but .* are still missing: make room"):
         prefetch(URL, tmp_path / "host", Progress())
 
 

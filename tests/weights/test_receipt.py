@@ -38,7 +38,7 @@ def test_garbage_is_not_a_receipt(weights: Path, content: str) -> None:
 
 def test_short_file_is_named(weights: Path) -> None:
     (weights / "sub" / "model.safetensors").write_bytes(b"01234")
-    with pytest.raises(ContentError, match=r"model\.safetensors has 5 bytes, its receipt says 10"):
+    with pytest.raises(ContentError, match=r"model\.safetensors has 5 bytes, but 10 in its receipt"):
         receipt.verify(weights)
 
 

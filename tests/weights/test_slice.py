@@ -1,4 +1,4 @@
-"""Four hosts of a slice, as Ray nodes on this machine, that bring a model from one bucket to four disks."""
+"""Four hosts of a slice, as Ray nodes on this machine, that fetch a model from one bucket to four disks."""
 
 import os
 import time
@@ -26,11 +26,11 @@ MIB = 1024**2
 
 @pytest.fixture(scope="module")
 def slice_bucket() -> Iterator[Bucket]:
-    with running_bucket() as found, pytest.MonkeyPatch.context() as patch:
-        patch.setenv("STORAGE_EMULATOR_HOST", found.endpoint)
+    with running_bucket() as bucket, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("STORAGE_EMULATOR_HOST", bucket.endpoint)
         patch.setenv("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")
         patch.setenv("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "1")
-        yield found
+        yield bucket
 
 
 @pytest.fixture(scope="module")
@@ -49,9 +49,9 @@ def nodes(slice_bucket: Bucket) -> Iterator[list[str]]:
 
 @pytest.fixture
 def files(slice_bucket: Bucket, tmp_path: Path) -> dict[str, bytes]:
-    found = staged(URL, tmp_path / "source", seed=len(slice_bucket.objects()))
+    model = staged(URL, tmp_path / "source", seed=len(slice_bucket.objects()))
     slice_bucket.downloaded.clear()
-    return found
+    return model
 
 
 def places(nodes: list[str], root: Path) -> list[Place]:
@@ -149,7 +149,7 @@ def test_a_flipped_bit_is_refused_on_every_host(
 ) -> None:
     name = "model-00002-of-00002.safetensors"
     slice_bucket.flip_a_bit(f"gemma/{name}", len(files[name]) // 2)
-    with pytest.raises(ContentError, match=f"{name} bytes .* not what the manifest says"):
+    with pytest.raises(ContentError, match=f"{name} bytes .* does not match the manifest"):
         prefetch_on_hosts(URL, places(nodes, tmp_path), "slice-once", LogWatcher(print))
     for place in places(nodes, tmp_path):
         with pytest.raises(ContentError):
@@ -178,6 +178,6 @@ def test_an_unknown_mode_is_refused(nodes: list[str], tmp_path: Path) -> None:
 def test_owners_share_evenly_and_never_read_what_a_host_has() -> None:
     sizes = [10] * 8
     assert owners(sizes, {host: set(range(8)) for host in range(4)}) == [0, 1, 2, 3, 0, 1, 2, 3]
-    found = owners(sizes, {0: set(range(8)), 1: set(range(4)), 2: {0}, 3: set(range(8))})
-    assert found[4:] == [1, 1, 1, 1]
-    assert found[1:4] == [2, 2, 2]
+    result = owners(sizes, {0: set(range(8)), 1: set(range(4)), 2: {0}, 3: set(range(8))})
+    assert result[4:] == [1, 1, 1, 1]
+    assert result[1:4] == [2, 2, 2]

@@ -1,4 +1,4 @@
-"""What the pinned Ray and vLLM accept, as JSON Schemas in files. `python -m apps.checks.refresh` writes them anew."""
+"""JSON Schemas of what the pinned Ray and vLLM accept, in files that `python -m apps.checks.refresh` writes."""
 
 import functools
 import json

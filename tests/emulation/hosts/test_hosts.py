@@ -1,4 +1,4 @@
-"""A stack without its head, and hosts that end while they start: what the commands do, on processes that only sleep."""
+"""A stack without its head, and hosts that exit while they start: what the commands do, on processes that only sleep."""
 
 import subprocess
 from collections import Counter
@@ -22,16 +22,16 @@ def sleeping(directory: Path) -> "subprocess.Popen[bytes]":
 
 @pytest.fixture
 def headless(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[StackRecord, "subprocess.Popen[bytes]"]]:
-    """A record whose head has ended, and its one host, which lives."""
+    """A record whose head has exited, and its one host, which runs."""
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
     temp_dir = tmp_path / "stack"
     temp_dir.mkdir()
     head, host = sleeping(temp_dir), sleeping(temp_dir)
     head.kill()
     head.wait()
-    found = StackRecord(head.pid, PORT, PORT + 1, "m", "m", False, str(temp_dir), PORT + 2, {"slice-a/0": host.pid})
-    record.write_record(found)
-    yield found, host
+    stack = StackRecord(head.pid, PORT, PORT + 1, "m", "m", False, str(temp_dir), PORT + 2, {"slice-a/0": host.pid})
+    record.write_record(stack)
+    yield stack, host
     host.kill()
     host.wait()
 
@@ -66,12 +66,12 @@ def test_a_host_that_ends_while_it_starts_is_started_again_but_not_for_ever(
     again: list[str] = []
     monkeypatch.setattr(hosts, "_start", lambda _, name: again.append(name))
     starts: Counter[str] = Counter()
-    hosts.restart_ended(PORT, starts)
+    hosts.restart_exited(PORT, starts)
     assert again == []
     host.kill()
     host.wait()
     for _ in range(3):
-        hosts.restart_ended(PORT, starts)
+        hosts.restart_exited(PORT, starts)
     assert again == ["slice-a/0"] * 3
-    with pytest.raises(OperationError, match="ended 4 times: no such option"):
-        hosts.restart_ended(PORT, starts)
+    with pytest.raises(OperationError, match="exited 4 times: no such option"):
+        hosts.restart_exited(PORT, starts)

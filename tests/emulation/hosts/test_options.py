@@ -29,11 +29,15 @@ def test_bad_options_exit_2_with_a_message(arguments: list[str], capsys: pytest.
 
 def test_a_config_of_ones_own_is_read_or_refused_in_one_line(tmp_path: Path) -> None:
     for command in ("up", "slice"):
-        found = options.parse([command, "--config", "mine.yaml"])
-        assert isinstance(found, options.UpOptions)
-        assert found.config == "mine.yaml"
+        parsed = options.parse([command, "--config", "mine.yaml"])
+        assert isinstance(parsed, options.UpOptions)
+        assert parsed.config == "mine.yaml"
     mine = tmp_path / "mine.yaml"
-    for content, why in ((None, "No such file"), ("a: [", "mine.yaml"), ("applications: []", "no Serve config with a model")):
+    for content, why in (
+        (None, "No such file"),
+        ("a: [", "mine.yaml"),
+        ("applications: []", "not a Serve config with a model"),
+    ):
         if content is not None:
             mine.write_text(content)
         with pytest.raises(UserError, match=why):
@@ -50,9 +54,9 @@ def test_defaults_of_an_emulated_slice() -> None:
 
 
 def test_a_redis_is_given_by_host_and_port() -> None:
-    found = options.parse(["slice", "--redis=localhost:6379"])
-    assert isinstance(found, options.UpOptions)
-    assert found.redis == "localhost:6379"
+    parsed = options.parse(["slice", "--redis=localhost:6379"])
+    assert isinstance(parsed, options.UpOptions)
+    assert parsed.redis == "localhost:6379"
 
 
 @pytest.mark.parametrize(
@@ -61,10 +65,10 @@ def test_a_redis_is_given_by_host_and_port() -> None:
         (["--engine=gpu"], "invalid choice"),
         (["--slices=9"], "invalid choice"),
         (["--slices=1", "--absent=slice-b/0"], "slice-b/0 is not one of the 1 slices"),
-        (["--kill-host=a/9"], "'a/9' is no host: give for example slice-a/2"),
+        (["--kill-host=a/9"], "'a/9' is not a host: give one such as slice-a/2"),
         (["--stop", "--kill-host=slice-a/0"], "not allowed with"),
-        (["--absent=head"], "'head' is no host"),
-        (["--redis=localhost"], "'localhost' is no HOST:PORT"),
+        (["--absent=head"], "'head' is not a host"),
+        (["--redis=localhost"], "'localhost' is not HOST:PORT"),
     ],
 )
 def test_bad_options_of_an_emulated_slice(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:

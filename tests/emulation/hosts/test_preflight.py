@@ -29,14 +29,14 @@ def test_taken_port_names_its_owner() -> None:
     preflight.check_port(port, "--port")
 
 
-def test_too_little_memory_and_disk_are_said(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"2\.0 GiB of memory are available, the stack needs 7 GiB"):
+def test_too_little_memory_and_disk_are_reported(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"2\.0 GiB of memory are available, but the stack needs 7 GiB"):
         preflight._check_memory(2 * 1024**3, needed=7 * 1024**3)
     with pytest.raises(UserError, match=r"0\.5 GiB of disk free"):
         preflight._check_disk(tmp_path, 512 * 1024**2)
 
 
-def test_a_cpu_that_vllm_cannot_use_is_said() -> None:
+def test_a_cpu_that_vllm_cannot_use_is_reported() -> None:
     with pytest.raises(UserError, match="AVX2"):
         preflight._check_cpu("x86_64", {"sse4_2"})
     preflight._check_cpu("x86_64", {"avx2"})
@@ -89,10 +89,10 @@ def test_only_the_stacks_own_processes_end(tmp_path: Path) -> None:
 
     (tmp_path / "stack").mkdir()
     ours = sleeper(tmp_path / "stack", new_session=True)
-    same_place = sleeper(tmp_path / "stack", new_session=True)  # a person who looks at the logs
+    same_place = sleeper(tmp_path / "stack", new_session=True)  # a person who reads the logs
     elsewhere = sleeper(tmp_path, new_session=False)
     try:
-        processes.end_all([ours.pid], tmp_path / "stack")
+        processes.stop_all([ours.pid], tmp_path / "stack")
         assert not psutil.pid_exists(ours.pid)
         assert psutil.pid_exists(same_place.pid)
         assert same_place.poll() is None
@@ -104,6 +104,6 @@ def test_only_the_stacks_own_processes_end(tmp_path: Path) -> None:
 
 
 def test_a_stack_lives_on_the_disk_that_the_user_names_if_sockets_fit_below_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    for wanted, found in {"/scratch": "/scratch", "/scratch/somebody": "/tmp"}.items():
+    for wanted, root in {"/scratch": "/scratch", "/scratch/somebody": "/tmp"}.items():
         monkeypatch.setattr("tempfile.tempdir", wanted)
-        assert preflight.temp_root() == Path(found)
+        assert preflight.temp_root() == Path(root)
