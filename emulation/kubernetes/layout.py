@@ -8,7 +8,7 @@ from emulation.kubernetes.pki import Authority, Pair
 
 @dataclass(frozen=True)
 class Ports:
-    """Of loopback. `api` is the one that people and clients use."""
+    """Ports of loopback. `api` is the one that people and clients use."""
 
     api: int
     etcd: int
@@ -26,12 +26,12 @@ class Layout:
 
     @property
     def kubeconfig(self) -> Path:
-        """Of the administrator."""
+        """The administrator's."""
         return self.directory / "admin.kubeconfig"
 
     @property
     def egress_socket(self) -> Path:
-        """Where the API server dials pods and kubelets; whoever plays the nodes listens there."""
+        """Where the API server dials pods and kubelets; whoever emulates the nodes listens there."""
         return self.directory / "egress.sock"
 
     @property

@@ -35,7 +35,7 @@ def run(directory: Path, with_process: int | None) -> int:
         watched = _open(with_process)
         while True:
             if any([part.start_if_due() for part in parts]):
-                _tell(directory, parts)
+                _record_running(directory, parts)
             if select.select(watched, [], [], _POLL_S)[0]:
                 break
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -84,7 +84,7 @@ def end_with_parent() -> None:
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
-def _tell(directory: Path, parts: list[_Part]) -> None:
+def _record_running(directory: Path, parts: list[_Part]) -> None:
     temporary = directory / "running.tmp"
     temporary.write_text(json.dumps({part.name: part.process.pid for part in parts if part.process}))
     temporary.replace(directory / "running.json")

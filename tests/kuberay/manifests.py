@@ -2,7 +2,7 @@
 
 from emulation.kubernetes.nodes.api import Json
 
-IMAGE = "us-docker.pkg.dev/played/ray/serve:1"
+IMAGE = "us-docker.pkg.dev/emulated/ray/serve:1"
 
 
 def ray_cluster(name: str = "gemma", *, claim: bool = False, worker_policy: str = "Never") -> Json:

@@ -32,7 +32,7 @@ class _DeletionError(Exception):
 
 
 class PodLife(threading.Thread):
-    """Plays one pod from when it is bound to a node until it is gone."""
+    """Emulates one pod from when it is bound to a node until it is gone."""
 
     def __init__(self, api: Api, runtime: Runtime, orders: Orders, files: PodFiles, pod: Json, ip: str, node_ip: str) -> None:
         super().__init__(name=f"pod {pod['metadata']['name']}", daemon=True)
@@ -70,12 +70,12 @@ class PodLife(threading.Thread):
         self._reasons[name] = reason
         self._running[name].fail(exit_code)
 
-    def say(self, line: str) -> None:
+    def log(self, line: str) -> None:
         """Add a line to the log of the pod's first container."""
         self._logs[self.pod["spec"]["containers"][0]["name"]](line)
 
     def lose_power(self) -> None:
-        """Its node has crashed: everything of it has ended, and nobody says so."""
+        """Its node has crashed: everything of it has ended, and nobody reports it."""
         for container in self._running.values():
             container.fail(_KILLED)
 
@@ -182,10 +182,10 @@ class PodLife(threading.Thread):
             self._publish()
             self._sleep(_RETRY_S)
 
-    def _until_there(self, look: Callable[[], None], explain: Callable[[str], None]) -> None:
+    def _until_there(self, check: Callable[[], None], explain: Callable[[str], None]) -> None:
         while True:
             try:
-                return look()
+                return check()
             except httpx.HTTPError:  # the API server restarts
                 self._sleep(_POLL_S)
             except MissingInputError as missing:
@@ -218,7 +218,7 @@ class PodLife(threading.Thread):
             self._api.create(events, warning(self.pod, reason, message, container))
 
     def _insist(self, ask: Callable[[], Any]) -> Any:
-        """Repeat while the API server cannot be reached; nothing is said by a node that has crashed."""
+        """Repeat while the API server cannot be reached; a node that has crashed reports nothing."""
         while True:
             self._wait_while_crashed()
             try:

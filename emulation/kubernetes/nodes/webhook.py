@@ -142,7 +142,7 @@ def _validated(cluster: Json) -> Json:
 
 @contextmanager
 def running_tpu_webhook(layout: Layout, api: Api) -> Iterator[TpuWebhook]:
-    """Registered from the start; `unregister` plays a cluster that lacks it."""
+    """Registered from the start; `unregister` makes it a cluster that lacks it."""
     webhook = TpuWebhook(layout, api)
     try:
         webhook.register()
