@@ -5,7 +5,7 @@ Asks again, for a while, where a request met a busy server or a broken connectio
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -17,9 +17,11 @@ from kubernetes.config.config_exception import ConfigException
 from urllib3.util.retry import Retry
 
 from apps.common.errors import OperationError, UserError
-from kuberay.kinds import KINDS, Manifest, kind_of, title
 from kuberay.names import MANAGER
+from kuberay.objects import KINDS, Manifest, kind_of, title
 
+Query = Sequence[tuple[str, str]]
+_JSON = "application/json"
 _TIMEOUT_S = 30
 _RETRIES = 6  # with pauses of 0.5, 1, 2, ... s: half a minute, an API server's restart
 _BUSY = (429, 502, 503, 504)
@@ -37,9 +39,11 @@ class ApiError(OperationError):
 
     def __init__(self, message: str, status: int, reason: str, *, passing: bool = False) -> None:
         super().__init__(message)
-        self.status = status
-        self.reason = reason
-        self.passing = passing
+        self.status, self.reason, self.passing = status, reason, passing
+
+    def about(self, name: str) -> "ApiError":
+        """The same error, with the object that it is about in its message."""
+        return type(self)(f"{name}: {self}", self.status, self.reason)
 
 
 class ForbiddenError(ApiError):
@@ -74,12 +78,12 @@ class Api:
         """
         query = [("labelSelector", selector), ("fieldSelector", fields)]
         try:
-            found = self._json("GET", KINDS[kind].path(namespace), [pair for pair in query if pair[1]])
+            answer = self._json("GET", KINDS[kind].path(namespace), [pair for pair in query if pair[1]])
         except ApiError as error:
             if error.status == 404:
                 return []
             raise
-        return list(found.get("items") or [])
+        return list(answer.get("items") or [])
 
     def apply(self, manifest: Manifest, *, dry_run: bool = False, force: bool = False) -> Manifest:
         """Server-side apply: the object as it is (or would be) afterwards. A field that somebody else manages is a conflict.
@@ -96,7 +100,7 @@ class Api:
                 return self._json("PATCH", path, query, manifest, "application/apply-patch+yaml")
             except ApiError as error:
                 if not (error.passing and left):
-                    raise type(error)(f"{title(manifest)}: {error}", error.status, error.reason) from error
+                    raise error.about(title(manifest)) from error
         raise AssertionError("the last attempt returns or raises")
 
     def patch(self, kind: str, name: str, namespace: str, change: Manifest) -> Manifest:
@@ -153,40 +157,32 @@ class Api:
         """The official client's own interface to this cluster, for KubeRay's client, which is built on it."""
         return client.CustomObjectsApi(self._client)
 
-    def _json(
-        self,
-        method: str,
-        path: str,
-        query: list[tuple[str, str]] | None = None,
-        body: Any = None,
-        content_type: str = "application/json",
-    ) -> Any:
-        answer = self._request(method, path, query or [], body, content_type, _TIMEOUT_S)
-        return json.loads(answer.read())
+    def _json(self, method: str, path: str, query: Query = (), body: Any = None, content_type: str = _JSON) -> Any:
+        return json.loads(self._request(method, path, query, body, content_type).read())
 
     def _request(
         self,
         method: str,
         path: str,
-        query: list[tuple[str, str]],
+        query: Query,
         body: Any = None,
-        content_type: str = "application/json",
+        content_type: str = _JSON,
         timeout: float | None = _TIMEOUT_S,
     ) -> Any:
-        headers = {"Accept": "application/json", "Content-Type": content_type}
+        headers = {"Accept": _JSON, "Content-Type": content_type}
         # Server-side apply takes YAML, of which JSON is a part; as text, it goes through the client unchanged.
         sent = json.dumps(body) if content_type.endswith("yaml") else body
         for pause_s in (*_PAUSES_S, None):
             with _explained(self.context):
                 request = self._client.param_serialize(
-                    method, path, query_params=query, header_params=headers, body=sent, auth_settings=["BearerToken"]
+                    method, path, query_params=list(query), header_params=headers, body=sent, auth_settings=["BearerToken"]
                 )
                 answer = self._client.call_api(*request, _request_timeout=timeout)
             if answer.status < 400:
                 break
-            told = answer.read()
-            if answer.status != 500 or _UNKNOWN_FIELD in told or pause_s is None:
-                raise _error(answer.status, told)
+            message = answer.read()
+            if answer.status != 500 or _UNKNOWN_FIELD in message or pause_s is None:
+                raise _error(answer.status, message)
             time.sleep(pause_s)
         return answer
 
@@ -205,14 +201,8 @@ def connect(kubeconfig: str | None = None, context: str | None = None) -> Api:
             f"no Kubernetes cluster: {' '.join(str(error).split()).rstrip('.')}. Give --kubeconfig or --context, or run "
             "`gcloud container clusters get-credentials` (scripts/gke.py up ends with it)"
         ) from None
-    settings.retries = Retry(
-        total=_RETRIES,
-        backoff_factor=0.5,
-        backoff_jitter=0.2,
-        status_forcelist=_BUSY,
-        allowed_methods=None,
-        raise_on_status=False,
-    )
+    pauses: dict[str, Any] = {"total": _RETRIES, "backoff_factor": 0.5, "backoff_jitter": 0.2}
+    settings.retries = Retry(**pauses, status_forcelist=_BUSY, allowed_methods=None, raise_on_status=False)
     return Api(client.ApiClient(settings), name)
 
 
@@ -230,9 +220,9 @@ def _load(settings: client.Configuration, kubeconfig: str | None, context: str |
 
 def _error(status: int, body: bytes) -> ApiError:
     try:
-        told = json.loads(body)
-        message, reason = str(told.get("message") or ""), str(told.get("reason") or "")
-        causes = [cause.get("reason") for cause in (told.get("details") or {}).get("causes") or []]
+        status_object = json.loads(body)
+        message, reason = str(status_object.get("message") or ""), str(status_object.get("reason") or "")
+        causes = [cause.get("reason") for cause in (status_object.get("details") or {}).get("causes") or []]
     except ValueError:
         message, reason, causes = _NO_SUCH_KIND if status == 404 else body.decode(errors="replace").strip()[:300], "", []
     kind = ForbiddenError if status == 403 and reason == "Forbidden" else ApiError

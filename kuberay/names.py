@@ -11,7 +11,6 @@ TPU_GROUP = "tpu"
 """Name of the worker group: short, as it is a part of each host's name."""
 
 # KubeRay
-CLUSTER_LABEL = "ray.io/cluster"
 NODE_TYPE_LABEL = "ray.io/node-type"
 GROUP_LABEL = "ray.io/group"
 RAY_NODE_LABEL = "ray.io/is-ray-node"
@@ -19,7 +18,6 @@ SLICE_LABEL = "ray.io/worker-group-replica-name"
 HOST_LABEL = "ray.io/replica-host-index"
 ORIGINATOR_LABEL = "ray.io/originated-from-cr-name"
 SERVE_ANNOTATION = "ray.io/enable-serve-service"
-RECREATE_HASH_ANNOTATION = "ray.io/upgrade-strategy-recreate-hash"
 TOKEN_KEY = "auth_token"  # noqa: S105 - the key in the secret, not a secret
 PORTS = {"gcs-server": 6379, "dashboard": 8265, "client": 10001, "serve": 8000, "metrics": 8080}
 AGENT_PORT = 52365
@@ -36,7 +34,6 @@ JOB_LABEL = "batch.kubernetes.io/job-name"
 TPU_RESOURCE = "google.com/tpu"
 ACCELERATOR_LABEL = "cloud.google.com/gke-tpu-accelerator"
 TOPOLOGY_LABEL = "cloud.google.com/gke-tpu-topology"
-NODEPOOL_LABEL = "cloud.google.com/gke-nodepool"
 SPOT_LABEL = "cloud.google.com/gke-spot"
 COMPUTE_CLASS_LABEL = "cloud.google.com/compute-class"
 NETWORK_DEVICE_CLASS = "netdev.google.com"
@@ -59,33 +56,23 @@ def is_dns_1123(name: str) -> bool:
     return len(name) <= 63 and bool(_DNS_1123.fullmatch(name))
 
 
-def head_service(cluster: str) -> str:
-    """The service of the head that KubeRay makes for a RayCluster."""
-    return f"{cluster}-head-svc"
-
-
-def serve_service(cluster: str) -> str:
-    """The service in front of Serve's proxies."""
-    return f"{cluster}-serve-svc"
-
-
-def token_secret(cluster: str) -> str:
-    """The secret with the cluster's token, made by KubeRay: the name, or its last 50 characters."""
-    return re.sub(r"^[^a-z]", "r", cluster[-50:])
-
-
 def service_token_secret(service: str) -> str:
-    """The secret with the token of a RayService's clusters, made by this project."""
+    """The secret with the token of a RayService's clusters, made by this project, so that its name can be known."""
     return f"{service}-token"
 
 
+def ray_token(name: str, kind: str) -> str:
+    """The secret with the token of a RayService, or of a RayCluster: KubeRay takes the name's last 50 characters."""
+    return service_token_secret(name) if kind == "RayService" else re.sub(r"^[^a-z]", "r", name[-50:])
+
+
 def claim_template(cluster: str) -> str:
-    """Of the network interfaces of each host."""
+    """The template for each host's network interfaces."""
     return f"{cluster}-netdev"
 
 
 def compute_class(cluster: str) -> str:
-    """Of the TPU hosts, on Autopilot."""
+    """The compute class of the TPU hosts, on Autopilot."""
     return f"{cluster}-tpu"
 
 
@@ -104,13 +91,8 @@ def staging_job(cluster: str) -> str:
     return f"{cluster}-stage-weights"
 
 
-def ray_token(name: str, kind: str) -> str:
-    """The secret with the token of a RayCluster or a RayService."""
-    return service_token_secret(name) if kind == "RayService" else token_secret(name)
-
-
 def users_role(cluster: str, group: str) -> str:
-    """Role, and role binding, of one group of those who work with the cluster (`viewers`)."""
+    """The role, and the role binding, of one group of users (`viewers`)."""
     return f"{cluster}-{group}"
 
 

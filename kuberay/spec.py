@@ -14,7 +14,7 @@ from apps.checks.source import read
 from apps.common.errors import UserError
 from apps.slice.topology import Slice, slice_of
 from kuberay import names
-from kuberay.quantity import parse_quantity
+from kuberay.objects import parse_quantity
 
 _PROJECT = Path(__file__).parents[1]
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9._-]{1,61}[a-z0-9]")

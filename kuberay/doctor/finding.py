@@ -1,5 +1,6 @@
-"""What a check has found, and what it looks at."""
+"""What a check inspects, and what it finds."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -22,14 +23,15 @@ class Diagnosis:
 
 
 @dataclass(frozen=True)
-class Patient:
-    """A deployment and the cluster it is in."""
+class ClusterSnapshot:
+    """A deployment as it is now, and the cluster that it is in."""
 
     api: Api
     spec: Spec
     state: State
 
 
+Check = Callable[[ClusterSnapshot], list[Diagnosis]]
 KUBERAY_ISSUE = "https://github.com/ray-project/kuberay/issues/{}"
 GKE_RAY = "https://docs.cloud.google.com/kubernetes-engine/docs/add-on/ray-on-gke/how-to/enable-ray-on-gke"
 GKE_DRANET = "https://docs.cloud.google.com/kubernetes-engine/docs/how-to/allocate-network-resources-dra"

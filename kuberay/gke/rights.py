@@ -5,8 +5,7 @@ They get their rights as themselves (Workload Identity Federation): no service a
 
 from apps.llm.cache_identity import programs_url
 from kuberay import names
-from kuberay.gke.gcloud import PROJECT_NUMBER
-from kuberay.gke.resource import Found, Resource
+from kuberay.gke.gcloud import PROJECT_NUMBER, Description, Resource
 from kuberay.spec import Spec
 
 
@@ -22,7 +21,7 @@ def bindings(spec: Spec) -> list[Resource]:
 
 
 def _binding(spec: Spec, account: str, role: str, below: str | None = None) -> Resource:
-    """On the whole bucket, or on what is below a URL in it."""
+    """A role on the whole bucket, or on what is below a URL in it."""
     pool = f"projects/{PROJECT_NUMBER}/locations/global/workloadIdentityPools/{spec.cloud.project}.svc.id.goog"
     ending = f"/subject/ns/{spec.namespace}/sa/{account}"
     bucket = f"gs://{spec.bucket}"
@@ -32,9 +31,10 @@ def _binding(spec: Spec, account: str, role: str, below: str | None = None) -> R
     who = f"--member=principal://iam.googleapis.com/{pool}{ending}"
     change = (bucket, who, f"--role={role}", f"--condition={condition}")
 
-    def is_there(found: Found) -> bool:
-        same = [one for one in (found or {}).get("bindings", []) if one["role"] == role and _condition(one) == expression]
-        return any(who.endswith(ending) for one in same for who in one["members"])
+    def is_there(policy: Description) -> bool:
+        granted = (policy or {}).get("bindings", [])
+        same = [binding for binding in granted if binding["role"] == role and _condition(binding) == expression]
+        return any(member.endswith(ending) for binding in same for member in binding["members"])
 
     return Resource(
         f"{role} on {below or 'the bucket'} for {account}",
@@ -46,9 +46,9 @@ def _binding(spec: Spec, account: str, role: str, below: str | None = None) -> R
 
 
 def _names_begin_with(bucket: str, prefix: str) -> str:
-    """In the words of IAM; it must be written the same way when the right is taken back."""
+    """The condition as IAM wants it; it must be written the same way when the right is taken back."""
     return f'resource.name.startsWith("projects/_/buckets/{bucket}/objects/{prefix}")'
 
 
-def _condition(binding: Found) -> str | None:
+def _condition(binding: Description) -> str | None:
     return (binding.get("condition") or {}).get("expression")

@@ -1,5 +1,6 @@
 """`apply` and `diff` against the real API server and the real operator: what is made, what is left alone, what is refused."""
 
+import dataclasses
 import json
 import re
 from typing import Any
@@ -10,7 +11,7 @@ import yaml
 from emulation.kubernetes.nodes.api import Json, wait_for
 from emulation.kubernetes.nodes.cloud import Cloud
 from kuberay.api import ApiError, connect
-from kuberay.kinds import KINDS, Kind
+from kuberay.objects import KINDS
 from kuberay.render import manifests
 from kuberay.spec import load
 from tests.kuberay.deployment import Deployment
@@ -180,7 +181,7 @@ def test_metrics_alerts_and_dashboards_come_along(deployment: Deployment, system
 
 
 def test_a_cluster_without_the_operators_kinds_is_told_so(deployment: Deployment, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(KINDS, "PodMonitor", Kind("PodMonitor", "monitoring.example.com/v1", "podmonitors"))
+    monkeypatch.setitem(KINDS, "PodMonitor", dataclasses.replace(KINDS["PodMonitor"], api_version="monitoring.example.com/v1"))
     deployment.change(metrics="operator")
     refused = deployment.run("apply")
     assert refused.code == 1

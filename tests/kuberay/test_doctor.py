@@ -154,7 +154,7 @@ def test_an_image_edit_that_does_nothing(deployment: Deployment) -> None:
     deployment.plane.api.merge(deployment.cluster_path, {"spec": {"upgradeStrategy": {"type": "None"}}})
     deployment.change(image="us-east5-docker.pkg.dev/my-project/ray-tpu-serve/server:0.2.0")
     severity, evidence, found = finding(deployment, "image")
-    assert (severity, "server:0.1.0, the spec says" in evidence) == ("warning", True)
+    assert (severity, "server:0.1.0, the spec wants" in evidence) == ("warning", True)
     assert "upgradeStrategy is None" in found["fix"]
 
 
@@ -249,7 +249,7 @@ def test_another_ray_than_the_images(deployment: Deployment) -> None:
     deployment.do("apply")
     deployment.plane.api.merge(deployment.cluster_path, {"spec": {"rayVersion": "2.55.0"}})
     severity, evidence, _ = finding(deployment, "Ray version")
-    assert (severity, "says rayVersion 2.55.0" in evidence) == ("error", True)
+    assert (severity, "has rayVersion 2.55.0" in evidence) == ("error", True)
 
 
 @pytest.mark.usefixtures("slice_nodes")
@@ -273,5 +273,5 @@ def test_a_check_that_fails_hides_no_other(deployment: Deployment, faulty_proxy:
     faulty_proxy.answer(400, times=10**6, path="/api/v1/nodes")
     deployment.kubeconfig = faulty_proxy.kubeconfig
     found: list[dict[str, Any]] = json.loads(deployment.run("doctor", "--json").out)
-    assert next(one for one in found if one["check"] == "nodes")["severity"] == "unknown"
+    assert next(one for one in found if one["check"] == "TPU nodes")["severity"] == "unknown"
     assert len(found) > 8

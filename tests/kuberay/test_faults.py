@@ -7,9 +7,9 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from apps.common.errors import OperationError
-from kuberay import lock
 from kuberay.api import connect
-from kuberay.kinds import Manifest
+from kuberay.deploy import locked
+from kuberay.objects import Manifest
 from tests.kuberay.deployment import Deployment
 from tests.kuberay.faulty_proxy import FaultyProxy
 from tests.kuberay.test_wait import following
@@ -90,7 +90,7 @@ def test_the_lock_lets_one_in_at_a_time(deployment: Deployment) -> None:
     most: list[int] = []
 
     def enter() -> None:
-        with lock.held(connect(str(deployment.kubeconfig)), record(deployment), timeout_s=60):
+        with locked(connect(str(deployment.kubeconfig)), record(deployment), timeout_s=60):
             inside.append(1)
             most.append(len(inside))
             time.sleep(0.2)
@@ -107,14 +107,14 @@ def test_the_lock_lets_one_in_at_a_time(deployment: Deployment) -> None:
 def test_the_lock_of_someone_who_is_gone_is_void(deployment: Deployment) -> None:
     deployment.make_namespace()
     api, manifest = connect(str(deployment.kubeconfig)), record(deployment)
-    with lock.held(api, manifest, timeout_s=5):
-        with pytest.raises(OperationError, match="somebody else has been deploying"), lock.held(api, manifest, timeout_s=1):
+    with locked(api, manifest, timeout_s=5):
+        with pytest.raises(OperationError, match="somebody else has been deploying"), locked(api, manifest, timeout_s=1):
             pytest.fail("two are inside")
         past = (datetime.now(UTC) - timedelta(seconds=1)).isoformat(timespec="seconds")
         path = deployment.path("configmaps", "gemma-serve-config")
         annotations = {"ray-tpu-serve/deploying-until": past}
         deployment.plane.api.merge(path, {"metadata": {"annotations": annotations}})
-        with lock.held(api, manifest, timeout_s=1):
+        with locked(api, manifest, timeout_s=1):
             pass
 
 

@@ -9,9 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from kuberay.observability.console import to_console
-from kuberay.observability.dashboards import Dashboard, dashboards
-from kuberay.observability.grafana import to_grafana, to_json
+from kuberay.observability.dashboards import Dashboard, dashboards, to_console, to_grafana, to_json
 from kuberay.observability.rules import in_namespace, rules, shrunk
 from tests.e2e.conftest import ROOT
 

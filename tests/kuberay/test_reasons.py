@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from kuberay import names
-from kuberay.kinds import Manifest
+from kuberay.objects import Manifest
 from kuberay.reasons import reasons
 from kuberay.state import State
 

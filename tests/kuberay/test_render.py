@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import yaml
 
-from kuberay.kinds import KINDS
 from kuberay.manifests import pods
+from kuberay.objects import KINDS
 from kuberay.render import manifests, to_yaml
 from tests.kuberay.specs import EXAMPLE, ROOT, spec
 from tests.timing import processor_s

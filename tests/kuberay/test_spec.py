@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from apps.common.errors import UserError
-from kuberay.checked import load_checked
-from kuberay.quantity import parse_quantity
+from kuberay.consistency import load_checked
+from kuberay.objects import parse_quantity
 from kuberay.spec import load
 from tests.kuberay.specs import spec, write_spec
 
@@ -93,7 +93,7 @@ def test_a_serve_config_with_a_slip_is_refused_too(tmp_path: Path) -> None:
     path = write_spec(tmp_path)
     config = load(path).serve_config_path.read_text()
     for before, after, message in (
-        ("host: 0.0.0.0", "host: 127.0.0.1", "only the pod itself could ask"),
+        ("host: 0.0.0.0", "host: 127.0.0.1", "only the pod itself could reach it"),
         ("/weights/gemma", "/data/gemma", "only /weights is meant for it"),
         ("/cache/xla", "/root/xla", "only /cache is meant for it"),
         ("num_replicas: 1", "num_replicas: 2", "slices"),

@@ -229,7 +229,7 @@ def test_an_operator_that_does_not_look(deployment: Deployment, control_plane: C
     with control_plane.paused("ray-operator"):
         deployment.do("apply")
         late = deployment.run("wait", "--timeout=1")
-        assert "KubeRay has not looked at it as it is now (doctor says whether KubeRay runs)" in late.err
+        assert "KubeRay has not seen it as it is now (doctor shows whether KubeRay runs)" in late.err
     deployment.until_ready()
 
 
