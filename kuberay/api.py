@@ -57,18 +57,13 @@ class Api:
     _client: client.ApiClient
     context: str
 
-    def get(self, kind: str, name: str, namespace: str | None = None, subresource: str | None = None) -> Manifest | None:
+    def get(self, kind: str, name: str, namespace: str | None = None) -> Manifest | None:
         """One object, or None if there is none.
 
         Raises:
             ForbiddenError, ApiError: the server refuses.
         """
-        try:
-            return self._json("GET", KINDS[kind].path(namespace, name, subresource))
-        except ApiError as error:
-            if error.status == 404:
-                return None
-            raise
+        return self._json_or_none("GET", KINDS[kind].path(namespace, name))
 
     def objects(self, kind: str, namespace: str | None = None, selector: str = "", fields: str = "") -> list[Manifest]:
         """Objects of a kind, in one namespace or in all, by labels (`a=b,c`) and fields (`involvedObject.name=x`).
@@ -77,13 +72,8 @@ class Api:
             ForbiddenError, ApiError: the server refuses; a kind that it does not have is an empty list.
         """
         query = [("labelSelector", selector), ("fieldSelector", fields)]
-        try:
-            answer = self._json("GET", KINDS[kind].path(namespace), [pair for pair in query if pair[1]])
-        except ApiError as error:
-            if error.status == 404:
-                return []
-            raise
-        return list(answer.get("items") or [])
+        answer = self._json_or_none("GET", KINDS[kind].path(namespace), [pair for pair in query if pair[1]])
+        return list((answer or {}).get("items") or [])
 
     def apply(self, manifest: Manifest, *, dry_run: bool = False, force: bool = False) -> Manifest:
         """Server-side apply: the object as it is (or would be) afterwards. A field that somebody else manages is a conflict.
@@ -110,18 +100,11 @@ class Api:
 
     def create(self, manifest: Manifest) -> Manifest:
         """Make an object that must not be there yet. Raises as `apply`."""
-        return self._json("POST", kind_of(manifest).path(manifest["metadata"].get("namespace")), [], manifest)
+        return self._json("POST", kind_of(manifest).path(manifest["metadata"].get("namespace")), body=manifest)
 
-    def delete(self, kind: str, name: str, namespace: str | None) -> bool:
-        """Delete an object, and what it owns, before it; False if there was none. It may take a while to be gone."""
-        body = {"propagationPolicy": "Foreground"}
-        try:
-            self._json("DELETE", KINDS[kind].path(namespace, name), [], body)
-        except ApiError as error:
-            if error.status == 404:
-                return False
-            raise
-        return True
+    def delete(self, kind: str, name: str, namespace: str | None) -> None:
+        """Delete an object, if it is there, and what it owns, before it. It may take a while to be gone."""
+        self._json_or_none("DELETE", KINDS[kind].path(namespace, name), body={"propagationPolicy": "Foreground"})
 
     def may(self, verb: str, kind: str, namespace: str | None, subresource: str = "") -> bool:
         """Whether this user may do that (`kubectl auth can-i`)."""
@@ -141,7 +124,7 @@ class Api:
             yield line.decode(errors="replace").rstrip("\n")
 
     def server_version(self) -> str:
-        """Such as `v1.35.2-gke.1842000`."""
+        """The server's version, such as `v1.35.2-gke.1842000`."""
         return str(self._json("GET", "/version")["gitVersion"])
 
     def port_forward(self, pod: str, namespace: str, port: int) -> Any:
@@ -159,6 +142,15 @@ class Api:
 
     def _json(self, method: str, path: str, query: Query = (), body: Any = None, content_type: str = _JSON) -> Any:
         return json.loads(self._request(method, path, query, body, content_type).read())
+
+    def _json_or_none(self, method: str, path: str, query: Query = (), body: Any = None) -> Any | None:
+        """As `_json`; None for what is not there."""
+        try:
+            return self._json(method, path, query, body)
+        except ApiError as error:
+            if error.status == 404:
+                return None
+            raise
 
     def _request(
         self,

@@ -42,18 +42,10 @@ LONGEST_CLUSTER_NAME = 41
 """GKE's TPU webhook cuts `<name>-headless` to its last 50 characters, KubeRay does not: beyond it hosts find nobody."""
 LONGEST_SERVICE_NAME = 35
 """KubeRay adds six characters to a RayService's name for its RayCluster."""
-_DNS_1035 = re.compile(r"[a-z]([-a-z0-9]*[a-z0-9])?")
-_DNS_1123 = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?")
-
-
-def is_dns_1035(name: str) -> bool:
-    """True for a name of lower-case letters, digits and dashes that starts with a letter."""
-    return bool(_DNS_1035.fullmatch(name))
-
-
-def is_dns_1123(name: str) -> bool:
-    """True for a label of lower-case letters, digits and dashes, at most 63 characters."""
-    return len(name) <= 63 and bool(_DNS_1123.fullmatch(name))
+DNS_1035 = re.compile(r"[a-z]([-a-z0-9]*[a-z0-9])?")
+"""A name of lower-case letters, digits and dashes that starts with a letter."""
+DNS_1123 = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
+"""A label of lower-case letters, digits and dashes, at most 63 characters."""
 
 
 def service_token_secret(service: str) -> str:

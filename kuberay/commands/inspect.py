@@ -14,8 +14,8 @@ from kuberay import apply, names, reasons, wait
 from kuberay.api import Api
 from kuberay.commands import Options, checked, connected, force_conflicts, print_counts
 from kuberay.deploy import last_deployed
+from kuberay.doctor import ClusterSnapshot
 from kuberay.doctor.examine import examine, report
-from kuberay.doctor.finding import ClusterSnapshot
 from kuberay.forward import forwarded_dashboard, forwarding
 from kuberay.render import manifests
 from kuberay.spec import Spec, load

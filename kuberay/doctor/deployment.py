@@ -2,7 +2,7 @@
 
 from kuberay import names
 from kuberay.api import ForbiddenError
-from kuberay.doctor.finding import GCS_FAULT_TOLERANCE, KUBERAY_ISSUE, Check, ClusterSnapshot, Diagnosis
+from kuberay.doctor import GCS_FAULT_TOLERANCE, KUBERAY_ISSUE, Check, ClusterSnapshot, Diagnosis
 from kuberay.objects import Manifest, parse_quantity
 from kuberay.reasons import pod_name, reasons
 from kuberay.state import index_of_pod, slice_of_pod

@@ -4,8 +4,7 @@ from collections.abc import Sequence
 
 from apps.common.errors import BundleError
 from kuberay.api import ForbiddenError
-from kuberay.doctor import deployment, platform
-from kuberay.doctor.finding import Check, ClusterSnapshot, Diagnosis
+from kuberay.doctor import Check, ClusterSnapshot, Diagnosis, deployment, platform
 
 _CHECKS = {**platform.CHECKS, **deployment.CHECKS}
 _MARKS = {"error": "✗", "warning": "!", "unknown": "?", "ok": "✓"}

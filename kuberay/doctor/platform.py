@@ -3,7 +3,7 @@
 import re
 
 from kuberay import names
-from kuberay.doctor.finding import GKE_DRANET, GKE_RAY, KUBERAY_ISSUE, TPU_WEBHOOK, Check, ClusterSnapshot, Diagnosis, Severity
+from kuberay.doctor import GKE_DRANET, GKE_RAY, KUBERAY_ISSUE, TPU_WEBHOOK, Check, ClusterSnapshot, Diagnosis, Severity
 from kuberay.objects import Manifest, parse_quantity
 from kuberay.versions import FIRST_ATOMIC_KUBERAY, FIRST_DRANET_GKE, numbers
 
