@@ -1,6 +1,6 @@
 """The parts of a cluster as fixtures: one real control plane for the session, everything else for one test.
 
-docs/control_plane.md says what is real and what is played.
+docs/control_plane.md says what is real and what is emulated.
 """
 
 import contextlib
@@ -22,7 +22,6 @@ from emulation.kubernetes.nodes.sandbox import SandboxUnavailableError, sandboxe
 from emulation.kubernetes.nodes.webhook import TpuWebhook, running_tpu_webhook
 from tests.kuberay.deployment import Deployment, made_deployment
 from tests.kuberay.faulty_proxy import FaultyProxy, running_faulty_proxy
-from tests.kuberay.namespaces import made_namespace
 from tests.kuberay.plane import ROOT, ControlPlane, running_control_plane
 
 _background_builds: list[subprocess.Popen[bytes]] = []
@@ -94,13 +93,6 @@ def real_kubelet(control_plane: ControlPlane, cloud: Cloud, tmp_path: Path) -> I
             yield found
     except SandboxUnavailableError as error:
         pytest.skip(str(error))  # the kernel's own policy, which nobody can install
-
-
-@pytest.fixture
-def namespace(control_plane: ControlPlane, kubelet: Kubelet) -> Iterator[str]:  # noqa: ARG001 - pods end by a kubelet
-    """A namespace of the test's own, deleted with all that is in it at the end; with the kubelets that run nothing."""
-    with made_namespace(control_plane) as name:
-        yield name
 
 
 @pytest.fixture

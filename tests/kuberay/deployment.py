@@ -23,7 +23,7 @@ _SECRETS = {"hub-token": {"token": "hf_x"}, "api-keys": {"keys.json": "{}"}}
 
 @dataclass(frozen=True)
 class Outcome:
-    """Of one command: its exit code, and what it printed."""
+    """How one command ended: its exit code, and what it printed."""
 
     code: int
     out: str
@@ -110,7 +110,7 @@ class Deployment:
         return self.pods(HOSTS)
 
     def path(self, plural: str, name: str = "", group: str = "") -> str:
-        """Of objects in the namespace; `group` with its version, such as ray.io/v1."""
+        """The path of objects in the namespace; `group` with its version, such as ray.io/v1."""
         root = f"/apis/{group}" if group else "/api/v1"
         return f"{root}/namespaces/{self.namespace}/{plural}" + (f"/{name}" if name else "")
 

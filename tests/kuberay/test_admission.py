@@ -6,7 +6,6 @@ import pytest
 
 from emulation.kubernetes.nodes.api import Json, wait_for
 from tests.kuberay.deployment import Deployment
-from tests.kuberay.manifests import pod
 
 pytestmark = pytest.mark.full
 
@@ -20,6 +19,12 @@ def guarded(deployment: Deployment) -> Deployment:
         lambda: create(deployment, with_secret("default", "api-keys")).status_code == 403, 30, "the policy is not in force"
     )
     return deployment
+
+
+def pod(name: str) -> Json:
+    """A pod of one container."""
+    containers = [{"name": "main", "image": "us-docker.pkg.dev/emulated/ray/serve:1"}]
+    return {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name}, "spec": {"containers": containers}}
 
 
 def create(deployment: Deployment, made: Json) -> Any:

@@ -1,4 +1,4 @@
-"""`deploy` through real port-forwards to a head that is played: apps of several people, two at once, lost and failing apps."""
+"""`deploy` through real port-forwards to an emulated head: apps of several people, two at once, lost and failing apps."""
 
 import base64
 import json

@@ -1,6 +1,6 @@
 """The whole way on one machine: spec, the real operator's pods with Ray really running in them, apps, an answer, and back.
 
-What is played is the machine under it: nodes, kubelets, the TPU driver and the model's arithmetic.
+What is emulated is the machine under it: nodes, kubelets, the TPU driver and the model's arithmetic.
 """
 
 import json

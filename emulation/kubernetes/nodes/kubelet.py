@@ -16,7 +16,6 @@ import httpx
 from emulation.kubernetes import build
 from emulation.kubernetes.layout import Layout
 from emulation.kubernetes.nodes.api import Api, Json, wait_for
-from emulation.kubernetes.nodes.cloud import node_ready
 from emulation.kubernetes.nodes.node_files import PodFiles, write_forwards
 from emulation.kubernetes.nodes.orders import Orders
 from emulation.kubernetes.nodes.pod_life import PodLife
@@ -46,32 +45,11 @@ class Kubelet:
         """Let a pod's first container end by itself, for example with 137 and `OOMKilled`."""
         self._life(pod).fail(exit_code, reason)
 
-    def log(self, pod: str, line: str) -> None:
-        """Add a line to the log of a pod's first container."""
-        self._life(pod).log(line)
-
     def listen(self, pods: str, port: int, to_port: int) -> None:
         """Let a port of pods (a pattern, also for those to come) be a server on loopback, for what comes by the API server."""
         self._listening.append((pods, port, to_port))
         for life in list(self._lives.values()):
             self._lead(life)
-
-    def crash_node(self, name: str) -> None:
-        """Kill a node with all that runs on it; only the control plane reports it, without its minute of waiting."""
-        self.orders.crashed.add(name)
-        for life in self._on(name):
-            life.lose_power()
-            status = life.pod["status"]
-            conditions = [
-                {**entry, **({"status": "False"} if "Ready" in entry["type"] else {})} for entry in status["conditions"]
-            ]
-            self._api.merge(f"{life.path}/status", {"status": {"conditions": conditions}})
-        self._set_ready(name, "Unknown", "NodeStatusUnknown", "Kubelet stopped posting node status.")
-
-    def recover_node(self, name: str) -> None:
-        """Bring it back; what ran on it is restarted or has failed, as its restart policy says."""
-        self.orders.crashed.discard(name)
-        self._set_ready(name, "True", "KubeletReady", "kubelet is posting ready status")
 
     def run(self) -> None:
         """Follow the pods until the test is over."""
@@ -130,17 +108,10 @@ class Kubelet:
         addresses = node["status"].get("addresses", []) if node else []
         return next((entry["address"] for entry in addresses if entry["type"] == "InternalIP"), None)
 
-    def _on(self, node: str) -> list[PodLife]:
-        return [life for life in self._lives.values() if life.node == node]
-
     def _life(self, pod: str) -> PodLife:
         lives = [life for life in self._lives.values() if life.pod["metadata"]["name"] == pod]
         assert len(lives) == 1, f"{pod}: {len(lives)} pods of that name on any node"
         return lives[0]
-
-    def _set_ready(self, node: str, status: str, reason: str, message: str) -> None:
-        conditions = [node_ready(status, reason, message)]
-        self._api.merge(f"/api/v1/nodes/{node}/status", {"status": {"conditions": conditions}})
 
 
 @contextmanager
