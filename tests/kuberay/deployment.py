@@ -98,8 +98,8 @@ class Deployment:
         self.give_secrets("api-keys")
 
         def five() -> list[Json] | None:
-            found = self.pods()
-            return found if len(found) == 5 and all(map(is_ready, found)) else None
+            pods = self.pods()
+            return pods if len(pods) == 5 and all(map(is_ready, pods)) else None
 
         return list(wait_for(five, _READY_S, lambda: str([pod["status"] for pod in self.pods()])))
 

@@ -46,9 +46,9 @@ def cleared(plane: ControlPlane, name: str) -> None:
 
 def pods(api: Api, namespace: str, labels: str = "") -> list[Json]:
     """Pods of a namespace, by name; those that are being deleted are left out."""
-    found = api.items(f"/api/v1/namespaces/{namespace}/pods", labelSelector=labels)
+    all_pods = api.items(f"/api/v1/namespaces/{namespace}/pods", labelSelector=labels)
     return sorted(
-        (pod for pod in found if "deletionTimestamp" not in pod["metadata"]), key=lambda pod: str(pod["metadata"]["name"])
+        (pod for pod in all_pods if "deletionTimestamp" not in pod["metadata"]), key=lambda pod: str(pod["metadata"]["name"])
     )
 
 

@@ -1,4 +1,4 @@
-"""The API server itself refuses pods that would mount or read what is not theirs, and says so."""
+"""The API server itself refuses pods that would mount or read what is not theirs, in plain words."""
 
 from typing import Any
 
@@ -85,7 +85,7 @@ def test_a_pod_reads_only_its_own_accounts_secrets(guarded: Deployment, account:
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("changes", "message"),
     [
         ({"volumes": [{"name": "x", "hostPath": {"path": "/"}}]}, "no hostPath"),
         ({"volumes": [{"name": "x", "persistentVolumeClaim": {"claimName": "x"}}]}, "no claim"),
@@ -99,7 +99,7 @@ def test_a_pod_reads_only_its_own_accounts_secrets(guarded: Deployment, account:
         ({"account": "other"}, "run as gemma-serve, gemma-stage, default"),
     ],
 )
-def test_what_no_pod_may_have_is_refused_in_words(guarded: Deployment, changes: dict[str, Any], said: str) -> None:
+def test_what_no_pod_may_have_is_refused_in_words(guarded: Deployment, changes: dict[str, Any], message: str) -> None:
     api, path = guarded.plane.api, f"/api/v1/namespaces/{guarded.namespace}"
     # Kubernetes' own level would refuse some of it first: the policy must hold where it is not set
     level = {"metadata": {"labels": {"pod-security.kubernetes.io/enforce": "privileged"}}}
@@ -110,7 +110,7 @@ def test_what_no_pod_may_have_is_refused_in_words(guarded: Deployment, changes: 
     answer = create(guarded, changed(**changes))
     assert answer.status_code == 403
     assert "ValidatingAdmissionPolicy" in answer.text
-    assert said in answer.text
+    assert message in answer.text
 
 
 def test_a_job_that_mounts_another_secret_makes_no_pod_and_says_why(guarded: Deployment) -> None:
@@ -121,12 +121,12 @@ def test_a_job_that_mounts_another_secret_makes_no_pod_and_says_why(guarded: Dep
     def refused() -> list[str]:
         events = api.items(guarded.path("events"))
         return [
-            one["message"]
-            for one in events
-            if one["involvedObject"]["name"] == "thief" and "may read no secret" in one["message"]
+            event["message"]
+            for event in events
+            if event["involvedObject"]["name"] == "thief" and "may read no secret" in event["message"]
         ]
 
-    wait_for(refused, 30, "nothing is said of the job")
+    wait_for(refused, 30, "nothing is reported about the job")
     assert guarded.pods("batch.kubernetes.io/job-name=thief") == []
 
 

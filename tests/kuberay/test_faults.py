@@ -71,7 +71,7 @@ def test_a_conflict_of_the_moment_does_not_stop_an_apply(through: Deployment, fa
 def test_wait_goes_on_through_all_of_it(through: Deployment, faulty_proxy: FaultyProxy) -> None:
     through.do("apply")
     with following(through) as wait:
-        wait.until_said("hub-token")
+        wait.until_printed("hub-token")
         for status in (429, 500, 503):
             faulty_proxy.answer(status, times=2, verb="GET")
         faulty_proxy.cut(times=2, verb="GET")

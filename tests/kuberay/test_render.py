@@ -77,9 +77,9 @@ def flat(value: Any, path: str = "") -> Iterator[tuple[str, str]]:
 
 def leaves(manifest: Manifest) -> dict[str, str]:
     """All but the namespace. Of a RayService the cluster in it, at the places of a RayCluster's own."""
-    found = dict(flat(manifest))
-    found.pop("metadata.namespace", None)
-    return {path.replace("spec.rayClusterConfig.", "spec."): value for path, value in found.items()}
+    paths = dict(flat(manifest))
+    paths.pop("metadata.namespace", None)
+    return {path.replace("spec.rayClusterConfig.", "spec."): value for path, value in paths.items()}
 
 
 def patch(before: list[Manifest], after: list[Manifest]) -> str:

@@ -44,14 +44,14 @@ def test_every_command_works_for_an_admin(given: Deployment, anna: Path) -> None
     assert "4 of 4 hosts ready" in given.do("status")
     assert "emulated: ray-head" in given.do("logs", "--tail=5")
     assert "emulated: ray-worker" in given.do("logs", "--host=2")
-    found = given.run("doctor")
-    assert "you may run every command" in found.out, found.text
+    doctor = given.run("doctor")
+    assert "you may run every command" in doctor.out, doctor.text
     assert "no pods are left" in given.do("park", "--timeout=60")
     given.do("unpark", "--timeout=60")
-    said = given.do("down", "--timeout=60")
-    assert "RayCluster/gemma deleted" in said
-    assert "Role/gemma-admins stays: you may not delete it" in said
-    assert f"Namespace/{given.namespace} stays: you may not" in said or "Namespace" not in said
+    output = given.do("down", "--timeout=60")
+    assert "RayCluster/gemma deleted" in output
+    assert "Role/gemma-admins stays: you may not delete it" in output
+    assert f"Namespace/{given.namespace} stays: you may not" in output or "Namespace" not in output
     assert given.pods() == []
 
 
