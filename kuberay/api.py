@@ -32,18 +32,18 @@ _WRITES = 4  # attempts at an object that others write at the same moment
 
 
 class ApiError(OperationError):
-    """The API server refused a request. `status` is HTTP's, `reason` Kubernetes' word for it, such as `NotFound`.
+    """The API server refused a request. `status` is HTTP's.
 
-    `passing`: somebody else wrote the object at the same moment, so that asking again helps.
+    `transient`: somebody else wrote the object at the same moment, so that asking again helps.
     """
 
-    def __init__(self, message: str, status: int, reason: str, *, passing: bool = False) -> None:
+    def __init__(self, message: str, status: int, *, transient: bool = False) -> None:
         super().__init__(message)
-        self.status, self.reason, self.passing = status, reason, passing
+        self.status, self.transient = status, transient
 
     def about(self, name: str) -> "ApiError":
         """The same error, with the object that it is about in its message."""
-        return type(self)(f"{name}: {self}", self.status, self.reason)
+        return type(self)(f"{name}: {self}", self.status)
 
 
 class ForbiddenError(ApiError):
@@ -89,7 +89,7 @@ class Api:
             try:
                 return self._json("PATCH", path, query, manifest, "application/apply-patch+yaml")
             except ApiError as error:
-                if not (error.passing and left):
+                if not (error.transient and left):
                     raise error.about(title(manifest)) from error
         raise AssertionError("the last attempt returns or raises")
 
@@ -219,7 +219,7 @@ def _error(status: int, body: bytes) -> ApiError:
         message, reason, causes = _NO_SUCH_KIND if status == 404 else body.decode(errors="replace").strip()[:300], "", []
     kind = ForbiddenError if status == 403 and reason == "Forbidden" else ApiError
     # A field that another manager holds is a conflict, too, and stays one.
-    return kind(message or f"HTTP {status}", status, reason, passing=status == 409 and "FieldManagerConflict" not in causes)
+    return kind(message or f"HTTP {status}", status, transient=status == 409 and "FieldManagerConflict" not in causes)
 
 
 @contextmanager

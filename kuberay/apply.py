@@ -12,7 +12,6 @@ from kuberay.api import Api, ApiError, ForbiddenError
 from kuberay.clusters import Clusters
 from kuberay.names import MANAGER
 from kuberay.objects import Manifest, kind_of, parse_quantity, title
-from kuberay.render import Part
 
 Verb = Literal["create", "change", "unchanged", "forbidden", "hidden"]
 """`forbidden`: it would change and this user may not; `hidden`: of the whole cluster, and not for this user to see."""
@@ -25,7 +24,6 @@ _IMMUTABLE = ("Job",)
 class Change:
     """One object: what is there (None if nothing), what would be, and what applying it means."""
 
-    part: Part
     verb: Verb
     manifest: Manifest
     before: Manifest | None
@@ -40,7 +38,7 @@ class Change:
         return "".join(difflib.unified_diff(before, after, f"{name} (there)", f"{name} (wanted)"))
 
 
-def plan(api: Api, manifests: Iterable[tuple[Part, Manifest]], *, force_conflicts: Container[str] = ()) -> list[Change]:
+def plan(api: Api, manifests: Iterable[Manifest], *, force_conflicts: Container[str] = ()) -> list[Change]:
     """What would change, by a dry run of the API server, which also refuses what it would not take.
 
     Raises:
@@ -48,11 +46,11 @@ def plan(api: Api, manifests: Iterable[tuple[Part, Manifest]], *, force_conflict
     """
     changes: list[Change] = []
     namespaces_to_come: set[str] = set()
-    for part, manifest in manifests:
+    for manifest in manifests:
         if manifest["metadata"].get("namespace") in namespaces_to_come:  # the server cannot try what is in none
-            change = Change(part, "create", manifest, None, manifest)
+            change = Change("create", manifest, None, manifest)
         else:
-            change = _plan_object(api, part, manifest, force=manifest["kind"] in force_conflicts)
+            change = _plan_object(api, manifest, force=manifest["kind"] in force_conflicts)
         if manifest["kind"] == "Namespace" and change.verb == "create":
             namespaces_to_come.add(manifest["metadata"]["name"])
         changes.append(change)
@@ -87,16 +85,16 @@ def restarts_pods(change: Change) -> bool:
     return _pod_templates(change.before) != _pod_templates(change.after)
 
 
-def _plan_object(api: Api, part: Part, manifest: Manifest, *, force: bool) -> Change:
+def _plan_object(api: Api, manifest: Manifest, *, force: bool) -> Change:
     before = _read(api, manifest)
     if before is not None and (manifest["kind"] in _IMMUTABLE or _of_others(before)):
-        return Change(part, "unchanged", manifest, before, before)
+        return Change("unchanged", manifest, before, before)
     try:
         after = api.apply(manifest, dry_run=True, force=force)
     except ForbiddenError:
-        return Change(part, _verb_of_forbidden(manifest, before), manifest, before, manifest)
+        return Change(_verb_of_forbidden(manifest, before), manifest, before, manifest)
     verb: Verb = "create" if before is None else "unchanged" if _bare(before) == _bare(after) else "change"
-    return Change(part, verb, manifest, before, after)
+    return Change(verb, manifest, before, after)
 
 
 def _of_others(before: Manifest) -> bool:

@@ -3,7 +3,7 @@
 Slice, model and directories are in both files, as each is needed in both.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -50,18 +50,18 @@ def load_checked(path: Path, serve_config: Path | None = None) -> Deployment:
 
 def contradictions(spec: Spec, serve_config: Mapping[str, Any]) -> list[Finding]:
     """Findings in a Serve config that is right by itself, with paths in it."""
-    applications = list(enumerate(serve_config.get("applications") or []))
     findings = _open_to_hosts(serve_config)
     slices = 0
-    for number, app in applications:
+    for number, app in enumerate(serve_config.get("applications") or []):
         for index, config in enumerate(app["args"]["llm_configs"] if app.get("import_path") == _LLM else ()):
             findings += below(("applications", number, "args", "llm_configs", index), _model(spec, config))
             if (config.get("accelerator_config") or {}).get("kind") == "tpu":
                 slices += int((config.get("deployment_config") or {}).get("num_replicas") or 1)
-    if spec.api_keys is None:
-        for number, file in _keys_files(applications):
-            message = f"{file} comes from a secret that the spec does not name: give its name under api_keys there"
-            findings.append(Finding(("applications", number, "args", "guard", "keys_files"), message, value=file))
+        guard = (app.get("args") or {}).get("guard") or {}
+        for file in guard.get("keys_files", ()) if spec.api_keys is None else ():
+            if PurePosixPath(file).is_relative_to(pods.KEYS):
+                message = f"{file} comes from a secret that the spec does not name: give its name under api_keys there"
+                findings.append(Finding(("applications", number, "args", "guard", "keys_files"), message, value=file))
     if slices > spec.slices.count:
         message = f"its replicas take {slices} slices, and the spec has {spec.slices.count} (slices.count)"
         findings.append(Finding(("applications",), message))
@@ -100,14 +100,6 @@ def _inside(path: tuple[str, ...], value: Any, root: str) -> list[Finding]:
         return []
     message = f"is {value!r}: of the hosts' pods only {root} is meant for it, all else cannot be written"
     return [Finding(path, message, value=value, allowed=f"{root}/...")]
-
-
-def _keys_files(applications: list[tuple[int, Any]]) -> Iterator[tuple[int, str]]:
-    """Files of the secret that the apps read, each with its app's number."""
-    for number, app in applications:
-        for file in ((app.get("args") or {}).get("guard") or {}).get("keys_files", ()):
-            if PurePosixPath(file).is_relative_to(pods.KEYS):
-                yield number, file
 
 
 def _open_to_hosts(serve_config: Mapping[str, Any]) -> list[Finding]:

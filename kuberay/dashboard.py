@@ -38,10 +38,20 @@ class Dashboard:
 
     def serve(self) -> dict[str, Any]:
         """Serve's state: `applications` by name, `http_options`. Raises `OperationError`."""
+        path = "/api/serve/applications/"
+        headers = {"authorization": f"Bearer {self.token}"} if self.token else {}
         try:
-            return dict(self._get("/api/serve/applications/").json())
+            answer = httpx.get(self.url + path, headers=headers, timeout=_TIMEOUT_S)
+            answer.raise_for_status()
+            return dict(answer.json())
+        except httpx.HTTPStatusError as error:
+            message = error.response.text.strip()[:300]
+            raise OperationError(f"Ray's dashboard answers {error.response.status_code} to {path}: {message}") from error
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
+            reason = error or type(error).__name__
+            raise OperationError(f"Ray's dashboard does not answer ({reason}): is the head ready?") from error
         except ValueError as error:
-            raise OperationError(f"{self.url} is no Ray dashboard: its answer is no JSON") from error
+            raise OperationError(f"{self.url}{path} is no page of Ray's dashboard: its answer is no JSON") from error
 
     def serve_deploy(self, config: Config) -> None:
         """Run `serve deploy`, which replaces all apps. Raises `OperationError` if it fails."""
@@ -83,20 +93,6 @@ class Dashboard:
                 raise OperationError(f"not running after {timeout_s:.0f} s; {waiting_for(ours)}")
             report(waiting_for(ours))
             time.sleep(_POLL_S)
-
-    def _get(self, path: str) -> httpx.Response:
-        headers = {"authorization": f"Bearer {self.token}"} if self.token else {}
-        try:
-            answer = httpx.get(self.url + path, headers=headers, timeout=_TIMEOUT_S)
-            answer.raise_for_status()
-        except httpx.HTTPStatusError as error:
-            message = error.response.text.strip()[:300]
-            raise OperationError(f"Ray's dashboard answers {error.response.status_code} to {path}: {message}") from error
-        except (httpx.HTTPError, httpx.InvalidURL) as error:
-            raise OperationError(
-                f"Ray's dashboard does not answer ({error or type(error).__name__}): is the head ready?"
-            ) from error
-        return answer
 
 
 def merged(config: Config, serve: dict[str, Any]) -> Config:

@@ -48,59 +48,32 @@ DNS_1123 = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 """A label of lower-case letters, digits and dashes, at most 63 characters."""
 
 
-def service_token_secret(service: str) -> str:
-    """The secret with the token of a RayService's clusters, made by this project, so that its name can be known."""
-    return f"{service}-token"
+# By the deployment's name; the functions are called as `serving_account(spec.name)`.
+service_token_secret = "{}-token".format
+"""The secret with the token of a RayService's clusters, made by this project, so that its name can be known."""
+claim_template = "{}-netdev".format
+"""The template for each host's network interfaces."""
+compute_class = "{}-tpu".format
+"""The compute class of the TPU hosts, on Autopilot."""
+serving_account = "{}-serve".format
+"""Kubernetes service account of the Ray pods: reads the bucket."""
+staging_account = "{}-stage".format
+"""Kubernetes service account of the staging job: writes the bucket."""
+staging_job = "{}-stage-weights".format
+"""The job that brings the model from the hub to the bucket."""
+serve_config_map = "{}-serve-config".format
+"""The Serve config that was deployed last, so that it can be deployed again."""
+dashboards = "{}-dashboards".format
+"""The dashboards, for Grafana."""
+users_role = "{}-{}".format
+"""The role, and the role binding, of one group of users: the deployment's name, then the group's (`viewers`)."""
+pod_policy = "{}-{}-pods".format
+"""What pods of a namespace may read: the namespace, then the deployment's name; it and its binding belong to no namespace."""
 
 
 def ray_token(name: str, kind: str) -> str:
     """The secret with the token of a RayService, or of a RayCluster: KubeRay takes the name's last 50 characters."""
     return service_token_secret(name) if kind == "RayService" else re.sub(r"^[^a-z]", "r", name[-50:])
-
-
-def claim_template(cluster: str) -> str:
-    """The template for each host's network interfaces."""
-    return f"{cluster}-netdev"
-
-
-def compute_class(cluster: str) -> str:
-    """The compute class of the TPU hosts, on Autopilot."""
-    return f"{cluster}-tpu"
-
-
-def serving_account(cluster: str) -> str:
-    """Kubernetes service account of the Ray pods: reads the bucket."""
-    return f"{cluster}-serve"
-
-
-def staging_account(cluster: str) -> str:
-    """Kubernetes service account of the staging job: writes the bucket."""
-    return f"{cluster}-stage"
-
-
-def staging_job(cluster: str) -> str:
-    """The job that brings the model from the hub to the bucket."""
-    return f"{cluster}-stage-weights"
-
-
-def users_role(cluster: str, group: str) -> str:
-    """The role, and the role binding, of one group of users (`viewers`)."""
-    return f"{cluster}-{group}"
-
-
-def pod_policy(namespace: str, cluster: str) -> str:
-    """What pods of the namespace may read; it and its binding belong to no namespace, so their name has it."""
-    return f"{namespace}-{cluster}-pods"
-
-
-def serve_config_map(cluster: str) -> str:
-    """The Serve config that was deployed last, so that it can be deployed again."""
-    return f"{cluster}-serve-config"
-
-
-def dashboards(cluster: str) -> str:
-    """The dashboards, for Grafana."""
-    return f"{cluster}-dashboards"
 
 
 def pod_labels(cluster: str) -> dict[str, str]:

@@ -35,20 +35,17 @@ def plan(api: Api, spec: Spec) -> Removal:
     named += [("Secret", names.service_token_secret(spec.name))] if spec.kind == "RayService" else []
     removed = [{**live, "kind": kind} for kind, name in named if (live := api.get(kind, name, spec.namespace))]
     hidden: list[str] = []
-    for kind in _KINDS:
+    for kind in (*_KINDS, *_POLICIES):
         try:
-            objects = api.objects(kind, spec.namespace if KINDS[kind].namespaced else None, selector)
+            if kind in _POLICIES:  # by name: another namespace may have a deployment of the same name, so of the same labels
+                policy = api.get(kind, names.pod_policy(spec.namespace, spec.name))
+                objects = [policy] if policy else []
+            else:
+                objects = api.objects(kind, spec.namespace if KINDS[kind].namespaced else None, selector)
         except ForbiddenError:
             hidden.append(kind)
             continue
         removed += [{**live, "kind": kind} for live in objects if "ownerReferences" not in live["metadata"]]
-    for kind in _POLICIES:  # by name: another namespace may have a deployment of the same name, and so of the same labels
-        try:
-            policy = api.get(kind, names.pod_policy(spec.namespace, spec.name))
-        except ForbiddenError:
-            hidden.append(kind)
-            continue
-        removed += [{**policy, "kind": kind}] if policy else []
     return Removal(tuple(removed), tuple(hidden))
 
 

@@ -16,27 +16,18 @@ _HEAD = """\
 """
 
 
-def platform(spec: Spec) -> list[Manifest]:
-    """What must be there before the pods."""
-    wanted = [access.namespace(spec)] if spec.namespace != "default" else []
-    wanted += [*access.service_accounts(spec), *access.user_roles(spec), *admission.pod_policy(spec)]
-    wanted += [network.network_policy(spec), ray.disruption_budget(spec)]
+def manifests(spec: Spec, serve_config: str, part: Part | None = None) -> list[Manifest]:
+    """Every manifest, or those of one part. `serve_config` is the text of the Serve config, which only a RayService carries."""
+    platform = [access.namespace(spec)] if spec.namespace != "default" else []
+    platform += [*access.service_accounts(spec), *access.user_roles(spec), *admission.pod_policy(spec)]
+    platform += [network.network_policy(spec), ray.disruption_budget(spec)]
     if spec.slices.network == "dranet":
-        wanted.append(network.claim_template(spec))
-        wanted += [network.compute_class(spec)] if spec.cloud.mode == "autopilot" else []
-    return wanted + monitoring.monitoring(spec)
-
-
-def workload(spec: Spec, serve_config: str) -> list[Manifest]:
-    """The staging job and Ray itself. `serve_config` is the text of the Serve config, which only a RayService carries."""
+        platform.append(network.claim_template(spec))
+        platform += [network.compute_class(spec)] if spec.cloud.mode == "autopilot" else []
+    platform += monitoring.monitoring(spec)
     main = ray.ray_cluster(spec) if spec.kind == "RayCluster" else ray.ray_service(spec, serve_config)
-    return [staging.staging_job(spec), main]
-
-
-def manifests(spec: Spec, serve_config: str) -> list[tuple[Part, Manifest]]:
-    """Every manifest with its part."""
-    workloads = workload(spec, serve_config)
-    return [*(("platform", manifest) for manifest in platform(spec)), *(("workload", manifest) for manifest in workloads)]
+    workload = [staging.staging_job(spec), main]
+    return {"platform": platform, "workload": workload}[part] if part else platform + workload
 
 
 def to_yaml(documents: list[Manifest], source: str) -> str:

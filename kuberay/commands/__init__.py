@@ -3,7 +3,6 @@
 import argparse
 import sys
 from collections.abc import Container
-from typing import Any
 
 from kuberay.api import Api, connect
 from kuberay.apply import Change
@@ -31,11 +30,6 @@ def force_conflicts(options: Options) -> Container[str]:
     if options.force:
         return KINDS
     return ("RayCluster",) if options.backend == "python_client" else ()
-
-
-def app_names(config: dict[str, Any]) -> str:
-    """Names of a Serve config's apps."""
-    return ", ".join(app["name"] for app in config["applications"])
 
 
 def print_counts(changes: list[Change], *, dry_run: bool = False) -> None:

@@ -1,6 +1,7 @@
 """Commands that change the cluster: apply, deploy, park, unpark, down."""
 
 import secrets
+from typing import Any
 
 from apps.common.errors import OperationError
 from apps.common.progress_line import Progress
@@ -8,7 +9,7 @@ from kuberay import apply as applying
 from kuberay import deploy, names, reasons, remove, wait
 from kuberay.api import Api
 from kuberay.clusters import Clusters, clusters
-from kuberay.commands import Options, app_names, checked, connected, force_conflicts, print_counts
+from kuberay.commands import Options, checked, connected, force_conflicts, print_counts
 from kuberay.forward import forwarded_dashboard
 from kuberay.manifests import manifest
 from kuberay.objects import Manifest, title
@@ -16,13 +17,7 @@ from kuberay.render import manifests
 from kuberay.spec import Spec, load
 from kuberay.state import read_state
 
-_WORDS = {
-    "create": "made",
-    "change": "changed",
-    "unchanged": "as it was",
-    "forbidden": "refused",
-    "hidden": "not yours to see",
-}
+_WORDS = {"create": "made", "change": "changed", "unchanged": "as it was", "forbidden": "refused", "hidden": "not yours to see"}
 
 
 def apply(options: Options) -> None:
@@ -57,8 +52,8 @@ def deploy_apps(options: Options) -> None:
             raise OperationError("nothing was deployed to this cluster before: leave --last out")
         whole = deploy.deploy(api, wanted.spec, dashboard, config, alone=options.alone)
         dashboard.until_running(config, progress.say, options.timeout)
-    kept = [app["name"] for app in whole["applications"] if app not in config["applications"]]
-    print(f"running: {app_names(config)}" + (f"; kept: {', '.join(kept)}" if kept else ""))
+    kept = _names([app for app in whole["applications"] if app not in config["applications"]])
+    print(f"running: {_names(config['applications'])}" + (f"; kept: {kept}" if kept else ""))
 
 
 def park(options: Options) -> None:
@@ -81,7 +76,7 @@ def unpark(options: Options) -> None:
             with forwarded_dashboard(api, spec, state) as dashboard:
                 deploy.deploy(api, spec, dashboard, config)
                 dashboard.until_running(config, progress.say, options.timeout)
-    print(f"{wait.summary(state)}; apps: {app_names(config) if config else 'none'}")
+    print(f"{wait.summary(state)}; apps: {_names(config['applications']) if config else 'none'}")
 
 
 def down(options: Options) -> None:
@@ -102,6 +97,10 @@ def down(options: Options) -> None:
         print(f"{kind}: you may not list them, what there is stays")
     if message := remove.remove_namespace(api, spec):
         print(message)
+
+
+def _names(apps: list[dict[str, Any]]) -> str:
+    return ", ".join(app["name"] for app in apps)
 
 
 def _pods_of(spec: Spec, owner: Manifest) -> dict[str, str]:

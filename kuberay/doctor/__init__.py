@@ -16,13 +16,16 @@ Severity = Literal["ok", "warning", "error", "unknown"]
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """`evidence` is what was seen, `fix` what to do, `link` where the trouble is described. `unknown`: it could not be seen."""
+    """`evidence` is what was seen, `fix` what to do, `link` where the trouble is described. `unknown`: it could not be seen.
 
-    check: str
+    `check` is what was inspected; where a check leaves it out, it is that check's own name.
+    """
+
     severity: Severity
     evidence: str
     fix: str | None = None
     link: str | None = None
+    check: str = ""
 
 
 @dataclass(frozen=True)

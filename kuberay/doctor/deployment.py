@@ -12,11 +12,11 @@ from kuberay.versions import pinned
 def readiness(snapshot: ClusterSnapshot) -> list[Diagnosis]:
     """Everything that `wait` would wait for."""
     if snapshot.state.cluster is None:
-        return [Diagnosis("RayCluster", "warning", "is not there", "scripts/cluster.py apply makes it")]
+        return [Diagnosis("warning", "is not there", "scripts/cluster.py apply makes it", check="RayCluster")]
     waiting = reasons(snapshot.state)
     if not waiting:
-        return [Diagnosis("pods", "ok", "head and hosts are ready")]
-    return [Diagnosis(reason.who, "error" if reason.hopeless else "warning", reason.what, reason.advice) for reason in waiting]
+        return [Diagnosis("ok", "head and hosts are ready")]
+    return [Diagnosis("error" if each.hopeless else "warning", each.what, each.advice, check=each.who) for each in waiting]
 
 
 def stale_state(snapshot: ClusterSnapshot) -> list[Diagnosis]:
@@ -26,7 +26,7 @@ def stale_state(snapshot: ClusterSnapshot) -> list[Diagnosis]:
         return []
     evidence = "KubeRay's status.state is ready, and its pods are not"
     fix = "trust `scripts/cluster.py wait`, which counts pods"
-    return [Diagnosis("status.state", "warning", evidence, fix, KUBERAY_ISSUE.format(2188))]
+    return [Diagnosis("warning", evidence, fix, KUBERAY_ISSUE.format(2188))]
 
 
 def old_images(snapshot: ClusterSnapshot) -> list[Diagnosis]:
@@ -39,7 +39,7 @@ def old_images(snapshot: ClusterSnapshot) -> list[Diagnosis]:
     fix = "scripts/cluster.py apply"
     if strategy != "Recreate":
         fix += f"; the RayCluster's upgradeStrategy is {strategy}, with which KubeRay leaves running pods as they are"
-    return [Diagnosis("image", "warning", evidence, fix, KUBERAY_ISSUE.format(4140))]
+    return [Diagnosis("warning", evidence, fix, KUBERAY_ISSUE.format(4140))]
 
 
 def orphaned_hosts(snapshot: ClusterSnapshot) -> list[Diagnosis]:
@@ -51,7 +51,7 @@ def orphaned_hosts(snapshot: ClusterSnapshot) -> list[Diagnosis]:
         return []
     evidence = f"{len(orphans)} hosts' pods have no label {names.SLICE_LABEL}, such as {orphans[0]}: KubeRay does not own them"
     fix = "scripts/cluster.py park, then unpark: the slice is made anew"
-    return [Diagnosis("orphaned hosts", "error", evidence, fix, KUBERAY_ISSUE.format(5108))]
+    return [Diagnosis("error", evidence, fix, KUBERAY_ISSUE.format(5108))]
 
 
 def broken_slices(snapshot: ClusterSnapshot) -> list[Diagnosis]:
@@ -64,7 +64,7 @@ def broken_slices(snapshot: ClusterSnapshot) -> list[Diagnosis]:
     odd = {name: sorted(indexes) for name, indexes in members.items() if hosts > 1 and sorted(indexes) != list(range(hosts))}
     fix = "KubeRay 1.6 or later replaces a slice as a whole: wait, or park and unpark"
     return [
-        Diagnosis("slice", "warning", f"{name} has hosts {indexes} of {hosts}", fix, KUBERAY_ISSUE.format(3552))
+        Diagnosis("warning", f"{name} has hosts {indexes} of {hosts}", fix, KUBERAY_ISSUE.format(3552))
         for name, indexes in odd.items()
     ]
 
@@ -76,7 +76,7 @@ def long_name(snapshot: ClusterSnapshot) -> list[Diagnosis]:
         return []
     evidence = f"{cluster['metadata']['name']} has {len(cluster['metadata']['name'])} characters"
     fix = f"use a name of at most {names.LONGEST_CLUSTER_NAME}: the hosts' names of each other do not exist with a longer one"
-    return [Diagnosis("name", "error", evidence, fix, KUBERAY_ISSUE.format(2923))]
+    return [Diagnosis("error", evidence, fix, KUBERAY_ISSUE.format(2923))]
 
 
 def needed_objects(snapshot: ClusterSnapshot) -> list[Diagnosis]:
@@ -99,7 +99,7 @@ def quotas(snapshot: ClusterSnapshot) -> list[Diagnosis]:
         limit = quota["spec"].get("hard", {}).get(key)
         if limit is not None and parse_quantity(limit) < wanted:
             evidence = f"ResourceQuota/{quota['metadata']['name']} allows {limit} {names.TPU_RESOURCE}, the spec needs {wanted}"
-            diagnoses.append(Diagnosis("quota", "error", evidence, "raise it, or ask for fewer slices"))
+            diagnoses.append(Diagnosis("error", evidence, "raise it, or ask for fewer slices"))
     return diagnoses
 
 
@@ -109,7 +109,7 @@ def ray_version(snapshot: ClusterSnapshot) -> list[Diagnosis]:
     if version is None or version == pinned("ray"):
         return []
     evidence = f"the RayCluster has rayVersion {version}, this project is made for {pinned('ray')}"
-    return [Diagnosis("Ray version", "error", evidence, "scripts/cluster.py apply, with an image of this version")]
+    return [Diagnosis("error", evidence, "scripts/cluster.py apply, with an image of this version")]
 
 
 def image_versions(snapshot: ClusterSnapshot) -> list[Diagnosis]:
@@ -121,9 +121,9 @@ def image_versions(snapshot: ClusterSnapshot) -> list[Diagnosis]:
         return []
     versions = f"Ray {pinned('ray')} and vLLM {pinned('vllm-tpu')}"
     if ended["exitCode"] == 0:
-        return [Diagnosis("image versions", "ok", f"{checked['image']} has {versions}")]
+        return [Diagnosis("ok", f"{checked['image']} has {versions}")]
     evidence = f"{checked['image']}: {ended.get('message') or 'it is no image of this project'}".replace("\n", " / ")
-    return [Diagnosis("image versions", "error", evidence, f"build one with {versions} (scripts/gke.py up) and apply")]
+    return [Diagnosis("error", evidence, f"build one with {versions} (scripts/gke.py up) and apply")]
 
 
 def lone_head(snapshot: ClusterSnapshot) -> list[Diagnosis]:
@@ -132,7 +132,7 @@ def lone_head(snapshot: ClusterSnapshot) -> list[Diagnosis]:
         return []
     evidence = "fault_tolerance is not set: with the head's pod the hosts restart too, and the apps must be deployed again"
     fix = "set fault_tolerance.address, or run `scripts/cluster.py deploy` after such a loss"
-    return [Diagnosis("head", "warning", evidence, fix, GCS_FAULT_TOLERANCE)]
+    return [Diagnosis("warning", evidence, fix, GCS_FAULT_TOLERANCE)]
 
 
 def rights(snapshot: ClusterSnapshot) -> list[Diagnosis]:
@@ -145,8 +145,8 @@ def rights(snapshot: ClusterSnapshot) -> list[Diagnosis]:
                 missing.append(f"{verb} {name}{f'/{subresource}' if subresource else ''} (for {commands})")
     if missing:
         fix = f"have an administrator add you to `users` in the spec and apply it (namespace {spec.namespace})"
-        return [Diagnosis("rights", "error", f"you may not {', '.join(missing)}", fix)]
-    return [Diagnosis("rights", "ok", "you may run every command")]
+        return [Diagnosis("error", f"you may not {', '.join(missing)}", fix)]
+    return [Diagnosis("ok", "you may run every command")]
 
 
 CHECKS: dict[str, Check] = {
@@ -183,8 +183,8 @@ def _needed(snapshot: ClusterSnapshot, kind: str, name: str) -> list[Diagnosis]:
     try:
         live = snapshot.api.get(kind, name, snapshot.spec.namespace)
     except ForbiddenError:
-        return [Diagnosis(f"{kind}/{name}", "unknown", "you may not read it")]
+        return [Diagnosis("unknown", "you may not read it", check=f"{kind}/{name}")]
     if live is not None:
         return []
     fix = "make it by hand (docs/gke.md)" if kind == "Secret" else "scripts/cluster.py apply, by someone who may"
-    return [Diagnosis(f"{kind}/{name}", "error", "is not there, and pods refer to it", fix)]
+    return [Diagnosis("error", "is not there, and pods refer to it", fix, check=f"{kind}/{name}")]

@@ -1,6 +1,7 @@
 """Run all checks, and show what they found; one that fails is a finding too, and hides none of the others."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from apps.common.errors import BundleError
 from kuberay.api import ForbiddenError
@@ -29,8 +30,9 @@ def report(diagnoses: Sequence[Diagnosis]) -> str:
 
 def _run(name: str, check: Check, snapshot: ClusterSnapshot) -> list[Diagnosis]:
     try:
-        return check(snapshot)
+        diagnoses = check(snapshot)
     except ForbiddenError as error:
-        return [Diagnosis(name, "unknown", f"you may not see it: {error}")]
+        diagnoses = [Diagnosis("unknown", f"you may not see it: {error}")]
     except BundleError as error:
-        return [Diagnosis(name, "unknown", str(error))]
+        diagnoses = [Diagnosis("unknown", str(error))]
+    return [replace(diagnosis, check=diagnosis.check or name) for diagnosis in diagnoses]

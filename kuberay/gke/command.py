@@ -39,8 +39,8 @@ def up(spec: Spec, options: argparse.Namespace) -> None:  # noqa: ARG001
     """Make what is not there, check what is."""
     number = gcloud.run(_number(spec)).strip()
     for resource in resources(spec):
-        there = gcloud.describe(resource.describe) if resource.describe else None
-        if there is not None and resource.is_there(there):
+        there = gcloud.inspect(resource)
+        if there is not None:
             if problem := resource.problem(there):
                 raise OperationError(f"{resource.title} {problem}")
             note = "" if resource.is_ours(there) else " (not made for this deployment: down leaves it)"
@@ -60,11 +60,9 @@ def status(spec: Spec, options: argparse.Namespace) -> None:
     for resource in resources(spec):
         if resource.describe is None:
             continue
-        description = gcloud.describe(resource.describe)
-        there = description is not None and resource.is_there(description)
-        state = resource.state(description) if there else "not there"
-        problem = resource.problem(description) if there else None
-        rows.append({"what": resource.title, "there": there, "state": state, "problem": problem})
+        there = gcloud.inspect(resource)
+        state, problem = ("not there", None) if there is None else (resource.state(there), resource.problem(there))
+        rows.append({"what": resource.title, "there": there is not None, "state": state, "problem": problem})
     if options.json:
         print(json.dumps(rows, indent=1))
         return
@@ -86,9 +84,8 @@ def down(spec: Spec, options: argparse.Namespace) -> None:
 
 
 def _remove(resource: Resource, number: str, *, dry_run: bool) -> None:
-    assert resource.describe
-    there = gcloud.describe(resource.describe)
-    if there is None or not resource.is_there(there):
+    there = gcloud.inspect(resource)
+    if there is None:
         print(f"{'not there':>14}  {resource.title}")
     elif not resource.is_ours(there):
         print(f"{'stays':>14}  {resource.title}: was not made by this command")
@@ -121,7 +118,7 @@ def _parser() -> argparse.ArgumentParser:
         (down, "remove what up has made, and nothing else"),
     ):
         command = commands.add_parser(run.__name__, help=what, description=what)
-        command.add_argument("spec", metavar="SPEC", type=Path, help="such as kuberay/examples/gemma-v6e-4x4.yaml")
+        command.add_argument("spec", metavar="SPEC", type=Path, help="the cluster's spec, such as cluster.yaml")
         command.set_defaults(run=run)
         if run is status:
             command.add_argument("--json", action="store_true")

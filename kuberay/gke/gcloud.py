@@ -70,6 +70,12 @@ def describe(argv: Sequence[str]) -> Description | None:
     return json.loads(done.stdout) if done.stdout.strip() else None
 
 
+def inspect(resource: Resource) -> Description | None:
+    """What describes a resource; None where it is not there, or shown by no command. Raises as `run`."""
+    description = describe(resource.describe) if resource.describe else None
+    return description if description is not None and resource.is_there(description) else None
+
+
 def shown(argv: Sequence[str]) -> str:
     """A command as a line for a shell, with the project's number in the variable PROJECT_NUMBER."""
     return " ".join(_quoted(part) for part in ("gcloud", *argv))

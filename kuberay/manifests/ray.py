@@ -61,10 +61,7 @@ def _cluster_spec(spec: Spec) -> dict[str, Any]:
             wanted["authOptions"]["secretName"] = names.service_token_secret(spec.name)
     if redis := spec.fault_tolerance:
         # named, so that a cluster that is made anew finds its state again
-        options: dict[str, Any] = {
-            "redisAddress": redis.address,
-            "externalStorageNamespace": f"{spec.namespace}-{spec.name}",
-        }
+        options: dict[str, Any] = {"redisAddress": redis.address, "externalStorageNamespace": f"{spec.namespace}-{spec.name}"}
         if redis.password:
             reference = {"name": redis.password.name, "key": redis.password.key}
             options["redisPassword"] = {"valueFrom": {"secretKeyRef": reference}}

@@ -5,7 +5,6 @@ import json
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
@@ -81,7 +80,7 @@ def apply(
     if all_running(serve["applications"]):
         _note_as_good(history, before)
     try:
-        watch = _deploy(dashboard, config, report, timeout_s)
+        seconds, away_s = _deploy(dashboard, config, report, timeout_s)
     except OperationError as error:
         if not before["applications"]:
             raise
@@ -91,40 +90,24 @@ def apply(
         except OperationError as second:
             raise OperationError(f"{error}\nand the config before it does not run either: {second}") from second
         raise OperationError(f"{error}\nThe config before it runs again") from error
-    change = Change(_now(), dict(config), *kind, round(watch.seconds, 1), round(watch.away_s, 1))
+    change = Change(_now(), dict(config), *kind, round(seconds, 1), round(away_s, 1))
     history.add(change)
     return change
 
 
-@dataclass
-class _Watch:
-    """Seconds of a change, and those in which a model had no replica."""
-
-    began: float = field(default_factory=time.monotonic)
-    away_s: float = 0.0
-    _seen: float = field(default_factory=time.monotonic)
-
-    def see(self, applications: dict[str, Any]) -> None:
-        """Count the time since the last call."""
-        now = time.monotonic()
-        if any(_is_away(app) for app in applications.values()):
-            self.away_s += now - self._seen
-        self._seen = now
-
-    @property
-    def seconds(self) -> float:
-        return time.monotonic() - self.began
-
-
-def _deploy(dashboard: Dashboard, config: Config, report: Report, timeout_s: float) -> _Watch:
-    watch = _Watch()
+def _deploy(dashboard: Dashboard, config: Config, report: Report, timeout_s: float) -> tuple[float, float]:
+    """Deploy a config and wait until it is healthy: the seconds that took, and those in which a model had no replica."""
+    began = seen = time.monotonic()
+    away_s = 0.0
     dashboard.serve_deploy(config)
     while True:
         ours, running = dashboard.apps_of(config)
-        watch.see(ours)
-        if running and watch.seconds > _SETTLE_S:
-            return watch
-        if watch.seconds > timeout_s:
+        now = time.monotonic()
+        away_s += now - seen if any(map(_is_away, ours.values())) else 0.0
+        seen = now
+        if running and now - began > _SETTLE_S:
+            return now - began, away_s
+        if now - began > timeout_s:
             raise OperationError(f"not healthy after {timeout_s:.0f} s; {waiting_for(ours)}")
         report(waiting_for(ours))
         time.sleep(_POLL_S)

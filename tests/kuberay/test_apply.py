@@ -94,7 +94,7 @@ def test_a_dry_run_changes_nothing(deployment: Deployment) -> None:
 )
 def test_the_server_refuses_typos(deployment: Deployment, place: tuple[Any, ...], typo: str, message: str) -> None:
     api = connect(str(deployment.kubeconfig))
-    cluster = next(manifest for _, manifest in manifests(load(deployment.spec), "") if manifest["kind"] == "RayCluster")
+    cluster = next(manifest for manifest in manifests(load(deployment.spec), "") if manifest["kind"] == "RayCluster")
     cluster["metadata"]["namespace"] = "default"
     target: Any = cluster["spec"]
     for key in place:

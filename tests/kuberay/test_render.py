@@ -9,14 +9,14 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import yaml
 
 from kuberay.manifests import pods
 from kuberay.objects import KINDS, Manifest, title
-from kuberay.render import manifests, to_yaml
+from kuberay.render import Part, manifests, to_yaml
 from tests.kuberay.specs import EXAMPLE, ROOT, spec
 from tests.timing import processor_s
 
@@ -50,9 +50,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
 
 
 def rendered(directory: Path, changes: dict[str, Any]) -> list[Manifest]:
-    wanted = spec(directory, **changes)
-    serve_text = "applications: [] # the text of the Serve config\n"
-    return [manifest for _, manifest in manifests(wanted, serve_text)]
+    return manifests(spec(directory, **changes), "applications: [] # the text of the Serve config\n")
 
 
 def reviewed(name: str, text: str) -> str:
@@ -115,6 +113,13 @@ def test_every_namespace_is_the_specs(changes: dict[str, Any], tmp_path: Path) -
     for manifest in rendered(tmp_path, changes):
         wanted = changes.get("namespace", "gemma") if KINDS[manifest["kind"]].namespaced else None
         assert manifest["metadata"].get("namespace") == wanted
+
+
+def test_the_parts_are_the_whole(tmp_path: Path) -> None:
+    wanted = spec(tmp_path)
+    platform, workload = (manifests(wanted, "", part) for part in get_args(Part))
+    assert [manifest["kind"] for manifest in workload] == ["Job", "RayCluster"]
+    assert platform + workload == manifests(wanted, "")
 
 
 def test_no_label_of_ours_hides_pods_from_kuberays_services(tmp_path: Path) -> None:
