@@ -47,7 +47,7 @@ class ApiError(OperationError):
 
 
 class ForbiddenError(ApiError):
-    """This user may not do that."""
+    """A request that this user may not make."""
 
 
 @dataclass(frozen=True)
@@ -144,7 +144,7 @@ class Api:
         return json.loads(self._request(method, path, query, body, content_type).read())
 
     def _json_or_none(self, method: str, path: str, query: Query = (), body: Any = None) -> Any | None:
-        """As `_json`; None for what is not there."""
+        """What `_json` returns, or None for what is not there."""
         try:
             return self._json(method, path, query, body)
         except ApiError as error:

@@ -74,7 +74,7 @@ def kind_of(manifest: Manifest) -> Kind:
 
 
 def title(manifest: Manifest) -> str:
-    """For people: `RayCluster/gemma`."""
+    """A name for people: `RayCluster/gemma`."""
     return f"{manifest['kind']}/{manifest['metadata']['name']}"
 
 

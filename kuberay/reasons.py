@@ -58,7 +58,7 @@ def staging_reasons(state: State) -> list[Reason]:
 
 
 def pod_name(pod: Manifest) -> str:
-    """For people: `head`, or `host 2 of tpu-x7k2p`."""
+    """A name for people: `head`, or `host 2 of tpu-x7k2p`."""
     if pod["metadata"]["labels"].get(names.NODE_TYPE_LABEL) == "head":
         return "head"
     return f"host {index_of_pod(pod)} of {slice_of_pod(pod)}" if slice_of_pod(pod) else str(pod["metadata"]["name"])

@@ -62,7 +62,7 @@ class SecretKey(_Strict):
 
 
 class Cloud(_Strict):
-    """Where in Google Cloud. `mode` is GKE's, `cluster` its name there; `rapid_cache` keeps the bucket's data in the zone."""
+    """Place in Google Cloud. `mode` is GKE's, `cluster` its name there; `rapid_cache` keeps the bucket's data in the zone."""
 
     project: Annotated[str, _matching(re.compile(r"[a-z][-a-z0-9]{4,28}[a-z0-9]"), "is no project id (6 to 30 of a-z, 0-9, -)")]
     region: Annotated[str, _matching(_PLACE, "is no region such as us-east5")]
@@ -179,7 +179,7 @@ class Spec(_Strict):
 
     @property
     def weights_url(self) -> str:
-        """Where the model is staged."""
+        """The URL that the model is staged at."""
         return f"gs://{self.bucket}/{self.model.directory or self.model.id.rpartition('/')[2].lower()}"
 
     @property

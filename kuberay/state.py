@@ -55,7 +55,7 @@ class State:
         return bool(self.cluster) and status.get("observedGeneration") == self.cluster["metadata"]["generation"]  # type: ignore[index]
 
     def ready(self) -> bool:
-        """Whether the head and every wanted host is ready; KubeRay's `status.state` tells whether they once were (#2188)."""
+        """Whether the head and every wanted host is ready; KubeRay's `status.state` is whether they once were (#2188)."""
         if self.cluster is None or self.suspended or not self.seen_by_operator():
             return False
         hosts = [pod for pod in self.hosts if is_ready(pod)]

@@ -8,7 +8,7 @@ from apps.common.errors import OperationError
 
 REQUIREMENTS = Path(__file__).parents[1] / "runtime_env" / "requirements-tpu.txt"
 FIRST_ATOMIC_KUBERAY = (1, 6)
-"""From this KubeRay on, the hosts of a slice are made and replaced as one (feature gate RayMultiHostIndexing)."""
+"""The first KubeRay that makes and replaces the hosts of a slice as one (feature gate RayMultiHostIndexing)."""
 FIRST_DRANET_GKE = "1.35.2-gke.1842000"
 """Source: the GKE tutorial for multi-host TPU serving with Ray Serve LLM."""
 

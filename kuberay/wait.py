@@ -53,7 +53,7 @@ def until_gone(api: Api, spec: Spec, labels: Mapping[str, str], report: Report, 
 
 
 def summary(state: State) -> str:
-    """For example `head ready, 3 of 4 hosts ready`."""
+    """One line, for example `head ready, 3 of 4 hosts ready`."""
     head = "head ready" if state.head and is_ready(state.head) else "head not ready"
     return f"{head}, {sum(map(is_ready, state.hosts))} of {state.wanted_hosts} hosts ready"
 

@@ -39,7 +39,7 @@ Report = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Programs:
-    """Where everything is that a control plane runs from."""
+    """Paths of everything that a control plane runs from."""
 
     directory: Path
     """Built programs, and of the operator's module `crd/` and `rbac/role.yaml`."""

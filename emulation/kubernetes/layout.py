@@ -1,4 +1,4 @@
-"""Where a control plane keeps what: its ports, and the files in its own directory."""
+"""The places of a control plane: its ports, and the files in its own directory."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +20,7 @@ class Ports:
 
 @dataclass(frozen=True)
 class Layout:
-    """Where things are in a control plane's own directory."""
+    """Paths in a control plane's own directory."""
 
     directory: Path
 
@@ -31,7 +31,7 @@ class Layout:
 
     @property
     def egress_socket(self) -> Path:
-        """Where the API server dials pods and kubelets; whoever emulates the nodes listens there."""
+        """The socket through which the API server dials pods and kubelets; whoever emulates the nodes listens there."""
         return self.directory / "egress.sock"
 
     @property
@@ -60,7 +60,7 @@ class Layout:
 
     @property
     def installed(self) -> Path:
-        """Is made once the API server has what the other parts need."""
+        """A file that is made once the API server has what the other parts need."""
         return self.directory / "installed"
 
     def log(self, name: str) -> Path:

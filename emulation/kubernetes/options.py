@@ -9,7 +9,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="scripts/control_plane.sh",
         description="A real Kubernetes control plane with the real KubeRay operator on this machine, and an "
-        "emulated TPU slice. Loopback only. docs/control_plane.md says what is real.",
+        "emulated TPU slice. Loopback only. docs/control_plane.md lists what is real.",
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     commands.add_parser("build", help="build the programs from Go modules, once (minutes; needs Go and a module proxy)")

@@ -23,7 +23,7 @@ _PR_SET_PDEATHSIG = 1
 
 
 class _Ending(BaseException):
-    """It was asked to end, or whom it belongs to is gone."""
+    """The supervisor was asked to end, or the process that it belongs to is gone."""
 
 
 def run(directory: Path, with_process: int | None) -> int:
@@ -80,7 +80,7 @@ class _Part:
 
 
 def end_with_parent() -> None:
-    """For a child process: the kernel ends it when the thread that started it ends, however that happens."""
+    """Call it in a child process: the kernel ends it when the thread that started it ends, however that happens."""
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
@@ -91,7 +91,7 @@ def _record_running(directory: Path, parts: list[_Part]) -> None:
 
 
 def _stop(processes: "list[subprocess.Popen[bytes]]") -> None:
-    """At once: nothing that they keep is needed any more, and the API server alone would take many seconds to take leave."""
+    """Kill them at once: nothing that they keep is needed any more, and the API server alone would take many seconds to end."""
     for process in processes:
         process.kill()
     for process in processes:

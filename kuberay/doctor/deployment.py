@@ -127,7 +127,7 @@ def image_versions(snapshot: ClusterSnapshot) -> list[Diagnosis]:
 
 
 def lone_head(snapshot: ClusterSnapshot) -> list[Diagnosis]:
-    """Without Redis a lost head takes every app with it."""
+    """A head without Redis, which takes every app with it when it is lost."""
     if snapshot.spec.fault_tolerance or snapshot.spec.kind == "RayService":
         return []
     evidence = "fault_tolerance is not set: with the head's pod the hosts restart too, and the apps must be deployed again"

@@ -58,7 +58,7 @@ def operator(snapshot: ClusterSnapshot) -> list[Diagnosis]:
 
 
 def tpu_webhook(snapshot: ClusterSnapshot) -> list[Diagnosis]:
-    """Without GKE's webhook the hosts of a slice do not know each other."""
+    """GKE's webhook, without which the hosts of a slice do not know each other."""
     bare = [pod["metadata"]["name"] for pod in snapshot.state.hosts if not _has_env(pod, "TPU_WORKER_ID")]
     fix = "enable the RayOperator add-on of GKE, which brings it; then delete the pods"
     if bare:

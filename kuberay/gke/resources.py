@@ -26,7 +26,7 @@ def resources(spec: Spec) -> list[Resource]:
 
 
 def location(spec: Spec) -> str:
-    """Where the cluster is: a Standard one in the zone of its TPU hosts, an Autopilot one in the region."""
+    """The place of the cluster: a Standard one is in the zone of its TPU hosts, an Autopilot one in the region."""
     return spec.cloud.zone if spec.cloud.mode == "standard" else spec.cloud.region
 
 
@@ -195,7 +195,7 @@ def _elsewhere(bucket: Description, spec: Spec) -> str | None:
 
 
 def _bindings(spec: Spec) -> list[Resource]:
-    """What the pods may do with the bucket, as themselves (Workload Identity Federation), without a service account of Google or a key.
+    """What the pods may do with the bucket, as themselves (Workload Identity Federation): no service account of Google, no key.
 
     Serving reads, and writes the programs that its engine has compiled for this model; staging writes.
     """

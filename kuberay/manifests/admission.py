@@ -11,7 +11,7 @@ from kuberay.objects import Manifest
 from kuberay.spec import Spec
 
 _CONFIG_MAPS = ("kube-root-ca.crt",)
-"""In every namespace; Kubernetes mounts it beside an account's token."""
+"""The config map that is in every namespace: Kubernetes mounts it beside an account's token."""
 _DEFAULTS: Manifest = {"matchPolicy": "Equivalent", "namespaceSelector": {}, "objectSelector": {}}
 """Left out, the server adds them, and the whole is then not what another manager applies."""
 _VOLUMES = ("emptyDir", "downwardAPI", "projected", "secret", "configMap")

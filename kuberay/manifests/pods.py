@@ -109,7 +109,7 @@ def _container(spec: Spec, name: str, resources: dict[str, str]) -> Manifest:
 
 
 def _version_check(spec: Spec) -> Manifest:
-    """Check the image: with another Ray or vLLM the pod stops here, and its status says why. All pods have the one image."""
+    """Check the image: with another Ray or vLLM the pod stops here, with the reason in its status. All pods have one image."""
     resources = {"cpu": "1", "memory": "512Mi"}
     _, container_context = hardened()
     return {
@@ -145,7 +145,7 @@ def _volumes(spec: Spec) -> list[Manifest]:
 
 
 def _weights_volume(spec: Spec) -> Manifest:
-    """In memory: a host has 720 GB of it, and its boot disk reads a tenth as fast as the bucket."""
+    """A volume in memory: a host has 720 GB of it, and its boot disk reads a tenth as fast as the bucket."""
     shape = recorded_shape(spec.model.id)
     empty_dir = {"medium": "Memory"}
     if shape:

@@ -29,7 +29,7 @@ class Panel:
     title: str
     text: str
     unit: str
-    """In Grafana's words: s, reqps, percent (0 to 100), percentunit (0 to 1), bytes, none."""
+    """One of Grafana's units: s, reqps, percent (0 to 100), percentunit (0 to 1), bytes, none."""
     queries: dict[str, str]
     needs_tpu: bool = False
     """True where only a TPU's device plugin has the figures."""

@@ -12,7 +12,7 @@ from apps.slice.placement import wanted_slice
 
 Config = Mapping[str, Any]
 Kind = Literal["new cluster", "restart", "start", "remove", "in place", "nothing"]
-"""From the strongest to the weakest."""
+"""Kinds of effect, the strongest first."""
 _CODE = ("import_path", "args", "runtime_env", "external_scaler_enabled")
 _RESTARTING = ("ray_actor_options", "placement_group_bundles", "placement_group_strategy", "max_replicas_per_node")
 _WHOLE_SERVE = ("http_options", "proxy_location", "grpc_options")

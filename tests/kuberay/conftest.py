@@ -97,7 +97,7 @@ def real_kubelet(control_plane: ControlPlane, cloud: Cloud, tmp_path: Path) -> I
 
 @pytest.fixture
 def real_deployment(control_plane: ControlPlane, real_kubelet: Kubelet, tmp_path: Path) -> Iterator[Deployment]:  # noqa: ARG001
-    """As `deployment`, with the kubelets that run the pods' commands."""
+    """Like `deployment`, with the kubelets that run the pods' commands."""
     directory = tmp_path / "deployment"
     directory.mkdir()
     with made_deployment(control_plane, directory, f"test-{uuid.uuid4().hex[:8]}") as deployment:
@@ -130,7 +130,7 @@ def tpu_webhook(control_plane: ControlPlane) -> Iterator[TpuWebhook]:
 
 @pytest.fixture
 def faulty_proxy(control_plane: ControlPlane, tmp_path: Path) -> Iterator[FaultyProxy]:
-    """In front of the API server, as its administrator."""
+    """A proxy in front of the API server, as its administrator."""
     with running_faulty_proxy(control_plane, tmp_path) as proxy:
         yield proxy
 

@@ -88,7 +88,7 @@ class Deployment:
         self.plane.api.create("/api/v1/namespaces", {"metadata": {"name": self.namespace}})
 
     def give_secrets(self, *names: str) -> None:
-        """Those of them (default: all) that are not there: what docs/gke.md has made by hand before pods can start."""
+        """Make the secrets (default: all) that are not there: docs/gke.md has them made by hand before pods can start."""
         for name in names or _SECRETS:
             if self.plane.api.find(self.path("secrets", name)) is None:
                 self.plane.api.create(self.path("secrets"), {"metadata": {"name": name}, "stringData": _SECRETS[name]})
@@ -124,7 +124,7 @@ class Deployment:
 
 @contextmanager
 def made_deployment(plane: ControlPlane, directory: Path, namespace: str) -> Iterator[Deployment]:
-    """With the example's spec; `apply` makes the namespace, and it is gone at the end whatever the test did."""
+    """A deployment with the example's spec; `apply` makes the namespace, and it is gone at the end whatever the test did."""
     deployment = Deployment(plane, directory, namespace, plane.kubeconfig)
     deployment.change()
     try:

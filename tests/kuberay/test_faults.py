@@ -61,7 +61,7 @@ def test_cut_connections_before_and_after_the_deed(through: Deployment, faulty_p
 
 
 def test_a_conflict_of_the_moment_does_not_stop_an_apply(through: Deployment, faulty_proxy: FaultyProxy) -> None:
-    """As an API server answers when somebody else writes the same object at the same time."""
+    """The answer of an API server when somebody else writes the same object at the same time."""
     faulty_proxy.answer(409, times=1, verb="PATCH", path="*/roles/gemma-viewers")
     assert "made  RayCluster/gemma" in through.do("apply")
     assert faulty_proxy.count("PATCH", "*/roles/gemma-viewers") == 2  # the conflict, and the one after it

@@ -81,7 +81,7 @@ def test_a_quota_that_is_too_small(deployment: Deployment) -> None:
 
 @pytest.mark.usefixtures("tpu_webhook")
 def test_google_clouds_quota(deployment: Deployment, cloud: Cloud) -> None:
-    """As GKE's autoscaler reports it."""
+    """GKE's autoscaler reports it in an event like this."""
     cloud.add_cpu_pool()
     deployment.do("apply")
     wait_for(lambda: len(deployment.hosts()) == 4, 20, "no four hosts")

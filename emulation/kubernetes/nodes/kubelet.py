@@ -32,7 +32,7 @@ class Kubelet:
     def __init__(self, api: Api, runtime: Runtime, directory: Path) -> None:
         self._api, self._runtime = api, runtime
         self.directory = directory
-        """Where the pods' files are; pods that really run see it, too."""
+        """The directory of the pods' files; pods that really run see it, too."""
         self._lives: dict[str, PodLife] = {}
         self._threads: list[PodLife] = []
         self._listening: list[tuple[str, int, int]] = []

@@ -81,7 +81,7 @@ class PodState:
     """Status and time of the last transition of each condition."""
 
     def phase(self) -> str:
-        """As the kubelet's `getPhase`."""
+        """The phase by the rules of the kubelet's `getPhase`."""
         if any(not init.succeeded for init in self.inits):
             failed = any(init.exit_code not in (None, 0) for init in self.inits)
             return "Failed" if failed and self.restart_policy == "Never" else "Pending"

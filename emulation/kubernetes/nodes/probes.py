@@ -48,7 +48,7 @@ class Probe:
         return True
 
     def _get(self, port: int, path: str | None) -> bool:
-        """Without a path: can it be connected to?"""
+        """Whether the port answers; without a path, whether it can be connected to."""
         with socket.socket(socket.AF_UNIX) as road:
             road.settimeout(_TIMEOUT_S)
             try:

@@ -50,7 +50,7 @@ _IMAGE_ENVIRONMENT = {
 
 
 class SandboxUnavailableError(Exception):
-    """This machine lets nobody make namespaces; the message says what it lacks."""
+    """Users of this machine may not make namespaces; the message names what it lacks."""
 
 
 class SandboxRuntime:
@@ -120,7 +120,7 @@ class SandboxRuntime:
         return enter
 
     def _write_hosts(self) -> None:
-        """In place, because it is mounted into every pod."""
+        """Write the file in place, because it is mounted into every pod."""
         text = hosts_file(self._api.items("/api/v1/services"), list(self._pods.values())).encode()
         with (self._directory / "hosts").open("r+b") as file:
             file.write(text)

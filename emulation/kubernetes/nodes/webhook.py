@@ -45,12 +45,12 @@ class TpuWebhook:
         wait_for(lambda: MISMATCH in self._api.client.post(path, json=probe).text, _EFFECTIVE_S, "the webhook is not asked")
 
     def unregister(self) -> None:
-        """From now on the cluster has no such webhook."""
+        """Make it a cluster without such a webhook."""
         for kind in ("mutating", "validating"):
             self._api.delete(f"{_REGISTRATIONS}/{kind}webhookconfigurations/kuberay-tpu-{kind}-webhook")
 
     def break_down(self, *paths: str) -> None:
-        """It answers with errors from now on, to /mutate (pods), /validate (RayClusters) or both."""
+        """Answer with errors from now on, to /mutate (pods), /validate (RayClusters) or both."""
         self._broken.update(paths or ("/mutate", "/validate"))
 
     def mend(self) -> None:

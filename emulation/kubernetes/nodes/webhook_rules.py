@@ -17,7 +17,7 @@ MISMATCH = "Number of workers in worker group not equal to specified topology"
 
 
 class WebhookFailureError(Exception):
-    """It answers with an HTTP error instead of an answer; the API server then refuses the object."""
+    """An HTTP error instead of an answer; the API server then refuses the object."""
 
 
 def refusal(cluster: Json) -> str | None:
