@@ -4,6 +4,7 @@ Source of KubeRay's: ray-operator v1.6.2, controllers/ray/utils/{constant,util}.
 """
 
 import re
+from collections.abc import Callable
 
 MANAGER = "ray-tpu-serve"
 """Field manager of server-side apply, and value of `app.kubernetes.io/managed-by`."""
@@ -48,26 +49,26 @@ DNS_1123 = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 """A label of lower-case letters, digits and dashes, at most 63 characters."""
 
 
-# By the deployment's name; the functions are called as `serving_account(spec.name)`.
-service_token_secret = "{}-token".format
+# Functions of the deployment's name, such as `serving_account(spec.name)`.
+service_token_secret: Callable[[str], str] = "{}-token".format
 """The secret with the token of a RayService's clusters, made by this project, so that its name can be known."""
-claim_template = "{}-netdev".format
+claim_template: Callable[[str], str] = "{}-netdev".format
 """The template for each host's network interfaces."""
-compute_class = "{}-tpu".format
+compute_class: Callable[[str], str] = "{}-tpu".format
 """The compute class of the TPU hosts, on Autopilot."""
-serving_account = "{}-serve".format
+serving_account: Callable[[str], str] = "{}-serve".format
 """Kubernetes service account of the Ray pods: reads the bucket."""
-staging_account = "{}-stage".format
+staging_account: Callable[[str], str] = "{}-stage".format
 """Kubernetes service account of the staging job: writes the bucket."""
-staging_job = "{}-stage-weights".format
+staging_job: Callable[[str], str] = "{}-stage-weights".format
 """The job that brings the model from the hub to the bucket."""
-serve_config_map = "{}-serve-config".format
+serve_config_map: Callable[[str], str] = "{}-serve-config".format
 """The Serve config that was deployed last, so that it can be deployed again."""
-dashboards = "{}-dashboards".format
+dashboards: Callable[[str], str] = "{}-dashboards".format
 """The dashboards, for Grafana."""
-users_role = "{}-{}".format
+users_role: Callable[[str, str], str] = "{}-{}".format
 """The role, and the role binding, of one group of users: the deployment's name, then the group's (`viewers`)."""
-pod_policy = "{}-{}-pods".format
+pod_policy: Callable[[str, str], str] = "{}-{}-pods".format
 """What pods of a namespace may read: the namespace, then the deployment's name; it and its binding belong to no namespace."""
 
 

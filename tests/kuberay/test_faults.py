@@ -1,6 +1,5 @@
 """Commands through a bad line to the API server: busy, failing, cut off before and after the deed; and a lock that holds."""
 
-import threading
 import time
 from datetime import UTC, datetime, timedelta
 
@@ -82,26 +81,6 @@ def test_wait_goes_on_through_all_of_it(through: Deployment, faulty_proxy: Fault
 def record(deployment: Deployment) -> Manifest:
     metadata = {"name": "gemma-serve-config", "namespace": deployment.namespace}
     return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": {}}
-
-
-def test_the_lock_lets_one_in_at_a_time(deployment: Deployment) -> None:
-    deployment.make_namespace()
-    inside: list[int] = []
-    most: list[int] = []
-
-    def enter() -> None:
-        with locked(connect(str(deployment.kubeconfig)), record(deployment), timeout_s=60):
-            inside.append(1)
-            most.append(len(inside))
-            time.sleep(0.2)
-            inside.pop()
-
-    threads = [threading.Thread(target=enter) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(60)
-    assert most == [1, 1, 1, 1]
 
 
 def test_the_lock_of_someone_who_is_gone_is_void(deployment: Deployment) -> None:
