@@ -26,6 +26,7 @@ COMMANDS = {
     "validate": Command("apps.checks.command", "check Serve configs before they are deployed"),
     "derive": Command("apps.checks.variant", "derive a Serve config from another one by patches"),
     "plan": Command("benchmarks.planner.command", "choose a model's layout on a slice before it is rented"),
+    "compile": Command("benchmarks.compile.command", "compile what the TPU engine would compile at a start, without a TPU"),
     "gke": Command("kuberay.gke.command", "make, check and remove what a deployment needs in Google Cloud"),
     "cluster": Command("kuberay.command", "run a deployment on Kubernetes from its spec"),
     "doctor": Command("kuberay.command", "look for known troubles of a deployment", ("doctor",)),

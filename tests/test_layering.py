@@ -26,8 +26,8 @@ PURE = {
     "apps/llm": ("args", "cache_identity"),
     "apps/chat": ("args",),
     "apps/slice": ("topology", "models", "memory", "roofline", "hosts", "placement", "efficiency"),
-    "apps/weights": ("receipt", "manifest", "crc32c", "retry", "share", "local_copy", "replica_args"),
-    "apps/checks": ("findings", "schema", "arguments", "parallelism", "tpu_memory", "llm_rules", "serve_rules"),
+    "apps/weights": ("receipt", "manifest", "checksums", "local_manifest", "retry", "local_copy", "args"),
+    "apps/checks": ("findings", "schema", "arguments", "slice_rules", "llm_rules", "serve_rules"),
     "apps/guard": (
         *("settings", "keys", "routes", "rates", "key_usage", "fair", "answers", "generation_request", "json_body"),
         *("fields", "engines", "field_rules", "verifier", "bodies", "caps", "response_tracker", "admission", "middleware"),
@@ -37,6 +37,7 @@ PURE = {
     "kuberay/rollout": ("effects",),
     "kuberay/manifests": ("pods", "ray", "network", "access", "admission", "staging"),
     "benchmarks/planner": ("names", "candidates", "predict", "plan", "recommend", "case", "agreement", "plain", "hlo"),
+    "benchmarks/compile": ("hlo",),
     "emulation/sim": ("text", "cache", "faults", "scheduler", "protocol", "engine"),
     "emulation/kubernetes/nodes": ("webhook_rules", "pod_status", "dns", "orders"),
     "runtime_env/haproxy": ("config", "servers"),
@@ -48,7 +49,7 @@ PRIVATE = {
     "ray._private": {"apps/slice/preemption.py", "emulation/hosts/head.py", "emulation/hosts/hosts.py"},
     "ray._raylet": set(),
     "ray.core.generated": {"apps/slice/preemption.py"},
-    "vllm": {"apps/llm/forked_core.py", "apps/llm/preload.py", "apps/checks/refresh.py"},
+    "vllm": {"apps/llm/forked_core.py", "apps/llm/preload.py", "apps/checks/refresh.py", "benchmarks/compile/engine.py"},
     "gradio": {"apps/chat/page.py", "apps/chat/site.py"},
     "fsspec": {"apps/weights/store.py"},
     "httptools": {"benchmarks/serving/client.py"},
@@ -58,7 +59,11 @@ PRIVATE = {
     "uvloop": {"benchmarks/serving/command.py"},
     "python_client": {"kuberay/clusters.py"},
     "cryptography": {"emulation/kubernetes/pki.py"},
-    "jax": {f"benchmarks/planner/{name}.py" for name in ("program", "attention", "compile_cases")},
+    "jax": {
+        *(f"benchmarks/planner/{name}.py" for name in ("program", "attention", "compile_cases")),
+        *("benchmarks/compile/described.py", "benchmarks/compile/engine.py"),
+    },
+    "tpu_inference": {"benchmarks/compile/described.py", "benchmarks/compile/engine.py"},
     "huggingface_hub": {"apps/weights/sources.py", "emulation/hosts/model.py"},
 }
 """Packages that are private or heavy, and the modules that may import them or name them in code for another process."""

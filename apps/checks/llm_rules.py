@@ -4,14 +4,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from apps.checks import parallelism, tpu_memory
+from apps.checks import slice_rules
 from apps.checks.arguments import against_model
 from apps.checks.findings import Finding, below, closest, unknown_key
 from apps.checks.known import schema
 from apps.checks.schema import against
 from apps.common.errors import UserError
 from apps.slice.topology import GENERATIONS, Slice, slice_of
-from apps.weights.replica_args import PrefetchArgs, asks_for_prefetch, prefetch_args
+from apps.weights.args import PrefetchArgs, asks_for_prefetch, prefetch_args
 
 TEMPLATES = Path(__file__).parents[1] / "llm" / "templates"
 _ACCELERATOR_KEYS = {"cpu": {"kind"}, "tpu": {"kind", "topology"}}
@@ -61,7 +61,7 @@ def check_llm_config(config: Any) -> list[Finding]:
         found += below(("engine_kwargs",), _engine(engine))
         found += _settings_that_clash(config, engine)
         if shape and not [one for one in found if one.severity == "error"]:
-            found += parallelism.check(config, engine, shape) + tpu_memory.check(config, engine, shape)
+            found += slice_rules.check(config, engine, shape)
     return found + _strange_experiments(config) + _weights(config)
 
 

@@ -21,8 +21,8 @@ from apps.guard.settings import GuardArgs, ReplicaGuard, replica_guard
 from apps.llm.args import LLMArgs
 from apps.llm.direct import DirectServer
 from apps.slice.placement import on_slice
+from apps.weights.args import asks_for_prefetch
 from apps.weights.cache import resolve_source
-from apps.weights.replica_args import asks_for_prefetch
 
 logger = logging.getLogger("ray.serve")
 

@@ -9,9 +9,9 @@ from typing import Any
 import ray
 from ray.llm._internal.common.callbacks.base import CallbackBase
 
-from apps.llm.before_start import bring
+from apps.llm.prepare_hosts import prepare_hosts
+from apps.weights.args import prefetch_args
 from apps.weights.cache import resolve_source
-from apps.weights.replica_args import prefetch_args
 
 
 class LocalWeights(CallbackBase):
@@ -36,7 +36,7 @@ class Prefetch(CallbackBase):
 
     async def on_before_node_init(self) -> None:
         config = self.llm_config.model_dump()
-        await bring(config, _nodes(self.ctx.placement_group))
+        await prepare_hosts(config, _nodes(self.ctx.placement_group))
         # where there is nothing left to download, Ray need not look
         self.ctx.run_init_node = prefetch_args(config).mode == "stream"
 

@@ -11,21 +11,24 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from ray.util.metrics import Gauge
+
 from apps.common.errors import BundleError
 from apps.common.settings import compile_cache_directory
-from apps.llm import metrics
 from apps.llm.cache_identity import COMPILERS, identity, programs_url
-from apps.weights.for_replica import own_host, places, url_of
+from apps.weights.args import asks_for_prefetch, directory_on, prefetch_args
+from apps.weights.cluster import own_host, places, url_of
 from apps.weights.progress import LogWatcher, Progress
-from apps.weights.replica_args import asks_for_prefetch, directory_on, prefetch_args
 from apps.weights.slice_prefetch import prefetch_on_hosts
 from apps.weights.sources import open_source
 from apps.weights.stage import stage
 from apps.weights.store import Store
 
 logger = logging.getLogger("ray.serve")
+_HIT = Gauge("compile_cache_hit", description="1 where a replica found its compiled programs in the bucket, else 0")
+_PROGRAMS = Gauge("compile_cache_programs", description="Compiled programs on a host's disk", tag_keys=("host",))
 _PROGRAM = "*-cache"  # as JAX names them
-_LOOK_S = 10.0
+_POLL_S = 10.0
 
 
 class Programs:
@@ -44,11 +47,11 @@ class Programs:
             return None
         return cls(directory, programs_url(url_of(prefetch_args(config)), identity(config, _versions())))
 
-    async def bring(self, node_ids: Sequence[str]) -> None:
+    async def fetch(self, node_ids: Sequence[str]) -> None:
         """Let every node have what the bucket has. The engine also starts without it, so a failure is only said."""
         hit = False
         try:
-            hit = await asyncio.to_thread(self._bring, node_ids)
+            hit = await asyncio.to_thread(self._fetch, node_ids)
         except BundleError as error:
             logger.warning(f"compile cache: not brought, the engine compiles: {error}")
         logger.info(f"compile cache: {'hit' if hit else 'miss'} at {self._url}")
@@ -57,11 +60,11 @@ class Programs:
         """Of this host."""
         return Path(directory_on(own_host(), self._directory))
 
-    def keep(self) -> None:
+    def save(self) -> None:
         """Save what the start has compiled, then say when the engine compiles while it serves."""
         self._watching = asyncio.create_task(self._watch())
 
-    def _bring(self, node_ids: Sequence[str]) -> bool:
+    def _fetch(self, node_ids: Sequence[str]) -> bool:
         if Store(self._url).manifest() is None:
             return False
         prefetch_on_hosts(self._url, places(node_ids, self._directory), "slice-once", LogWatcher(logger.info))
@@ -70,15 +73,15 @@ class Programs:
     async def _watch(self) -> None:
         host, own = own_host(), self.own_directory()
         compiled = _count(own)
-        hit = await self._keep(own)
+        hit = await self._save(own)
         while True:
             if (now := _count(own)) > compiled:
                 logger.warning(f"compile cache: {now - compiled} programs compiled while serving; each made all requests wait")
                 compiled = now
-            metrics.observe(host, now, hit)
-            await asyncio.sleep(_LOOK_S)
+            _export(host, now, hit)
+            await asyncio.sleep(_POLL_S)
 
-    async def _keep(self, own: Path) -> bool | None:
+    async def _save(self, own: Path) -> bool | None:
         """Save the programs unless the bucket has some; whether it had, or None where it cannot be asked."""
         try:
             saved = await asyncio.to_thread(self._save_once, own)
@@ -112,3 +115,13 @@ def _versions() -> dict[str, str]:
         except PackageNotFoundError:
             continue
     return found
+
+
+def _export(host: str, programs: int, hit: bool | None) -> None:
+    """How many programs are on a host's disk, and what the start found in the bucket (None: it could not be asked).
+
+    To be said again and again: Ray exports what was set since its last export.
+    """
+    _PROGRAMS.set(programs, {"host": host})
+    if hit is not None:
+        _HIT.set(int(hit))

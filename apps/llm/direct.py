@@ -12,7 +12,7 @@ from apps.common.tracing import Traced
 from apps.guard.middleware import GuardMiddleware
 from apps.guard.settings import ReplicaGuard
 from apps.slice.fail_fast import FailFastMiddleware
-from apps.weights.replica_args import asks_for_prefetch
+from apps.weights.args import asks_for_prefetch
 
 
 class DirectServer:
@@ -43,7 +43,7 @@ class DirectServer:
 
 def _make_server(config: dict[str, Any]) -> Any:
     if asks_for_prefetch(config):
-        from apps.weights.for_replica import on_this_host
+        from apps.weights.cluster import on_this_host
 
         config = on_this_host(config)
     if (name := engine_class()) and (replica := getattr(pkgutil.resolve_name(name), "DIRECT_REPLICA", None)):

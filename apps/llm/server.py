@@ -111,7 +111,7 @@ class Server(LLMServer):
         self._ending = asyncio.create_task(self.engine.ended(self.broken))
         self._programs = Programs.of(self._llm_config.model_dump())
         if self._programs:
-            self._programs.keep()
+            self._programs.save()
 
     async def _maybe_resolve_lora_from_multiplex(self) -> None:
         # Ray fails (500) where a client names an adapter in a header and the model has none.

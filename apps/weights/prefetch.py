@@ -1,7 +1,10 @@
 """Bring a staged model to this host's disk: read what is missing, check it, and leave a receipt."""
 
 import logging
+import os
 import queue
+import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import zip_longest
@@ -11,15 +14,18 @@ import numpy as np
 
 from apps.common.errors import ContentError, OperationError
 from apps.weights import receipt
-from apps.weights.crc32c import Buffer
+from apps.weights.args import MAX_CONNECTIONS
+from apps.weights.checksums import Buffer
 from apps.weights.local_copy import LocalCopy, WrongBytesError
 from apps.weights.manifest import Manifest, Part
 from apps.weights.progress import Progress
 from apps.weights.readers import RangeReader
 from apps.weights.retry import STALL_S, with_retries
 from apps.weights.store import Store, whole_manifest
-from apps.weights.workers import MOST, run_in_threads
 
+_FIRST = 4
+_STEP_S = 0.1
+_BUSY = 0.5  # of the cores: then the network is not what the threads wait for
 _PIECE_BYTES = 1024**2  # fits the cache of a core
 logger = logging.getLogger("ray.serve")
 
@@ -32,7 +38,9 @@ class Outcome:
     read_bytes: int
 
 
-def prefetch(url: str, directory: Path, progress: Progress, *, parallel: int = MOST, stall_s: float = STALL_S) -> Outcome:
+def prefetch(
+    url: str, directory: Path, progress: Progress, *, parallel: int = MAX_CONNECTIONS, stall_s: float = STALL_S
+) -> Outcome:
     """Make `directory` a whole copy of the model that is staged at `url`; what is there and right is not read again.
 
     Raises:
@@ -70,7 +78,7 @@ def fetch(
     parts: list[Part],
     reader: RangeReader,
     progress: Progress,
-    parallel: int = MOST,
+    parallel: int = MAX_CONNECTIONS,
     on_part: Callable[[Part], None] = lambda _: None,
 ) -> None:
     """Read parts from several threads into a copy, and tell of each. The first failure ends it; what was written stays."""
@@ -132,3 +140,32 @@ def without_source(url: str, directory: Path, error: OperationError) -> Outcome:
         raise error
     logger.warning(f"{error}; {directory} has a whole copy of {url} from {found.created}, which is used")
     return Outcome(sum(file.size_bytes for file in found.files), 0)
+
+
+def run_in_threads(work: Callable[[], None], most: int = MAX_CONNECTIONS) -> None:
+    """Run `work` in a few threads, and in twice as many, up to `most`, while this process leaves half of its cores idle.
+
+    A distant server wants many connections, a near one only keeps cores busy.
+    Returns when the last one has ended. `work` ends by itself when there is nothing left, and raises nothing.
+    """
+    threads: list[threading.Thread] = []
+    cores = len(os.sched_getaffinity(0))
+    used_s = 0.0
+    while not threads or any(thread.is_alive() for thread in threads):
+        if used_s < _BUSY * cores * _STEP_S:
+            threads += [_started(work) for _ in range(min(len(threads) or _FIRST, most - len(threads)))]
+        before_s = time.process_time()
+        _join(threads, _STEP_S)
+        used_s = time.process_time() - before_s
+
+
+def _started(work: Callable[[], None]) -> threading.Thread:
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    return thread
+
+
+def _join(threads: list[threading.Thread], timeout_s: float) -> None:
+    end = time.monotonic() + timeout_s
+    for thread in threads:
+        thread.join(max(0.0, end - time.monotonic()))

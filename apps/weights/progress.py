@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import Any, Protocol, TextIO
 
-from apps.weights.retry import PassingError, StalledError
+from apps.weights.retry import StalledError, TransientError
 
 _LINE_EVERY_S = 60.0
 
@@ -39,7 +39,7 @@ class Progress:
             self.moved_bytes += size_bytes if moved else 0
             self._show(name, size_bytes)
 
-    def retried(self, error: PassingError) -> None:
+    def retried(self, error: TransientError) -> None:
         """A range had to be asked for again."""
         with self._lock:
             self.retries += 1

@@ -1,7 +1,7 @@
 """Read ranges of files from several threads at once: over HTTP, from a disk, or through any fsspec file system.
 
 HTTP is the standard library's: it reads from the socket straight into the caller's memory, which no higher client does. A read
-fails with a `PassingError` where trying again may help, and with a `ContentError` where the file is not there or is shorter.
+fails with a `TransientError` where trying again may help, and with a `ContentError` where the file is not there or is shorter.
 """
 
 import contextlib
@@ -16,8 +16,8 @@ from urllib.parse import SplitResult, urlsplit
 import numpy as np
 
 from apps.common.errors import ContentError, OperationError
-from apps.weights.crc32c import Buffer
-from apps.weights.retry import STALL_S, PassingError, StalledError
+from apps.weights.checksums import Buffer
+from apps.weights.retry import STALL_S, StalledError, TransientError
 
 
 class RangeReader(Protocol):
@@ -43,7 +43,7 @@ class FileReader:
         except FileNotFoundError:
             raise ContentError(f"{self._root / name} is missing, the manifest lists it") from None
         except OSError as error:
-            raise PassingError(str(error)) from error
+            raise TransientError(str(error)) from error
 
 
 class FsspecReader:
@@ -60,7 +60,7 @@ class FsspecReader:
         except FileNotFoundError:
             raise ContentError(f"{path} is missing, the manifest lists it") from None
         except OSError as error:
-            raise PassingError(str(error)) from error
+            raise TransientError(str(error)) from error
         if len(data) != length:
             raise ContentError(f"{path} ends within bytes {start:,} to {start + length - 1:,}")
         yield np.frombuffer(data, np.uint8)
@@ -91,7 +91,7 @@ class HttpReader:
         except (OSError, http.client.HTTPException) as error:
             if isinstance(error, TimeoutError):
                 raise StalledError(f"no bytes for {self._stall_s:g} s") from error
-            raise PassingError(f"{type(error).__name__}: {error}") from error
+            raise TransientError(f"{type(error).__name__}: {error}") from error
         finally:
             if not done:
                 self._forget()
@@ -122,12 +122,12 @@ def _refused(name: str, answer: http.client.HTTPResponse) -> None:
     if answer.status in (401, 403):
         raise OperationError(f"{name}: no permission to read it (HTTP {answer.status}): {said}")
     after = answer.headers.get("retry-after", "")
-    raise PassingError(f"HTTP {answer.status} {answer.reason}", float(after) if after.isdigit() else None)
+    raise TransientError(f"HTTP {answer.status} {answer.reason}", float(after) if after.isdigit() else None)
 
 
 def _pieces(length: int, buffer: Buffer, readinto: Callable[[memoryview], int | None], name: str) -> Iterator[Buffer]:
     while length:
         if not (count := readinto(buffer[:length].data)):
-            raise PassingError(f"{name} ended {length:,} bytes early")
+            raise TransientError(f"{name} ended {length:,} bytes early")
         yield buffer[:count]
         length -= count

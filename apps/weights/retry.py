@@ -13,7 +13,7 @@ STALL_S = 20.0
 """A range that brings no byte for so long is given up and asked for anew."""
 
 
-class PassingError(Exception):
+class TransientError(Exception):
     """May be gone at the next try: a stall, a broken connection, a busy server. `after_s` is what the server asked to wait."""
 
     def __init__(self, message: str, after_s: float | None = None) -> None:
@@ -21,7 +21,7 @@ class PassingError(Exception):
         self.after_s = after_s
 
 
-class StalledError(PassingError):
+class StalledError(TransientError):
     """Nothing came for too long."""
 
 
@@ -31,9 +31,9 @@ def with_retries(
     *,
     tries: int = 5,
     pause_s: float = 0.5,
-    on_retry: Callable[[PassingError], None] = lambda _: None,
+    on_retry: Callable[[TransientError], None] = lambda _: None,
 ) -> Result:
-    """The attempt's result; after a `PassingError`, of which `on_retry` is told, it is made again, with pauses that double.
+    """The attempt's result; after a `TransientError`, of which `on_retry` is told, it is made again, with pauses that double.
 
     Raises:
         OperationError: the last try failed as well; it names `what` and the failure.
@@ -42,7 +42,7 @@ def with_retries(
     for number in range(1, tries + 1):
         try:
             return attempt()
-        except PassingError as error:
+        except TransientError as error:
             if number == tries:
                 raise OperationError(f"{what}: {error}; {tries} tries, then given up") from error
             on_retry(error)

@@ -5,7 +5,7 @@ it; `stream` leaves the reading to vLLM (load_format runai_streamer) and only co
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,12 +15,11 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from apps.common.errors import BundleError, OperationError, UserError
 from apps.weights import manifest, receipt
-from apps.weights.host_fetch import HostFetch
+from apps.weights.args import MODES
 from apps.weights.prefetch import without_source
+from apps.weights.prefetch_actor import PrefetchActor
 from apps.weights.progress import Progress, Watcher, gib
-from apps.weights.replica_args import MODES
 from apps.weights.retry import STALL_S
-from apps.weights.share import owners
 from apps.weights.store import Store, whole_manifest
 from apps.weights.verify import verify_url
 
@@ -102,7 +101,7 @@ def _run(fetchers: dict[str, Any], wanted: manifest.Manifest, mode: str, watcher
 
 def _start(place: Place, url: str, wanted: manifest.Manifest, stall_s: float, window: int) -> Any:
     on_host = NodeAffinitySchedulingStrategy(place.node_id, soft=False)
-    actor = HostFetch.options(scheduling_strategy=on_host)  # type: ignore[attr-defined]
+    actor = PrefetchActor.options(scheduling_strategy=on_host)  # type: ignore[attr-defined]
     return actor.remote(place.host, url, place.directory, manifest.dumps(wanted), stall_s=stall_s, window=window)
 
 
@@ -144,3 +143,26 @@ def _on_hosts(
             ]
         )
     )
+
+
+def owners(sizes: list[int], missing: Mapping[int, Set[int]]) -> list[int]:
+    """For each part the host that gives it to those without it.
+
+    A host that has a part already is its owner, so that the bucket is not asked for it; else one that will read it. Of those
+    that could be, it is the one with the fewest bytes so far: each host reads about the same, and gives about the same.
+
+    Args:
+        sizes: bytes of each part.
+        missing: indices of the parts that each host lacks, by worker id.
+    """
+    given = dict.fromkeys(sorted(missing), 0)
+    read = dict.fromkeys(sorted(missing), 0)
+    found = []
+    for index, size in enumerate(sizes):
+        having = [host for host in given if index not in missing[host]]
+        burden = given if having else read
+        owner = min(having or burden, key=lambda host: (burden[host], host))
+        if len(having) < len(given):
+            burden[owner] += size
+        found.append(owner)
+    return found

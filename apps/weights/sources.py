@@ -11,7 +11,7 @@ from typing import Any, Protocol
 from apps.common.errors import BundleError, OperationError, UserError
 from apps.weights.manifest import MANIFEST_NAME, check_name
 from apps.weights.receipt import RECEIPT_NAME
-from apps.weights.retry import PassingError, with_retries
+from apps.weights.retry import TransientError, with_retries
 
 IGNORED = ("original/*", "*.gguf", "*.pth", "*.onnx", "*.msgpack", "*.h5", ".*")
 """What a server of safetensors never reads."""
@@ -133,7 +133,7 @@ class HubSource:
         if answer.status_code == 200 and len(data) > length:
             data = data[start : start + length]  # a server without ranges
         if len(data) != length:
-            raise PassingError(f"the hub sent {len(data):,} bytes for {length:,}")
+            raise TransientError(f"the hub sent {len(data):,} bytes for {length:,}")
         return data
 
 

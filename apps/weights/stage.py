@@ -15,7 +15,7 @@ from json import dumps, loads
 from apps.common.errors import ContentError, UserError
 from apps.common.settings import name_and_version
 from apps.weights import manifest
-from apps.weights.crc32c import crc32c
+from apps.weights.checksums import crc32c
 from apps.weights.manifest import MANIFEST_NAME, PART_BYTES, Manifest, ManifestFile, part_ranges
 from apps.weights.progress import Progress
 from apps.weights.sources import Source, SourceFile, git_blob_id

@@ -12,7 +12,7 @@ from typing import Any
 
 from apps.common.errors import BundleError, ContentError, OperationError, UserError
 from apps.common.settings import prepare_gcsfs
-from apps.weights import crc32c, manifest
+from apps.weights import checksums, manifest
 from apps.weights.readers import FileReader, FsspecReader, HttpReader, RangeReader
 from apps.weights.retry import STALL_S
 
@@ -202,7 +202,7 @@ def _protocols(fs: Any) -> tuple[str, ...]:
 
 def _stored(info: dict[str, Any]) -> Stored:
     checksum = info.get("crc32c")
-    return Stored(int(info["size"]), crc32c.from_base64(checksum) if checksum else None)
+    return Stored(int(info["size"]), checksums.from_base64(checksum) if checksum else None)
 
 
 def whole_manifest(store: Store) -> manifest.Manifest:

@@ -8,7 +8,7 @@ import numpy as np
 
 from apps.common.errors import ContentError
 from apps.weights import receipt
-from apps.weights.crc32c import Buffer
+from apps.weights.checksums import Buffer
 from apps.weights.manifest import Manifest, ManifestFile, Part
 from apps.weights.progress import Progress
 from apps.weights.readers import RangeReader

@@ -28,7 +28,7 @@ REQUIREMENTS = ROOT / "runtime_env" / "requirements-compile.txt"
 # What a result depends on beside its case.
 _SOURCES = (
     *(ROOT / "benchmarks" / "planner" / f"{name}.py" for name in ("program", "attention", "compile_cases", "hlo", "case")),
-    *(ROOT / "apps" / "slice" / f"{name}.py" for name in ("memory", "models", "stages")),
+    *(ROOT / "apps" / "slice" / f"{name}.py" for name in ("memory", "models")),
     REQUIREMENTS,
 )
 _COMPLETE = "complete"  # a file that the environment gets last

@@ -9,8 +9,8 @@ import yaml
 
 from apps.checks.findings import Path
 from apps.checks.serve_rules import check_serve_config
+from apps.checks.slice_rules import shape_of
 from apps.checks.source import Source, read
-from apps.checks.tpu_memory import shape_of
 from apps.common.errors import UserError
 from apps.guard.settings import Queue
 from apps.slice.topology import slice_of

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, replace
 from typing import Any
 
-from apps.checks.tpu_memory import layout_of, shape_of
+from apps.checks.slice_rules import layout_of, shape_of
 from apps.common.errors import UserError
 from apps.slice.memory import Layout
 from apps.slice.roofline import Ceilings, Load, ceilings

@@ -127,7 +127,7 @@ def _deploy(stack: StackRecord, serve_config: dict[str, Any], ray_head: head.Hea
     def say(text: str) -> None:
         if time.time() > deadline:
             raise OperationError(f"not ready after {_START_DEADLINE_S} s, last seen: {text}")
-        hosts.keep(stack.port, starts)
+        hosts.restart_ended(stack.port, starts)
         progress.say(text)
 
     with watch.deploying(ray_head, stack.dashboard_url, path, deadline) as deploy:
@@ -222,11 +222,13 @@ def _interrupt(*_: object) -> None:
 def _summary(stack: StackRecord, seconds: float | None) -> str:
     ready = f"Ready after {seconds:.0f} s.\n" if seconds is not None else ""
     place = token.where(head.stack_environment(Path(stack.temp_dir), stack.first_port, classic=stack.classic))
+    ray_commands = f"  Ray CLI    export {token.MODE}=token; `serve` and `ray` then send that token\n"
     key = "-H 'authorization: Bearer KEY' " if stack.own_key() else ""
     return (
         f"{ready}  API        {stack.api_url}   (model {stack.model_id})\n"
         f"  Chat       {stack.chat_url}{'   (log in with a key)' if key else ''}\n"
         f"  Dashboard  {stack.dashboard_url}{f'   (asks for the token {place})' if place else ''}\n"
+        f"{ray_commands if place else ''}"
         f"  Try        curl {stack.api_url}/chat/completions -H 'content-type: application/json' {key}\\\n"
         f'               -d \'{{"model": "{stack.model_id}", "messages": '
         f'[{{"role": "user", "content": "Water boils at"}}], "max_tokens": 32}}\''

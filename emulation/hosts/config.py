@@ -9,7 +9,7 @@ import yaml
 from apps.checks.variant import merged
 from apps.common.errors import UserError
 from apps.slice.topology import Slice
-from apps.weights.replica_args import CALLBACK
+from apps.weights.args import CALLBACK
 from emulation.hosts.head import PROJECT_ROOT
 
 LOCAL_CONFIG = PROJECT_ROOT / "serve_configs" / "local.yaml"

@@ -51,7 +51,7 @@ def start_slices(stack: StackRecord, slices: int, absent: Collection[str]) -> No
                 _start(stack, name)
 
 
-def keep(port: int, starts: Counter[str]) -> None:
+def restart_ended(port: int, starts: Counter[str]) -> None:
     """Start hosts again whose `ray start` ended by itself, as a kubelet would; `starts` counts how often that was.
 
     Ray gives up a node whose parts take longer than 15 s to start, as they may on a busy machine.

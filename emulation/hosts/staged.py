@@ -5,8 +5,8 @@ import random
 from pathlib import Path
 from typing import Any
 
+from apps.weights.args import HOST
 from apps.weights.progress import Progress
-from apps.weights.replica_args import HOST
 from apps.weights.sources import open_source
 from apps.weights.stage import stage
 from apps.weights.store import Store

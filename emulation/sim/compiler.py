@@ -19,7 +19,7 @@ async def warm_up(config: Mapping[str, Any], most_sequences: int) -> Any:
     if programs:
         made = await _compile(programs.own_directory(), most_sequences)
         logger.info(f"simulated warm-up: {made} programs compiled")
-        programs.keep()
+        programs.save()
     return programs
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from apps.common.errors import UserError
-from apps.weights.replica_args import asks_for_prefetch
+from apps.weights.args import asks_for_prefetch
 from emulation.sim.compiler import warm_up
 from emulation.sim.engine import Simulation
 from emulation.sim.faults import EngineDeadError, RequestFailedError

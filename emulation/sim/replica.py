@@ -5,7 +5,7 @@ from typing import Any
 
 from apps.common.loopback import keep_replica_on_loopback
 from apps.slice.watchdog import take_slice
-from apps.weights.replica_args import asks_for_prefetch
+from apps.weights.args import asks_for_prefetch
 from emulation.sim.compiler import warm_up
 from emulation.sim.engine import Simulation
 from emulation.sim.faults import EngineDeadError
@@ -28,9 +28,9 @@ class SimulatedServer:
         self.watchdog = await take_slice(self._config)
         self.broken = self.watchdog.broken if self.watchdog else self.broken
         if self.watchdog and asks_for_prefetch(self._config):
-            from apps.llm.before_start import bring
+            from apps.llm.prepare_hosts import prepare_hosts
 
-            await bring(self._config, self.watchdog.node_ids)
+            await prepare_hosts(self._config, self.watchdog.node_ids)
         self._simulation = Simulation(self._config)
         self._programs = await warm_up(self._config, self._simulation.max_num_seqs)
         self._ending = asyncio.create_task(self._end_with(self._simulation))

@@ -129,7 +129,7 @@ def _checked(options: argparse.Namespace) -> Config:
 
 
 def _check_weights(llm: dict[str, Any]) -> None:
-    from apps.weights.replica_args import asks_for_prefetch, prefetch_args
+    from apps.weights.args import asks_for_prefetch, prefetch_args
     from apps.weights.store import Store
 
     url = prefetch_args(llm).url if asks_for_prefetch(llm) else None  # without one it is the hosts' WEIGHTS_URL, unknown here

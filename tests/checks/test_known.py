@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from apps.checks.known import DIRECTORY
-from apps.checks.tpu_memory import _UTILIZATION
+from apps.checks.slice_rules import _UTILIZATION
 
 ROOT = Path(__file__).resolve().parents[2]
 CODE = """

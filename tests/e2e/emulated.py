@@ -162,5 +162,6 @@ class EmulatedSlice:
         path = directory / "serve.yaml"
         path.write_text(yaml.safe_dump(config))
         serve = [str(ROOT / ".venv" / "bin" / "serve"), "deploy", "-a", self.dashboard, str(path)]
-        done = subprocess.run(serve, capture_output=True, text=True, timeout=120)
+        environment = {**self.environment, token.MODE: "token"}
+        done = subprocess.run(serve, env=environment, capture_output=True, text=True, timeout=120)
         assert done.returncode == 0, done.stdout + done.stderr

@@ -243,7 +243,7 @@ DOORS = [
 @pytest.mark.full
 def test_rays_doors_open_with_the_token_alone(stack: GuardedStack) -> None:
     assert (stack.home / ".ray" / "auth_token").stat().st_mode & 0o777 == 0o600
-    plain = stack.command(".venv/bin/serve", "status", "-a", stack.dashboard)
+    plain = stack.command(".venv/bin/serve", "status", "-a", stack.dashboard, RAY_AUTH_MODE="token")
     assert plain.stdout.count("status: RUNNING") == 2, plain.stderr
     stranger = stack.home / "stranger"
     stranger.mkdir()
@@ -259,10 +259,10 @@ def test_rays_doors_open_with_the_token_alone(stack: GuardedStack) -> None:
         assert knock(first + port, method, ()) is knock(first + port, method, bearer("0" * 64).items()) is False
         assert knock(first + port, method, bearer((stack.home / ".ray" / "auth_token").read_text()).items())
     submit = ("job", "submit", "--address", stack.dashboard, "--no-wait", "--", "echo", "hello")
-    refused = stack.command(".venv/bin/ray", *submit, HOME=str(stranger))
+    refused = stack.command(".venv/bin/ray", *submit, HOME=str(stranger), RAY_AUTH_MODE="token")
     assert refused.returncode != 0
     assert "Authentication" in refused.stdout + refused.stderr
-    assert stack.command(".venv/bin/ray", *submit).returncode == 0
+    assert stack.command(".venv/bin/ray", *submit, RAY_AUTH_MODE="token").returncode == 0
 
 
 GRPC_DOORS = [

@@ -29,7 +29,11 @@ def own_processes(temp_dir: Path) -> list[psutil.Process]:
 def test_serve_status_shows_both_apps_running(stack: Stack) -> None:
     serve = Path(sys.executable).parent / "serve"
     address = f"http://127.0.0.1:{stack.dashboard_port}"
-    status = subprocess.run([serve, "status", "-a", address], capture_output=True, text=True, check=True, timeout=60).stdout
+    environment = {**os.environ, "RAY_AUTH_MODE": "token"}
+    done = subprocess.run(
+        [serve, "status", "-a", address], env=environment, capture_output=True, text=True, check=True, timeout=60
+    )
+    status = done.stdout
     assert status.count("status: RUNNING") == 2
     assert "llm:" in status
     assert "chat:" in status

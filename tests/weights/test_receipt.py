@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from apps.common.errors import ContentError
-from apps.weights import describe, receipt
+from apps.weights import local_manifest, receipt
 
 
 @pytest.fixture
@@ -14,7 +14,7 @@ def weights(tmp_path: Path) -> Path:
     (tmp_path / "sub").mkdir()
     (tmp_path / "config.json").write_text("{}")
     (tmp_path / "sub" / "model.safetensors").write_bytes(b"0123456789")
-    describe.complete(tmp_path, "here", "1", None)
+    local_manifest.write_manifest(tmp_path, "here", "1", None)
     return tmp_path
 
 

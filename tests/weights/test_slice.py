@@ -12,10 +12,9 @@ from ray.cluster_utils import Cluster
 
 from apps.common.errors import ContentError, OperationError, UserError
 from apps.weights import receipt, slice_prefetch
-from apps.weights.host_fetch import CONNECTIONS
+from apps.weights.prefetch_actor import CONNECTIONS
 from apps.weights.progress import LogWatcher
-from apps.weights.share import owners
-from apps.weights.slice_prefetch import Place, prefetch_on_hosts
+from apps.weights.slice_prefetch import Place, owners, prefetch_on_hosts
 from tests.perf.weights.server import Meter
 from tests.weights.bucket import Bucket, running_bucket
 from tests.weights.test_prefetch import PART_BYTES, contents, staged
@@ -123,7 +122,7 @@ class prefetch_in_background:  # noqa: N801 - reads as a call
 
     def kill(self) -> None:
         titles = {process: " ".join(process.info["cmdline"] or []) for process in psutil.process_iter(["cmdline"])}
-        actors = [process for process, title in titles.items() if title.startswith("ray::HostFetch")]
+        actors = [process for process, title in titles.items() if title.startswith("ray::PrefetchActor")]
         children = [process for process in actors if os.getpid() in {parent.pid for parent in process.parents()}]
         assert children
         children[0].kill()

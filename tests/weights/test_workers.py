@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import pytest
 
-from apps.weights.workers import run_in_threads
+from apps.weights.prefetch import run_in_threads
 
 
 def test_threads_that_wait_are_joined_by_more() -> None:

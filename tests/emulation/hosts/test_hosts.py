@@ -66,12 +66,12 @@ def test_a_host_that_ends_while_it_starts_is_started_again_but_not_for_ever(
     again: list[str] = []
     monkeypatch.setattr(hosts, "_start", lambda _, name: again.append(name))
     starts: Counter[str] = Counter()
-    hosts.keep(PORT, starts)
+    hosts.restart_ended(PORT, starts)
     assert again == []
     host.kill()
     host.wait()
     for _ in range(3):
-        hosts.keep(PORT, starts)
+        hosts.restart_ended(PORT, starts)
     assert again == ["slice-a/0"] * 3
     with pytest.raises(OperationError, match="ended 4 times: no such option"):
-        hosts.keep(PORT, starts)
+        hosts.restart_ended(PORT, starts)

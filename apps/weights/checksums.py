@@ -1,21 +1,40 @@
-"""The SHA-256 of a file whose parts are written in any order, by several threads: read in the file's order behind them.
+"""Checksums at the speed of memory: CRC32C, which Cloud Storage keeps of every object, and SHA-256 of a file in the making."""
 
-One thread at a time follows, and none waits for it. What was just written is read from memory.
-"""
-
+import base64
 import hashlib
 import os
 import threading
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 
+import google_crc32c
+import numpy as np
+import numpy.typing as npt
+
 from apps.weights.manifest import Part
+
+Buffer = npt.NDArray[np.uint8]
+
+
+def crc32c(data: bytes | Buffer, before: str = "00000000") -> str:
+    """CRC32C in hex of `data`, or of what had the checksum `before` with `data` after it."""
+    return f"{google_crc32c.extend(int(before, 16), data):08x}"
+
+
+def from_base64(text: str) -> str:
+    """Cloud Storage's form (base64 of four bytes) in hex."""
+    return base64.b64decode(text).hex()
+
 
 _PIECE_BYTES = 1024**2
 
 
 class FileHash:
-    """Of one file. `opened` opens it; the parts in `missing` are not written yet."""
+    """The SHA-256 of a file whose parts are written in any order, by several threads: read in the file's order behind them.
+
+    One thread at a time follows, and none waits for it. What was just written is read from memory. `opened` opens the file; the
+    parts in `missing` are not written yet.
+    """
 
     def __init__(self, opened: Callable[[], AbstractContextManager[int]], parts: list[Part], missing: list[Part]) -> None:
         self._opened = opened

@@ -5,11 +5,11 @@ from pathlib import Path
 
 from apps.common.settings import name_and_version
 from apps.weights import receipt
-from apps.weights.crc32c import crc32c
+from apps.weights.checksums import crc32c
 from apps.weights.manifest import MANIFEST_NAME, PART_BYTES, Manifest, ManifestFile, dumps, now
 
 
-def complete(directory: Path, source: str, revision: str, licence: str | None) -> Manifest:
+def write_manifest(directory: Path, source: str, revision: str, licence: str | None) -> Manifest:
     """Write down what the directory holds now: from here on it is whole, and any change to it shows."""
     names = sorted(str(path.relative_to(directory)) for path in directory.rglob("*") if path.is_file())
     own = (MANIFEST_NAME, receipt.RECEIPT_NAME)

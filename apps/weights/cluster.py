@@ -1,24 +1,27 @@
-"""The weights of a replica: on every host of its slice before its engine starts."""
+"""Weights inside a Ray cluster: on all hosts of a replica's slice before its engine starts, or ahead of time on all slices."""
 
 import asyncio
 import logging
+import sys
+from collections import defaultdict
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import ray
 
-from apps.common.errors import ContentError, UserError
+from apps.common.errors import ContentError, OperationError, UserError
 from apps.common.settings import weights_url
-from apps.slice.hosts import host_name
+from apps.slice.hosts import SLICE_NAME, host_name
+from apps.weights.args import HOST, PrefetchArgs, directory_on
 from apps.weights.metrics import count_refusal
-from apps.weights.progress import LogWatcher
-from apps.weights.replica_args import HOST, PrefetchArgs, directory_on
-from apps.weights.slice_prefetch import Place, prefetch_on_hosts
+from apps.weights.progress import LogWatcher, watcher_for_stream
+from apps.weights.slice_prefetch import Place, SliceOutcome, prefetch_on_hosts
 
 logger = logging.getLogger("ray.serve")
 
 
-async def bring_weights(args: PrefetchArgs, source: str, node_ids: Sequence[str]) -> None:
+async def prefetch_for_replica(args: PrefetchArgs, source: str, node_ids: Sequence[str]) -> None:
     """Prefetch to `args.to`, or else `source`, on every node; in mode `stream` only compare the bucket with its manifest.
 
     Raises:
@@ -76,3 +79,36 @@ def on_this_host(config: dict[str, Any]) -> dict[str, Any]:
 
 def _names() -> dict[str, str]:
     return {node["NodeID"]: host_name(node) for node in ray.nodes()}
+
+
+def prefetch_all_slices(url: str, directory: str, mode: str, stall_s: float) -> dict[str, SliceOutcome]:
+    """The outcome by slice name. Connects to the cluster that Ray finds (RAY_ADDRESS, or the job that this runs in).
+
+    Raises:
+        UserError: there is no cluster, or it has no TPU hosts.
+        ContentError, OperationError: as `prefetch_on_hosts`, of the first slice that failed; the others are finished first.
+    """
+    try:
+        ray.init(address="auto", log_to_driver=False, logging_level="ERROR", ignore_reinit_error=True)
+    except ConnectionError as error:
+        raise UserError(
+            "no Ray cluster is here: give RAY_ADDRESS, or run it as `ray job submit -- python -m apps.weights prefetch ...`"
+        ) from error
+    slices: dict[str, list[str]] = defaultdict(list)
+    for node in ray.nodes():
+        if node["Alive"] and SLICE_NAME in node["Labels"]:
+            slices[node["Labels"][SLICE_NAME]].append(node["NodeID"])
+    if not slices:
+        raise UserError("the Ray cluster has no TPU hosts now: is the slice up, and do its nodes have the TPU labels?")
+    with watcher_for_stream() as watcher, ThreadPoolExecutor(len(slices)) as pool:
+        running = {
+            name: pool.submit(prefetch_on_hosts, url, places(nodes, directory), mode, watcher, stall_s=stall_s)
+            for name, nodes in sorted(slices.items())
+        }
+    failed = {name: problem for name, future in running.items() if (problem := future.exception())}
+    for name, problem in failed.items():
+        print(f"{name}: {problem}", file=sys.stderr)
+    if failed:
+        first = next(iter(failed.values()))
+        raise first if len(failed) == 1 else OperationError(f"{len(failed)} of {len(slices)} slices failed: {first}")
+    return {name: future.result() for name, future in running.items()}

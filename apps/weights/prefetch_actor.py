@@ -15,7 +15,7 @@ import ray
 
 from apps.common.errors import BundleError, OperationError
 from apps.weights import manifest
-from apps.weights.crc32c import Buffer
+from apps.weights.checksums import Buffer
 from apps.weights.local_copy import LocalCopy, WrongBytesError
 from apps.weights.metrics import HostMetrics
 from apps.weights.prefetch import begin, fetch
@@ -23,11 +23,11 @@ from apps.weights.progress import Progress
 from apps.weights.store import Store
 
 CONNECTIONS = 16  # to the bucket, at most: the other hosts of the slice read from it too
-GIVERS = 8  # parts that a host gives at once; none of them waits so long for one that the next in line would seem silent
+MAX_UPLOADS = 8  # parts that a host serves at once; none of them waits so long for one that the next in line would seem silent
 
 
-@ray.remote(num_cpus=0, max_restarts=0, concurrency_groups={"give": GIVERS, "tell": 1})
-class HostFetch:
+@ray.remote(num_cpus=0, max_restarts=0, concurrency_groups={"serve": MAX_UPLOADS, "progress": 1})
+class PrefetchActor:
     """A copy of the model on one host's disk, while it is being made. `window` is how many parts it asks others for at once."""
 
     def __init__(self, host: str, url: str, directory: str, wanted: str, *, stall_s: float, window: int) -> None:
@@ -71,7 +71,9 @@ class HostFetch:
         wanted = [index for index in range(len(self._parts)) if index not in self._have]
         own = [index for index in wanted if owners[index] == me]
         others = [index for index in wanted if owners[index] != me]
-        taking = threading.Thread(target=self._guarded, args=(lambda: self._take(others, owners, peers),), daemon=True)
+        taking = threading.Thread(
+            target=self._guarded, args=(lambda: self._fetch_from_peers(others, owners, peers),), daemon=True
+        )
         taking.start()
         self._guarded(lambda: self._fetch(own))
         taking.join()
@@ -81,18 +83,18 @@ class HostFetch:
             self._copy.finish()
         return self._read
 
-    @ray.method(concurrency_group="give")
-    def give(self, index: int) -> Buffer | None:
+    @ray.method(concurrency_group="serve")
+    def serve_part(self, index: int) -> Buffer | None:
         """A part for another host; None while it is still on its way here, however slow that is: ask again."""
         with self._there:
-            self._there.wait_for(lambda: index in self._have or self._failed, self._stall_s / GIVERS)
+            self._there.wait_for(lambda: index in self._have or self._failed, self._stall_s / MAX_UPLOADS)
             if self._failed:
                 raise OperationError(f"{self._parts[index]} does not come: {self._failed}")
             if index not in self._have:
                 return None
         return self._copy.read(self._parts[index])
 
-    @ray.method(concurrency_group="tell")
+    @ray.method(concurrency_group="progress")
     def progress(self) -> tuple[int, int]:
         """Bytes that are here, and bytes of all."""
         return self._progress.done_bytes, self._progress.total_bytes
@@ -122,12 +124,12 @@ class HostFetch:
             on_part=lambda part: self._mark(index_of[part], "bucket"),
         )
 
-    def _take(self, indices: list[int], owners: list[int], peers: dict[int, Any]) -> None:
+    def _fetch_from_peers(self, indices: list[int], owners: list[int], peers: dict[int, Any]) -> None:
         waiting, flying = deque(indices), dict[Any, tuple[int, float]]()
         while (waiting or flying) and not self._failed:
             while waiting and len(flying) < self._window:
                 index = waiting.popleft()
-                flying[peers[owners[index]].give.remote(index)] = (index, time.monotonic() + 2 * self._stall_s)
+                flying[peers[owners[index]].serve_part.remote(index)] = (index, time.monotonic() + 2 * self._stall_s)
             ready, _ = ray.wait(list(flying), timeout=1)
             silent = [reference for reference, (_, deadline) in flying.items() if time.monotonic() > deadline]
             for reference in {*ready, *silent}:

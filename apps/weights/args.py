@@ -10,6 +10,9 @@ from apps.weights.retry import STALL_S
 Mode = Literal["slice-once", "per-host", "stream"]
 MODES: tuple[str, ...] = get_args(Mode)
 
+MAX_CONNECTIONS = 64
+"""To a bucket, from one host."""
+
 CALLBACK = "apps.llm.callbacks.Prefetch"
 HOST = "{host}"
 """In a `model_source` or `to`: the host's own name, where the hosts of a slice share one disk (an emulated slice)."""

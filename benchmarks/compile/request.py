@@ -1,0 +1,90 @@
+"""What the compiling process is asked for, from a Serve config."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from apps.checks.source import read
+from apps.common.errors import UserError
+from apps.slice.placement import wanted_slice
+from apps.slice.topology import Slice, slice_of
+
+_RECORDED = Path(__file__).parent / "models"
+"""A config.json for models whose hub asks for an account. What is not published (vision tower, position table) is assumed."""
+_TPU_VERSIONS = {"v5e": 5, "v5p": 5, "v6e": 6, "v7x": 7}
+
+
+@dataclass(frozen=True)
+class Request:
+    """An engine to build: its arguments, its model's config.json and the slice. `assumed`: that config.json is a record."""
+
+    engine_kwargs: dict[str, Any]
+    model_config: dict[str, Any]
+    model_id: str
+    on: Slice
+    layers: int | None
+    assumed: bool
+
+    def plain(self, model_directory: Path) -> dict[str, Any]:
+        """For the process, which reads the model's config.json from a directory."""
+        (model_directory / "config.json").write_text(json.dumps(self.model_config))
+        generation = self.on.generation
+        return {
+            "model": str(model_directory),
+            "engine_kwargs": self.engine_kwargs,
+            "topology": f"{generation.name}:{self.on.topology}",
+            "tpu_version": _TPU_VERSIONS[generation.name],
+            "hbm_bytes": generation.usable_hbm_bytes or generation.hbm_bytes,
+            "layers": self.layers,
+        }
+
+
+def request_for(config: Path, model_config: dict[str, Any] | None, topology: str | None, layers: int | None) -> Request:
+    """The engine of a Serve config's one model.
+
+    Raises:
+        UserError: the config cannot be read or has no model on a TPU slice, there is no such topology, or the model's
+            config.json is neither given nor recorded.
+    """
+    llm_config = _llm_config(config)
+    shape = wanted_slice(llm_config)
+    if shape is None:
+        raise UserError(f"{config}: its model is on no TPU slice (accelerator_config: {{kind: tpu, topology: 4x4}})")
+    if topology:
+        shape = slice_of(shape.generation.name, topology)
+    if shape.generation.name not in _TPU_VERSIONS:
+        raise UserError(f"{config}: {shape.generation.name} cannot be compiled for here: one of {', '.join(_TPU_VERSIONS)}")
+    engine = {**(llm_config.get("engine_kwargs") or {})}
+    if topology and engine.get("tensor_parallel_size"):
+        engine["tensor_parallel_size"] = shape.chips
+    model_id = llm_config["model_loading_config"]["model_id"]
+    found = model_config or _of_source(llm_config) or _recorded(model_id)
+    if found is None:
+        raise UserError(f"{model_id}: its config.json is not on this machine: give --model DIR with the directory that has it")
+    layers_there = (found.get("text_config") or found).get("num_hidden_layers")
+    if layers and isinstance(layers_there, int) and layers > layers_there:
+        raise UserError(f"--layers is {layers}, and {model_id} has {layers_there}")
+    return Request(engine, found, model_id, shape, layers, assumed=found == _recorded(model_id))
+
+
+def _llm_config(config: Path) -> dict[str, Any]:
+    content = read(config).content
+    try:
+        args = next(app["args"] for app in content["applications"] if "llm_configs" in (app.get("args") or {}))
+        llm_config: dict[str, Any] = args["llm_configs"][0]
+        llm_config["model_loading_config"]["model_id"]
+    except (StopIteration, LookupError, TypeError, AttributeError):
+        raise UserError(f"{config}: no model in it: scripts/validate.py says what is wrong") from None
+    return llm_config
+
+
+def _of_source(llm_config: dict[str, Any]) -> dict[str, Any] | None:
+    source = llm_config["model_loading_config"].get("model_source")
+    file = Path(source) / "config.json" if isinstance(source, str) else None
+    return json.loads(file.read_text()) if file and file.is_file() else None
+
+
+def _recorded(model_id: str) -> dict[str, Any] | None:
+    file = _RECORDED / f"{model_id.replace('/', '--')}.json"
+    return json.loads(file.read_text()) if file.is_file() else None

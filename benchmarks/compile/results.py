@@ -1,0 +1,187 @@
+"""Run the compiling process, and keep what it found: a program is compiled again only where something has changed for it."""
+
+import contextlib
+import hashlib
+import json
+import os
+import subprocess
+import tempfile
+import threading
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import IO, Any
+
+from apps.common.errors import OperationError, UserError
+from apps.common.progress_line import Progress
+from apps.common.settings import cache_root
+from benchmarks.compile.environment import REQUIREMENTS, ROOT, ensure_environment, variables
+from benchmarks.compile.request import Request
+
+_SOURCES = (*(Path(__file__).with_name(f"{name}.py") for name in ("described", "engine", "hlo")), REQUIREMENTS)
+_SILENT_S = 900  # longest for one program; on 2 cores the largest known takes 130 s
+_IDENTITY = ("name", "tokens", "sizes")
+
+
+@dataclass
+class Compiled:
+    """What is known of a config: `engine` has the model's memory, `plan` all programs of a start, `programs` those compiled."""
+
+    request: Request
+    engine: dict[str, Any] = field(default_factory=dict)
+    plan: list[dict[str, Any]] = field(default_factory=list)
+    programs: list[dict[str, Any]] = field(default_factory=list)
+    seconds: float | None = None
+    peak_memory_bytes: int | None = None
+
+    @property
+    def fits(self) -> bool:
+        """Whether no program is refused by the compiler."""
+        return all(program["fits"] is not False for program in self.programs)
+
+    def plain(self) -> dict[str, Any]:
+        """For machines."""
+        config = {"model_id": self.request.model_id, "slice": f"{self.request.on.generation.name} {self.request.on.topology}"}
+        more = {
+            "layers": self.request.layers,
+            "model_config_assumed": self.request.assumed,
+            "programs_of_a_start": len(self.plan),
+        }
+        return {**config, **more, **self.engine, "fits": self.fits, "programs": self.programs}
+
+
+def compile_programs(request: Request, names: Sequence[str], tokens: Sequence[str], jobs: int | None) -> Compiled:
+    """Compile the programs with these names and token buckets, or take them from an earlier run.
+
+    Raises:
+        UserError: the engine refuses the config, or no program is called so.
+        OperationError: the environment cannot be installed, or the process failed.
+    """
+    file = _file(request)
+    found = Compiled(request)
+    for event in _stored(file):
+        _take(found, event)
+    with Progress() as progress:
+        if not found.plan or _missing(found, names, tokens):
+            python = ensure_environment(progress.say)
+            progress.say("building the engine over described chips")
+            file.parent.mkdir(parents=True, exist_ok=True)
+            with file.open("a") as store:
+                for event in _events(python, found, names, tokens, jobs):
+                    store.write(json.dumps(event) + "\n")
+                    store.flush()
+                    _take(found, event)
+                    if event["event"] in ("program", "failed"):
+                        left = len(_missing(found, names, tokens))
+                        progress.say(f"{left} programs left, {event['name']} {event['tokens'] or ''} is done")
+    found.programs = [program for program in found.programs if _is_wanted(program, found, names, tokens)]
+    if not found.programs:
+        known = ", ".join(sorted({program["name"] for program in found.plan}))
+        raise UserError(f"no program is called {' or '.join(names)} for these tokens: one of {known}")
+    return found
+
+
+def _file(request: Request) -> Path:
+    facts = [request.engine_kwargs, request.model_config, asdict(request.on), request.layers]
+    key = json.dumps(
+        [facts, [hashlib.sha256(source.read_bytes()).hexdigest() for source in _SOURCES]], sort_keys=True, default=str
+    )
+    return cache_root() / "compiler" / "engine" / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.jsonl"
+
+
+def _stored(file: Path) -> Iterator[dict[str, Any]]:
+    """Events of earlier runs; a line that was cut off in the middle is left out."""
+    lines = file.read_text().splitlines() if file.exists() else []
+    for line in lines:
+        with contextlib.suppress(ValueError):
+            yield json.loads(line)
+
+
+def _take(found: Compiled, event: Mapping[str, Any]) -> None:
+    facts = {key: value for key, value in event.items() if key != "event"}
+    match event["event"]:
+        case "refused":
+            raise UserError(f"the engine refuses this config: {event['message']}")
+        case "engine":
+            found.engine = facts
+        case "plan":
+            found.plan = facts["programs"]
+        case "program" | "failed":
+            found.programs.append(facts)
+        case "done":
+            found.seconds, found.peak_memory_bytes = facts["seconds"], facts["peak_memory_bytes"]
+
+
+def _missing(found: Compiled, names: Sequence[str], tokens: Sequence[str]) -> list[dict[str, Any]]:
+    known = [_identity(program) for program in found.programs]
+    return [entry for entry in found.plan if _is_wanted(entry, found, names, tokens) and _identity(entry) not in known]
+
+
+def _identity(program: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: program[key] for key in _IDENTITY}
+
+
+def _is_wanted(program: Mapping[str, Any], found: Compiled, names: Sequence[str], tokens: Sequence[str]) -> bool:
+    named = not names or any(name in program["name"] for name in names)
+    if program["tokens"] is None or "all" in tokens:
+        return named
+    return named and program["tokens"] in (set(map(int, tokens)) if tokens else _default_tokens(found))
+
+
+def _default_tokens(found: Compiled) -> set[int]:
+    """The bucket that decodes with every sequence running, and the largest one."""
+    buckets = sorted({entry["tokens"] for entry in found.plan if entry["tokens"]})
+    running = found.request.engine_kwargs.get("max_num_seqs", 0)
+    return {next((bucket for bucket in buckets if bucket >= running), buckets[-1]), buckets[-1]} if buckets else set()
+
+
+def _events(
+    python: Path, found: Compiled, names: Sequence[str], tokens: Sequence[str], jobs: int | None
+) -> Iterator[dict[str, Any]]:
+    """What the process writes. It asks which of its programs to compile, once it has listed them."""
+    with tempfile.TemporaryDirectory() as directory, tempfile.TemporaryFile("w+") as log, _process(python, log) as process:
+        assert process.stdin
+        assert process.stdout
+        asked = {**found.request.plain(Path(directory)), "threads": jobs or len(os.sched_getaffinity(0))}
+        _send(process.stdin, asked)
+        done = False
+        for event in _lines(process, process.stdout):
+            yield event
+            done = event["event"] in ("done", "refused")
+            if event["event"] == "plan":
+                _send(process.stdin, [_identity(entry) for entry in _missing(found, names, tokens)])
+        if not done:
+            log.seek(0)
+            words = [line for line in log.read().splitlines() if line.strip()][-1:] or ["no output"]
+            raise OperationError(f"the compiling process exited with {process.wait(10)}: {words[0][-500:]}")
+
+
+def _send(pipe: IO[str], content: Any) -> None:
+    with contextlib.suppress(BrokenPipeError):  # it has exited, which the missing answer shows
+        pipe.write(json.dumps(content) + "\n")
+        pipe.flush()
+
+
+def _lines(process: "subprocess.Popen[str]", output: Iterable[str]) -> Iterator[dict[str, Any]]:
+    late = threading.Timer(_SILENT_S, process.kill)
+    late.start()
+    try:
+        for line in output:
+            late.cancel()
+            yield json.loads(line)
+            late = threading.Timer(_SILENT_S, process.kill)
+            late.start()
+    finally:
+        late.cancel()
+
+
+@contextlib.contextmanager
+def _process(python: Path, log: IO[str]) -> "Iterator[subprocess.Popen[str]]":
+    command = [str(python), "-m", "benchmarks.compile.engine"]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": log}
+    process = subprocess.Popen(command, cwd=ROOT, env=variables(), text=True, **pipes)  # type: ignore[call-overload]
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.communicate()

@@ -1,0 +1,135 @@
+"""`rts compile`: the real TPU engine over described chips, and what is done with what it says."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from apps.slice.memory import Layout, kv_bytes_per_chip, weight_bytes_per_chip
+from apps.slice.models import GEMMA_4_31B
+from benchmarks.compile import results
+from benchmarks.compile.command import main
+from benchmarks.compile.hlo import collectives, failure
+from benchmarks.compile.request import request_for
+from benchmarks.compile.results import Compiled
+from benchmarks.compile.table import text
+
+ROOT = Path(__file__).resolve().parents[2]
+GEMMA = ROOT / "serve_configs" / "gemma.yaml"
+HLO = """
+  %all-reduce.1 = bf16[128,5376]{1,0} all-reduce(bf16[128,5376]{1,0} %x), replica_groups={}
+  %ag = (bf16[8,16]{1,0}, bf16[128,16]{1,0}) all-gather-start(bf16[8,16]{1,0} %y), dimensions={0}
+  %done = bf16[128,16]{1,0} all-gather-done((bf16[8,16]{1,0}, bf16[128,16]{1,0}) %ag)
+  ROOT %t = f32[] add(f32[] %a, f32[] %b)
+"""
+FITS = {
+    **{"name": "backbone", "tokens": 128, "sizes": {}, "fits": True, "argument_bytes": 2**30, "temp_bytes": 2**20},
+    **{"output_bytes": 0, "code_bytes": 1, "collectives": {"all-reduce": {"count": 3, "bytes": 2**21}}, "kernels": 12},
+    **{"flops": 1.0, "bytes_accessed": 1.0, "lower_s": 1.0, "compile_s": 2.0},
+}
+ENGINE = {
+    **{"parameters": 10**9, "weights_bytes_per_chip": 2**30, "kv_bytes_per_token_per_chip": 100.0, "kv_tokens": 1280},
+    **{"kv_block_tokens": 128, "hbm_bytes": 100, "versions": {"jax": "0.11.0"}},
+}
+
+
+def compiled(*programs: dict[str, Any]) -> Compiled:
+    return Compiled(request_for(GEMMA, None, None, None), ENGINE, [FITS], list(programs))
+
+
+def test_collectives_are_counted_once_with_the_bytes_that_they_make() -> None:
+    found = collectives(HLO)
+    assert found["all-reduce"] == {"count": 1, "bytes": 128 * 5376 * 2}
+    assert found["all-gather"] == {"count": 1, "bytes": 128 * 16 * 2}
+    assert found["reduce-scatter"] == {"count": 0, "bytes": 0}
+
+
+def test_the_compilers_words_say_what_a_program_needs() -> None:
+    words = (
+        "RESOURCE_EXHAUSTED: Ran out of memory: the total memory required for HLO temporaries (46.90G) exceeds available HBM "
+        "(31.24G)"
+    )
+    assert failure(RuntimeError(words)) == {"fits": False, "needed_bytes": int(46.9 * 2**30), "message": words}
+    assert failure(ValueError("odd shape\nmore"))["message"] == "odd shape"
+
+
+def test_the_table_has_a_row_for_each_program_and_the_advice_for_one_that_does_not_fit() -> None:
+    refused = {"name": "backbone", "tokens": 4096, "sizes": {}, "fits": False, "needed_bytes": 110, "message": "too large"}
+    lines = text(compiled(FITS, refused)).splitlines()
+    assert lines[2] == "| backbone | 128 | 1 | 1.000 | 1.0 | 3 all-reduce | 2.0 | 12 | 3 | yes |"
+    assert lines[3].endswith("| no |")
+    assert "backbone 4096: too large Lower gpu_memory_utilization from 0.9 to 0.8, which leaves room for it." in lines
+    assert not compiled(FITS, refused).fits
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["serve_configs/local.yaml"], "its model is on no TPU slice"),
+        (["serve_configs/none.yaml"], "cannot be read"),
+        (["serve_configs/gemma.yaml", "--layers=61"], "--layers is 61, and google/gemma-4-31B-it has 60"),
+        (["serve_configs/gemma.yaml", "--topology=3x3"], "v6e has no topology '3x3'"),
+        (["serve_configs/gemma.yaml", "--model=/nowhere"], "/nowhere: cannot be read"),
+    ],
+)
+def test_bad_input_is_one_line(options: list[str], words: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(options) == 2
+    said = capsys.readouterr().err
+    assert words in said
+    assert said.count("\n") == 1
+
+
+def test_without_the_engines_python_it_says_what_to_install(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr("benchmarks.compile.environment._home", lambda: tmp_path / "venv")
+    monkeypatch.setattr("benchmarks.compile.environment._candidates", lambda: iter(()))
+    assert main([str(GEMMA)]) == 2
+    assert "the TPU engine needs Python 3.12" in capsys.readouterr().err
+
+
+def test_a_line_that_was_cut_off_is_not_taken_for_a_result(tmp_path: Path) -> None:
+    file = tmp_path / "results.jsonl"
+    file.write_text(json.dumps({"event": "program", **FITS}) + "\n" + json.dumps({"event": "program", **FITS})[:40])
+    assert len(list(results._stored(file))) == 1
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.mark.full
+@pytest.mark.skipif(not os.environ.get("REQUIRE_COMPILER"), reason="installs 10 GB: REQUIRE_COMPILER=1 runs it")
+class TestEngine:
+    """The TPU engine's own environment is installed for these, once."""
+
+    def run(self, cache: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *options: str) -> Any:
+        monkeypatch.setenv("XDG_CACHE_HOME", str(cache))
+        assert main([str(GEMMA), "--json", *options]) == 0
+        return json.loads(capsys.readouterr().out)
+
+    def test_a_cut_model_is_compiled_and_known_from_then_on(
+        self, cache: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        options = ("--layers=6", "--programs=backbone", "--tokens=16")
+        found = self.run(cache, monkeypatch, capsys, *options)
+        assert [program["name"] for program in found["programs"]] == ["backbone", "backbone with embeds"]
+        for program in found["programs"]:
+            assert program["fits"]
+            assert program["kernels"] == 12  # attention and the cache's update, of each layer
+            assert program["collectives"]["all-reduce"]["count"] >= 12  # after attention and the feed-forward of each layer
+        monkeypatch.setattr(results, "ensure_environment", lambda _: pytest.fail("it was compiled already"))
+        assert self.run(cache, monkeypatch, capsys, *options) == found
+
+    def test_the_whole_model_takes_the_memory_that_the_planner_computes(
+        self, cache: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        found = self.run(cache, monkeypatch, capsys, "--programs=structured_decode")
+        layout = Layout(GEMMA_4_31B, 16)
+        assert found["weights_bytes_per_chip"] == pytest.approx(weight_bytes_per_chip(layout), rel=0.02)
+        assert found["kv_bytes_per_token_per_chip"] == kv_bytes_per_chip(layout, 1)
+        assert found["programs_of_a_start"] > 100
