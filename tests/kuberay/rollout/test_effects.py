@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import yaml
 
-from kuberay.rollout.effects import Need, chips, drain_s, effects
+from kuberay.rollout.effects import Need, as_text, chips, describe, drain_s, effects
 from tests.e2e.conftest import ROOT
 
 DEPLOYED: dict[str, Any] = yaml.safe_load((ROOT / "serve_configs" / "gemma.yaml").read_text())
@@ -72,3 +72,18 @@ def test_chips_and_drain() -> None:
     surging = changed(lambda config: llm(config)["deployment_config"].update(max_surge_percent=100))
     assert chips(DEPLOYED, surging) == Need(16, 16, 32)
     assert drain_s(DEPLOYED) == llm(DEPLOYED)["deployment_config"]["graceful_shutdown_timeout_s"]
+
+
+def test_a_change_reads_as_its_cost() -> None:
+    new = changed(lambda config: llm(config)["engine_kwargs"].update(max_num_seqs=64))
+    change = describe(DEPLOYED, new, effects(DEPLOYED, new))
+    assert as_text(change).splitlines() == [
+        "  llm          restart: args.llm_configs[0].engine_kwargs.max_num_seqs",
+        "  chat         nothing",
+        "  chips        16 now, 16 after, 16 at most on the way",
+        f"  requests     running answers have {drain_s(DEPLOYED):.0f} s to end, new ones get 503 with Retry-After until the "
+        "one replica is back",
+        "  time         not measured yet: no such change was made here before",
+    ]
+    assert "one is changed after the other" in as_text({**change, "replicas": 2})
+    assert "took 90 s, the model was away for 60 s" in as_text({**change, "measured_s": 90.0, "measured_away_s": 60.0})
