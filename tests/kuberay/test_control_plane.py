@@ -68,6 +68,7 @@ def test_up_try_it_and_down(person: Person) -> None:
 
 
 def test_bad_input_is_refused_in_words(person: Person, tmp_path: Path) -> None:
+    assert "usage: scripts/control_plane.sh up" in person.type("scripts/control_plane.sh", "up", "--help").stdout
     programs = tmp_path / "bin"
     programs.mkdir()
     for directory in os.environ["PATH"].split(os.pathsep):
