@@ -5,7 +5,7 @@ Asks again, for a while, where a request met a busy server or a broken connectio
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -17,9 +17,11 @@ from kubernetes.config.config_exception import ConfigException
 from urllib3.util.retry import Retry
 
 from apps.common.errors import OperationError, UserError
-from kuberay.kinds import KINDS, Manifest, kind_of, title
 from kuberay.names import MANAGER
+from kuberay.objects import KINDS, Manifest, kind_of, title
 
+Query = Sequence[tuple[str, str]]
+_JSON = "application/json"
 _TIMEOUT_S = 30
 _RETRIES = 6  # with pauses of 0.5, 1, 2, ... s: half a minute, an API server's restart
 _BUSY = (429, 502, 503, 504)
@@ -30,20 +32,22 @@ _WRITES = 4  # attempts at an object that others write at the same moment
 
 
 class ApiError(OperationError):
-    """The API server refused a request. `status` is HTTP's, `reason` Kubernetes' word for it, such as `NotFound`.
+    """The API server refused a request. `status` is HTTP's.
 
-    `passing`: somebody else wrote the object at the same moment, so that asking again helps.
+    `transient`: somebody else wrote the object at the same moment, so that asking again helps.
     """
 
-    def __init__(self, message: str, status: int, reason: str, *, passing: bool = False) -> None:
+    def __init__(self, message: str, status: int, *, transient: bool = False) -> None:
         super().__init__(message)
-        self.status = status
-        self.reason = reason
-        self.passing = passing
+        self.status, self.transient = status, transient
+
+    def about(self, name: str) -> "ApiError":
+        """The same error, with the object that it is about in its message."""
+        return type(self)(f"{name}: {self}", self.status)
 
 
 class ForbiddenError(ApiError):
-    """This user may not do that."""
+    """A request that this user may not make."""
 
 
 @dataclass(frozen=True)
@@ -53,18 +57,13 @@ class Api:
     _client: client.ApiClient
     context: str
 
-    def get(self, kind: str, name: str, namespace: str | None = None, subresource: str | None = None) -> Manifest | None:
+    def get(self, kind: str, name: str, namespace: str | None = None) -> Manifest | None:
         """One object, or None if there is none.
 
         Raises:
             ForbiddenError, ApiError: the server refuses.
         """
-        try:
-            return self._json("GET", KINDS[kind].path(namespace, name, subresource))
-        except ApiError as error:
-            if error.status == 404:
-                return None
-            raise
+        return self._json_or_none("GET", KINDS[kind].path(namespace, name))
 
     def objects(self, kind: str, namespace: str | None = None, selector: str = "", fields: str = "") -> list[Manifest]:
         """Objects of a kind, in one namespace or in all, by labels (`a=b,c`) and fields (`involvedObject.name=x`).
@@ -73,13 +72,8 @@ class Api:
             ForbiddenError, ApiError: the server refuses; a kind that it does not have is an empty list.
         """
         query = [("labelSelector", selector), ("fieldSelector", fields)]
-        try:
-            found = self._json("GET", KINDS[kind].path(namespace), [pair for pair in query if pair[1]])
-        except ApiError as error:
-            if error.status == 404:
-                return []
-            raise
-        return list(found.get("items") or [])
+        answer = self._json_or_none("GET", KINDS[kind].path(namespace), [pair for pair in query if pair[1]])
+        return list((answer or {}).get("items") or [])
 
     def apply(self, manifest: Manifest, *, dry_run: bool = False, force: bool = False) -> Manifest:
         """Server-side apply: the object as it is (or would be) afterwards. A field that somebody else manages is a conflict.
@@ -95,8 +89,8 @@ class Api:
             try:
                 return self._json("PATCH", path, query, manifest, "application/apply-patch+yaml")
             except ApiError as error:
-                if not (error.passing and left):
-                    raise type(error)(f"{title(manifest)}: {error}", error.status, error.reason) from error
+                if not (error.transient and left):
+                    raise error.about(title(manifest)) from error
         raise AssertionError("the last attempt returns or raises")
 
     def patch(self, kind: str, name: str, namespace: str, change: Manifest) -> Manifest:
@@ -106,18 +100,11 @@ class Api:
 
     def create(self, manifest: Manifest) -> Manifest:
         """Make an object that must not be there yet. Raises as `apply`."""
-        return self._json("POST", kind_of(manifest).path(manifest["metadata"].get("namespace")), [], manifest)
+        return self._json("POST", kind_of(manifest).path(manifest["metadata"].get("namespace")), body=manifest)
 
-    def delete(self, kind: str, name: str, namespace: str | None) -> bool:
-        """Delete an object, and what it owns, before it; False if there was none. It may take a while to be gone."""
-        body = {"propagationPolicy": "Foreground"}
-        try:
-            self._json("DELETE", KINDS[kind].path(namespace, name), [], body)
-        except ApiError as error:
-            if error.status == 404:
-                return False
-            raise
-        return True
+    def delete(self, kind: str, name: str, namespace: str | None) -> None:
+        """Delete an object, if it is there, and what it owns, before it. It may take a while to be gone."""
+        self._json_or_none("DELETE", KINDS[kind].path(namespace, name), body={"propagationPolicy": "Foreground"})
 
     def may(self, verb: str, kind: str, namespace: str | None, subresource: str = "") -> bool:
         """Whether this user may do that (`kubectl auth can-i`)."""
@@ -137,7 +124,7 @@ class Api:
             yield line.decode(errors="replace").rstrip("\n")
 
     def server_version(self) -> str:
-        """Such as `v1.35.2-gke.1842000`."""
+        """The server's version, such as `v1.35.2-gke.1842000`."""
         return str(self._json("GET", "/version")["gitVersion"])
 
     def port_forward(self, pod: str, namespace: str, port: int) -> Any:
@@ -153,40 +140,41 @@ class Api:
         """The official client's own interface to this cluster, for KubeRay's client, which is built on it."""
         return client.CustomObjectsApi(self._client)
 
-    def _json(
-        self,
-        method: str,
-        path: str,
-        query: list[tuple[str, str]] | None = None,
-        body: Any = None,
-        content_type: str = "application/json",
-    ) -> Any:
-        answer = self._request(method, path, query or [], body, content_type, _TIMEOUT_S)
-        return json.loads(answer.read())
+    def _json(self, method: str, path: str, query: Query = (), body: Any = None, content_type: str = _JSON) -> Any:
+        return json.loads(self._request(method, path, query, body, content_type).read())
+
+    def _json_or_none(self, method: str, path: str, query: Query = (), body: Any = None) -> Any | None:
+        """What `_json` returns, or None for what is not there."""
+        try:
+            return self._json(method, path, query, body)
+        except ApiError as error:
+            if error.status == 404:
+                return None
+            raise
 
     def _request(
         self,
         method: str,
         path: str,
-        query: list[tuple[str, str]],
+        query: Query,
         body: Any = None,
-        content_type: str = "application/json",
+        content_type: str = _JSON,
         timeout: float | None = _TIMEOUT_S,
     ) -> Any:
-        headers = {"Accept": "application/json", "Content-Type": content_type}
+        headers = {"Accept": _JSON, "Content-Type": content_type}
         # Server-side apply takes YAML, of which JSON is a part; as text, it goes through the client unchanged.
         sent = json.dumps(body) if content_type.endswith("yaml") else body
         for pause_s in (*_PAUSES_S, None):
             with _explained(self.context):
                 request = self._client.param_serialize(
-                    method, path, query_params=query, header_params=headers, body=sent, auth_settings=["BearerToken"]
+                    method, path, query_params=list(query), header_params=headers, body=sent, auth_settings=["BearerToken"]
                 )
                 answer = self._client.call_api(*request, _request_timeout=timeout)
             if answer.status < 400:
                 break
-            told = answer.read()
-            if answer.status != 500 or _UNKNOWN_FIELD in told or pause_s is None:
-                raise _error(answer.status, told)
+            message = answer.read()
+            if answer.status != 500 or _UNKNOWN_FIELD in message or pause_s is None:
+                raise _error(answer.status, message)
             time.sleep(pause_s)
         return answer
 
@@ -205,14 +193,8 @@ def connect(kubeconfig: str | None = None, context: str | None = None) -> Api:
             f"no Kubernetes cluster: {' '.join(str(error).split()).rstrip('.')}. Give --kubeconfig or --context, or run "
             "`gcloud container clusters get-credentials` (scripts/gke.py up ends with it)"
         ) from None
-    settings.retries = Retry(
-        total=_RETRIES,
-        backoff_factor=0.5,
-        backoff_jitter=0.2,
-        status_forcelist=_BUSY,
-        allowed_methods=None,
-        raise_on_status=False,
-    )
+    pauses: dict[str, Any] = {"total": _RETRIES, "backoff_factor": 0.5, "backoff_jitter": 0.2}
+    settings.retries = Retry(**pauses, status_forcelist=_BUSY, allowed_methods=None, raise_on_status=False)
     return Api(client.ApiClient(settings), name)
 
 
@@ -230,14 +212,14 @@ def _load(settings: client.Configuration, kubeconfig: str | None, context: str |
 
 def _error(status: int, body: bytes) -> ApiError:
     try:
-        told = json.loads(body)
-        message, reason = str(told.get("message") or ""), str(told.get("reason") or "")
-        causes = [cause.get("reason") for cause in (told.get("details") or {}).get("causes") or []]
+        status_object = json.loads(body)
+        message, reason = str(status_object.get("message") or ""), str(status_object.get("reason") or "")
+        causes = [cause.get("reason") for cause in (status_object.get("details") or {}).get("causes") or []]
     except ValueError:
         message, reason, causes = _NO_SUCH_KIND if status == 404 else body.decode(errors="replace").strip()[:300], "", []
     kind = ForbiddenError if status == 403 and reason == "Forbidden" else ApiError
     # A field that another manager holds is a conflict, too, and stays one.
-    return kind(message or f"HTTP {status}", status, reason, passing=status == 409 and "FieldManagerConflict" not in causes)
+    return kind(message or f"HTTP {status}", status, transient=status == 409 and "FieldManagerConflict" not in causes)
 
 
 @contextmanager

@@ -4,26 +4,11 @@ KubeRay's client (1.1.0) logs every error and returns None or False; what it is 
 docs/kuberay_client.md lists what of it is worked around.
 """
 
-from typing import Any, Protocol
+from typing import Any
 
 from apps.common.errors import OperationError, UserError
 from kuberay.api import Api
-from kuberay.kinds import Manifest
-
-BACKENDS = ("kubernetes", "python_client")
-
-
-class Clusters(Protocol):
-    """What commands do with a RayCluster."""
-
-    def apply(self, manifest: Manifest, *, force: bool = False) -> Manifest:
-        """Make it what the manifest says; the object afterwards."""
-
-    def suspend(self, name: str, namespace: str, *, suspended: bool) -> None:
-        """Take its pods away, or bring them back; the object stays."""
-
-    def delete(self, name: str, namespace: str) -> bool:
-        """False if there was none."""
+from kuberay.objects import Manifest
 
 
 class OfficialClient:
@@ -32,14 +17,17 @@ class OfficialClient:
     def __init__(self, api: Api) -> None:
         self._api = api
 
-    def apply(self, manifest: Manifest, *, force: bool = False) -> Manifest:
-        return self._api.apply(manifest, force=force)
+    def apply(self, manifest: Manifest, *, force: bool = False) -> None:
+        """Make a RayCluster what the manifest describes."""
+        self._api.apply(manifest, force=force)
 
     def suspend(self, name: str, namespace: str, *, suspended: bool) -> None:
+        """Take its pods away, or bring them back; the object stays."""
         self._api.patch("RayCluster", name, namespace, {"spec": {"suspend": suspended}})
 
-    def delete(self, name: str, namespace: str) -> bool:
-        return self._api.delete("RayCluster", name, namespace)
+    def delete(self, name: str, namespace: str) -> None:
+        """Delete it, if it is there."""
+        self._api.delete("RayCluster", name, namespace)
 
 
 class KubeRayClient:
@@ -50,29 +38,28 @@ class KubeRayClient:
         self._theirs = cluster_api
         self._theirs.api = api.custom_objects()
 
-    def apply(self, manifest: Manifest, *, force: bool = False) -> Manifest:  # noqa: ARG002 - it knows no managers
+    def apply(self, manifest: Manifest, *, force: bool = False) -> None:  # noqa: ARG002 - it knows no managers
         name, namespace = manifest["metadata"]["name"], manifest["metadata"]["namespace"]
-        self._api.apply(manifest, dry_run=True, force=True)  # its own errors would be lost: ask first what the server says
+        self._api.apply(manifest, dry_run=True, force=True)  # its own errors would be lost: ask the server first
         if self._api.get("RayCluster", name, namespace) is None:
             done = self._theirs.create_ray_cluster(body=manifest, k8s_namespace=namespace)
         else:
             done = self._theirs.patch_ray_cluster(name=name, ray_patch=manifest, k8s_namespace=namespace)
-        found = self._api.get("RayCluster", name, namespace)
-        if not done or found is None:
+        if not done or self._api.get("RayCluster", name, namespace) is None:
             raise _failed(name)
-        return found
 
     def suspend(self, name: str, namespace: str, *, suspended: bool) -> None:
         change = {"spec": {"suspend": suspended}}
         if not self._theirs.patch_ray_cluster(name=name, ray_patch=change, k8s_namespace=namespace):
             raise _failed(name)
 
-    def delete(self, name: str, namespace: str) -> bool:
-        if self._api.get("RayCluster", name, namespace) is None:
-            return False
-        if self._theirs.delete_ray_cluster(name=name, k8s_namespace=namespace) is None:
+    def delete(self, name: str, namespace: str) -> None:
+        there = self._api.get("RayCluster", name, namespace) is not None
+        if there and self._theirs.delete_ray_cluster(name=name, k8s_namespace=namespace) is None:
             raise _failed(name)
-        return True
+
+
+Clusters = OfficialClient | KubeRayClient
 
 
 def _failed(name: str) -> OperationError:

@@ -20,31 +20,30 @@ def main(argv: Sequence[str]) -> int:
     if options.command == "render":
         _render(options)
         return 0
-    module = import_module(f"kuberay.commands.{'change' if options.command in _CHANGING else 'look'}")
+    module = import_module(f"kuberay.commands.{'change' if options.command in _CHANGING else 'inspect'}")
     return getattr(module, options.action)(options) or 0
 
 
 def _render(options: argparse.Namespace) -> None:
-    from kuberay.checked import load_checked
+    from kuberay.consistency import load_checked
     from kuberay.render import manifests, to_yaml
 
     wanted = load_checked(options.spec)
     for line in wanted.warnings:
         print(line, file=sys.stderr)
-    found = manifests(wanted.spec, wanted.serve_text)
-    print(to_yaml([one for part, one in found if options.part in (None, part)], options.spec.name), end="")
+    print(to_yaml(manifests(wanted.spec, wanted.serve_text, options.part), options.spec.name), end="")
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="scripts/cluster.py",
-        description="A RayCluster for a model on TPU slices, from one spec such as kuberay/examples/.",
+        description="A RayCluster for a model on TPU slices, from one spec: a copy of one of kuberay/examples/.",
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
     def add(name: str, what: str, action: str | None = None) -> argparse.ArgumentParser:
         command = commands.add_parser(name, help=what, description=what)
-        command.add_argument("spec", metavar="SPEC", type=Path, help="the deployment's spec")
+        command.add_argument("spec", metavar="SPEC", type=Path, help="the cluster's spec, such as cluster.yaml")
         command.set_defaults(action=action or name)
         return command
 
@@ -59,7 +58,7 @@ def _parser() -> argparse.ArgumentParser:
         )
         return command
 
-    def patient(command: argparse.ArgumentParser, minutes: float) -> argparse.ArgumentParser:
+    def with_timeout(command: argparse.ArgumentParser, minutes: float) -> argparse.ArgumentParser:
         command.add_argument(
             "--timeout", type=seconds, default=minutes * _MINUTE_S, metavar="S", help="longest wait (default: %(default).0f s)"
         )
@@ -67,34 +66,28 @@ def _parser() -> argparse.ArgumentParser:
 
     render = add("render", "print the manifests; no cluster is asked")
     render.add_argument("--part", choices=("platform", "workload"), help="only what an administrator gives, or only the rest")
-    for name, what in (("diff", "show what apply would change"), ("apply", "make the cluster what the spec says")):
+    for name, what in (("diff", "show what apply would change"), ("apply", "make the cluster what the spec describes")):
         command = connected(add(name, what))
         command.add_argument("--force", action="store_true", help="take over fields that somebody else has set")
         if name == "apply":
             command.add_argument("--dry-run", action="store_true", help="ask the API server, and change nothing")
             command.add_argument("--yes", action="store_true", help="also where it restarts running pods")
-    patient(connected(add("wait", "follow until the head and all hosts are ready", "wait_for")), 45)
+    with_timeout(connected(add("wait", "follow until the head and all hosts are ready", "wait_for")), 45)
     connected(add("status", "what is there, what it waits for, which apps run")).add_argument("--json", action="store_true")
-    _deploy(patient(connected(add("deploy", "deploy the Serve config and wait until its apps run", "deploy_apps")), 60))
-    _logs(connected(add("logs", "print the log of the head, or of a host")))
+    deploy = with_timeout(connected(add("deploy", "deploy the Serve config and wait until its apps run", "deploy_apps")), 60)
+    deploy.add_argument("serve_config", nargs="?", type=Path, help="another Serve config than the spec's")
+    deploy.add_argument("--alone", action="store_true", help="remove the apps that this config does not name")
+    deploy.add_argument("--last", action="store_true", help="deploy what was deployed last, after a lost head")
+    logs = connected(add("logs", "print the log of the head, or of a host"))
+    logs.add_argument("--host", type=int, metavar="N", help="of host N of the slice (default: of the head)")
+    logs.add_argument("--follow", "-f", action="store_true", help="go on with new lines, until Ctrl-C")
+    logs.add_argument("--tail", type=int, metavar="LINES", help="only so many of the last lines")
     forward = connected(add("forward", "API and dashboard on this machine, until Ctrl-C"))
     forward.add_argument("--port", type=port, default=8000, help="local port of the API (default: %(default)s)")
     forward.add_argument("--dashboard-port", type=port, default=8265, help="and of the dashboard (default: %(default)s)")
-    patient(connected(add("park", "give the TPU hosts back and keep the rest")), 10)
-    patient(connected(add("unpark", "bring the pods and the apps back")), 60)
+    with_timeout(connected(add("park", "give the TPU hosts back and keep the rest")), 10)
+    with_timeout(connected(add("unpark", "bring the pods and the apps back")), 60)
     connected(add("doctor", "look for known troubles; changes nothing")).add_argument("--json", action="store_true")
-    down = patient(connected(add("down", "remove the deployment from the cluster")), 10)
+    down = with_timeout(connected(add("down", "remove the deployment from the cluster")), 10)
     down.add_argument("--dry-run", action="store_true", help="list what would be deleted")
     return parser
-
-
-def _deploy(command: argparse.ArgumentParser) -> None:
-    command.add_argument("serve_config", nargs="?", type=Path, help="another Serve config than the spec's")
-    command.add_argument("--alone", action="store_true", help="remove the apps that this config does not name")
-    command.add_argument("--last", action="store_true", help="deploy what was deployed last, after a lost head")
-
-
-def _logs(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--host", type=int, metavar="N", help="of host N of the slice (default: of the head)")
-    command.add_argument("--follow", "-f", action="store_true", help="go on with new lines, until Ctrl-C")
-    command.add_argument("--tail", type=int, metavar="LINES", help="only so many of the last lines")

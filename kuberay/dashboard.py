@@ -1,21 +1,29 @@
-"""Ray's dashboard, as far as deployments go: which apps Serve has, and which Ray version answers. Needs a way to its port."""
+"""Ray's dashboard at a URL, as far as deployments go: which apps Serve has, `serve deploy` beside them, waiting until they run.
 
-import base64
-from collections.abc import Iterator
-from contextlib import contextmanager
+Needs no Kubernetes: `kuberay.forward` makes a cluster's dashboard a URL of this machine.
+"""
+
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import httpx
+import yaml
 
 from apps.common.errors import OperationError
-from kuberay import names
-from kuberay.api import Api, ForbiddenError
-from kuberay.forward import forwarding
-from kuberay.spec import Spec
-from kuberay.state import State
+from apps.common.serve_status import all_running, failure, waiting_for
+from apps.common.settings import inherited_environment
 
+Config = dict[str, Any]
 _TIMEOUT_S = 20
+_SERVE_S = 300.0
+_POLL_S = 1.0
+_SERVE = "import sys; from ray.serve.scripts import cli; cli(sys.argv[1:], prog_name='serve')"
 
 
 @dataclass(frozen=True)
@@ -28,76 +36,74 @@ class Dashboard:
     def __repr__(self) -> str:
         return f"Dashboard({self.url!r})"
 
-    def environment(self) -> dict[str, str]:
-        """What Ray's own commands need to be let in."""
-        return {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": self.token} if self.token else {"RAY_AUTH_MODE": "disabled"}
-
     def serve(self) -> dict[str, Any]:
         """Serve's state: `applications` by name, `http_options`. Raises `OperationError`."""
-        return self._get("/api/serve/applications/")
-
-    def version(self) -> str:
-        """Ray's version. Raises `OperationError`."""
-        return str(self._get("/api/version")["ray_version"])
-
-    def text(self, path: str) -> str:
-        """What the dashboard answers to a GET, as text. Raises `OperationError`."""
-        return self._ask(path).text
-
-    def _get(self, path: str) -> dict[str, Any]:
-        try:
-            return dict(self._ask(path).json())
-        except ValueError as error:
-            raise OperationError(f"{self.url}{path} is no page of Ray's dashboard: its answer is no JSON") from error
-
-    def _ask(self, path: str) -> httpx.Response:
+        path = "/api/serve/applications/"
         headers = {"authorization": f"Bearer {self.token}"} if self.token else {}
         try:
             answer = httpx.get(self.url + path, headers=headers, timeout=_TIMEOUT_S)
             answer.raise_for_status()
+            return dict(answer.json())
         except httpx.HTTPStatusError as error:
-            said = error.response.text.strip()[:300]
-            raise OperationError(f"Ray's dashboard answers {error.response.status_code} to {path}: {said}") from error
+            message = error.response.text.strip()[:300]
+            raise OperationError(f"Ray's dashboard answers {error.response.status_code} to {path}: {message}") from error
         except (httpx.HTTPError, httpx.InvalidURL) as error:
-            raise OperationError(
-                f"Ray's dashboard does not answer ({error or type(error).__name__}): is the head ready?"
-            ) from error
-        return answer
+            reason = error or type(error).__name__
+            raise OperationError(f"Ray's dashboard does not answer ({reason}): is the head ready?") from error
+        except ValueError as error:
+            raise OperationError(f"{self.url}{path} is no page of Ray's dashboard: its answer is no JSON") from error
+
+    def serve_deploy(self, config: Config) -> None:
+        """Run `serve deploy`, which replaces all apps. Raises `OperationError` if it fails."""
+        environment = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": self.token} if self.token else {"RAY_AUTH_MODE": "disabled"}
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "serve.yaml"
+            path.write_text(yaml.safe_dump(config, sort_keys=False))
+            command = [sys.executable, "-c", _SERVE, "deploy", "--address", self.url, str(path)]
+            environment = {**inherited_environment(), **environment}
+            try:
+                done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=_SERVE_S)
+            except subprocess.TimeoutExpired:
+                raise OperationError(f"serve deploy did not end within {_SERVE_S:.0f} s") from None
+        if done.returncode:
+            lines = [line for line in (done.stdout + done.stderr).splitlines() if line.strip()]
+            raise OperationError(f"serve deploy failed: {' / '.join(lines[-3:]) or 'no output'}")
+
+    def apps_of(self, config: Config) -> tuple[dict[str, Any], bool]:
+        """Serve's apps that a config names, and whether every one of them runs. Raises `OperationError` if one has failed."""
+        wanted = {app.get("name", "default") for app in config["applications"]}
+        applications = self.serve().get("applications") or {}
+        ours = {name: app for name, app in applications.items() if name in wanted}
+        if failed := failure(ours):
+            raise OperationError(failed)
+        return ours, set(ours) == wanted and all_running(ours)
+
+    def until_running(self, config: Config, report: Callable[[str], None], timeout_s: float) -> None:
+        """Wait until every app of a config runs.
+
+        Raises:
+            OperationError: one fails, with Serve's own reason, or they do not run in time.
+        """
+        deadline = time.monotonic() + timeout_s
+        while True:
+            ours, running = self.apps_of(config)
+            if running:
+                return
+            if time.monotonic() > deadline:
+                raise OperationError(f"not running after {timeout_s:.0f} s; {waiting_for(ours)}")
+            report(waiting_for(ours))
+            time.sleep(_POLL_S)
 
 
-@contextmanager
-def dashboard(api: Api, spec: Spec, state: State) -> Iterator[Dashboard]:
-    """The dashboard of a cluster, forwarded to this machine inside the block.
+def merged(config: Config, serve: dict[str, Any]) -> Config:
+    """The config with the apps that are deployed already and that it does not name.
 
-    Raises:
-        OperationError: there is no head, or its token cannot be read.
+    Serve's own PUT replaces all apps, so that a second team's deploy would remove the first one's (ray#42974).
     """
-    if state.head is None:
-        raise OperationError("there is no head to ask: scripts/cluster.py wait says why")
-    secret = token(api, spec, state)
-    with forwarding(api, state.head["metadata"]["name"], spec.namespace, names.PORTS["dashboard"]) as port:
-        yield Dashboard(f"http://127.0.0.1:{port}", secret)
-
-
-def token(api: Api, spec: Spec, state: State) -> str | None:
-    """The cluster's token, or None where it has none.
-
-    Raises:
-        OperationError: it is not there yet, or this user may not read it.
-    """
-    if spec.auth == "none":
-        return None
-    assert state.cluster
-    name = secret_name(spec, state.cluster["metadata"]["name"])
-    try:
-        secret = api.get("Secret", name, spec.namespace)
-    except ForbiddenError as error:
-        raise OperationError(f"you may not read the cluster's token (Secret/{name}): {error}") from error
-    if secret is None or names.TOKEN_KEY not in secret.get("data", {}):
-        raise OperationError(f"Secret/{name} with the cluster's token is not there: KubeRay makes it with the cluster")
-    return base64.b64decode(secret["data"][names.TOKEN_KEY]).decode()
-
-
-def secret_name(spec: Spec, cluster: str) -> str:
-    """Where the token is: KubeRay names it after the cluster; a RayService's has a name of its own, so that it can be known."""
-    return names.service_token_secret(spec.name) if spec.kind == "RayService" else names.token_secret(cluster)
+    own = {app.get("name", "default") for app in config["applications"]}
+    others = [
+        app["deployed_app_config"]
+        for name, app in (serve.get("applications") or {}).items()
+        if name not in own and app.get("deployed_app_config")
+    ]
+    return {**config, "applications": [*config["applications"], *others]}

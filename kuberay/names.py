@@ -4,6 +4,7 @@ Source of KubeRay's: ray-operator v1.6.2, controllers/ray/utils/{constant,util}.
 """
 
 import re
+from collections.abc import Callable
 
 MANAGER = "ray-tpu-serve"
 """Field manager of server-side apply, and value of `app.kubernetes.io/managed-by`."""
@@ -11,7 +12,6 @@ TPU_GROUP = "tpu"
 """Name of the worker group: short, as it is a part of each host's name."""
 
 # KubeRay
-CLUSTER_LABEL = "ray.io/cluster"
 NODE_TYPE_LABEL = "ray.io/node-type"
 GROUP_LABEL = "ray.io/group"
 RAY_NODE_LABEL = "ray.io/is-ray-node"
@@ -19,7 +19,6 @@ SLICE_LABEL = "ray.io/worker-group-replica-name"
 HOST_LABEL = "ray.io/replica-host-index"
 ORIGINATOR_LABEL = "ray.io/originated-from-cr-name"
 SERVE_ANNOTATION = "ray.io/enable-serve-service"
-RECREATE_HASH_ANNOTATION = "ray.io/upgrade-strategy-recreate-hash"
 TOKEN_KEY = "auth_token"  # noqa: S105 - the key in the secret, not a secret
 PORTS = {"gcs-server": 6379, "dashboard": 8265, "client": 10001, "serve": 8000, "metrics": 8080}
 AGENT_PORT = 52365
@@ -36,7 +35,6 @@ JOB_LABEL = "batch.kubernetes.io/job-name"
 TPU_RESOURCE = "google.com/tpu"
 ACCELERATOR_LABEL = "cloud.google.com/gke-tpu-accelerator"
 TOPOLOGY_LABEL = "cloud.google.com/gke-tpu-topology"
-NODEPOOL_LABEL = "cloud.google.com/gke-nodepool"
 SPOT_LABEL = "cloud.google.com/gke-spot"
 COMPUTE_CLASS_LABEL = "cloud.google.com/compute-class"
 NETWORK_DEVICE_CLASS = "netdev.google.com"
@@ -45,88 +43,38 @@ LONGEST_CLUSTER_NAME = 41
 """GKE's TPU webhook cuts `<name>-headless` to its last 50 characters, KubeRay does not: beyond it hosts find nobody."""
 LONGEST_SERVICE_NAME = 35
 """KubeRay adds six characters to a RayService's name for its RayCluster."""
-_DNS_1035 = re.compile(r"[a-z]([-a-z0-9]*[a-z0-9])?")
-_DNS_1123 = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?")
+DNS_1035 = re.compile(r"[a-z]([-a-z0-9]*[a-z0-9])?")
+"""A name of lower-case letters, digits and dashes that starts with a letter."""
+DNS_1123 = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
+"""A label of lower-case letters, digits and dashes, at most 63 characters."""
 
 
-def is_dns_1035(name: str) -> bool:
-    """True for a name of lower-case letters, digits and dashes that starts with a letter."""
-    return bool(_DNS_1035.fullmatch(name))
-
-
-def is_dns_1123(name: str) -> bool:
-    """True for a label of lower-case letters, digits and dashes, at most 63 characters."""
-    return len(name) <= 63 and bool(_DNS_1123.fullmatch(name))
-
-
-def head_service(cluster: str) -> str:
-    """The service of the head that KubeRay makes for a RayCluster."""
-    return f"{cluster}-head-svc"
-
-
-def serve_service(cluster: str) -> str:
-    """The service in front of Serve's proxies."""
-    return f"{cluster}-serve-svc"
-
-
-def token_secret(cluster: str) -> str:
-    """The secret with the cluster's token, made by KubeRay: the name, or its last 50 characters."""
-    return re.sub(r"^[^a-z]", "r", cluster[-50:])
-
-
-def service_token_secret(service: str) -> str:
-    """The secret with the token of a RayService's clusters, made by this project."""
-    return f"{service}-token"
-
-
-def claim_template(cluster: str) -> str:
-    """Of the network interfaces of each host."""
-    return f"{cluster}-netdev"
-
-
-def compute_class(cluster: str) -> str:
-    """Of the TPU hosts, on Autopilot."""
-    return f"{cluster}-tpu"
-
-
-def serving_account(cluster: str) -> str:
-    """Kubernetes service account of the Ray pods: reads the bucket."""
-    return f"{cluster}-serve"
-
-
-def staging_account(cluster: str) -> str:
-    """Kubernetes service account of the staging job: writes the bucket."""
-    return f"{cluster}-stage"
-
-
-def staging_job(cluster: str) -> str:
-    """The job that brings the model from the hub to the bucket."""
-    return f"{cluster}-stage-weights"
+# Functions of the deployment's name, such as `serving_account(spec.name)`.
+service_token_secret: Callable[[str], str] = "{}-token".format
+"""The secret with the token of a RayService's clusters, made by this project, so that its name can be known."""
+claim_template: Callable[[str], str] = "{}-netdev".format
+"""The template for each host's network interfaces."""
+compute_class: Callable[[str], str] = "{}-tpu".format
+"""The compute class of the TPU hosts, on Autopilot."""
+serving_account: Callable[[str], str] = "{}-serve".format
+"""Kubernetes service account of the Ray pods: reads the bucket."""
+staging_account: Callable[[str], str] = "{}-stage".format
+"""Kubernetes service account of the staging job: writes the bucket."""
+staging_job: Callable[[str], str] = "{}-stage-weights".format
+"""The job that brings the model from the hub to the bucket."""
+serve_config_map: Callable[[str], str] = "{}-serve-config".format
+"""The Serve config that was deployed last, so that it can be deployed again."""
+dashboards: Callable[[str], str] = "{}-dashboards".format
+"""The dashboards, for Grafana."""
+users_role: Callable[[str, str], str] = "{}-{}".format
+"""The role, and the role binding, of one group of users: the deployment's name, then the group's (`viewers`)."""
+pod_policy: Callable[[str, str], str] = "{}-{}-pods".format
+"""What pods of a namespace may read: the namespace, then the deployment's name; it and its binding belong to no namespace."""
 
 
 def ray_token(name: str, kind: str) -> str:
-    """The secret with the token of a RayCluster or a RayService."""
-    return service_token_secret(name) if kind == "RayService" else token_secret(name)
-
-
-def users_role(cluster: str, group: str) -> str:
-    """Role, and role binding, of one group of those who work with the cluster (`viewers`)."""
-    return f"{cluster}-{group}"
-
-
-def pod_policy(namespace: str, cluster: str) -> str:
-    """What pods of the namespace may read; it and its binding belong to no namespace, so their name has it."""
-    return f"{namespace}-{cluster}-pods"
-
-
-def serve_config_map(cluster: str) -> str:
-    """The Serve config that was deployed last, so that it can be deployed again."""
-    return f"{cluster}-serve-config"
-
-
-def dashboards(cluster: str) -> str:
-    """The dashboards, for Grafana."""
-    return f"{cluster}-dashboards"
+    """The secret with the token of a RayService, or of a RayCluster: KubeRay takes the name's last 50 characters."""
+    return service_token_secret(name) if kind == "RayService" else re.sub(r"^[^a-z]", "r", name[-50:])
 
 
 def pod_labels(cluster: str) -> dict[str, str]:

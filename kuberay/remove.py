@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from kuberay import names
 from kuberay.api import Api, ForbiddenError
 from kuberay.clusters import Clusters
-from kuberay.kinds import KINDS, Manifest, title
+from kuberay.objects import KINDS, Manifest, title
 from kuberay.spec import Spec
 
 _KINDS = (
@@ -21,41 +21,32 @@ _KUBERNETES_OWN = ("kube-root-ca.crt", "default")
 
 @dataclass(frozen=True)
 class Removal:
-    """What would be, or was, removed, and what this user may not look for (those kinds are left)."""
+    """What would be, or was, removed, and the kinds that this user may not list (objects of those are left)."""
 
-    found: tuple[Manifest, ...]
+    objects: tuple[Manifest, ...]
     hidden: tuple[str, ...]
 
 
 def plan(api: Api, spec: Spec) -> Removal:
     """Every object of this deployment, in the order of removal."""
     selector = f"app.kubernetes.io/instance={spec.name},app.kubernetes.io/managed-by={names.MANAGER}"
-    found = _by_name(api, spec)
+    # Of kinds that users may not list.
+    named = [("ConfigMap", name(spec.name)) for name in (names.serve_config_map, names.dashboards)]
+    named += [("Secret", names.service_token_secret(spec.name))] if spec.kind == "RayService" else []
+    removed = [{**live, "kind": kind} for kind, name in named if (live := api.get(kind, name, spec.namespace))]
     hidden: list[str] = []
-    policies: list[Manifest] = []
-    for kind in _KINDS:
+    for kind in (*_KINDS, *_POLICIES):
         try:
-            objects = api.objects(kind, spec.namespace if KINDS[kind].namespaced else None, selector)
+            if kind in _POLICIES:  # by name: another namespace may have a deployment of the same name, so of the same labels
+                policy = api.get(kind, names.pod_policy(spec.namespace, spec.name))
+                objects = [policy] if policy else []
+            else:
+                objects = api.objects(kind, spec.namespace if KINDS[kind].namespaced else None, selector)
         except ForbiddenError:
             hidden.append(kind)
             continue
-        found += [{**one, "kind": kind} for one in objects if "ownerReferences" not in one["metadata"]]
-    for kind in _POLICIES:  # by name: another namespace may have a deployment of the same name, and so of the same labels
-        try:
-            one = api.get(kind, names.pod_policy(spec.namespace, spec.name))
-        except ForbiddenError:
-            hidden.append(kind)
-            continue
-        policies += [{**one, "kind": kind}] if one else []
-    return Removal((*found, *policies), tuple(hidden))
-
-
-def _by_name(api: Api, spec: Spec) -> list[Manifest]:
-    """What is of kinds that users may not list."""
-    wanted = [("ConfigMap", name(spec.name)) for name in (names.serve_config_map, names.dashboards)]
-    wanted += [("Secret", names.service_token_secret(spec.name))] if spec.kind == "RayService" else []
-    found = [(kind, api.get(kind, name, spec.namespace)) for kind, name in wanted]
-    return [{**one, "kind": kind} for kind, one in found if one]
+        removed += [{**live, "kind": kind} for live in objects if "ownerReferences" not in live["metadata"]]
+    return Removal(tuple(removed), tuple(hidden))
 
 
 def remove(api: Api, clusters: Clusters, manifest: Manifest) -> str:
@@ -74,8 +65,8 @@ def remove(api: Api, clusters: Clusters, manifest: Manifest) -> str:
 def remove_namespace(api: Api, spec: Spec) -> str | None:
     """Delete the namespace if this project made it and nothing else lives in it; what was done, or None if it is not ours."""
     try:
-        found = api.get("Namespace", spec.namespace)
-        if not found or (found["metadata"].get("labels") or {}).get("app.kubernetes.io/managed-by") != names.MANAGER:
+        live = api.get("Namespace", spec.namespace)
+        if not live or (live["metadata"].get("labels") or {}).get("app.kubernetes.io/managed-by") != names.MANAGER:
             return None
         if tenants := _tenants(api, spec.namespace):
             return f"Namespace/{spec.namespace} stays: it has {', '.join(tenants[:5])}"
@@ -86,6 +77,6 @@ def remove_namespace(api: Api, spec: Spec) -> str | None:
 
 
 def _tenants(api: Api, namespace: str) -> list[str]:
-    objects = [{**one, "kind": kind} for kind in _TENANTS for one in api.objects(kind, namespace)]
-    staying = [one for one in objects if "deletionTimestamp" not in one["metadata"]]
-    return [title(one) for one in staying if one["metadata"]["name"] not in _KUBERNETES_OWN]
+    objects = [{**live, "kind": kind} for kind in _TENANTS for live in api.objects(kind, namespace)]
+    staying = [live for live in objects if "deletionTimestamp" not in live["metadata"]]
+    return [title(live) for live in staying if live["metadata"]["name"] not in _KUBERNETES_OWN]

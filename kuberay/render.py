@@ -4,10 +4,10 @@ from typing import Any, Literal
 
 import yaml
 
-from kuberay.manifests import access, admission, monitoring, network, operation, ray
+from kuberay.manifests import access, admission, monitoring, network, ray, staging
+from kuberay.objects import Manifest
 from kuberay.spec import Spec
 
-Manifest = dict[str, Any]
 Part = Literal["platform", "workload"]
 """`platform` is what an administrator gives once (namespace, accounts, rights, networks), `workload` what its users change."""
 _HEAD = """\
@@ -16,32 +16,24 @@ _HEAD = """\
 """
 
 
-def platform(spec: Spec) -> list[Manifest]:
-    """What must be there before the pods."""
-    found = [access.namespace(spec)] if spec.namespace != "default" else []
-    found += [*access.service_accounts(spec), *access.user_roles(spec), *admission.pod_policy(spec)]
-    found += [network.network_policy(spec), operation.disruption_budget(spec)]
+def manifests(spec: Spec, serve_config: str, part: Part | None = None) -> list[Manifest]:
+    """Every manifest, or those of one part. `serve_config` is the text of the Serve config, which only a RayService carries."""
+    platform = [access.namespace(spec)] if spec.namespace != "default" else []
+    platform += [*access.service_accounts(spec), *access.user_roles(spec), *admission.pod_policy(spec)]
+    platform += [network.network_policy(spec), ray.disruption_budget(spec)]
     if spec.slices.network == "dranet":
-        found.append(network.claim_template(spec))
-        found += [network.compute_class(spec)] if spec.cloud.mode == "autopilot" else []
-    return found + monitoring.monitoring(spec)
-
-
-def workload(spec: Spec, serve_config: str) -> list[Manifest]:
-    """The staging job and Ray itself. `serve_config` is the text of the Serve config, which only a RayService carries."""
+        platform.append(network.claim_template(spec))
+        platform += [network.compute_class(spec)] if spec.cloud.mode == "autopilot" else []
+    platform += monitoring.monitoring(spec)
     main = ray.ray_cluster(spec) if spec.kind == "RayCluster" else ray.ray_service(spec, serve_config)
-    return [operation.staging_job(spec), main]
+    workload = [staging.staging_job(spec), main]
+    return {"platform": platform, "workload": workload}[part] if part else platform + workload
 
 
-def manifests(spec: Spec, serve_config: str) -> list[tuple[Part, Manifest]]:
-    """Every manifest with its part."""
-    return [("platform", one) for one in platform(spec)] + [("workload", one) for one in workload(spec, serve_config)]
-
-
-def to_yaml(found: list[Manifest], source: str) -> str:
+def to_yaml(documents: list[Manifest], source: str) -> str:
     """One YAML text, the same for the same spec."""
-    documents = [yaml.dump(one, Dumper=_Dumper, sort_keys=False, width=120) for one in found]
-    return _HEAD.format(source=source) + "---\n" + "---\n".join(documents)
+    texts = [yaml.dump(document, Dumper=_Dumper, sort_keys=False, width=120) for document in documents]
+    return _HEAD.format(source=source) + "---\n" + "---\n".join(texts)
 
 
 class _Dumper(yaml.SafeDumper):

@@ -14,7 +14,7 @@ from apps.checks.source import read
 from apps.common.errors import UserError
 from apps.slice.topology import Slice, slice_of
 from kuberay import names
-from kuberay.quantity import parse_quantity
+from kuberay.objects import parse_quantity
 
 _PROJECT = Path(__file__).parents[1]
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9._-]{1,61}[a-z0-9]")
@@ -46,7 +46,7 @@ Quantity = Annotated[str, AfterValidator(_quantity)]
 
 
 def _switch(value: object) -> object:
-    """YAML reads a bare `off` as false; `true` is what was said before there was a choice."""
+    """Read YAML's bare `off`, which is false, and `true`, from before there was a choice."""
     return {True: "gmp", False: "off"}[value] if isinstance(value, bool) else value
 
 
@@ -62,7 +62,7 @@ class SecretKey(_Strict):
 
 
 class Cloud(_Strict):
-    """Where in Google Cloud. `mode` is GKE's, `cluster` its name there; `rapid_cache` keeps the bucket's data in the zone."""
+    """Place in Google Cloud. `mode` is GKE's, `cluster` its name there; `rapid_cache` keeps the bucket's data in the zone."""
 
     project: Annotated[str, _matching(re.compile(r"[a-z][-a-z0-9]{4,28}[a-z0-9]"), "is no project id (6 to 30 of a-z, 0-9, -)")]
     region: Annotated[str, _matching(_PLACE, "is no region such as us-east5")]
@@ -114,9 +114,9 @@ class TpuSlice(_Strict):
             host = self.shape.host
         except UserError as error:
             raise ValueError(str(error)) from None
-        for name, most in (("cpu", host and host.vcpus), ("memory", host and host.memory_bytes)):
-            if most and parse_quantity(getattr(self, name)) > most:
-                raise ValueError(f"{name} is {getattr(self, name)}, and a {self.shape.machine_type} has {most:,}")
+        for name, limit in (("cpu", host and host.vcpus), ("memory", host and host.memory_bytes)):
+            if limit and parse_quantity(getattr(self, name)) > limit:
+                raise ValueError(f"{name} is {getattr(self, name)}, and a {self.shape.machine_type} has {limit:,}")
         return self
 
 
@@ -179,7 +179,7 @@ class Spec(_Strict):
 
     @property
     def weights_url(self) -> str:
-        """Where the model is staged."""
+        """The URL that the model is staged at."""
         return f"gs://{self.bucket}/{self.model.directory or self.model.id.rpartition('/')[2].lower()}"
 
     @property
@@ -189,27 +189,19 @@ class Spec(_Strict):
         return beside if beside.exists() else _PROJECT / self.model.serve_config
 
     @model_validator(mode="after")
-    def _names(self) -> "Spec":
+    def _is_possible(self) -> "Spec":
         longest = names.LONGEST_CLUSTER_NAME if self.kind == "RayCluster" else names.LONGEST_SERVICE_NAME
-        if not names.is_dns_1035(self.name) or len(self.name) > longest:
+        if not names.DNS_1035.fullmatch(self.name) or len(self.name) > longest:
             raise ValueError(
                 f"name {self.name!r}: at most {longest} lower-case letters, digits and dashes, beginning with a letter; with a "
                 "longer one GKE's TPU webhook gives hosts addresses that do not exist (kuberay#2923)"
             )
-        if not names.is_dns_1123(self.namespace):
+        if not names.DNS_1123.fullmatch(self.namespace):
             raise ValueError(f"namespace {self.namespace!r}: at most 63 lower-case letters, digits and dashes")
-        return self
-
-    @model_validator(mode="after")
-    def _labels_are_for_the_operator(self) -> "Spec":
         if self.metrics_labels and self.metrics != "operator":
             raise ValueError("metrics_labels are what a Prometheus of the operator selects: give them with `metrics: operator`")
-        return self
-
-    @model_validator(mode="after")
-    def _image_is_fixed(self) -> "Spec":
-        found = _IMAGE.fullmatch(self.image)
-        if not found or not (found["tag"] or found["digest"]) or (found["tag"] == "latest" and not found["digest"]):
+        image = _IMAGE.fullmatch(self.image)
+        if not image or not (image["tag"] or image["digest"]) or (image["tag"] == "latest" and not image["digest"]):
             raise ValueError(f"image {self.image!r}: give a tag other than latest, or better a digest (name@sha256:...)")
         return self
 
@@ -218,12 +210,11 @@ def load(path: Path) -> Spec:
     """The spec in a file.
 
     Raises:
-        UserError: the file cannot be read, or says what is not possible: a line for each finding, with file and line.
+        UserError: the file cannot be read, or wants what is not possible: a line for each finding, with file and line.
     """
     source = read(path)
-    found = against_model(Spec, source.content)
-    if found:
-        lines = sorted((source.line(one.path), str(one)) for one in found)
+    if findings := against_model(Spec, source.content):
+        lines = sorted((source.line(finding.path), str(finding)) for finding in findings)
         raise UserError("\n".join(f"{path}:{line}: {text}" for line, text in lines))
     spec = Spec(**source.content)
     spec._folder = path.resolve().parent

@@ -1,12 +1,12 @@
-"""What is there of a deployment now: its RayCluster, pods and what was said of them. Reads only."""
+"""What is there of a deployment now: its RayCluster, its pods and the warnings about them. Reads only."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 from kuberay import names
 from kuberay.api import Api
-from kuberay.kinds import Manifest
-from kuberay.manifests.operation import staging_job
+from kuberay.manifests.staging import staging_job
+from kuberay.objects import Manifest
 from kuberay.spec import Spec
 
 
@@ -27,13 +27,13 @@ class State:
     def head(self) -> Manifest | None:
         """The head's pod; of several (one ends, one begins) the newest."""
         heads = [pod for pod in self.pods if pod["metadata"]["labels"].get(names.NODE_TYPE_LABEL) == "head"]
-        return max(heads, key=lambda pod: pod["metadata"]["creationTimestamp"], default=None)
+        return max(heads, key=_created, default=None)
 
     @property
     def hosts(self) -> list[Manifest]:
         """The TPU hosts' pods, by slice and host index."""
-        found = [pod for pod in self.pods if pod["metadata"]["labels"].get(names.GROUP_LABEL) == names.TPU_GROUP]
-        return sorted(found, key=lambda pod: (slice_of_pod(pod), index_of_pod(pod), pod["metadata"]["name"]))
+        hosts = [pod for pod in self.pods if pod["metadata"]["labels"].get(names.GROUP_LABEL) == names.TPU_GROUP]
+        return sorted(hosts, key=lambda pod: (slice_of_pod(pod), index_of_pod(pod), pod["metadata"]["name"]))
 
     @property
     def wanted_hosts(self) -> int:
@@ -50,12 +50,12 @@ class State:
         return self.staging is None or condition(self.staging, "Complete") == "True"
 
     def seen_by_operator(self) -> bool:
-        """True when KubeRay has looked at the cluster as it is now."""
+        """True when KubeRay has seen the cluster as it is now."""
         status = (self.cluster or {}).get("status") or {}
         return bool(self.cluster) and status.get("observedGeneration") == self.cluster["metadata"]["generation"]  # type: ignore[index]
 
     def ready(self) -> bool:
-        """Whether the head and every wanted host is ready; KubeRay's `status.state` says if they once were (#2188)."""
+        """Whether the head and every wanted host is ready; KubeRay's `status.state` is whether they once were (#2188)."""
         if self.cluster is None or self.suspended or not self.seen_by_operator():
             return False
         hosts = [pod for pod in self.hosts if is_ready(pod)]
@@ -63,15 +63,20 @@ class State:
 
 
 def read_state(api: Api, spec: Spec) -> State:
-    """Raises `ApiError` as `Api` does."""
-    service = api.get("RayService", spec.name, spec.namespace) if spec.kind == "RayService" else None
-    cluster = _cluster_of_service(api, spec) if spec.kind == "RayService" else api.get("RayCluster", spec.name, spec.namespace)
+    """The deployment's state now. Raises `ApiError` as `Api` does."""
+    service, cluster = None, None
+    if spec.kind == "RayService":
+        service = api.get("RayService", spec.name, spec.namespace)
+        clusters = api.objects("RayCluster", spec.namespace, f"{names.ORIGINATOR_LABEL}={spec.name}")
+        cluster = max(clusters, key=_created, default=None)
+    else:
+        cluster = api.get("RayCluster", spec.name, spec.namespace)
     selector = ",".join(f"{key}={value}" for key, value in names.ray_pods(spec.name).items())
     pods = api.objects("Pod", spec.namespace, selector)
     job = api.get("Job", staging_job(spec)["metadata"]["name"], spec.namespace)
     job_pods = api.objects("Pod", spec.namespace, f"{names.JOB_LABEL}={job['metadata']['name']}") if job else []
-    about = {one["metadata"]["uid"] for one in (service, cluster, *pods, *job_pods) if one}
-    events = [one for one in api.objects("Event", spec.namespace, fields="type=Warning") if _uid(one) in about]
+    about = {owner["metadata"]["uid"] for owner in (service, cluster, *pods, *job_pods) if owner}
+    events = [event for event in api.objects("Event", spec.namespace, fields="type=Warning") if _uid(event) in about]
     return State(cluster, service, tuple(pods), tuple(sorted(events, key=_when)), job, tuple(job_pods))
 
 
@@ -82,8 +87,8 @@ def is_ready(pod: Manifest) -> bool:
 
 def condition(manifest: Manifest, kind: str) -> str | None:
     """`True`, `False` or `Unknown` of a condition in an object's status; None where it is not there."""
-    found = (manifest.get("status") or {}).get("conditions") or []
-    return next((one["status"] for one in found if one["type"] == kind), None)
+    conditions = (manifest.get("status") or {}).get("conditions") or []
+    return next((entry["status"] for entry in conditions if entry["type"] == kind), None)
 
 
 def slice_of_pod(pod: Manifest) -> str:
@@ -97,13 +102,12 @@ def index_of_pod(pod: Manifest) -> int:
 
 
 def events_about(events: Iterable[Manifest], manifest: Manifest) -> list[Manifest]:
-    """Those about one object, oldest first."""
-    return [one for one in events if _uid(one) == manifest["metadata"]["uid"]]
+    """The events about one object, oldest first."""
+    return [event for event in events if _uid(event) == manifest["metadata"]["uid"]]
 
 
-def _cluster_of_service(api: Api, spec: Spec) -> Manifest | None:
-    found = api.objects("RayCluster", spec.namespace, f"{names.ORIGINATOR_LABEL}={spec.name}")
-    return max(found, key=lambda one: one["metadata"]["creationTimestamp"], default=None)
+def _created(manifest: Manifest) -> str:
+    return str(manifest["metadata"]["creationTimestamp"])
 
 
 def _uid(event: Manifest) -> str:
@@ -111,4 +115,4 @@ def _uid(event: Manifest) -> str:
 
 
 def _when(event: Manifest) -> str:
-    return str(event.get("lastTimestamp") or event.get("eventTime") or event["metadata"]["creationTimestamp"])
+    return str(event.get("lastTimestamp") or event.get("eventTime") or _created(event))

@@ -1,4 +1,4 @@
-"""Follow a deployment until it is ready or gone, and say on the way what it waits for."""
+"""Follow a deployment until it is ready or gone, and report on the way what it waits for."""
 
 import time
 from collections.abc import Callable, Mapping
@@ -10,11 +10,11 @@ from kuberay.spec import Spec
 from kuberay.state import State, is_ready, read_state
 
 _POLL_S = 2.0
-Say = Callable[[str], None]
+Report = Callable[[str], None]
 
 
-def until_ready(api: Api, spec: Spec, say: Say, timeout_s: float) -> State:
-    """Wait for head, hosts and staged weights; `say` is told when what is waited for changes, and of every pod that is lost.
+def until_ready(api: Api, spec: Spec, report: Report, timeout_s: float) -> State:
+    """Wait for head, hosts and staged weights; `report` gets what is waited for, and every pod that is lost.
 
     Raises:
         OperationError: not ready in time, with every reason; or KubeRay refuses the spec, at once.
@@ -24,19 +24,19 @@ def until_ready(api: Api, spec: Spec, say: Say, timeout_s: float) -> State:
     before: State | None = None
     while not ((state := read_state(api, spec)).ready() and state.staged()):
         for line in lost(before, state):
-            say(line)
+            report(line)
         waiting = reasons(state)
-        say(summary(state) + "".join(f"\n  {one}" for one in waiting))
-        if any(one.hopeless for one in waiting):
-            raise OperationError("; ".join(str(one) for one in waiting if one.hopeless))
+        report(summary(state) + "".join(f"\n  {reason}" for reason in waiting))
+        if hopeless := [str(reason) for reason in waiting if reason.hopeless]:
+            raise OperationError("; ".join(hopeless))
         if time.monotonic() > deadline:
-            raise OperationError(f"not ready after {timeout_s:.0f} s:" + "".join(f"\n  {one}" for one in waiting))
+            raise OperationError(f"not ready after {timeout_s:.0f} s:" + "".join(f"\n  {reason}" for reason in waiting))
         before = state
         time.sleep(_POLL_S)
     return state
 
 
-def until_gone(api: Api, spec: Spec, labels: Mapping[str, str], say: Say, timeout_s: float) -> None:
+def until_gone(api: Api, spec: Spec, labels: Mapping[str, str], report: Report, timeout_s: float) -> None:
     """Wait until none of the pods with these labels is left.
 
     Raises:
@@ -46,20 +46,20 @@ def until_gone(api: Api, spec: Spec, labels: Mapping[str, str], say: Say, timeou
     selector = ",".join(f"{key}={value}" for key, value in labels.items())
     while pods := api.objects("Pod", spec.namespace, selector):
         left = ", ".join(sorted(pod["metadata"]["name"] for pod in pods))
-        say(f"{len(pods)} pods are ending")
+        report(f"{len(pods)} pods are ending")
         if time.monotonic() > deadline:
             raise OperationError(f"after {timeout_s:.0f} s there is still {left}")
         time.sleep(_POLL_S)
 
 
 def summary(state: State) -> str:
-    """For example `head ready, 3 of 4 hosts ready`."""
+    """One line, for example `head ready, 3 of 4 hosts ready`."""
     head = "head ready" if state.head and is_ready(state.head) else "head not ready"
     return f"{head}, {sum(map(is_ready, state.hosts))} of {state.wanted_hosts} hosts ready"
 
 
 def lost(before: State | None, now: State) -> list[str]:
-    """What happened to pods that were there: a slice whose host fails is replaced as a whole."""
+    """Messages about pods that are gone: a slice whose host fails is replaced as a whole."""
     if before is None:
         return []
     living = {pod["metadata"]["uid"] for pod in now.pods}

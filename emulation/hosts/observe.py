@@ -19,8 +19,7 @@ from apps.common.errors import OperationError, UserError
 from apps.common.option_types import factor, port, seconds
 from emulation.hosts import preflight, processes, record
 from emulation.hosts.record import StackRecord
-from kuberay.observability.console import to_console
-from kuberay.observability.dashboards import dashboards
+from kuberay.observability.dashboards import dashboards, to_console
 from kuberay.observability.rules import rules, shrunk
 
 _WINDOW = "1m"

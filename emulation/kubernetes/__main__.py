@@ -14,7 +14,7 @@ def main(argv: list[str]) -> int:
         from emulation.kubernetes import supervisor
 
         return supervisor.run(Path(argv[1]), int(argv[2]) if argv[2:] else None)
-    if argv[:1] == ["play"]:  # what the supervisor starts
+    if argv[:1] == ["emulate"]:  # what the supervisor starts
         from emulation.kubernetes.nodes import machine
 
         return machine.run(Path(argv[1]), argv[2], running=argv[3] == "running")

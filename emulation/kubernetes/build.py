@@ -34,12 +34,12 @@ _ASSETS = ("etcd", "kube-apiserver", "kubectl")  # what kubebuilder's own direct
 _NEEDED_DISK_BYTES = 4 * 1024**3  # 2.1 GiB of Go's caches, 0.4 GiB of programs, and what the linker needs meanwhile
 _POLL_S = 0.5
 
-Say = Callable[[str], None]
+Report = Callable[[str], None]
 
 
 @dataclass(frozen=True)
 class Programs:
-    """Where everything is that a control plane runs from."""
+    """Paths of everything that a control plane runs from."""
 
     directory: Path
     """Built programs, and of the operator's module `crd/` and `rbac/role.yaml`."""
@@ -55,7 +55,7 @@ class Programs:
 
 
 def programs() -> Programs:
-    """Of the versions in go.mod; they may not be built yet.
+    """The programs of the versions in go.mod; they may not be built yet.
 
     Raises:
         UserError: KUBEBUILDER_ASSETS is set, and lacks a program.
@@ -69,7 +69,7 @@ def programs() -> Programs:
     return Programs(cache_root() / "control-plane" / digest[:16], assets)
 
 
-def build(say: Say) -> Programs:
+def build(report: Report) -> Programs:
     """Build what is missing; another build of the same user is waited for.
 
     Raises:
@@ -82,25 +82,25 @@ def build(say: Say) -> Programs:
     go = _find_go()
     root = wanted.directory.parent
     root.mkdir(parents=True, exist_ok=True)
-    with _only_one(root / "lock", say):
+    with _only_one(root / "lock", report):
         if not wanted.complete:
             _check_disk(root)
             for leftover in root.glob("*.part"):  # of builds that were killed: whoever lives would hold the lock
                 shutil.rmtree(leftover)
-            _build_into(wanted, go, say)
+            _build_into(wanted, go, report)
     return wanted
 
 
 def versions() -> dict[str, str]:
-    """Of Kubernetes, etcd and the KubeRay operator, from go.mod."""
+    """Versions of Kubernetes, etcd and the KubeRay operator, from go.mod."""
     return {"kubernetes": _version(_KUBERNETES), "etcd": _version(_ETCD), "kuberay": _version(_OPERATOR)}
 
 
-def _build_into(wanted: Programs, go: str, say: Say) -> None:
+def _build_into(wanted: Programs, go: str, report: Report) -> None:
     started = time.monotonic()
     part = Path(tempfile.mkdtemp(prefix=f"{wanted.directory.name}-", suffix=".part", dir=wanted.directory.parent))
     packages = _wanted(wanted.assets)
-    _compile(go, [f"-o={part}/", *packages.values()], say)
+    _compile(go, [f"-o={part}/", *packages.values()], report)
     if "etcd" in packages:
         (part / "server").rename(part / "etcd")
     config = Path(_go(go, "list", "-m", "-f", "{{.Dir}}", _OPERATOR)) / "config"
@@ -112,14 +112,14 @@ def _build_into(wanted: Programs, go: str, say: Say) -> None:
     part.rename(wanted.directory)  # atomic: from here on it is there, and whole
 
 
-def _compile(go: str, arguments: list[str], say: Say) -> None:
+def _compile(go: str, arguments: list[str], report: Report) -> None:
     command = [go, "build", "-v", "-trimpath", "-buildvcs=false", f"-ldflags={_link_flags()}", *arguments]
     with tempfile.TemporaryFile("w+") as output:
         # -v names each package once it is compiled; a download has no sign of life
         process = subprocess.Popen(command, cwd=MODULE, env=_environment(), stdout=output, stderr=subprocess.STDOUT)
         try:
             while process.poll() is None:
-                say(
+                report(
                     f"building the control plane, once: over {len(_lines(output)) // 100 * 100} of some 1,800 packages compiled"
                 )
                 time.sleep(_POLL_S)
@@ -149,9 +149,9 @@ def _link_flags() -> str:
 
 
 def _version(module: str) -> str:
-    found = re.search(rf"^\s+{re.escape(module)} (v\S+)", (MODULE / "go.mod").read_text(), re.MULTILINE)
-    assert found, f"go.mod does not require {module}"
-    return found[1]
+    match = re.search(rf"^\s+{re.escape(module)} (v\S+)", (MODULE / "go.mod").read_text(), re.MULTILINE)
+    assert match, f"go.mod does not require {module}"
+    return match[1]
 
 
 def _find_go() -> str:
@@ -187,13 +187,13 @@ def _check_disk(directory: Path) -> None:
 
 
 @contextmanager
-def _only_one(path: Path, say: Say) -> Iterator[None]:
+def _only_one(path: Path, report: Report) -> Iterator[None]:
     with path.open("w") as file:
         while True:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 break
             except BlockingIOError:
-                say("waiting for another build of the control plane")
+                report("waiting for another build of the control plane")
                 time.sleep(_POLL_S)
         yield

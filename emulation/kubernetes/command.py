@@ -34,7 +34,7 @@ _SHORT_TEMP_ROOT = Path("/tmp")  # noqa: S108 - a unix socket's path must stay u
 
 @reports_errors()
 def run(options: argparse.Namespace) -> int:
-    """Run one command; the exit code says how it went (0, 1 failed, 2 the input or the machine does not allow it)."""
+    """Run one command; exit code: 0 done, 1 failed, 2 the input or the machine does not allow it."""
     commands = {"build": _build, "up": _up, "down": _down, "status": _status, "user": _user}
     return commands[options.command](options)
 
@@ -63,7 +63,7 @@ def _up(options: argparse.Namespace) -> int:
 
 
 def _start(options: argparse.Namespace, progress: Progress) -> "tuple[PlaneRecord, subprocess.Popen[bytes]]":
-    shape = slice_of("v6e", options.topology)  # a wrong one is told before anything is built
+    shape = slice_of("v6e", options.topology)  # a wrong one is refused before anything is built
     programs = build.build(progress.report)
     first, *others = free_ports(6)
     ports = Ports(options.port or first, *others)
@@ -178,7 +178,7 @@ def _status(options: argparse.Namespace) -> int:
 
 
 def _memory(pid: int) -> int | None:
-    """Of memory that no other process shares."""
+    """Bytes of memory that no other process shares."""
     try:
         return int(psutil.Process(pid).memory_full_info().uss)
     except psutil.Error:

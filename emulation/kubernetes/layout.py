@@ -1,4 +1,4 @@
-"""Where a control plane keeps what: its ports, and the files in its own directory."""
+"""The places of a control plane: its ports, and the files in its own directory."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,7 +8,7 @@ from emulation.kubernetes.pki import Authority, Pair
 
 @dataclass(frozen=True)
 class Ports:
-    """Of loopback. `api` is the one that people and clients use."""
+    """Ports of loopback. `api` is the one that people and clients use."""
 
     api: int
     etcd: int
@@ -20,18 +20,18 @@ class Ports:
 
 @dataclass(frozen=True)
 class Layout:
-    """Where things are in a control plane's own directory."""
+    """Paths in a control plane's own directory."""
 
     directory: Path
 
     @property
     def kubeconfig(self) -> Path:
-        """Of the administrator."""
+        """The administrator's."""
         return self.directory / "admin.kubeconfig"
 
     @property
     def egress_socket(self) -> Path:
-        """Where the API server dials pods and kubelets; whoever plays the nodes listens there."""
+        """The socket through which the API server dials pods and kubelets; whoever emulates the nodes listens there."""
         return self.directory / "egress.sock"
 
     @property
@@ -60,7 +60,7 @@ class Layout:
 
     @property
     def installed(self) -> Path:
-        """Is made once the API server has what the other parts need."""
+        """A file that is made once the API server has what the other parts need."""
         return self.directory / "installed"
 
     def log(self, name: str) -> Path:

@@ -8,8 +8,8 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     """The command and its options. Exits with 2 and a message on bad ones, with 0 after --help."""
     parser = argparse.ArgumentParser(
         prog="scripts/control_plane.sh",
-        description="A real Kubernetes control plane with the real KubeRay operator on this machine, and a TPU slice that is "
-        "played. Loopback only. docs/control_plane.md says what is real.",
+        description="A real Kubernetes control plane with the real KubeRay operator on this machine, and an "
+        "emulated TPU slice. Loopback only. docs/control_plane.md lists what is real.",
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     commands.add_parser("build", help="build the programs from Go modules, once (minutes; needs Go and a module proxy)")
@@ -18,10 +18,10 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     up.add_argument("--detach", action="store_true", help="return once it is ready; `down` stops it")
     up.add_argument(
         "--nodes",
-        choices=("none", "played", "running"),
-        default="played",
-        help="played: pods get Ready and nothing runs in them; running: their commands run on this machine, each pod with an "
-        "address of its own; none: pods stay Pending (default: %(default)s)",
+        choices=("none", "emulated", "running"),
+        default="emulated",
+        help="emulated: pods become Ready and nothing runs in them; running: their commands run on this machine, each pod with "
+        "an address of its own; none: pods stay Pending (default: %(default)s)",
     )
     up.add_argument("--topology", default="4x4", metavar="AxB", help="of the slice (default: %(default)s)")
     up.add_argument("--with-process", type=int, metavar="PID", help="end when that process does")

@@ -51,7 +51,7 @@ class Part:
 def lay_out(layout: Layout, programs: Programs, ports: Ports, nodes: tuple[str, str] | None) -> None:
     """Write all that the supervisor and its parts read: certificates, kubeconfigs, configurations, command lines.
 
-    `nodes`: how they are played (`played` or `running`) and the slice's topology; None for none.
+    `nodes`: what their pods are (`emulated`: nothing runs in them, or `running`) and the slice's topology; None for no nodes.
     """
     for name in ("pki", "logs", "etcd"):
         (layout.directory / name).mkdir(mode=0o700)
@@ -165,7 +165,7 @@ def _controllers(layout: Layout, programs: Programs, ports: Ports) -> list[Part]
         f"--service-account-private-key-file={pki / 'accounts.key'}",
         f"--root-ca-file={pki / 'cluster-ca.crt'}",
         "--leader-elect=false",
-        "--node-monitor-grace-period=24h",  # played nodes send no heartbeats; a crash is told, not waited for
+        "--node-monitor-grace-period=24h",  # emulated nodes send no heartbeats; a crash is reported, not waited for
         "--node-monitor-period=1s",
     ]
     scheduler = [
@@ -189,7 +189,7 @@ def _controllers(layout: Layout, programs: Programs, ports: Ports) -> list[Part]
 
 
 def _nodes(layout: Layout, how: str, topology: str) -> Part:
-    command = [sys.executable, "-m", "emulation.kubernetes", "play", str(layout.directory), topology, how]
+    command = [sys.executable, "-m", "emulation.kubernetes", "emulate", str(layout.directory), topology, how]
     return Part("nodes", command, {"PYTHONPATH": str(Path(__file__).resolve().parents[2])}, str(layout.installed))
 
 

@@ -29,10 +29,10 @@ class PlaneRecord:
 def read() -> PlaneRecord | None:
     """The control plane that runs; None if there is none."""
     try:
-        found = PlaneRecord(**json.loads(_path().read_text()))
+        plane = PlaneRecord(**json.loads(_path().read_text()))
     except (FileNotFoundError, ValueError, TypeError):
         return None
-    return found if _lives(found) else None
+    return plane if _lives(plane) else None
 
 
 def write(plane: PlaneRecord) -> None:

@@ -23,7 +23,7 @@ _PR_SET_PDEATHSIG = 1
 
 
 class _Ending(BaseException):
-    """It was asked to end, or whom it belongs to is gone."""
+    """The supervisor was asked to end, or the process that it belongs to is gone."""
 
 
 def run(directory: Path, with_process: int | None) -> int:
@@ -35,7 +35,7 @@ def run(directory: Path, with_process: int | None) -> int:
         watched = _open(with_process)
         while True:
             if any([part.start_if_due() for part in parts]):
-                _tell(directory, parts)
+                _record_running(directory, parts)
             if select.select(watched, [], [], _POLL_S)[0]:
                 break
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -80,18 +80,18 @@ class _Part:
 
 
 def end_with_parent() -> None:
-    """For a child process: the kernel ends it when the thread that started it ends, however that happens."""
+    """Call it in a child process: the kernel ends it when the thread that started it ends, however that happens."""
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
-def _tell(directory: Path, parts: list[_Part]) -> None:
+def _record_running(directory: Path, parts: list[_Part]) -> None:
     temporary = directory / "running.tmp"
     temporary.write_text(json.dumps({part.name: part.process.pid for part in parts if part.process}))
     temporary.replace(directory / "running.json")
 
 
 def _stop(processes: "list[subprocess.Popen[bytes]]") -> None:
-    """At once: nothing that they keep is needed any more, and the API server alone would take many seconds to take leave."""
+    """Kill them at once: nothing that they keep is needed any more, and the API server alone would take many seconds to end."""
     for process in processes:
         process.kill()
     for process in processes:

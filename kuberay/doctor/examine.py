@@ -1,23 +1,38 @@
-"""Run all checks; one that fails is a finding too, and hides none of the others."""
+"""Run all checks, and show what they found; one that fails is a finding too, and hides none of the others."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from dataclasses import replace
 
 from apps.common.errors import BundleError
-from kuberay.doctor import deployment, platform, rights
-from kuberay.doctor.finding import Diagnosis, Patient
+from kuberay.api import ForbiddenError
+from kuberay.doctor import Check, ClusterSnapshot, Diagnosis, deployment, platform
 
-_CHECKS: tuple[Callable[[Patient], list[Diagnosis]], ...] = (*platform.CHECKS, *rights.CHECKS, *deployment.CHECKS)
-_ORDER = {"error": 0, "warning": 1, "unknown": 2, "ok": 3}
+_CHECKS = {**platform.CHECKS, **deployment.CHECKS}
+_MARKS = {"error": "✗", "warning": "!", "unknown": "?", "ok": "✓"}
+_ORDER = list(_MARKS)
 
 
-def examine(patient: Patient) -> list[Diagnosis]:
+def examine(snapshot: ClusterSnapshot) -> list[Diagnosis]:
     """Every finding, the worst first."""
-    found = [one for check in _CHECKS for one in _run(check, patient)]
-    return sorted(found, key=lambda one: _ORDER[one.severity])
+    diagnoses = [diagnosis for name, check in _CHECKS.items() for diagnosis in _run(name, check, snapshot)]
+    return sorted(diagnoses, key=lambda diagnosis: _ORDER.index(diagnosis.severity))
 
 
-def _run(check: Callable[[Patient], Sequence[Diagnosis]], patient: Patient) -> Sequence[Diagnosis]:
+def report(diagnoses: Sequence[Diagnosis]) -> str:
+    """The findings as text, in the order given: the mark, the evidence, what to do, where it is described."""
+    lines = []
+    for diagnosis in diagnoses:
+        lines.append(f"{_MARKS[diagnosis.severity]} {diagnosis.check}: {diagnosis.evidence}")
+        lines += [f"    fix: {diagnosis.fix}"] if diagnosis.fix else []
+        lines += [f"    see: {diagnosis.link}"] if diagnosis.link and diagnosis.severity != "ok" else []
+    return "\n".join(lines)
+
+
+def _run(name: str, check: Check, snapshot: ClusterSnapshot) -> list[Diagnosis]:
     try:
-        return check(patient)
+        diagnoses = check(snapshot)
+    except ForbiddenError as error:
+        diagnoses = [Diagnosis("unknown", f"you may not see it: {error}")]
     except BundleError as error:
-        return [Diagnosis(check.__name__.replace("_", " "), "unknown", str(error))]
+        diagnoses = [Diagnosis("unknown", str(error))]
+    return [replace(diagnosis, check=diagnosis.check or name) for diagnosis in diagnoses]

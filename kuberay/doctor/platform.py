@@ -3,133 +3,118 @@
 import re
 
 from kuberay import names
-from kuberay.api import ForbiddenError
-from kuberay.doctor.finding import GKE_DRANET, GKE_RAY, KUBERAY_ISSUE, TPU_WEBHOOK, Diagnosis, Patient, Severity
-from kuberay.gke.checks import numbers
-from kuberay.kinds import Manifest
-from kuberay.quantity import parse_quantity
-from kuberay.versions import FIRST_ATOMIC_KUBERAY, FIRST_DRANET_GKE
+from kuberay.doctor import GKE_DRANET, GKE_RAY, KUBERAY_ISSUE, TPU_WEBHOOK, Check, ClusterSnapshot, Diagnosis, Severity
+from kuberay.objects import Manifest, parse_quantity
+from kuberay.versions import FIRST_ATOMIC_KUBERAY, FIRST_DRANET_GKE, numbers
 
 _CRD = "rayclusters.ray.io"
 _OPERATOR = "kuberay-operator"
 _NEEDED_FIELDS = ("rayVersion", "upgradeStrategy", "authOptions", "gcsFaultToleranceOptions")
 
 
-def gke_version(patient: Patient) -> list[Diagnosis]:
-    """DRANET begins with a version of GKE."""
-    found = patient.api.server_version()
-    if patient.spec.slices.network != "dranet":
-        return [Diagnosis("GKE version", "ok", f"{found}; without DRANET any that runs is fine")]
-    if "-gke." not in found:
-        evidence = f"{found} is not GKE's, so whether it has DRANET is not known"
-        return [Diagnosis("GKE version", "unknown", evidence, link=GKE_DRANET)]
-    if numbers(found) < numbers(FIRST_DRANET_GKE):
+def gke_version(snapshot: ClusterSnapshot) -> list[Diagnosis]:
+    """A GKE that is older than DRANET."""
+    version = snapshot.api.server_version()
+    if snapshot.spec.slices.network != "dranet":
+        return [Diagnosis("ok", f"{version}; without DRANET any that runs is fine")]
+    if "-gke." not in version:
+        evidence = f"{version} is not GKE's, so whether it has DRANET is not known"
+        return [Diagnosis("unknown", evidence, link=GKE_DRANET)]
+    if numbers(version) < numbers(FIRST_DRANET_GKE):
         fix = f"upgrade the cluster to {FIRST_DRANET_GKE} or later, or set slices.network: none"
-        return [Diagnosis("GKE version", "error", f"{found}: DRANET for TPU begins with {FIRST_DRANET_GKE}", fix, GKE_DRANET)]
-    return [Diagnosis("GKE version", "ok", found)]
+        return [Diagnosis("error", f"{version}: DRANET for TPU begins with {FIRST_DRANET_GKE}", fix, GKE_DRANET)]
+    return [Diagnosis("ok", version)]
 
 
-def kuberay_types(patient: Patient) -> list[Diagnosis]:
+def kuberay_types(snapshot: ClusterSnapshot) -> list[Diagnosis]:
     """KubeRay's type of object, and whether it is new enough to have what is used of it."""
-    check = "KubeRay's types"
-    try:
-        crd = patient.api.get("CustomResourceDefinition", _CRD)
-    except ForbiddenError:
-        return [Diagnosis(check, "unknown", f"you may not read CustomResourceDefinition/{_CRD}")]
+    crd = snapshot.api.get("CustomResourceDefinition", _CRD)
     if crd is None:
-        return [Diagnosis(check, "error", f"there is no {_CRD}: KubeRay is not installed", _ADD_OPERATOR, GKE_RAY)]
+        return [Diagnosis("error", f"there is no {_CRD}: KubeRay is not installed", _ADD_OPERATOR, GKE_RAY)]
     missing = [field for field in _NEEDED_FIELDS if field not in _cluster_fields(crd)]
     if missing:
         fix = "install a newer KubeRay; with an older one these parts of the spec are silently dropped"
-        return [Diagnosis(check, "error", f"{_CRD} has no {', '.join(missing)}", fix, KUBERAY_ISSUE.format(4140))]
-    return [Diagnosis(check, "ok", f"{_CRD} has {', '.join(_NEEDED_FIELDS)}")]
+        return [Diagnosis("error", f"{_CRD} has no {', '.join(missing)}", fix, KUBERAY_ISSUE.format(4140))]
+    return [Diagnosis("ok", f"{_CRD} has {', '.join(_NEEDED_FIELDS)}")]
 
 
-def operator(patient: Patient) -> list[Diagnosis]:
+def operator(snapshot: ClusterSnapshot) -> list[Diagnosis]:
     """Whether KubeRay runs, and whether its version makes and replaces the hosts of a slice as one."""
-    check = "KubeRay operator"
-    try:
-        found = patient.api.objects("Deployment", None, f"app.kubernetes.io/name={_OPERATOR}")
-    except ForbiddenError:
-        return [Diagnosis(check, "unknown", "you may not list deployments of other namespaces")]
-    if not found:
+    deployments = snapshot.api.objects("Deployment", None, f"app.kubernetes.io/name={_OPERATOR}")
+    if not deployments:
         evidence = "no deployment is labelled so; GKE's add-on may keep it where it is not seen"
-        return [Diagnosis(check, "unknown", evidence, "look for events of the RayCluster: without any, nobody looks at it")]
-    image = found[0]["spec"]["template"]["spec"]["containers"][0]["image"]
+        return [Diagnosis("unknown", evidence, "look for events of the RayCluster: without any, nothing watches it")]
+    deployment = deployments[0]
+    image = deployment["spec"]["template"]["spec"]["containers"][0]["image"]
     version = re.search(r":v?(\d+)\.(\d+)", image)
-    if not found[0].get("status", {}).get("availableReplicas"):
-        fix = f"see its pod in namespace {found[0]['metadata']['namespace']}"
-        return [Diagnosis(check, "error", f"{image} is not running", fix)]
+    if not deployment.get("status", {}).get("availableReplicas"):
+        fix = f"see its pod in namespace {deployment['metadata']['namespace']}"
+        return [Diagnosis("error", f"{image} is not running", fix)]
     if version and (int(version[1]), int(version[2])) < FIRST_ATOMIC_KUBERAY:
         fix = "install KubeRay 1.6 or later; park the cluster before: pods of the older one would be left over"
         evidence = f"{image}: when one host of a slice fails, this version does not replace the others"
-        return [Diagnosis(check, "error", evidence, fix, KUBERAY_ISSUE.format(3552))]
-    return [Diagnosis(check, "ok", image)]
+        return [Diagnosis("error", evidence, fix, KUBERAY_ISSUE.format(3552))]
+    return [Diagnosis("ok", image)]
 
 
-def tpu_webhook(patient: Patient) -> list[Diagnosis]:
-    """Without GKE's webhook the hosts of a slice do not know each other."""
-    check = "TPU webhook"
-    bare = [pod["metadata"]["name"] for pod in patient.state.hosts if not _has_env(pod, "TPU_WORKER_ID")]
+def tpu_webhook(snapshot: ClusterSnapshot) -> list[Diagnosis]:
+    """GKE's webhook, without which the hosts of a slice do not know each other."""
+    bare = [pod["metadata"]["name"] for pod in snapshot.state.hosts if not _has_env(pod, "TPU_WORKER_ID")]
     fix = "enable the RayOperator add-on of GKE, which brings it; then delete the pods"
     if bare:
         evidence = f"{bare[0]} has no TPU_WORKER_ID: its libtpu will wait for the others for ever"
-        return [Diagnosis(check, "error", evidence, fix, TPU_WEBHOOK)]
-    if patient.state.hosts:
-        return [Diagnosis(check, "ok", "the hosts' pods have their TPU_WORKER_ID")]
-    try:
-        hooks = patient.api.objects("MutatingWebhookConfiguration")
-    except ForbiddenError:
-        return [Diagnosis(check, "unknown", "there are no hosts' pods yet, and you may not list webhooks")]
-    if any("tpu" in one["metadata"]["name"] for one in hooks):
-        return [Diagnosis(check, "ok", "is registered")]
-    return [Diagnosis(check, "error", "no webhook for TPU pods is registered", fix, TPU_WEBHOOK)]
+        return [Diagnosis("error", evidence, fix, TPU_WEBHOOK)]
+    if snapshot.state.hosts:
+        return [Diagnosis("ok", "the hosts' pods have their TPU_WORKER_ID")]
+    hooks = snapshot.api.objects("MutatingWebhookConfiguration")  # as there are no hosts' pods yet
+    if any("tpu" in hook["metadata"]["name"] for hook in hooks):
+        return [Diagnosis("ok", "is registered")]
+    return [Diagnosis("error", "no webhook for TPU pods is registered", fix, TPU_WEBHOOK)]
 
 
-def dranet(patient: Patient) -> list[Diagnosis]:
+def dranet(snapshot: ClusterSnapshot) -> list[Diagnosis]:
     """The class of devices that the hosts' claims ask for."""
-    if patient.spec.slices.network != "dranet":
+    if snapshot.spec.slices.network != "dranet":
         return []
-    check = "DRANET"
-    try:
-        found = patient.api.get("DeviceClass", names.NETWORK_DEVICE_CLASS)
-    except ForbiddenError:
-        return [Diagnosis(check, "unknown", "you may not read device classes")]
-    if found is None:
+    device_class = snapshot.api.get("DeviceClass", names.NETWORK_DEVICE_CLASS)
+    if device_class is None:
         fix = "make the node pool with --accelerator-network-profile=auto (gke.py up does), or set slices.network: none"
         evidence = f"there is no DeviceClass/{names.NETWORK_DEVICE_CLASS}: the hosts' claims can never be met"
-        return [Diagnosis(check, "error", evidence, fix, GKE_DRANET)]
-    return [Diagnosis(check, "ok", f"DeviceClass/{names.NETWORK_DEVICE_CLASS} is there")]
+        return [Diagnosis("error", evidence, fix, GKE_DRANET)]
+    return [Diagnosis("ok", f"DeviceClass/{names.NETWORK_DEVICE_CLASS} is there")]
 
 
-def nodes(patient: Patient) -> list[Diagnosis]:
+def nodes(snapshot: ClusterSnapshot) -> list[Diagnosis]:
     """Whether there are as many TPU nodes as hosts are wanted, with the right labels and chips."""
-    check, shape = "TPU nodes", patient.spec.slices.shape
+    shape = snapshot.spec.slices.shape
     selector = f"{names.ACCELERATOR_LABEL}={shape.generation.gke_accelerator}"
-    try:
-        found = patient.api.objects("Node", None, selector)
-    except ForbiddenError:
-        return [Diagnosis(check, "unknown", "you may not list nodes")]
-    right = [node for node in found if node["metadata"]["labels"].get(names.TOPOLOGY_LABEL) == shape.topology]
-    wanted, chips = shape.hosts * patient.spec.slices.count, shape.chips_per_host
-    if found and not right:
-        others = sorted({node["metadata"]["labels"].get(names.TOPOLOGY_LABEL, "none") for node in found})
-        evidence = f"{len(found)} {shape.generation.name} nodes have topology {', '.join(others)}, none {shape.topology}"
-        return [Diagnosis(check, "error", evidence, "make a node pool of that topology (gke.py up)")]
+    tpu_nodes = snapshot.api.objects("Node", None, selector)
+    right = [node for node in tpu_nodes if node["metadata"]["labels"].get(names.TOPOLOGY_LABEL) == shape.topology]
+    wanted, chips = shape.hosts * snapshot.spec.slices.count, shape.chips_per_host
+    if tpu_nodes and not right:
+        others = sorted({node["metadata"]["labels"].get(names.TOPOLOGY_LABEL, "none") for node in tpu_nodes})
+        evidence = f"{len(tpu_nodes)} {shape.generation.name} nodes have topology {', '.join(others)}, none {shape.topology}"
+        return [Diagnosis("error", evidence, "make a node pool of that topology (gke.py up)")]
     poor = [node for node in right if _allocatable(node) < chips]
     if poor:
         evidence = f"{poor[0]['metadata']['name']} offers {_allocatable(poor[0])} of {chips} chips"
-        return [Diagnosis(check, "error", evidence, "see the TPU device plugin's pod on that node in kube-system")]
+        return [Diagnosis("error", evidence, "see the TPU device plugin's pod on that node in kube-system")]
     if len(right) < wanted:
-        severity: Severity = "warning" if patient.spec.cloud.mode == "autopilot" else "error"
+        severity: Severity = "warning" if snapshot.spec.cloud.mode == "autopilot" else "error"
         evidence = f"{len(right)} of {wanted} {shape.machine_type} nodes with topology {shape.topology} are there"
-        return [
-            Diagnosis(check, severity, evidence, "`scripts/gke.py status` shows the pool; quota or capacity may be missing")
-        ]
-    return [Diagnosis(check, "ok", f"{len(right)} nodes with {chips} chips, topology {shape.topology}")]
+        fix = "`scripts/gke.py status` shows the pool; quota or capacity may be missing"
+        return [Diagnosis(severity, evidence, fix)]
+    return [Diagnosis("ok", f"{len(right)} nodes with {chips} chips, topology {shape.topology}")]
 
 
-CHECKS = (gke_version, kuberay_types, operator, tpu_webhook, dranet, nodes)
+CHECKS: dict[str, Check] = {
+    "GKE version": gke_version,
+    "KubeRay's types": kuberay_types,
+    "KubeRay operator": operator,
+    "TPU webhook": tpu_webhook,
+    "DRANET": dranet,
+    "TPU nodes": nodes,
+}
 _ADD_OPERATOR = "gcloud container clusters update NAME --update-addons=RayOperator=ENABLED (gke.py up makes clusters with it)"
 
 
@@ -138,10 +123,10 @@ def _allocatable(node: Manifest) -> int:
 
 
 def _has_env(pod: Manifest, name: str) -> bool:
-    return any(one["name"] == name for one in pod["spec"]["containers"][0].get("env", []))
+    return any(variable["name"] == name for variable in pod["spec"]["containers"][0].get("env", []))
 
 
 def _cluster_fields(crd: Manifest) -> set[str]:
-    versions = {one["name"]: one for one in crd["spec"]["versions"] if one.get("served")}
+    versions = {version["name"]: version for version in crd["spec"]["versions"] if version.get("served")}
     schema = versions.get("v1", {}).get("schema", {}).get("openAPIV3Schema", {})
     return set(schema.get("properties", {}).get("spec", {}).get("properties", {}))

@@ -8,7 +8,7 @@ from pathlib import Path
 from apps.common.command_line import reports_errors
 from apps.common.errors import OperationError
 from kuberay.gke import gcloud
-from kuberay.gke.resource import Resource
+from kuberay.gke.gcloud import Resource
 from kuberay.gke.resources import credentials, resources
 from kuberay.spec import Spec, load
 
@@ -17,7 +17,7 @@ _BUCKET = ("bucket ", "Rapid Cache")
 
 @reports_errors("stopped; what was made stays, and the same command goes on from there")
 def main(argv: Sequence[str]) -> int:
-    """Exit codes: 0 done, 1 failed, 2 bad input."""
+    """Run a command. Exit codes: 0 done, 1 failed, 2 bad input."""
     options = _parser().parse_args(argv)
     run: Callable[[Spec, argparse.Namespace], None] = options.run
     run(load(options.spec), options)
@@ -39,11 +39,11 @@ def up(spec: Spec, options: argparse.Namespace) -> None:  # noqa: ARG001
     """Make what is not there, check what is."""
     number = gcloud.run(_number(spec)).strip()
     for resource in resources(spec):
-        found = gcloud.describe(resource.describe) if resource.describe else None
-        if found is not None and resource.is_there(found):
-            if problem := resource.problem(found):
+        there = gcloud.inspect(resource)
+        if there is not None:
+            if problem := resource.problem(there):
                 raise OperationError(f"{resource.title} {problem}")
-            note = "" if resource.is_ours(found) else " (not made for this deployment: down leaves it)"
+            note = "" if resource.is_ours(there) else " (not made for this deployment: down leaves it)"
             print(f"{'there already':>14}  {resource.title}{note}")
             continue
         for argv in resource.create:
@@ -55,24 +55,20 @@ def up(spec: Spec, options: argparse.Namespace) -> None:  # noqa: ARG001
 
 
 def status(spec: Spec, options: argparse.Namespace) -> None:
-    """Say of each thing whether it is there, in which state, and what is wrong with it."""
+    """Print of each thing whether it is there, in which state, and what is wrong with it."""
     rows = []
     for resource in resources(spec):
         if resource.describe is None:
             continue
-        found = gcloud.describe(resource.describe)
-        there = found is not None and resource.is_there(found)
-        state = resource.state(found) if there else "not there"
-        rows.append(
-            {"what": resource.title, "there": there, "state": state, "problem": resource.problem(found) if there else None}
-        )
+        there = gcloud.inspect(resource)
+        state, problem = ("not there", None) if there is None else (resource.state(there), resource.problem(there))
+        rows.append({"what": resource.title, "there": there is not None, "state": state, "problem": problem})
     if options.json:
         print(json.dumps(rows, indent=1))
         return
     for row in rows:
-        print(
-            f"{'✓' if row['there'] else '-'} {row['what']}: {row['state']}" + (f"; {row['problem']}" if row["problem"] else "")
-        )
+        problem = f"; {row['problem']}" if row["problem"] else ""
+        print(f"{'✓' if row['there'] else '-'} {row['what']}: {row['state']}{problem}")
 
 
 def down(spec: Spec, options: argparse.Namespace) -> None:
@@ -88,11 +84,10 @@ def down(spec: Spec, options: argparse.Namespace) -> None:
 
 
 def _remove(resource: Resource, number: str, *, dry_run: bool) -> None:
-    assert resource.describe
-    found = gcloud.describe(resource.describe)
-    if found is None or not resource.is_there(found):
+    there = gcloud.inspect(resource)
+    if there is None:
         print(f"{'not there':>14}  {resource.title}")
-    elif not resource.is_ours(found):
+    elif not resource.is_ours(there):
         print(f"{'stays':>14}  {resource.title}: was not made by this command")
     else:
         for argv in resource.delete:
@@ -123,7 +118,7 @@ def _parser() -> argparse.ArgumentParser:
         (down, "remove what up has made, and nothing else"),
     ):
         command = commands.add_parser(run.__name__, help=what, description=what)
-        command.add_argument("spec", metavar="SPEC", type=Path, help="such as kuberay/examples/gemma-v6e-4x4.yaml")
+        command.add_argument("spec", metavar="SPEC", type=Path, help="the cluster's spec, such as cluster.yaml")
         command.set_defaults(run=run)
         if run is status:
             command.add_argument("--json", action="store_true")

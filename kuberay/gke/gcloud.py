@@ -1,10 +1,11 @@
-"""Run gcloud: always as a list of arguments, never through a shell."""
+"""gcloud: run it, always as a list of arguments and never through a shell, and what one thing in Google Cloud is to it."""
 
 import json
 import shlex
 import shutil
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,12 +28,31 @@ _HINTS = {
 }
 
 
+Description = Any
+"""What gcloud's describe or list prints, as JSON."""
+
+
+@dataclass(frozen=True)
+class Resource:
+    """One thing: how to see, make and remove it. `describe` shows it; the functions read that. Only ours is removed."""
+
+    title: str
+    describe: Argv | None
+    create: tuple[Argv, ...]
+    delete: tuple[Argv, ...] = ()
+    is_there: Callable[[Description], bool] = bool
+    is_ours: Callable[[Description], bool] = lambda _: True
+    state: Callable[[Description], str] = lambda _: "there"
+    problem: Callable[[Description], str | None] = lambda _: None
+    """Why what is there cannot be used, and what to do."""
+
+
 def run(argv: Sequence[str]) -> str:
     """What a gcloud command prints on stdout.
 
     Raises:
         UserError: there is no gcloud.
-        OperationError: it fails; its own words, and what they mean where that is known.
+        OperationError: it fails; its own message, and what that means where it is known.
     """
     done = _run(argv)
     if done.returncode:
@@ -40,14 +60,20 @@ def run(argv: Sequence[str]) -> str:
     return done.stdout
 
 
-def describe(argv: Sequence[str]) -> Any | None:
-    """The JSON that a describe or list command prints; None where the thing is not there. Raises as `run`."""
+def describe(argv: Sequence[str]) -> Description | None:
+    """What a describe or list command prints; None where the thing is not there. Raises as `run`."""
     done = _run([*argv, "--format=json"])
     if done.returncode:
         if any(word in done.stderr for word in _ABSENT):
             return None
         raise OperationError(_explain(argv, done.stderr))
     return json.loads(done.stdout) if done.stdout.strip() else None
+
+
+def inspect(resource: Resource) -> Description | None:
+    """What describes a resource; None where it is not there, or shown by no command. Raises as `run`."""
+    description = describe(resource.describe) if resource.describe else None
+    return description if description is not None and resource.is_there(description) else None
 
 
 def shown(argv: Sequence[str]) -> str:
@@ -76,7 +102,7 @@ def _run(argv: Sequence[str]) -> "subprocess.CompletedProcess[str]":
         raise OperationError(f"gcloud {' '.join(argv[:4])} has not ended after {_TIMEOUT_S} s") from None
 
 
-def _explain(argv: Sequence[str], said: str) -> str:
-    words = " ".join(said.split())[-600:] or "no message"
-    hint = next((hint for word, hint in _HINTS.items() if word in said), None)
-    return f"gcloud {' '.join(argv[:4])} failed: {words}" + (f"\n  {hint}" if hint else "")
+def _explain(argv: Sequence[str], output: str) -> str:
+    message = " ".join(output.split())[-600:] or "no message"
+    hint = next((hint for word, hint in _HINTS.items() if word in output), None)
+    return f"gcloud {' '.join(argv[:4])} failed: {message}" + (f"\n  {hint}" if hint else "")

@@ -2,12 +2,11 @@
 
 import re
 
+from apps.llm.cache_identity import programs_url
 from kuberay import names
-from kuberay.gke.checks import cluster_problem
-from kuberay.gke.gcloud import Argv
-from kuberay.gke.resource import Found, Resource
-from kuberay.gke.rights import bindings
+from kuberay.gke.gcloud import PROJECT_NUMBER, Argv, Description, Resource
 from kuberay.spec import Spec
+from kuberay.versions import FIRST_DRANET_GKE, numbers
 
 _IMAGE = re.compile(r"(?P<region>[a-z0-9-]+)-docker\.pkg\.dev/(?P<project>[^/]+)/(?P<repository>[^/]+)/.+")
 _POOL_SCOPE = "https://www.googleapis.com/auth/cloud-platform"
@@ -16,23 +15,23 @@ _BUILD_CONFIG = "runtime_env/cloudbuild.yaml"
 
 def resources(spec: Spec) -> list[Resource]:
     """Everything, in order."""
-    found = [_services(spec), _bucket(spec)]
-    found += [_cache(spec)] if spec.cloud.rapid_cache else []
+    needed = [_services(spec), _bucket(spec)]
+    needed += [_cache(spec)] if spec.cloud.rapid_cache else []
     if (image := _IMAGE.fullmatch(spec.image)) and image["project"] == spec.cloud.project:
-        found += [_repository(spec, image["region"], image["repository"]), _image(spec, image["region"])]
-    found.append(_cluster(spec))
+        needed += [_repository(spec, image["region"], image["repository"]), _image(spec, image["region"])]
+    needed.append(_cluster(spec))
     if spec.cloud.mode == "standard":
-        found += [_node_pool(spec, number) for number in range(spec.slices.count)]
-    return [*found, *bindings(spec)]
+        needed += [_node_pool(spec, number) for number in range(spec.slices.count)]
+    return [*needed, *_bindings(spec)]
 
 
 def location(spec: Spec) -> str:
-    """A Standard cluster is in the zone of its TPU hosts, an Autopilot cluster in the region."""
+    """The place of the cluster: a Standard one is in the zone of its TPU hosts, an Autopilot one in the region."""
     return spec.cloud.zone if spec.cloud.mode == "standard" else spec.cloud.region
 
 
 def credentials(spec: Spec) -> Argv:
-    """Writes the kubeconfig."""
+    """The command that writes the kubeconfig."""
     return ("container", "clusters", "get-credentials", spec.cloud.cluster, f"--location={location(spec)}", _project(spec))
 
 
@@ -53,8 +52,8 @@ def _bucket(spec: Spec) -> Resource:
         ("storage", "buckets", "describe", url),
         (create, ("storage", "buckets", "update", url, f"--update-labels={_labels(spec)}")),
         (("storage", "rm", url, "--recursive"),),
-        is_ours=lambda found: _has_labels(found.get("labels"), spec),
-        problem=lambda found: _elsewhere(found, spec),
+        is_ours=lambda bucket: _has_labels(bucket.get("labels"), spec),
+        problem=lambda bucket: _elsewhere(bucket, spec),
     )
 
 
@@ -66,8 +65,8 @@ def _cache(spec: Spec) -> Resource:
         ("storage", "buckets", "anywhere-caches", "list", url),
         (("storage", "buckets", "anywhere-caches", "create", url, spec.cloud.zone, *options),),
         (("storage", "buckets", "anywhere-caches", "disable", f"{spec.bucket}/{spec.cloud.zone}"),),
-        is_there=lambda found: any(one.get("zone", one.get("id", "")).endswith(spec.cloud.zone) for one in found or []),
-        state=lambda found: ", ".join(str(one.get("state", "there")) for one in found),
+        is_there=lambda caches: any(cache.get("zone", cache.get("id", "")).endswith(spec.cloud.zone) for cache in caches or []),
+        state=lambda caches: ", ".join(str(cache.get("state", "there")) for cache in caches),
     )
 
 
@@ -78,7 +77,7 @@ def _repository(spec: Spec, region: str, name: str) -> Resource:
         ("artifacts", "repositories", "describe", *place),
         (("artifacts", "repositories", "create", *place, "--repository-format=docker", f"--labels={_labels(spec)}"),),
         (("artifacts", "repositories", "delete", *place),),
-        is_ours=lambda found: _has_labels(found.get("labels"), spec),
+        is_ours=lambda repository: _has_labels(repository.get("labels"), spec),
     )
 
 
@@ -88,27 +87,22 @@ def _image(spec: Spec, region: str) -> Resource:
         "image",
         ("artifacts", "docker", "images", "describe", spec.image, _project(spec)),
         ((*build, _project(spec)),),
-        state=lambda found: str((found.get("image_summary") or {}).get("digest", "there")),
+        state=lambda image: str((image.get("image_summary") or {}).get("digest", "there")),
     )  # goes with its repository
 
 
 def _cluster(spec: Spec) -> Resource:
     place = (spec.cloud.cluster, f"--location={location(spec)}", _project(spec))
+    # The rapid channel is the first to have DRANET.
     common = (
-        *place,
-        "--release-channel=rapid",  # the first to have DRANET
-        f"--labels={_labels(spec)}",
-        "--enable-ray-cluster-logging",
-        "--enable-ray-cluster-monitoring",
+        *(*place, "--release-channel=rapid", f"--labels={_labels(spec)}"),
+        *("--enable-ray-cluster-logging", "--enable-ray-cluster-monitoring"),
     )
     autopilot = ("container", "clusters", "create-auto", *common, "--enable-ray-operator")
     standard = (
         *("container", "clusters", "create", *common, "--addons=RayOperator", "--enable-dataplane-v2"),
-        *(
-            f"--workload-pool={spec.cloud.project}.svc.id.goog",
-            "--workload-metadata=GKE_METADATA",
-            "--machine-type=n2-standard-8",
-        ),
+        *(f"--workload-pool={spec.cloud.project}.svc.id.goog", "--workload-metadata=GKE_METADATA"),
+        "--machine-type=n2-standard-8",
         *("--num-nodes=1", "--enable-managed-prometheus", "--enable-image-streaming", "--shielded-secure-boot"),
     )
     return Resource(
@@ -116,10 +110,28 @@ def _cluster(spec: Spec) -> Resource:
         ("container", "clusters", "describe", *place),
         (autopilot if spec.cloud.mode == "autopilot" else standard,),
         (("container", "clusters", "delete", *place),),
-        is_ours=lambda found: _has_labels(found.get("resourceLabels"), spec),
-        state=lambda found: f"{found.get('status')}, {found.get('currentMasterVersion')}",
-        problem=lambda found: cluster_problem(found, spec),
+        is_ours=lambda cluster: _has_labels(cluster.get("resourceLabels"), spec),
+        state=lambda cluster: f"{cluster.get('status')}, {cluster.get('currentMasterVersion')}",
+        problem=lambda cluster: _cluster_problem(cluster, spec),
     )
+
+
+def _cluster_problem(cluster: Description, spec: Spec) -> str | None:
+    """The first thing that a cluster lacks, and what to do; None where it has all that a deployment needs."""
+    addons = cluster.get("addonsConfig") or {}
+    update = f"gcloud container clusters update {spec.cloud.cluster}"
+    if not (addons.get("rayOperatorConfig") or {}).get("enabled"):
+        return f"has no RayOperator add-on: `{update} --update-addons=RayOperator=ENABLED`"
+    if not (cluster.get("workloadIdentityConfig") or {}).get("workloadPool"):
+        return f"has no Workload Identity: `{update} --workload-pool={spec.cloud.project}.svc.id.goog`"
+    if spec.slices.network != "dranet":
+        return None
+    if (cluster.get("networkConfig") or {}).get("datapathProvider") != "ADVANCED_DATAPATH":
+        return "has no Dataplane V2, which cannot be added later: make another cluster, or set slices.network: none"
+    version = str(cluster.get("currentMasterVersion", ""))
+    if version and numbers(version) < numbers(FIRST_DRANET_GKE):
+        return f"is {version}, DRANET for TPU begins with {FIRST_DRANET_GKE}: upgrade it (`{update} --help`)"
+    return None
 
 
 def _node_pool(spec: Spec, number: int) -> Resource:
@@ -127,14 +139,8 @@ def _node_pool(spec: Spec, number: int) -> Resource:
     name = f"{spec.name}-tpu-{number}"
     place = (name, f"--cluster={spec.cloud.cluster}", f"--location={location(spec)}", _project(spec))
     create = (
-        *(
-            "container",
-            "node-pools",
-            "create",
-            *place,
-            f"--machine-type={shape.machine_type}",
-            f"--tpu-topology={shape.topology}",
-        ),
+        *("container", "node-pools", "create", *place),
+        *(f"--machine-type={shape.machine_type}", f"--tpu-topology={shape.topology}"),
         *("--enable-gvnic", f"--scopes={_POOL_SCOPE}", "--workload-metadata=GKE_METADATA", f"--labels={_labels(spec)}"),
         *_network(spec),
         *_capacity(spec),
@@ -144,8 +150,8 @@ def _node_pool(spec: Spec, number: int) -> Resource:
         ("container", "node-pools", "describe", *place),
         (create,),
         (("container", "node-pools", "delete", *place),),
-        is_ours=lambda found: _has_labels((found.get("config") or {}).get("resourceLabels"), spec),
-        state=lambda found: str(found.get("status")),
+        is_ours=lambda pool: _has_labels((pool.get("config") or {}).get("resourceLabels"), spec),
+        state=lambda pool: str(pool.get("status")),
     )
 
 
@@ -173,20 +179,64 @@ def _project(spec: Spec) -> str:
 
 
 def _labels(spec: Spec) -> str:
-    return ",".join(f"{key}={value}" for key, value in _label_values(spec).items())
-
-
-def _label_values(spec: Spec) -> dict[str, str]:
     """Which deployment made it: another one may use the same cluster or bucket, and must not remove it."""
-    return {"managed-by": names.MANAGER, "deployment": spec.name}
+    return f"managed-by={names.MANAGER},deployment={spec.name}"
 
 
 def _has_labels(labels: dict[str, str] | None, spec: Spec) -> bool:
-    return _label_values(spec).items() <= (labels or {}).items()
+    return {"managed-by": names.MANAGER, "deployment": spec.name}.items() <= (labels or {}).items()
 
 
-def _elsewhere(found: Found, spec: Spec) -> str | None:
-    place = str(found.get("location", "")).lower()
+def _elsewhere(bucket: Description, spec: Spec) -> str | None:
+    place = str(bucket.get("location", "")).lower()
     if not place or place == spec.cloud.region:
         return None
     return f"is in {place}, the TPU hosts are in {spec.cloud.region}: use another bucket, or every start reads from afar"
+
+
+def _bindings(spec: Spec) -> list[Resource]:
+    """What the pods may do with the bucket, as themselves (Workload Identity Federation): no service account of Google, no key.
+
+    Serving reads, and writes the programs that its engine has compiled for this model; staging writes.
+    """
+    serving, staging = names.serving_account(spec.name), names.staging_account(spec.name)
+    return [
+        _binding(spec, serving, "roles/storage.objectViewer"),
+        _binding(spec, serving, "roles/storage.objectUser", programs_url(spec.weights_url, "")),
+        _binding(spec, staging, "roles/storage.objectUser"),
+        _binding(spec, staging, "roles/storage.legacyBucketReader"),  # to see where the bucket is
+    ]
+
+
+def _binding(spec: Spec, account: str, role: str, below: str | None = None) -> Resource:
+    """A role on the whole bucket, or on what is below a URL in it."""
+    pool = f"projects/{PROJECT_NUMBER}/locations/global/workloadIdentityPools/{spec.cloud.project}.svc.id.goog"
+    ending = f"/subject/ns/{spec.namespace}/sa/{account}"
+    bucket = f"gs://{spec.bucket}"
+    expression = _names_begin_with(spec.bucket, below.removeprefix(f"{bucket}/")) if below else None
+    # A policy with a condition takes no change that leaves the condition open.
+    condition = f"expression={expression},title={account}" if expression else "None"
+    who = f"--member=principal://iam.googleapis.com/{pool}{ending}"
+    change = (bucket, who, f"--role={role}", f"--condition={condition}")
+
+    def is_there(policy: Description) -> bool:
+        granted = (policy or {}).get("bindings", [])
+        same = [binding for binding in granted if binding["role"] == role and _condition(binding) == expression]
+        return any(member.endswith(ending) for binding in same for member in binding["members"])
+
+    return Resource(
+        f"{role} on {below or 'the bucket'} for {account}",
+        ("storage", "buckets", "get-iam-policy", bucket),
+        (("storage", "buckets", "add-iam-policy-binding", *change),),
+        (("storage", "buckets", "remove-iam-policy-binding", *change),),
+        is_there=is_there,
+    )
+
+
+def _names_begin_with(bucket: str, prefix: str) -> str:
+    """The condition as IAM wants it; it must be written the same way when the right is taken back."""
+    return f'resource.name.startsWith("projects/_/buckets/{bucket}/objects/{prefix}")'
+
+
+def _condition(binding: Description) -> str | None:
+    return (binding.get("condition") or {}).get("expression")

@@ -3,19 +3,20 @@
 Whoever may make pods can read what those pods read (manifests/admission.py bounds that), so this is a role of its own.
 """
 
-from typing import Any
+from functools import partial
 
 from kuberay import names
+from kuberay.manifests import manifest
+from kuberay.objects import KINDS, Manifest
 from kuberay.spec import Spec
 
-Manifest = dict[str, Any]
 _READ = ["get", "list", "watch"]
 _WRITE = ["create", "update", "patch", "delete"]
-_RBAC = "rbac.authorization.k8s.io"
+_RBAC = KINDS["Role"].group
 
 
 def namespace(spec: Spec) -> Manifest:
-    """Its pods have no rights beyond those of a plain process, unless the spec wants root."""
+    """The namespace; its pods have no rights beyond those of a plain process, unless the spec wants root."""
     level = "baseline" if spec.slices.run_as_root else "restricted"
     labels = {"pod-security.kubernetes.io/enforce": level, "app.kubernetes.io/managed-by": names.MANAGER}
     return {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": spec.namespace, "labels": labels}}
@@ -23,27 +24,24 @@ def namespace(spec: Spec) -> Manifest:
 
 def service_accounts(spec: Spec) -> list[Manifest]:
     """One that reads the bucket, for serving, and one that writes it, for staging; the rights are given in Google Cloud."""
-    return [
-        {
-            "apiVersion": "v1",
-            "kind": "ServiceAccount",
-            "metadata": _metadata(spec, name),
-            "automountServiceAccountToken": False,
-        }
-        for name in (names.serving_account(spec.name), names.staging_account(spec.name))
-    ]
+    account = partial(manifest, spec, "access", "ServiceAccount", automountServiceAccountToken=False)
+    return [account(names.serving_account(spec.name)), account(names.staging_account(spec.name))]
 
 
 def user_roles(spec: Spec) -> list[Manifest]:
     """A role for each group of users, and a binding where the spec names somebody."""
     viewing = _viewing(spec)
     deploying = [*viewing, *_deploying(spec)]
-    rules = {"viewers": viewing, "deployers": deploying, "admins": [*deploying, *_MAKING_PODS]}
-    found = []
+    rules = {"viewers": viewing, "deployers": deploying, "admins": [*deploying, *_making_pods()]}
+    roles = []
     for group, users in spec.users:
-        found.append(_role(spec, group, rules[group]))
-        found += [_binding(spec, group, users)] if users else []
-    return found
+        name = names.users_role(spec.name, group)
+        roles.append(manifest(spec, "access", "Role", name, rules=rules[group]))
+        if users:
+            reference = {"apiGroup": _RBAC, "kind": "Role", "name": name}
+            subjects = [_subject(user) for user in users]
+            roles.append(manifest(spec, "access", "RoleBinding", name, roleRef=reference, subjects=subjects))
+    return roles
 
 
 def _viewing(spec: Spec) -> list[Manifest]:
@@ -74,27 +72,9 @@ def _deploying(spec: Spec) -> list[Manifest]:
     ]
 
 
-_MAKING_PODS = [
-    {"apiGroups": ["ray.io"], "resources": ["rayclusters", "rayservices"], "verbs": _WRITE},
-    {"apiGroups": ["batch"], "resources": ["jobs"], "verbs": _WRITE},
-]
-"""`apply`, `park`, `unpark`, `down`."""
-
-
-def _role(spec: Spec, group: str, rules: list[Manifest]) -> Manifest:
-    metadata = _metadata(spec, names.users_role(spec.name, group))
-    return {"apiVersion": f"{_RBAC}/v1", "kind": "Role", "metadata": metadata, "rules": rules}
-
-
-def _binding(spec: Spec, group: str, users: tuple[str, ...]) -> Manifest:
-    name = names.users_role(spec.name, group)
-    return {
-        "apiVersion": f"{_RBAC}/v1",
-        "kind": "RoleBinding",
-        "metadata": _metadata(spec, name),
-        "roleRef": {"apiGroup": _RBAC, "kind": "Role", "name": name},
-        "subjects": [_subject(user) for user in users],
-    }
+def _making_pods() -> list[Manifest]:
+    """`apply`, `park`, `unpark`, `down`."""
+    return [_rule("ray.io", ["rayclusters", "rayservices"], _WRITE), _rule("batch", ["jobs"], _WRITE)]
 
 
 def _subject(user: str) -> Manifest:
@@ -105,7 +85,3 @@ def _subject(user: str) -> Manifest:
 def _rule(group: str, resources: list[str], verbs: list[str], name: str | None = None) -> Manifest:
     rule: Manifest = {"apiGroups": [group], "resources": resources, "verbs": verbs}
     return {**rule, "resourceNames": [name]} if name else rule
-
-
-def _metadata(spec: Spec, name: str) -> Manifest:
-    return {"name": name, "namespace": spec.namespace, "labels": names.labels(spec.name, "access")}

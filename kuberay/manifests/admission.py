@@ -4,15 +4,14 @@ Pods are checked, not what makes them: a Job, a RayCluster or a Deployment ends 
 """
 
 import json
-from typing import Any
 
 from kuberay import names
+from kuberay.manifests import manifest
+from kuberay.objects import Manifest
 from kuberay.spec import Spec
 
-Manifest = dict[str, Any]
-_API_VERSION = "admissionregistration.k8s.io/v1"
 _CONFIG_MAPS = ("kube-root-ca.crt",)
-"""In every namespace; Kubernetes mounts it beside an account's token."""
+"""The config map that is in every namespace: Kubernetes mounts it beside an account's token."""
 _DEFAULTS: Manifest = {"matchPolicy": "Equivalent", "namespaceSelector": {}, "objectSelector": {}}
 """Left out, the server adds them, and the whole is then not what another manager applies."""
 _VOLUMES = ("emptyDir", "downwardAPI", "projected", "secret", "configMap")
@@ -23,38 +22,27 @@ def pod_policy(spec: Spec) -> list[Manifest]:
     if spec.namespace == "default":
         return []
     name = names.pod_policy(spec.namespace, spec.name)
-    metadata = {"name": name, "labels": names.labels(spec.name, "access")}
     selector = {"matchLabels": {"kubernetes.io/metadata.name": spec.namespace}}
+    rules = [_rule("CREATE", "pods"), _rule("UPDATE", "pods/ephemeralcontainers")]
+    policy = {
+        "failurePolicy": "Fail",
+        "matchConstraints": {**_DEFAULTS, "resourceRules": rules},
+        "variables": [{"name": variable, "expression": text} for variable, text in _variables(spec).items()],
+        "validations": _validations(spec),
+    }
+    binding = {
+        "policyName": name,
+        "validationActions": ["Deny"],
+        "matchResources": {**_DEFAULTS, "namespaceSelector": selector},
+    }
     return [
-        {
-            "apiVersion": _API_VERSION,
-            "kind": "ValidatingAdmissionPolicy",
-            "metadata": metadata,
-            "spec": {
-                "failurePolicy": "Fail",
-                "matchConstraints": {
-                    **_DEFAULTS,
-                    "resourceRules": [_rule("CREATE", "pods"), _rule("UPDATE", "pods/ephemeralcontainers")],
-                },
-                "variables": [{"name": name, "expression": text} for name, text in _variables(spec).items()],
-                "validations": _validations(spec),
-            },
-        },
-        {
-            "apiVersion": _API_VERSION,
-            "kind": "ValidatingAdmissionPolicyBinding",
-            "metadata": metadata,
-            "spec": {
-                "policyName": name,
-                "validationActions": ["Deny"],
-                "matchResources": {**_DEFAULTS, "namespaceSelector": selector},
-            },
-        },
+        manifest(spec, "access", "ValidatingAdmissionPolicy", name, spec=policy),
+        manifest(spec, "access", "ValidatingAdmissionPolicyBinding", name, spec=binding),
     ]
 
 
 def _secrets(spec: Spec) -> dict[str, list[str]]:
-    """By the service account of the pods that may read them."""
+    """Names of secrets, by the service account of the pods that may read them."""
     redis = spec.fault_tolerance.password if spec.fault_tolerance else None
     token = names.ray_token(spec.name, spec.kind) if spec.auth == "token" else None
     serving = (spec.api_keys, redis and redis.name, token)

@@ -1,18 +1,16 @@
 """Who reads the metrics, the alert rules, and the dashboards: for Google's managed Prometheus or for the Prometheus operator.
 
-What they say is in kuberay/observability; a Grafana's side-car finds the dashboards by their label.
+Their content is in kuberay/observability; a Grafana's side-car finds the dashboards by their label.
 """
 
-from typing import Any
-
 from kuberay import names
-from kuberay.observability.dashboards import dashboards
-from kuberay.observability.grafana import to_json
+from kuberay.manifests import manifest
+from kuberay.objects import Manifest
+from kuberay.observability.dashboards import dashboards, to_json
 from kuberay.observability.rules import in_namespace, rules
 from kuberay.spec import Spec
 
-Manifest = dict[str, Any]
-_EVERY = "15s"
+_INTERVAL = "15s"
 
 
 def monitoring(spec: Spec) -> list[Manifest]:
@@ -28,67 +26,40 @@ def monitoring(spec: Spec) -> list[Manifest]:
 
 def _pod_monitoring(spec: Spec) -> Manifest:
     """Google Cloud Managed Service for Prometheus reads every Ray pod's metrics: Ray's, Serve's, vLLM's and this project's."""
-    return {
-        "apiVersion": "monitoring.googleapis.com/v1",
-        "kind": "PodMonitoring",
-        "metadata": _metadata(spec, spec.name),
-        "spec": {
-            "selector": {"matchLabels": names.ray_pods(spec.name)},
-            "endpoints": [{"port": "metrics", "interval": _EVERY}],
-            "targetLabels": {"metadata": ["pod", "container", "node"]},
-        },
+    wanted = {
+        "selector": {"matchLabels": names.ray_pods(spec.name)},
+        "endpoints": [{"port": "metrics", "interval": _INTERVAL}],
+        "targetLabels": {"metadata": ["pod", "container", "node"]},
     }
+    return manifest(spec, "monitoring", "PodMonitoring", spec=wanted)
 
 
 def _managed_rules(spec: Spec) -> Manifest:
-    """Google's kind looks at its own namespace only, and at nothing else of the rules' labels."""
-    return {
-        "apiVersion": "monitoring.googleapis.com/v1",
-        "kind": "Rules",
-        "metadata": _metadata(spec, spec.name),
-        "spec": {"groups": [{"name": one["name"], "interval": "30s", "rules": one["rules"]} for one in rules()["groups"]]},
-    }
+    """Google's kind sees its own namespace only, and takes nothing else of the rules' labels."""
+    groups = [{"name": group["name"], "interval": "30s", "rules": group["rules"]} for group in rules()["groups"]]
+    return manifest(spec, "monitoring", "Rules", spec={"groups": groups})
 
 
 def _pod_monitor(spec: Spec) -> Manifest:
-    return {
-        "apiVersion": "monitoring.coreos.com/v1",
-        "kind": "PodMonitor",
-        "metadata": _selected(spec),
-        "spec": {
-            "selector": {"matchLabels": names.ray_pods(spec.name)},
-            "podMetricsEndpoints": [{"port": "metrics", "interval": _EVERY}],
-        },
-    }
+    endpoints = [{"port": "metrics", "interval": _INTERVAL}]
+    wanted = {"selector": {"matchLabels": names.ray_pods(spec.name)}, "podMetricsEndpoints": endpoints}
+    return _selected(spec, manifest(spec, "monitoring", "PodMonitor", spec=wanted))
 
 
 def _prometheus_rule(spec: Spec) -> Manifest:
-    """One Prometheus may watch many namespaces, so the rules themselves say which."""
-    return {
-        "apiVersion": "monitoring.coreos.com/v1",
-        "kind": "PrometheusRule",
-        "metadata": _selected(spec),
-        "spec": in_namespace(rules(), spec.namespace),
-    }
+    """One Prometheus may watch many namespaces, so the rules themselves name theirs."""
+    return _selected(spec, manifest(spec, "monitoring", "PrometheusRule", spec=in_namespace(rules(), spec.namespace)))
 
 
 def _dashboards(spec: Spec) -> Manifest:
     """The side-car keeps the dashboards of all namespaces in one folder, by the names of these keys."""
-    metadata = _metadata(spec, names.dashboards(spec.name))
-    files = {f"{spec.namespace}-{one.name}.json": to_json(one, spec.namespace) for one in dashboards()}
-    return {
-        "apiVersion": "v1",
-        "kind": "ConfigMap",
-        "metadata": {**metadata, "labels": {**metadata["labels"], names.DASHBOARD_LABEL: "1"}},
-        "data": files,
-    }
+    files = {f"{spec.namespace}-{board.name}.json": to_json(board, spec.namespace) for board in dashboards()}
+    boards = manifest(spec, "monitoring", "ConfigMap", names.dashboards(spec.name), data=files)
+    boards["metadata"]["labels"][names.DASHBOARD_LABEL] = "1"
+    return boards
 
 
-def _selected(spec: Spec) -> Manifest:
-    """With the labels by which a Prometheus of the operator chooses what it reads."""
-    metadata = _metadata(spec, spec.name)
-    return {**metadata, "labels": {**spec.metrics_labels, **metadata["labels"]}}
-
-
-def _metadata(spec: Spec, name: str) -> Manifest:
-    return {"name": name, "namespace": spec.namespace, "labels": names.labels(spec.name, "monitoring")}
+def _selected(spec: Spec, made: Manifest) -> Manifest:
+    """The object with the labels by which a Prometheus of the operator chooses what it reads."""
+    labels = {**spec.metrics_labels, **made["metadata"]["labels"]}
+    return {**made, "metadata": {**made["metadata"], "labels": labels}}

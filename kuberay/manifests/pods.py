@@ -1,11 +1,9 @@
 """Pod templates of Ray's head and of the TPU hosts: image, environment, volumes, rights, probes."""
 
-from typing import Any
-
 from apps.common.settings import OTLP_ENDPOINT, SERVE_HAPROXY, SERVE_TRACES
 from apps.slice.models import recorded_shape
 from kuberay import names
-from kuberay.quantity import parse_quantity
+from kuberay.objects import Manifest, parse_quantity
 from kuberay.spec import SecretKey, Spec
 from kuberay.versions import pinned
 
@@ -19,23 +17,18 @@ _GRACE_S = 60
 _MODEL_MARGIN = 1.1  # tokenizer, templates and the vision tower beside the weights that the record counts
 _BF16_BYTES = 2
 
-Manifest = dict[str, Any]
-
 
 def head_template(spec: Spec) -> Manifest:
-    """Of the head, which serves no model: no TPU, no weights."""
+    """The pod of the head, which serves no model: no TPU, no weights."""
     resources = {"cpu": spec.head.cpu, "memory": spec.head.memory}
-    container = {
-        **_container(spec, "ray-head", resources),
-        "ports": [_port(name) for name in names.PORTS],
-    }
+    container = {**_container(spec, "ray-head", resources), "ports": [_port(name) for name in names.PORTS]}
     template = _template(spec, container, _volumes(spec), root=False)
     template["spec"]["initContainers"] = [_version_check(spec)]
     return template
 
 
 def host_template(spec: Spec) -> Manifest:
-    """Of one host of a slice. The hosts of a slice live and die together, so none of them is restarted in its place."""
+    """The pod of one host of a slice. The hosts of a slice live and die together, so none of them is restarted in its place."""
     shape = spec.slices.shape
     resources = {"cpu": spec.slices.cpu, "memory": spec.slices.memory, names.TPU_RESOURCE: str(shape.chips_per_host)}
     container = _container(spec, "ray-worker", resources)
@@ -71,11 +64,7 @@ def hardened(*, root: bool = False) -> tuple[Manifest, Manifest]:
     """(pod's, container's) security context: no root, no privilege, a root file system that nobody writes."""
     user = {"runAsUser": 0} if root else {"runAsNonRoot": True, "runAsUser": USER, "runAsGroup": USER}
     pod = {**user, "fsGroup": USER, "seccompProfile": {"type": "RuntimeDefault"}}
-    container = {
-        "allowPrivilegeEscalation": False,
-        "readOnlyRootFilesystem": True,
-        "capabilities": {"drop": ["ALL"]},
-    }
+    container = {"allowPrivilegeEscalation": False, "readOnlyRootFilesystem": True, "capabilities": {"drop": ["ALL"]}}
     return pod, container
 
 
@@ -93,7 +82,7 @@ def _environment(spec: Spec) -> list[Manifest]:
         "WEIGHTS_URL": spec.weights_url,
         "RAY_SERVE_ENABLE_HA_PROXY": "1",
         "RAY_SERVE_LLM_ENABLE_DIRECT_STREAMING": "1",
-        "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "2",  # HAProxy is told at once; Ray's 30 s are for load balancers
+        "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "2",  # HAProxy knows at once; Ray's 30 s are for load balancers
         **SERVE_HAPROXY,
         "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": str(_DRAIN_S),  # what `ray start` does with SIGTERM
         "RAY_DASHBOARD_ENABLE_K8S_DISK_USAGE": "1",  # in a pod Ray else reports an empty disk, and no alert could fire
@@ -106,23 +95,21 @@ def _environment(spec: Spec) -> list[Manifest]:
 
 
 def _container(spec: Spec, name: str, resources: dict[str, str]) -> Manifest:
-    mounts = [{"name": "tmp", "mountPath": "/tmp"}]  # noqa: S108
-    if spec.api_keys:
-        mounts.append({"name": "api-keys", "mountPath": KEYS, "readOnly": True})  # type: ignore[dict-item]
+    keys = [{"name": "api-keys", "mountPath": KEYS, "readOnly": True}] if spec.api_keys else []
     return {
         "name": name,
         "image": spec.image,
         "imagePullPolicy": "IfNotPresent",
         "env": _environment(spec),
         "resources": {"requests": dict(resources), "limits": dict(resources)},
-        "volumeMounts": mounts,
+        "volumeMounts": [{"name": "tmp", "mountPath": "/tmp"}, *keys],  # noqa: S108
         "readinessProbe": _probe(period_s=5, failures=3),
         "livenessProbe": _probe(period_s=10, failures=30),  # a compiling host may be silent for minutes
     }
 
 
 def _version_check(spec: Spec) -> Manifest:
-    """Of the image: with another Ray or vLLM the pod stops here, and its status says why. All pods have the one image."""
+    """Check the image: with another Ray or vLLM the pod stops here, with the reason in its status. All pods have one image."""
     resources = {"cpu": "1", "memory": "512Mi"}
     _, container_context = hardened()
     return {
@@ -153,14 +140,12 @@ def _template(spec: Spec, container: Manifest, volumes: list[Manifest], *, root:
 
 
 def _volumes(spec: Spec) -> list[Manifest]:
-    found: list[Manifest] = [{"name": "tmp", "emptyDir": {}}]
-    if spec.api_keys:
-        found.append({"name": "api-keys", "secret": {"secretName": spec.api_keys, "defaultMode": 0o440}})
-    return found
+    keys = {"name": "api-keys", "secret": {"secretName": spec.api_keys, "defaultMode": 0o440}}
+    return [{"name": "tmp", "emptyDir": {}}, *([keys] if spec.api_keys else [])]
 
 
 def _weights_volume(spec: Spec) -> Manifest:
-    """In memory: a host has 720 GB of it, and its boot disk reads a tenth as fast as the bucket."""
+    """A volume in memory: a host has 720 GB of it, and its boot disk reads a tenth as fast as the bucket."""
     shape = recorded_shape(spec.model.id)
     empty_dir = {"medium": "Memory"}
     if shape:
@@ -172,12 +157,12 @@ def _weights_volume(spec: Spec) -> Manifest:
 
 def _node_selector(spec: Spec) -> dict[str, str]:
     shape = spec.slices.shape
-    found = {names.ACCELERATOR_LABEL: shape.generation.gke_accelerator, names.TOPOLOGY_LABEL: shape.topology}
+    selector = {names.ACCELERATOR_LABEL: shape.generation.gke_accelerator, names.TOPOLOGY_LABEL: shape.topology}
     if spec.cloud.mode == "autopilot" and spec.slices.network == "dranet":
-        found[names.COMPUTE_CLASS_LABEL] = names.compute_class(spec.name)
+        selector[names.COMPUTE_CLASS_LABEL] = names.compute_class(spec.name)
     elif spec.slices.capacity.kind == "spot":
-        found[names.SPOT_LABEL] = "true"
-    return found
+        selector[names.SPOT_LABEL] = "true"
+    return selector
 
 
 def _probe(period_s: int, failures: int) -> Manifest:

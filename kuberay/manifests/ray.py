@@ -1,48 +1,44 @@
-"""The RayCluster, or the RayService with the same pods in it."""
+"""The RayCluster, or the RayService with the same pods in it, and the disruption budget of its hosts."""
 
 from typing import Any
 
 from kuberay import names
+from kuberay.manifests import manifest
 from kuberay.manifests.pods import OBJECT_STORE_BYTES, head_template, host_template
+from kuberay.objects import Manifest
 from kuberay.spec import Spec
 from kuberay.versions import pinned
-
-Manifest = dict[str, Any]
-API_VERSION = "ray.io/v1"
 
 
 def ray_cluster(spec: Spec) -> Manifest:
     """A RayCluster that `serve deploy` is used with."""
-    return {
-        "apiVersion": API_VERSION,
-        "kind": "RayCluster",
-        "metadata": {**_metadata(spec), "annotations": {names.SERVE_ANNOTATION: "true"}},
-        # KubeRay's default leaves running pods as they are when their template changes (kuberay#4140)
-        "spec": {**_cluster_spec(spec), "upgradeStrategy": {"type": "Recreate"}},
-    }
+    # KubeRay's default leaves running pods as they are when their template changes (kuberay#4140)
+    cluster = manifest(spec, "ray", "RayCluster", spec={**_cluster_spec(spec), "upgradeStrategy": {"type": "Recreate"}})
+    cluster["metadata"]["annotations"] = {names.SERVE_ANNOTATION: "true"}
+    return cluster
 
 
 def ray_service(spec: Spec, serve_config: str) -> Manifest:
     """A RayService with the text of a Serve config: KubeRay deploys it, and again after the loss of the head."""
-    return {
-        "apiVersion": API_VERSION,
-        "kind": "RayService",
-        "metadata": _metadata(spec),
-        "spec": {
-            # The default would start a second cluster beside the first for any change: a second slice, or a wait for ever.
-            "upgradeStrategy": {"type": "None"},
-            "serveConfigV2": serve_config,
-            "rayClusterConfig": _cluster_spec(spec),
-        },
+    wanted = {
+        # The default would start a second cluster beside the first for any change: a second slice, or a wait for ever.
+        "upgradeStrategy": {"type": "None"},
+        "serveConfigV2": serve_config,
+        "rayClusterConfig": _cluster_spec(spec),
     }
+    return manifest(spec, "ray", "RayService", spec=wanted)
 
 
-def _metadata(spec: Spec) -> Manifest:
-    return {"name": spec.name, "namespace": spec.namespace, "labels": names.labels(spec.name, "ray")}
+def disruption_budget(spec: Spec) -> Manifest:
+    """No host is evicted while it can be helped: with one host the whole slice goes, and 20 minutes of compiling."""
+    selector = {"matchLabels": {**names.pod_labels(spec.name), names.GROUP_LABEL: names.TPU_GROUP}}
+    # a number, as Kubernetes knows no scale of a RayCluster; of several slices one may go
+    wanted = {"minAvailable": spec.slices.shape.hosts * max(1, spec.slices.count - 1), "selector": selector}
+    return manifest(spec, "operation", "PodDisruptionBudget", f"{spec.name}-hosts", spec=wanted)
 
 
-def _cluster_spec(spec: Spec) -> Manifest:
-    found: Manifest = {
+def _cluster_spec(spec: Spec) -> dict[str, Any]:
+    wanted: dict[str, Any] = {
         "rayVersion": pinned("ray"),  # without it KubeRay's probes need wget, and token auth is refused
         "headGroupSpec": {
             "rayStartParams": {"num-cpus": "0"},  # nothing but Ray's own runs on the head
@@ -51,9 +47,7 @@ def _cluster_spec(spec: Spec) -> Manifest:
         "workerGroupSpecs": [
             {
                 "groupName": names.TPU_GROUP,
-                "replicas": spec.slices.count,
-                "minReplicas": spec.slices.count,
-                "maxReplicas": spec.slices.count,
+                **dict.fromkeys(("replicas", "minReplicas", "maxReplicas"), spec.slices.count),
                 "numOfHosts": spec.slices.shape.hosts,
                 "scaleStrategy": {},  # KubeRay adds it where it is missing, and is from then on in the way of every apply
                 "rayStartParams": {"object-store-memory": str(OBJECT_STORE_BYTES)},
@@ -62,20 +56,14 @@ def _cluster_spec(spec: Spec) -> Manifest:
         ],
     }
     if spec.auth == "token":
-        found["authOptions"] = {"mode": "token"}  # KubeRay makes the token
+        wanted["authOptions"] = {"mode": "token"}  # KubeRay makes the token
         if spec.kind == "RayService":  # whose clusters have names that nobody knows before, and so would their secrets
-            found["authOptions"]["secretName"] = names.service_token_secret(spec.name)
-    if spec.fault_tolerance:
-        found["gcsFaultToleranceOptions"] = _fault_tolerance(spec)
-    return found
-
-
-def _fault_tolerance(spec: Spec) -> Manifest:
-    redis = spec.fault_tolerance
-    assert redis
-    # named, so that a cluster that is made anew finds its state again
-    found: Manifest = {"redisAddress": redis.address, "externalStorageNamespace": f"{spec.namespace}-{spec.name}"}
-    if redis.password:
-        reference = {"name": redis.password.name, "key": redis.password.key}
-        found["redisPassword"] = {"valueFrom": {"secretKeyRef": reference}}
-    return found
+            wanted["authOptions"]["secretName"] = names.service_token_secret(spec.name)
+    if redis := spec.fault_tolerance:
+        # named, so that a cluster that is made anew finds its state again
+        options: dict[str, Any] = {"redisAddress": redis.address, "externalStorageNamespace": f"{spec.namespace}-{spec.name}"}
+        if redis.password:
+            reference = {"name": redis.password.name, "key": redis.password.key}
+            options["redisPassword"] = {"valueFrom": {"secretKeyRef": reference}}
+        wanted["gcsFaultToleranceOptions"] = options
+    return wanted

@@ -5,14 +5,14 @@ deployment whose actor options or placement change; its other settings it takes 
 """
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Literal, get_args
 
 from apps.slice.placement import wanted_slice
 
 Config = Mapping[str, Any]
 Kind = Literal["new cluster", "restart", "start", "remove", "in place", "nothing"]
-"""From the strongest to the weakest."""
+"""Kinds of effect, the strongest first."""
 _CODE = ("import_path", "args", "runtime_env", "external_scaler_enabled")
 _RESTARTING = ("ray_actor_options", "placement_group_bundles", "placement_group_strategy", "max_replicas_per_node")
 _WHOLE_SERVE = ("http_options", "proxy_location", "grpc_options")
@@ -37,37 +37,76 @@ class Need:
     most: int
 
 
-def effects(today: Config, new: Config, *, alone: bool = False) -> list[Effect]:
+def effects(deployed: Config, new: Config, *, alone: bool = False) -> list[Effect]:
     """One for each app of both configs, and one for Serve's own options where they differ. `alone` removes apps not named."""
-    old = {app["name"]: app for app in today["applications"]}
+    old = {app["name"]: app for app in deployed["applications"]}
     wanted = {app["name"]: app for app in new["applications"]}
-    found = [_effect(old.get(name), app) for name, app in wanted.items()]
-    found += [Effect(name, "remove") for name in old if alone and name not in wanted]
-    keys = list(_serve_options(today, new))
-    return found + ([Effect("Serve", "new cluster", tuple(keys))] if keys else [])
+    changes = [_effect(old.get(name), app) for name, app in wanted.items()]
+    changes += [Effect(name, "remove") for name in old if alone and name not in wanted]
+    keys = list(_serve_options(deployed, new))
+    return changes + ([Effect("Serve", "new cluster", tuple(keys))] if keys else [])
 
 
-def strongest(found: Iterable[Effect]) -> Kind:
-    """Of several effects; `nothing` of none."""
-    return min((one.kind for one in found), key=get_args(Kind).index, default="nothing")
+def strongest(changes: Iterable[Effect]) -> Kind:
+    """The strongest of several effects; `nothing` of none."""
+    return min((effect.kind for effect in changes), key=get_args(Kind).index, default="nothing")
 
 
-def chips(today: Config, new: Config) -> Need:
-    """For what the configs' LLM apps ask, by the slices that they name."""
-    before, after = _all_chips(today), _all_chips(new)
+def chips(deployed: Config, new: Config) -> Need:
+    """What the configs' LLM apps need, by the slices that they name."""
+    before, after = _all_chips(deployed), _all_chips(new)
     surging = max((_surge(app) for app in new["applications"]), default=0.0)
     return Need(before, after, max(before, after) + round(surging * after))
 
 
 def drain_s(new: Config) -> float:
     """The longest time that running answers have to end when a replica is stopped."""
-    found = [float((llm.get("deployment_config") or {}).get("graceful_shutdown_timeout_s", _DRAIN_S)) for llm in _models(new)]
-    return max(found, default=_DRAIN_S)
+    key = "graceful_shutdown_timeout_s"
+    return max((float((llm.get("deployment_config") or {}).get(key, _DRAIN_S)) for llm in _models(new)), default=_DRAIN_S)
 
 
-def replicas(today: Config, new: Config) -> int:
-    """That stay of a model while it is changed, and one: those before or after, whichever are fewer."""
-    return min((_replicas(llm) for config in (today, new) for llm in _models(config)), default=1)
+def replicas(deployed: Config, new: Config) -> int:
+    """Replicas of a model before or after the change, whichever are fewer: all but one of them stay while it is made."""
+    return min((_replicas(llm) for config in (deployed, new) for llm in _models(config)), default=1)
+
+
+def describe(deployed: Config, new: Config, changes: Iterable[Effect]) -> dict[str, Any]:
+    """The change for machines; how long such a one took is not measured yet."""
+    changes = list(changes)
+    kind = strongest(changes)
+    return {
+        "effects": [asdict(effect) for effect in changes],
+        "kind": kind,
+        "chips": asdict(chips(deployed, new)),
+        "replicas": replicas(deployed, new),
+        "drain_s": drain_s(deployed) if kind == "restart" else None,
+        "measured_away_s": None,
+        "measured_s": None,
+    }
+
+
+def as_text(change: Mapping[str, Any]) -> str:
+    """A change as `describe` has it, for people."""
+    lines = []
+    for effect in change["effects"]:
+        lines.append(f"  {effect['app']:<12} {effect['kind']}" + (f": {', '.join(effect['keys'])}" if effect["keys"] else ""))
+    need = change["chips"]
+    lines.append(f"  {'chips':<12} {need['before']} now, {need['after']} after, {need['most']} at most on the way")
+    if change["drain_s"] is not None:
+        new_requests = "new ones get 503 with Retry-After until the one replica is back"
+        if change["replicas"] > 1:
+            others = "replica" if change["replicas"] == 2 else "replicas"
+            new_requests = f"new ones go to the other {others}: one is changed after the other"
+        lines.append(f"  {'requests':<12} running answers have {change['drain_s']:.0f} s to end, {new_requests}")
+    if change["kind"] in ("restart", "start", "in place"):
+        lines.append(f"  {'time':<12} {_time(change['measured_s'], change['measured_away_s'])}")
+    return "\n".join(lines)
+
+
+def _time(seconds: float | None, away_s: float | None) -> str:
+    if seconds is None or away_s is None:
+        return "not measured yet: no such change was made here before"
+    return f"the last such change took {seconds:.0f} s, the model was away for {away_s:.0f} s of it"
 
 
 def _effect(old: Config | None, app: Config) -> Effect:
@@ -92,18 +131,17 @@ def _effect(old: Config | None, app: Config) -> Effect:
 def _differences(old: Any, new: Any, path: str) -> list[str]:
     """Paths of the values that differ; of a list of one its only element is compared."""
     if isinstance(old, Mapping) and isinstance(new, Mapping):
-        return [found for key in sorted({*old, *new}) for found in _differences(old.get(key), new.get(key), f"{path}.{key}")]
+        return [below for key in sorted({*old, *new}) for below in _differences(old.get(key), new.get(key), f"{path}.{key}")]
     if isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
-        return [
-            found for index, pair in enumerate(zip(old, new, strict=True)) for found in _differences(*pair, f"{path}[{index}]")
-        ]
+        pairs = enumerate(zip(old, new, strict=True))
+        return [below for index, pair in pairs for below in _differences(*pair, f"{path}[{index}]")]
     return [] if (old or None) == (new or None) else [path]
 
 
-def _serve_options(today: Config, new: Config) -> Iterator[str]:
-    """Of those that the new config gives, the ones that are otherwise now."""
+def _serve_options(deployed: Config, new: Config) -> Iterator[str]:
+    """Options that the new config gives and that are different now."""
     for part in _WHOLE_SERVE:
-        old, wanted = today.get(part), new.get(part)
+        old, wanted = deployed.get(part), new.get(part)
         if isinstance(old, Mapping) and isinstance(wanted, Mapping):
             yield from (f"{part}.{key}" for key in wanted if key in old and old[key] != wanted[key])
         elif None not in (old, wanted) and old != wanted:
@@ -111,7 +149,7 @@ def _serve_options(today: Config, new: Config) -> Iterator[str]:
 
 
 def _deployments(app: Config) -> dict[str, Config]:
-    return {one["name"]: one for one in app.get("deployments") or []}
+    return {deployment["name"]: deployment for deployment in app.get("deployments") or []}
 
 
 def _models(config: Config) -> list[Config]:
@@ -119,8 +157,8 @@ def _models(config: Config) -> list[Config]:
 
 
 def _replicas(llm: Config) -> int:
-    found = (llm.get("deployment_config") or {}).get("num_replicas", 1)
-    return found if isinstance(found, int) else 1
+    number = (llm.get("deployment_config") or {}).get("num_replicas", 1)
+    return number if isinstance(number, int) else 1
 
 
 def _all_chips(config: Config) -> int:
@@ -129,5 +167,6 @@ def _all_chips(config: Config) -> int:
 
 
 def _surge(app: Config) -> float:
-    found = [(llm.get("deployment_config") or {}).get("max_surge_percent", 0) for llm in _models({"applications": [app]})]
-    return max((percent / 100 for percent in found), default=0.0)
+    models = _models({"applications": [app]})
+    percents = [(llm.get("deployment_config") or {}).get("max_surge_percent", 0) for llm in models]
+    return max(percents, default=0) / 100

@@ -21,7 +21,7 @@ class Change:
     kind: str
     """The strongest effect that it had: restart, in place, ..."""
     replicas: int = 0
-    """Of the model, that ran before and after: the fewer. With two, one serves while the other is changed."""
+    """Replicas of the model before or after, whichever were fewer. With two, one serves while the other is changed."""
     seconds: float | None = None
     """None for a config that was there before."""
     away_s: float | None = None
@@ -29,7 +29,7 @@ class Change:
 
 @dataclass
 class History:
-    """Of one Serve; the newest change is last."""
+    """The changes of one Serve; the newest is last."""
 
     path: Path
     changes: list[Change] = field(default_factory=list)
@@ -39,27 +39,25 @@ class History:
         """The history of the Serve at a dashboard's address, in a file of its own."""
         path = root / "changes" / f"{re.sub(r'[^a-zA-Z0-9.]+', '-', address)}.json"
         try:
-            found = [Change(**one) for one in json.loads(path.read_text())]
+            changes = [Change(**record) for record in json.loads(path.read_text())]
         except (FileNotFoundError, ValueError, TypeError):  # none yet, or not ours
-            found = []
-        return cls(path, found)
+            changes = []
+        return cls(path, changes)
 
     def add(self, change: Change) -> None:
         """Note a change, whole or not at all."""
         self.changes = [*self.changes, change][-_KEPT:]
         self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         draft = self.path.with_suffix(".new")
-        draft.write_text(json.dumps([asdict(one) for one in self.changes], indent=1))
+        draft.write_text(json.dumps([asdict(change) for change in self.changes], indent=1))
         draft.replace(self.path)
 
     def last(self, kind: str, replicas: int) -> Change | None:
         """The newest change of a kind, with so many replicas, of which the time is known."""
-        alike = (one for one in reversed(self.changes) if (one.kind, one.replicas) == (kind, replicas))
-        return next((one for one in alike if one.away_s is not None), None)
+        alike = (change for change in reversed(self.changes) if (change.kind, change.replicas) == (kind, replicas))
+        return next((change for change in alike if change.away_s is not None), None)
 
-    def before(self, today: dict[str, Any]) -> dict[str, Any] | None:
+    def before(self, deployed: dict[str, Any]) -> dict[str, Any] | None:
         """The newest healthy config that would change what runs."""
-        others = (
-            one.config for one in reversed(self.changes) if strongest(effects(today, one.config, alone=True)) != "nothing"
-        )
-        return next(others, None)
+        configs = (change.config for change in reversed(self.changes))
+        return next((config for config in configs if strongest(effects(deployed, config, alone=True)) != "nothing"), None)

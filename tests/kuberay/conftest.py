@@ -1,6 +1,6 @@
 """The parts of a cluster as fixtures: one real control plane for the session, everything else for one test.
 
-docs/control_plane.md says what is real and what is played.
+docs/control_plane.md lists what is real and what is emulated.
 """
 
 import contextlib
@@ -22,7 +22,6 @@ from emulation.kubernetes.nodes.sandbox import SandboxUnavailableError, sandboxe
 from emulation.kubernetes.nodes.webhook import TpuWebhook, running_tpu_webhook
 from tests.kuberay.deployment import Deployment, made_deployment
 from tests.kuberay.faulty_proxy import FaultyProxy, running_faulty_proxy
-from tests.kuberay.namespaces import made_namespace
 from tests.kuberay.plane import ROOT, ControlPlane, running_control_plane
 
 _background_builds: list[subprocess.Popen[bytes]] = []
@@ -70,16 +69,16 @@ def control_plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlP
 @pytest.fixture
 def cloud(control_plane: ControlPlane) -> Iterator[Cloud]:
     """A cluster without nodes, until the test adds some."""
-    found = Cloud(control_plane.api)
-    yield found
-    found.remove_all()
+    cloud = Cloud(control_plane.api)
+    yield cloud
+    cloud.remove_all()
 
 
 @pytest.fixture
 def kubelet(control_plane: ControlPlane, cloud: Cloud, tmp_path: Path) -> Iterator[Kubelet]:  # noqa: ARG001 - nodes outlive it
     """Kubelets on all nodes; they run nothing in their pods."""
-    with running_kubelet(control_plane.layout, control_plane.api, _pods(tmp_path)) as found:
-        yield found
+    with running_kubelet(control_plane.layout, control_plane.api, _pods(tmp_path)) as kubelet:
+        yield kubelet
 
 
 @pytest.fixture
@@ -89,27 +88,20 @@ def real_kubelet(control_plane: ControlPlane, cloud: Cloud, tmp_path: Path) -> I
     try:
         with (
             sandboxes(control_plane.api, control_plane.layout.egress_socket, directory) as runtime,
-            running_kubelet(control_plane.layout, control_plane.api, directory, runtime) as found,
+            running_kubelet(control_plane.layout, control_plane.api, directory, runtime) as kubelet,
         ):
-            yield found
+            yield kubelet
     except SandboxUnavailableError as error:
         pytest.skip(str(error))  # the kernel's own policy, which nobody can install
 
 
 @pytest.fixture
-def namespace(control_plane: ControlPlane, kubelet: Kubelet) -> Iterator[str]:  # noqa: ARG001 - pods end by a kubelet
-    """A namespace of the test's own, deleted with all that is in it at the end; with the kubelets that run nothing."""
-    with made_namespace(control_plane) as name:
-        yield name
-
-
-@pytest.fixture
 def real_deployment(control_plane: ControlPlane, real_kubelet: Kubelet, tmp_path: Path) -> Iterator[Deployment]:  # noqa: ARG001
-    """As `deployment`, with the kubelets that run the pods' commands."""
+    """Like `deployment`, with the kubelets that run the pods' commands."""
     directory = tmp_path / "deployment"
     directory.mkdir()
-    with made_deployment(control_plane, directory, f"test-{uuid.uuid4().hex[:8]}") as found:
-        yield found
+    with made_deployment(control_plane, directory, f"test-{uuid.uuid4().hex[:8]}") as deployment:
+        yield deployment
 
 
 @pytest.fixture
@@ -117,8 +109,8 @@ def deployment(control_plane: ControlPlane, kubelet: Kubelet, tmp_path: Path) ->
     """The example's spec in a namespace that `apply` makes, with kubelets that run nothing; no nodes, no webhook yet."""
     directory = tmp_path / "deployment"
     directory.mkdir()
-    with made_deployment(control_plane, directory, f"test-{uuid.uuid4().hex[:8]}") as found:
-        yield found
+    with made_deployment(control_plane, directory, f"test-{uuid.uuid4().hex[:8]}") as deployment:
+        yield deployment
 
 
 @pytest.fixture
@@ -132,15 +124,15 @@ def slice_nodes(cloud: Cloud, tpu_webhook: TpuWebhook) -> Cloud:  # noqa: ARG001
 @pytest.fixture
 def tpu_webhook(control_plane: ControlPlane) -> Iterator[TpuWebhook]:
     """GKE's webhook; without this fixture it is absent."""
-    with running_tpu_webhook(control_plane.layout, control_plane.api) as found:
-        yield found
+    with running_tpu_webhook(control_plane.layout, control_plane.api) as webhook:
+        yield webhook
 
 
 @pytest.fixture
 def faulty_proxy(control_plane: ControlPlane, tmp_path: Path) -> Iterator[FaultyProxy]:
-    """In front of the API server, as its administrator."""
-    with running_faulty_proxy(control_plane, tmp_path) as found:
-        yield found
+    """A proxy in front of the API server, as its administrator."""
+    with running_faulty_proxy(control_plane, tmp_path) as proxy:
+        yield proxy
 
 
 def _pods(tmp_path: Path) -> Path:

@@ -23,7 +23,7 @@ _SECRETS = {"hub-token": {"token": "hf_x"}, "api-keys": {"keys.json": "{}"}}
 
 @dataclass(frozen=True)
 class Outcome:
-    """Of one command: its exit code, and what it printed."""
+    """How one command ended: its exit code, and what it printed."""
 
     code: int
     out: str
@@ -88,7 +88,7 @@ class Deployment:
         self.plane.api.create("/api/v1/namespaces", {"metadata": {"name": self.namespace}})
 
     def give_secrets(self, *names: str) -> None:
-        """Those of them (default: all) that are not there: what docs/gke.md has made by hand before pods can start."""
+        """Make the secrets (default: all) that are not there: docs/gke.md has them made by hand before pods can start."""
         for name in names or _SECRETS:
             if self.plane.api.find(self.path("secrets", name)) is None:
                 self.plane.api.create(self.path("secrets"), {"metadata": {"name": name}, "stringData": _SECRETS[name]})
@@ -98,8 +98,8 @@ class Deployment:
         self.give_secrets("api-keys")
 
         def five() -> list[Json] | None:
-            found = self.pods()
-            return found if len(found) == 5 and all(map(is_ready, found)) else None
+            pods = self.pods()
+            return pods if len(pods) == 5 and all(map(is_ready, pods)) else None
 
         return list(wait_for(five, _READY_S, lambda: str([pod["status"] for pod in self.pods()])))
 
@@ -110,7 +110,7 @@ class Deployment:
         return self.pods(HOSTS)
 
     def path(self, plural: str, name: str = "", group: str = "") -> str:
-        """Of objects in the namespace; `group` with its version, such as ray.io/v1."""
+        """The path of objects in the namespace; `group` with its version, such as ray.io/v1."""
         root = f"/apis/{group}" if group else "/api/v1"
         return f"{root}/namespaces/{self.namespace}/{plural}" + (f"/{name}" if name else "")
 
@@ -124,7 +124,7 @@ class Deployment:
 
 @contextmanager
 def made_deployment(plane: ControlPlane, directory: Path, namespace: str) -> Iterator[Deployment]:
-    """With the example's spec; `apply` makes the namespace, and it is gone at the end whatever the test did."""
+    """A deployment with the example's spec; `apply` makes the namespace, and it is gone at the end whatever the test did."""
     deployment = Deployment(plane, directory, namespace, plane.kubeconfig)
     deployment.change()
     try:

@@ -94,11 +94,11 @@ def bindings(verb: str, bucket: dict[str, Any] | None, flags: dict[str, str]) ->
     if "condition" not in flags and any("condition" in other for other in bucket["bindings"]):
         print("ERROR: (gcloud) without a condition is prohibited in non-interactive mode", file=sys.stderr)
         return 1
-    one: dict[str, Any] = {"role": flags["role"], "members": [flags["member"]]}
+    binding: dict[str, Any] = {"role": flags["role"], "members": [flags["member"]]}
     if (condition := flags.get("condition", "None")) != "None":
-        one["condition"] = dict(pair.split("=", 1) for pair in condition.split(","))
-    others = [other for other in bucket["bindings"] if other != one]
-    bucket["bindings"] = [*others, one] if verb == "add-iam-policy-binding" else others
+        binding["condition"] = dict(pair.split("=", 1) for pair in condition.split(","))
+    others = [other for other in bucket["bindings"] if other != binding]
+    bucket["bindings"] = [*others, binding] if verb == "add-iam-policy-binding" else others
     return 0
 
 

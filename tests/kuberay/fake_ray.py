@@ -42,7 +42,7 @@ class FakeRay:
 
 @contextmanager
 def running_fake_ray() -> Iterator[tuple[FakeRay, int]]:
-    """It, and its port on loopback: dashboard and API are one here."""
+    """A fake head, and its port on loopback: dashboard and API are one here."""
     ray = FakeRay()
 
     class Handler(BaseHTTPRequestHandler):

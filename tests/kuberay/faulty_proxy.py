@@ -1,4 +1,4 @@
-"""A proxy in front of the API server that can answer badly, cut connections and drop watches; it counts what passes.
+"""A proxy in front of the API server that can answer badly and cut connections; it counts what passes.
 
 It speaks HTTP/1.1, one request per connection, and passes upgrades (port-forward) through.
 """
@@ -16,7 +16,7 @@ from fnmatch import fnmatchcase
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any, Literal
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import urlsplit
 
 import yaml
 
@@ -30,7 +30,7 @@ _REASONS = {409: "Conflict", 429: "TooManyRequests", 500: "InternalError", 503: 
 
 @dataclass(frozen=True)
 class Request:
-    """`verb` is the HTTP method, or WATCH; `path` is without the query."""
+    """`verb` is the HTTP method; `path` is without the query."""
 
     verb: str
     path: str
@@ -41,10 +41,10 @@ class Fault:
     """What happens to the next `left` requests whose verb and path match; patterns are those of a shell.
 
     `status` is answered without asking the API server; `cut` closes the connection instead, `lose_answer` does so after the API
-    server has done what was asked; `drop` ends an answer after its first piece, which of a watch is some events.
+    server has done what was asked.
     """
 
-    kind: Literal["status", "cut", "lose_answer", "drop"]
+    kind: Literal["status", "cut", "lose_answer"]
     left: int
     verb: str
     path: str
@@ -80,17 +80,13 @@ class FaultyProxy:
         """Answer the next requests with an error of Kubernetes: 409, 429 (with Retry-After), 500, 503."""
         self._add(Fault("status", times, verb, path, status, retry_after))
 
-    def say(self, body: Json, *, path: str, verb: str = "GET", times: int = 10**9) -> None:
+    def replace(self, body: Json, *, path: str, verb: str = "GET", times: int = 10**9) -> None:
         """Answer with this instead, for example to /version."""
         self._add(Fault("status", times, verb, path, body=body))
 
     def cut(self, times: int = 1, *, verb: str = "*", path: str = "*", after_it_is_done: bool = False) -> None:
         """Close the connection without an answer; with `after_it_is_done` the API server has got the request all the same."""
         self._add(Fault("lose_answer" if after_it_is_done else "cut", times, verb, path))
-
-    def drop_watches(self, times: int = 1, *, path: str = "*") -> None:
-        """Break the next watches off after their first events."""
-        self._add(Fault("drop", times, "WATCH", path))
 
     def heal(self) -> None:
         """No more faults."""
@@ -150,9 +146,7 @@ class FaultyProxy:
 
 def _request(line: str) -> Request:
     method, target, _ = line.split(" ")
-    parts = urlsplit(target)
-    watch = parse_qs(parts.query).get("watch", ["0"])[0] in ("1", "true")
-    return Request("WATCH" if watch else method, parts.path)
+    return Request(method, urlsplit(target).path)
 
 
 def _error(fault: Fault) -> bytes:
@@ -179,15 +173,11 @@ def _closing(head: str) -> str:
 
 
 async def _copy(source: StreamReader, target: StreamWriter, fault: Fault | None = None) -> None:
-    seen = b""
     while piece := await source.read(_PIECE):
         if fault and fault.kind == "lose_answer":
             return
         target.write(piece)
         await target.drain()
-        seen = seen or piece
-        if fault and fault.kind == "drop" and (piece is not seen or seen.partition(b"\r\n\r\n")[2]):
-            return
     target.close()
 
 

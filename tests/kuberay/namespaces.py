@@ -45,10 +45,10 @@ def cleared(plane: ControlPlane, name: str) -> None:
 
 
 def pods(api: Api, namespace: str, labels: str = "") -> list[Json]:
-    """Of a namespace, by name; those that are being deleted are left out."""
-    found = api.items(f"/api/v1/namespaces/{namespace}/pods", labelSelector=labels)
+    """Pods of a namespace, by name; those that are being deleted are left out."""
+    all_pods = api.items(f"/api/v1/namespaces/{namespace}/pods", labelSelector=labels)
     return sorted(
-        (pod for pod in found if "deletionTimestamp" not in pod["metadata"]), key=lambda pod: str(pod["metadata"]["name"])
+        (pod for pod in all_pods if "deletionTimestamp" not in pod["metadata"]), key=lambda pod: str(pod["metadata"]["name"])
     )
 
 
@@ -59,8 +59,3 @@ def is_ready(pod: Json) -> bool:
 def condition(thing: Json, kind: str) -> Json:
     """A condition of anything's status; empty if it has none of that type."""
     return next((c for c in thing.get("status", {}).get("conditions", []) if c["type"] == kind), {})
-
-
-def messages(api: Api, namespace: str, reason: str) -> list[str]:
-    """Of the events with that reason."""
-    return [event["message"] for event in api.items(f"/api/v1/namespaces/{namespace}/events") if event["reason"] == reason]

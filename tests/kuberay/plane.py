@@ -16,7 +16,7 @@ from emulation.kubernetes import build
 from emulation.kubernetes.client import answers
 from emulation.kubernetes.command import kubeconfig_for
 from emulation.kubernetes.layout import Layout
-from emulation.kubernetes.nodes.api import Api, Json, wait_for
+from emulation.kubernetes.nodes.api import Api, wait_for
 
 ROOT = Path(__file__).resolve().parents[2]
 _START_S = 1500  # a build on a busy machine is part of it
@@ -57,11 +57,6 @@ class ControlPlane:
             print(done.stderr, file=sys.stderr)
         done.check_returncode()
         return done.stdout
-
-    def apply(self, *objects: Json, namespace: str = "default") -> None:
-        """`kubectl apply --server-side` of these objects."""
-        listed = json.dumps({"apiVersion": "v1", "kind": "List", "items": objects})
-        self.kubectl("apply", "--server-side", f"--namespace={namespace}", "--filename=-", stdin=listed)
 
     def restart_apiserver(self) -> None:
         """Kill the API server; return when its successor, on the same port and with the same data, answers."""

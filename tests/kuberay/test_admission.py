@@ -1,4 +1,4 @@
-"""The API server itself refuses pods that would mount or read what is not theirs, and says so."""
+"""The API server itself refuses pods that would mount or read what is not theirs, in plain words."""
 
 from typing import Any
 
@@ -6,7 +6,6 @@ import pytest
 
 from emulation.kubernetes.nodes.api import Json, wait_for
 from tests.kuberay.deployment import Deployment
-from tests.kuberay.manifests import pod
 
 pytestmark = pytest.mark.full
 
@@ -20,6 +19,12 @@ def guarded(deployment: Deployment) -> Deployment:
         lambda: create(deployment, with_secret("default", "api-keys")).status_code == 403, 30, "the policy is not in force"
     )
     return deployment
+
+
+def pod(name: str) -> Json:
+    """A pod of one container."""
+    containers = [{"name": "main", "image": "us-docker.pkg.dev/emulated/ray/serve:1"}]
+    return {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name}, "spec": {"containers": containers}}
 
 
 def create(deployment: Deployment, made: Json) -> Any:
@@ -80,7 +85,7 @@ def test_a_pod_reads_only_its_own_accounts_secrets(guarded: Deployment, account:
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("changes", "message"),
     [
         ({"volumes": [{"name": "x", "hostPath": {"path": "/"}}]}, "no hostPath"),
         ({"volumes": [{"name": "x", "persistentVolumeClaim": {"claimName": "x"}}]}, "no claim"),
@@ -94,7 +99,7 @@ def test_a_pod_reads_only_its_own_accounts_secrets(guarded: Deployment, account:
         ({"account": "other"}, "run as gemma-serve, gemma-stage, default"),
     ],
 )
-def test_what_no_pod_may_have_is_refused_in_words(guarded: Deployment, changes: dict[str, Any], said: str) -> None:
+def test_what_no_pod_may_have_is_refused_in_words(guarded: Deployment, changes: dict[str, Any], message: str) -> None:
     api, path = guarded.plane.api, f"/api/v1/namespaces/{guarded.namespace}"
     # Kubernetes' own level would refuse some of it first: the policy must hold where it is not set
     level = {"metadata": {"labels": {"pod-security.kubernetes.io/enforce": "privileged"}}}
@@ -105,7 +110,7 @@ def test_what_no_pod_may_have_is_refused_in_words(guarded: Deployment, changes: 
     answer = create(guarded, changed(**changes))
     assert answer.status_code == 403
     assert "ValidatingAdmissionPolicy" in answer.text
-    assert said in answer.text
+    assert message in answer.text
 
 
 def test_a_job_that_mounts_another_secret_makes_no_pod_and_says_why(guarded: Deployment) -> None:
@@ -116,12 +121,12 @@ def test_a_job_that_mounts_another_secret_makes_no_pod_and_says_why(guarded: Dep
     def refused() -> list[str]:
         events = api.items(guarded.path("events"))
         return [
-            one["message"]
-            for one in events
-            if one["involvedObject"]["name"] == "thief" and "may read no secret" in one["message"]
+            event["message"]
+            for event in events
+            if event["involvedObject"]["name"] == "thief" and "may read no secret" in event["message"]
         ]
 
-    wait_for(refused, 30, "nothing is said of the job")
+    wait_for(refused, 30, "nothing is reported about the job")
     assert guarded.pods("batch.kubernetes.io/job-name=thief") == []
 
 

@@ -1,5 +1,6 @@
 """`apply` and `diff` against the real API server and the real operator: what is made, what is left alone, what is refused."""
 
+import dataclasses
 import json
 import re
 from typing import Any
@@ -10,7 +11,7 @@ import yaml
 from emulation.kubernetes.nodes.api import Json, wait_for
 from emulation.kubernetes.nodes.cloud import Cloud
 from kuberay.api import ApiError, connect
-from kuberay.kinds import KINDS, Kind
+from kuberay.objects import KINDS
 from kuberay.render import manifests
 from kuberay.spec import load
 from tests.kuberay.deployment import Deployment
@@ -22,14 +23,14 @@ _OTHER_IMAGE = "us-east5-docker.pkg.dev/my-project/ray-tpu-serve/server:0.2.0"
 
 
 def variables(pod: Json) -> dict[str, Any]:
-    return {one["name"]: one.get("value") for one in pod["spec"]["containers"][0]["env"]}
+    return {variable["name"]: variable.get("value") for variable in pod["spec"]["containers"][0]["env"]}
 
 
 @pytest.mark.usefixtures("slice_nodes")
 def test_one_apply_makes_a_head_and_one_whole_slice(deployment: Deployment) -> None:
-    said = deployment.do("apply")
-    assert f"made  Namespace/{deployment.namespace}" in said
-    assert "made  RayCluster/gemma" in said
+    output = deployment.do("apply")
+    assert f"made  Namespace/{deployment.namespace}" in output
+    assert "made  RayCluster/gemma" in output
     head, *hosts = sorted(deployment.until_ready(), key=lambda pod: pod["metadata"]["labels"]["ray.io/node-type"])
     assert head["spec"]["nodeName"] == "gke-default-pool-0"
     assert len({pod["metadata"]["labels"]["ray.io/worker-group-replica-name"] for pod in hosts}) == 1
@@ -40,7 +41,7 @@ def test_one_apply_makes_a_head_and_one_whole_slice(deployment: Deployment) -> N
         assert pod["spec"]["securityContext"]["runAsNonRoot"]
     claims = deployment.plane.api.items(deployment.path("resourceclaims", group="resource.k8s.io/v1"))
     assert [len(claim["status"]["allocation"]["devices"]["results"]) for claim in claims] == [2] * 4
-    services = {one["metadata"]["name"] for one in deployment.plane.api.items(deployment.path("services"))}
+    services = {service["metadata"]["name"] for service in deployment.plane.api.items(deployment.path("services"))}
     assert services == {"gemma-head-svc", "gemma-headless", "gemma-serve-svc"}
     deployment.give_secrets()
     assert "head ready, 4 of 4 hosts ready" in deployment.do("wait", "--timeout=60")
@@ -50,10 +51,10 @@ def test_one_apply_makes_a_head_and_one_whole_slice(deployment: Deployment) -> N
 def test_a_second_apply_changes_nothing_and_diff_is_empty(deployment: Deployment) -> None:
     deployment.do("apply")
     deployment.until_ready()
-    generations = {one["metadata"]["name"]: one["metadata"]["generation"] for one in deployment_objects(deployment)}
-    said = deployment.do("apply")
-    assert "0 made, 0 changed" in said
-    again = {one["metadata"]["name"]: one["metadata"]["generation"] for one in deployment_objects(deployment)}
+    generations = {live["metadata"]["name"]: live["metadata"]["generation"] for live in deployment_objects(deployment)}
+    output = deployment.do("apply")
+    assert "0 made, 0 changed" in output
+    again = {live["metadata"]["name"]: live["metadata"]["generation"] for live in deployment_objects(deployment)}
     assert again == generations
     shown = deployment.run("diff")
     assert (shown.code, shown.out) == (0, "")
@@ -63,14 +64,14 @@ def test_a_second_apply_changes_nothing_and_diff_is_empty(deployment: Deployment
 def deployment_objects(deployment: Deployment) -> list[Json]:
     plurals = {"rayclusters": "ray.io/v1", "jobs": "batch/v1", "networkpolicies": "networking.k8s.io/v1"}
     return [
-        one for plural, group in plurals.items() for one in deployment.plane.api.items(deployment.path(plural, group=group))
+        live for plural, group in plurals.items() for live in deployment.plane.api.items(deployment.path(plural, group=group))
     ]
 
 
 def test_a_dry_run_changes_nothing(deployment: Deployment) -> None:
     api = deployment.plane.api
-    said = deployment.do("apply", "--dry-run")
-    assert "would be made" in said
+    output = deployment.do("apply", "--dry-run")
+    assert "would be made" in output
     assert api.find(f"/api/v1/namespaces/{deployment.namespace}") is None
     deployment.do("apply")
     version = deployment.cluster()["metadata"]["resourceVersion"]
@@ -84,16 +85,16 @@ def test_a_dry_run_changes_nothing(deployment: Deployment) -> None:
 
 
 @pytest.mark.parametrize(
-    ("place", "typo", "said"),
+    ("place", "typo", "message"),
     [
         (("workerGroupSpecs", 0), "numOfHost", ".spec.workerGroupSpecs[0].numOfHost: field not declared in schema"),
         (("headGroupSpec", "template", "spec"), "nodeSelecter", "nodeSelecter"),
         ((), "upgradeStratgy", "upgradeStratgy"),
     ],
 )
-def test_the_server_refuses_typos(deployment: Deployment, place: tuple[Any, ...], typo: str, said: str) -> None:
+def test_the_server_refuses_typos(deployment: Deployment, place: tuple[Any, ...], typo: str, message: str) -> None:
     api = connect(str(deployment.kubeconfig))
-    cluster = next(one for _, one in manifests(load(deployment.spec), "") if one["kind"] == "RayCluster")
+    cluster = next(manifest for manifest in manifests(load(deployment.spec), "") if manifest["kind"] == "RayCluster")
     cluster["metadata"]["namespace"] = "default"
     target: Any = cluster["spec"]
     for key in place:
@@ -101,7 +102,7 @@ def test_the_server_refuses_typos(deployment: Deployment, place: tuple[Any, ...]
     target[typo] = 4
     with pytest.raises(ApiError, match=r"RayCluster/gemma: .*") as refused:
         api.apply(cluster, dry_run=True)
-    assert said in str(refused.value)
+    assert message in str(refused.value)
 
 
 @pytest.mark.usefixtures("slice_nodes")
@@ -155,8 +156,8 @@ def test_two_people_apply_at_once(deployment: Deployment) -> None:
 def test_kubectl_applies_the_rendered_yaml_without_this_project(deployment: Deployment) -> None:
     rendered = deployment.directory / "rendered.yaml"
     rendered.write_text(deployment.render())
-    said = deployment.plane.kubectl("apply", "--server-side", "-f", str(rendered))
-    assert "raycluster.ray.io/gemma serverside-applied" in said
+    output = deployment.plane.kubectl("apply", "--server-side", "-f", str(rendered))
+    assert "raycluster.ray.io/gemma serverside-applied" in output
     deployment.until_ready()
     shown = deployment.run("diff")
     assert (shown.code, shown.out) == (0, "")
@@ -164,23 +165,23 @@ def test_kubectl_applies_the_rendered_yaml_without_this_project(deployment: Depl
 
 @pytest.mark.parametrize("system", ["gmp", "operator"])
 def test_metrics_alerts_and_dashboards_come_along(deployment: Deployment, system: str) -> None:
-    monitor, rule = {"gmp": ("PodMonitoring", "Rules"), "operator": ("PodMonitor", "PrometheusRule")}[system]
+    monitor, rules = {"gmp": ("PodMonitoring", "Rules"), "operator": ("PodMonitor", "PrometheusRule")}[system]
     deployment.change(metrics=system)
-    said = deployment.do("apply")
-    assert all(f"made  {title}" in said for title in (f"{monitor}/gemma", f"{rule}/gemma", "ConfigMap/gemma-dashboards"))
-    found = deployment.plane.api.get(KINDS[rule].path(deployment.namespace, "gemma"))
-    assert {one["alert"] for group in found["spec"]["groups"] for one in group["rules"]} == _ALERTS
+    output = deployment.do("apply")
+    assert all(f"made  {title}" in output for title in (f"{monitor}/gemma", f"{rules}/gemma", "ConfigMap/gemma-dashboards"))
+    live = deployment.plane.api.get(KINDS[rules].path(deployment.namespace, "gemma"))
+    assert {rule["alert"] for group in live["spec"]["groups"] for rule in group["rules"]} == _ALERTS
     board = deployment.plane.api.get(deployment.path("configmaps", "gemma-dashboards"))
     assert board["metadata"]["labels"]["grafana_dashboard"] == "1"
     titles = {json.loads(text)["title"] for text in board["data"].values()}
     assert titles == {f"{name} ({deployment.namespace})" for name in ("Serving overview", "Engine", "Slice")}
     assert "0 made, 0 changed" in deployment.do("apply")
-    said = deployment.do("down", "--timeout=60")
-    assert all(f"{title} deleted" in said for title in (f"{monitor}/gemma", f"{rule}/gemma", "ConfigMap/gemma-dashboards"))
+    output = deployment.do("down", "--timeout=60")
+    assert all(f"{title} deleted" in output for title in (f"{monitor}/gemma", f"{rules}/gemma", "ConfigMap/gemma-dashboards"))
 
 
 def test_a_cluster_without_the_operators_kinds_is_told_so(deployment: Deployment, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(KINDS, "PodMonitor", Kind("PodMonitor", "monitoring.example.com/v1", "podmonitors"))
+    monkeypatch.setitem(KINDS, "PodMonitor", dataclasses.replace(KINDS["PodMonitor"], api_version="monitoring.example.com/v1"))
     deployment.change(metrics="operator")
     refused = deployment.run("apply")
     assert refused.code == 1

@@ -20,10 +20,10 @@ _THEIRS = "--backend=python_client"
 @pytest.fixture
 def python_client(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """KubeRay's client under its own name. codeflare-sdk itself is not imported: it would need much that is not installed."""
-    found = importlib.util.find_spec("codeflare_sdk")
-    assert found
-    assert found.submodule_search_locations
-    (folder,) = found.submodule_search_locations
+    package_spec = importlib.util.find_spec("codeflare_sdk")
+    assert package_spec
+    assert package_spec.submodule_search_locations
+    (folder,) = package_spec.submodule_search_locations
     package = ModuleType("codeflare_sdk")
     package.__path__ = [folder]
     monkeypatch.setitem(sys.modules, "codeflare_sdk", package)
@@ -44,8 +44,8 @@ def test_kubernetes_own_and_kuberays_client_make_the_same(deployment: Deployment
     assert "no pods are left" in deployment.do("park", _THEIRS, "--timeout=60")
     deployment.do("unpark", _THEIRS, "--timeout=60")
     assert not first & {pod["metadata"]["uid"] for pod in deployment.pods()}
-    said = deployment.do("down", _THEIRS, "--timeout=60")
-    assert "RayCluster/gemma deleted" in said
+    output = deployment.do("down", _THEIRS, "--timeout=60")
+    assert "RayCluster/gemma deleted" in output
     wait_for(lambda: deployment.plane.api.find(deployment.cluster_path) is None, 30, "the RayCluster stays")
 
 

@@ -1,4 +1,4 @@
-"""`deploy` through real port-forwards to a head that is played: apps of several people, two at once, lost and failing apps."""
+"""`deploy` through real port-forwards to an emulated head: apps of several people, two at once, lost and failing apps."""
 
 import base64
 import json
@@ -13,6 +13,7 @@ from emulation.kubernetes.nodes.cloud import Cloud
 from emulation.kubernetes.nodes.kubelet import Kubelet
 from tests.kuberay.deployment import Deployment
 from tests.kuberay.fake_ray import FakeRay, running_fake_ray
+from tests.kuberay.specs import ROOT
 
 pytestmark = pytest.mark.full
 
@@ -90,7 +91,7 @@ def test_an_app_that_fails_is_told_with_its_reason(ray: Deployment, head: FakeRa
 
 
 def test_a_config_that_does_not_fit_the_cluster_never_reaches_it(ray: Deployment, head: FakeRay) -> None:
-    config = Path("serve_configs/gemma.yaml").read_text().replace("topology: 4x4", "topology: 2x4")
+    config = (ROOT / "serve_configs" / "gemma.yaml").read_text().replace("topology: 4x4", "topology: 2x4")
     path = ray.directory / "wrong.yaml"
     path.write_text(config)
     refused = ray.run("deploy", str(path))

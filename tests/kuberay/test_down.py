@@ -13,7 +13,7 @@ _EPHEMERAL = ("events", "leases", "endpoints", "endpointslices")
 
 def everything(api: Api, namespace: str | None = None) -> set[tuple[str, str]]:
     """(path of the kind, name) of every object, of a namespace or of the cluster, but what comes and goes by itself."""
-    found = set()
+    names = set()
     groups = [f"/apis/{group['preferredVersion']['groupVersion']}" for group in api.get("/apis")["groups"]]
     for root in ("/api/v1", *groups):
         for kind in api.get(root)["resources"]:
@@ -22,8 +22,9 @@ def everything(api: Api, namespace: str | None = None) -> set[tuple[str, str]]:
             if kind["namespaced"] != (namespace is not None):
                 continue
             path = f"{root}/namespaces/{namespace}/{kind['name']}" if namespace else f"{root}/{kind['name']}"
-            found |= {(path, one["metadata"]["name"]) for one in api.items(path) if "deletionTimestamp" not in one["metadata"]}
-    return found
+            living = (live["metadata"] for live in api.items(path) if "deletionTimestamp" not in live["metadata"])
+            names |= {(path, metadata["name"]) for metadata in living}
+    return names
 
 
 @pytest.mark.parametrize(
@@ -45,8 +46,8 @@ def test_nothing_is_left_of_an_own_namespace(deployment: Deployment, changes: di
     assert everything(api) > before
     planned = deployment.do("down", "--dry-run")
     assert f"would delete {changes.get('kind', 'RayCluster')}/gemma" in planned
-    said = deployment.do("down", "--timeout=60")
-    assert f"Namespace/{deployment.namespace} deleted" in said
+    output = deployment.do("down", "--timeout=60")
+    assert f"Namespace/{deployment.namespace} deleted" in output
     wait_for(lambda: api.find(f"/api/v1/namespaces/{deployment.namespace}") is None, 60, "the namespace stays")
     assert everything(api) == before
 
@@ -80,8 +81,8 @@ def test_other_peoples_things_stay(deployment: Deployment) -> None:
 def test_an_own_namespace_stays_while_others_are_in_it(deployment: Deployment) -> None:
     deployment.do("apply")
     deployment.give_secrets()
-    said = deployment.do("down", "--timeout=60")
-    assert f"Namespace/{deployment.namespace} stays: it has Secret/" in said
+    output = deployment.do("down", "--timeout=60")
+    assert f"Namespace/{deployment.namespace} stays: it has Secret/" in output
 
 
 def test_a_second_down_and_one_without_anything_are_no_errors(deployment: Deployment) -> None:

@@ -1,15 +1,14 @@
 """Commands through a bad line to the API server: busy, failing, cut off before and after the deed; and a lock that holds."""
 
-import threading
 import time
 from datetime import UTC, datetime, timedelta
 
 import pytest
 
 from apps.common.errors import OperationError
-from kuberay import lock
 from kuberay.api import connect
-from kuberay.kinds import Manifest
+from kuberay.deploy import locked
+from kuberay.objects import Manifest
 from tests.kuberay.deployment import Deployment
 from tests.kuberay.faulty_proxy import FaultyProxy
 from tests.kuberay.test_wait import following
@@ -61,7 +60,7 @@ def test_cut_connections_before_and_after_the_deed(through: Deployment, faulty_p
 
 
 def test_a_conflict_of_the_moment_does_not_stop_an_apply(through: Deployment, faulty_proxy: FaultyProxy) -> None:
-    """As an API server answers when somebody else writes the same object at the same time."""
+    """The answer of an API server when somebody else writes the same object at the same time."""
     faulty_proxy.answer(409, times=1, verb="PATCH", path="*/roles/gemma-viewers")
     assert "made  RayCluster/gemma" in through.do("apply")
     assert faulty_proxy.count("PATCH", "*/roles/gemma-viewers") == 2  # the conflict, and the one after it
@@ -71,7 +70,7 @@ def test_a_conflict_of_the_moment_does_not_stop_an_apply(through: Deployment, fa
 def test_wait_goes_on_through_all_of_it(through: Deployment, faulty_proxy: FaultyProxy) -> None:
     through.do("apply")
     with following(through) as wait:
-        wait.until_said("hub-token")
+        wait.until_printed("hub-token")
         for status in (429, 500, 503):
             faulty_proxy.answer(status, times=2, verb="GET")
         faulty_proxy.cut(times=2, verb="GET")
@@ -84,37 +83,17 @@ def record(deployment: Deployment) -> Manifest:
     return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": {}}
 
 
-def test_the_lock_lets_one_in_at_a_time(deployment: Deployment) -> None:
-    deployment.make_namespace()
-    inside: list[int] = []
-    most: list[int] = []
-
-    def enter() -> None:
-        with lock.held(connect(str(deployment.kubeconfig)), record(deployment), timeout_s=60):
-            inside.append(1)
-            most.append(len(inside))
-            time.sleep(0.2)
-            inside.pop()
-
-    threads = [threading.Thread(target=enter) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(60)
-    assert most == [1, 1, 1, 1]
-
-
 def test_the_lock_of_someone_who_is_gone_is_void(deployment: Deployment) -> None:
     deployment.make_namespace()
     api, manifest = connect(str(deployment.kubeconfig)), record(deployment)
-    with lock.held(api, manifest, timeout_s=5):
-        with pytest.raises(OperationError, match="somebody else has been deploying"), lock.held(api, manifest, timeout_s=1):
+    with locked(api, manifest, timeout_s=5):
+        with pytest.raises(OperationError, match="somebody else has been deploying"), locked(api, manifest, timeout_s=1):
             pytest.fail("two are inside")
         past = (datetime.now(UTC) - timedelta(seconds=1)).isoformat(timespec="seconds")
         path = deployment.path("configmaps", "gemma-serve-config")
         annotations = {"ray-tpu-serve/deploying-until": past}
         deployment.plane.api.merge(path, {"metadata": {"annotations": annotations}})
-        with lock.held(api, manifest, timeout_s=1):
+        with locked(api, manifest, timeout_s=1):
             pass
 
 

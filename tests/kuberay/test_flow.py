@@ -1,6 +1,6 @@
 """The whole way on one machine: spec, the real operator's pods with Ray really running in them, apps, an answer, and back.
 
-What is played is the machine under it: nodes, kubelets, the TPU driver and the model's arithmetic.
+What is emulated is the machine under it: nodes, kubelets, the TPU driver and the model's arithmetic.
 """
 
 import json
@@ -84,12 +84,12 @@ def answer(url: str, *, stream: bool = False) -> str:
         "max_tokens": 8,
     }
     if not stream:
-        found = httpx.post(f"{url}/v1/chat/completions", json=body, timeout=60)
-        assert found.status_code == 200, found.text
-        return str(found.json()["choices"][0]["message"]["content"])
+        response = httpx.post(f"{url}/v1/chat/completions", json=body, timeout=60)
+        assert response.status_code == 200, response.text
+        return str(response.json()["choices"][0]["message"]["content"])
     pieces = []
-    with httpx.stream("POST", f"{url}/v1/chat/completions", json={**body, "stream": True}, timeout=60) as found:
-        for line in found.iter_lines():
+    with httpx.stream("POST", f"{url}/v1/chat/completions", json={**body, "stream": True}, timeout=60) as response:
+        for line in response.iter_lines():
             if line.startswith("data: {"):
                 pieces += [choice["delta"].get("content") or "" for choice in json.loads(line[6:])["choices"]]
     return "".join(pieces)

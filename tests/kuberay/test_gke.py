@@ -79,7 +79,10 @@ def test_from_an_empty_project_and_back(project: Project) -> None:
     assert done.returncode == 0, done.stderr
     assert "made  GKE cluster gemma (standard)" in done.stdout
     bucket = project.things()["gs://my-project-gemma"]
-    given = {(_account(one["members"]), one["role"], one.get("condition", {}).get("expression")) for one in bucket["bindings"]}
+    given = {
+        (_account(binding["members"]), binding["role"], binding.get("condition", {}).get("expression"))
+        for binding in bucket["bindings"]
+    }
     programs = 'resource.name.startsWith("projects/_/buckets/my-project-gemma/objects/compile-cache/gemma-4-31b-it/")'
     assert given == {
         ("gemma-serve", "roles/storage.objectViewer", None),
@@ -221,6 +224,6 @@ def test_real_gcloud_knows_every_command(name: str, tmp_path: Path) -> None:
     (tmp_path / "commands.json").write_text(json.dumps([{"command_string": line} for line in lines]))
     lint = ["gcloud", "meta", "lint-gcloud-commands", f"--commands-file={tmp_path / 'commands.json'}"]
     done = subprocess.run(lint, capture_output=True, text=True, timeout=120)
-    found = json.loads(done.stdout)
-    assert len(found) == len(lines)
-    assert [(one["command_string"], one["error_message"]) for one in found if not one["success"]] == []
+    results = json.loads(done.stdout)
+    assert len(results) == len(lines)
+    assert [(result["command_string"], result["error_message"]) for result in results if not result["success"]] == []

@@ -9,9 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from kuberay.observability.console import to_console
-from kuberay.observability.dashboards import Dashboard, dashboards
-from kuberay.observability.grafana import to_grafana, to_json
+from kuberay.observability.dashboards import Dashboard, dashboards, to_console, to_grafana, to_json
 from kuberay.observability.rules import in_namespace, rules, shrunk
 from tests.e2e.conftest import ROOT
 
@@ -25,8 +23,8 @@ def promtool(*arguments: str) -> None:
 
 @needs_promtool
 def test_prometheus_takes_the_rules_in_all_forms(tmp_path: Path) -> None:
-    for name, found in (("own", rules()), ("shrunk", shrunk(rules(), 60, 30)), ("scoped", in_namespace(rules(), "gemma"))):
-        (tmp_path / name).write_text(yaml.safe_dump(found))
+    for name, content in (("own", rules()), ("shrunk", shrunk(rules(), 60, 30)), ("scoped", in_namespace(rules(), "gemma"))):
+        (tmp_path / name).write_text(yaml.safe_dump(content))
         promtool("check", "rules", str(tmp_path / name))
 
 
@@ -60,19 +58,19 @@ def test_shrunk_rules_keep_all_but_their_time() -> None:
     assert "offset 30s" in short["WeightsMismatch"]["expr"]
 
 
-@pytest.mark.parametrize("dashboard", dashboards(), ids=lambda one: one.name)
+@pytest.mark.parametrize("dashboard", dashboards(), ids=lambda dashboard: dashboard.name)
 def test_grafana_gets_every_panel_once(dashboard: Dashboard) -> None:
-    found = to_grafana(dashboard, "gemma")
-    assert json.loads(to_json(dashboard, "gemma")) == found
-    assert len(to_json(dashboard, "gemma").splitlines()) == len(found["panels"]) + 2
+    page = to_grafana(dashboard, "gemma")
+    assert json.loads(to_json(dashboard, "gemma")) == page
+    assert len(to_json(dashboard, "gemma").splitlines()) == len(page["panels"]) + 2
     assert len(to_grafana(dashboard, "n" * 63)["uid"]) <= 40
-    assert len({(p["gridPos"]["x"], p["gridPos"]["y"]) for p in found["panels"]}) == len(found["panels"])
-    assert all(target["expr"] and "[window]" not in target["expr"] for panel in found["panels"] for target in panel["targets"])
+    assert len({(p["gridPos"]["x"], p["gridPos"]["y"]) for p in page["panels"]}) == len(page["panels"])
+    assert all(target["expr"] and "[window]" not in target["expr"] for panel in page["panels"] for target in panel["targets"])
 
 
 def test_what_looks_at_one_namespace_looks_there_alone() -> None:
     asked = [rule["expr"] for group in in_namespace(rules(), "gemma")["groups"] for rule in group["rules"]]
-    boards = [to_grafana(one, "gemma") for one in dashboards()]
+    boards = [to_grafana(dashboard, "gemma") for dashboard in dashboards()]
     asked += [target["expr"] for board in boards for panel in board["panels"] for target in panel["targets"]]
     for expression in asked:
         scoped = re.findall(r"\bray_\w+{namespace=\"gemma\"[,}]", expression)
@@ -81,19 +79,19 @@ def test_what_looks_at_one_namespace_looks_there_alone() -> None:
 
 @needs_promtool
 def test_the_dashboards_questions_are_promql(tmp_path: Path) -> None:
-    boards = [to_grafana(one, "gemma") for one in dashboards()]
+    boards = [to_grafana(dashboard, "gemma") for dashboard in dashboards()]
     asked = [target["expr"] for board in boards for panel in board["panels"] for target in panel["targets"]]
-    recorded = [{"record": f"asked:{n}", "expr": one.replace("$__rate_interval", "1m")} for n, one in enumerate(asked)]
+    recorded = [{"record": f"asked:{n}", "expr": query.replace("$__rate_interval", "1m")} for n, query in enumerate(asked)]
     (tmp_path / "asked.yaml").write_text(yaml.safe_dump({"groups": [{"name": "asked", "rules": recorded}]}))
     promtool("check", "rules", str(tmp_path / "asked.yaml"))
 
 
-@pytest.mark.parametrize("dashboard", dashboards(), ids=lambda one: one.name)
+@pytest.mark.parametrize("dashboard", dashboards(), ids=lambda dashboard: dashboard.name)
 def test_the_console_holds_nothing_that_its_template_would_fill_in(dashboard: Dashboard) -> None:
     page = to_console(dashboard, dashboards(), "1m")
     assert "{{" not in page
     assert "__" not in re.sub(r"__name__", "", page)
-    assert all(f"{one.name}.html" in page for one in dashboards())
+    assert all(f"{other.name}.html" in page for other in dashboards())
 
 
 def alert_names() -> set[str]:

@@ -1,11 +1,11 @@
-"""What a pod that is not ready is said to wait for: each moment between two starts of a container that fails."""
+"""What a pod that is not ready waits for: each moment between two starts of a container that fails."""
 
 from typing import Any
 
 import pytest
 
 from kuberay import names
-from kuberay.kinds import Manifest
+from kuberay.objects import Manifest
 from kuberay.reasons import reasons
 from kuberay.state import State
 
@@ -13,7 +13,7 @@ _ENDED = {"terminated": {"exitCode": 1, "reason": "Error", "message": "error: ra
 _WAITING = {"state": {"waiting": {"reason": "PodInitializing"}}}
 
 
-def said(init: dict[str, Any], main: dict[str, Any]) -> str:
+def reason_of(init: dict[str, Any], main: dict[str, Any]) -> str:
     pod: Manifest = {
         "metadata": {"uid": "1", "labels": {names.NODE_TYPE_LABEL: "head"}, "creationTimestamp": "2026-01-01T00:00:00Z"},
         "spec": {"nodeName": "a-node"},
@@ -25,8 +25,8 @@ def said(init: dict[str, Any], main: dict[str, Any]) -> str:
         },
     }
     cluster = {"metadata": {"uid": "0", "generation": 1}, "spec": {}, "status": {"observedGeneration": 1}}
-    (found,) = reasons(State(cluster, None, (pod,), ()))
-    return str(found)
+    (reason,) = reasons(State(cluster, None, (pod,), ()))
+    return str(reason)
 
 
 @pytest.mark.parametrize(
@@ -38,20 +38,22 @@ def said(init: dict[str, Any], main: dict[str, Any]) -> str:
     ],
 )
 def test_an_init_container_that_fails(state: dict[str, Any]) -> None:
-    told = said({"name": names.VERSION_CHECK, **state}, _WAITING)
-    assert "exit code 1: error: ray is 2.55.0" in told
-    assert told.endswith("(scripts/cluster.py logs shows its last words)")
+    reason = reason_of({"name": names.VERSION_CHECK, **state}, _WAITING)
+    assert "exit code 1: error: ray is 2.55.0" in reason
+    assert reason.endswith("(scripts/cluster.py logs shows its last words)")
 
 
 @pytest.mark.parametrize(
-    ("name", "told"),
+    ("name", "reason"),
     [(names.VERSION_CHECK, "head: its init container versions runs"), ("wait-gcs-ready", "head: waits for the head")],
 )
-def test_an_init_container_that_runs(name: str, told: str) -> None:
-    assert said({"name": name, "state": {"running": {}}}, _WAITING) == told
+def test_an_init_container_that_runs(name: str, reason: str) -> None:
+    assert reason_of({"name": name, "state": {"running": {}}}, _WAITING) == reason
 
 
 def test_a_container_that_was_started_again() -> None:
     done = {"name": names.VERSION_CHECK, "ready": True, "state": {"terminated": {"exitCode": 0}}}
-    assert said(done, {"state": {"running": {}}, "lastState": _ENDED}).startswith("head: ended, and is started again (Error")
-    assert said(done, {"state": {"running": {}}}) == "head: runs, and does not answer its probe yet"
+    assert reason_of(done, {"state": {"running": {}}, "lastState": _ENDED}).startswith(
+        "head: ended, and is started again (Error"
+    )
+    assert reason_of(done, {"state": {"running": {}}}) == "head: runs, and does not answer its probe yet"

@@ -1,23 +1,27 @@
-"""Manifests against the reviewed ones in golden/. `UPDATE_GOLDEN=1 pytest tests/kuberay/test_render.py` writes them anew."""
+"""Manifests against the reviewed ones in golden/: one deployment as a whole, others by what they change in it.
+
+`UPDATE_GOLDEN=1 pytest tests/kuberay/test_render.py` writes them anew.
+"""
 
 import os
+import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import yaml
 
-from kuberay.kinds import KINDS
 from kuberay.manifests import pods
-from kuberay.render import manifests, to_yaml
+from kuberay.objects import KINDS, Manifest, title
+from kuberay.render import Part, manifests, to_yaml
 from tests.kuberay.specs import EXAMPLE, ROOT, spec
 from tests.timing import processor_s
 
 GOLDEN = Path(__file__).parent / "golden"
 VARIANTS: dict[str, dict[str, Any]] = {
-    "example": {},
     "autopilot-spot-two-slices": {
         "cloud__mode": "autopilot",
         "slices__capacity__kind": "spot",
@@ -45,33 +49,81 @@ VARIANTS: dict[str, dict[str, Any]] = {
 }
 
 
-def rendered(directory: Path, changes: dict[str, Any]) -> list[dict[str, Any]]:
-    wanted = spec(directory, **changes)
-    serve_text = "applications: [] # the text of the Serve config\n"
-    return [one for _, one in manifests(wanted, serve_text)]
+def rendered(directory: Path, changes: dict[str, Any]) -> list[Manifest]:
+    return manifests(spec(directory, **changes), "applications: [] # the text of the Serve config\n")
 
 
-@pytest.mark.parametrize("name", VARIANTS)
-def test_manifests_are_the_reviewed_ones(name: str, tmp_path: Path) -> None:
-    text = to_yaml(rendered(tmp_path, VARIANTS[name]), name)
-    golden = GOLDEN / f"{name}.yaml"
+def reviewed(name: str, text: str) -> str:
+    """The golden file, which is `text` from now on if UPDATE_GOLDEN is set."""
+    golden = GOLDEN / name
     if os.environ.get("UPDATE_GOLDEN"):
         golden.write_text(text)
-    assert text == golden.read_text()
+    return golden.read_text()
+
+
+def flat(value: Any, path: str = "") -> Iterator[tuple[str, str]]:
+    """Each leaf with its path; in lists of things with a name, that is their place."""
+    if isinstance(value, dict) and value:
+        for key, item in value.items():
+            yield from flat(item, f"{path}.{key}".lstrip("."))
+    elif isinstance(value, list) and value:
+        for number, item in enumerate(value):
+            yield from flat(item, f"{path}[{item.get('name', number) if isinstance(item, dict) else number}]")
+    else:
+        yield path, repr(value)
+
+
+def leaves(manifest: Manifest) -> dict[str, str]:
+    """All but the namespace. Of a RayService the cluster in it, at the places of a RayCluster's own."""
+    paths = dict(flat(manifest))
+    paths.pop("metadata.namespace", None)
+    return {path.replace("spec.rayClusterConfig.", "spec."): value for path, value in paths.items()}
+
+
+def patch(before: list[Manifest], after: list[Manifest]) -> str:
+    """The objects of `after` in their order, each with its leaves that changed; then those that are gone."""
+
+    def key(manifest: Manifest) -> str:
+        """The same for a job with another digest in its name."""
+        return re.sub(r"-[0-9a-f]{8}$", "", title(manifest).replace("RayService/", "RayCluster/"))
+
+    old = {key(manifest): leaves(manifest) for manifest in before}
+    lines = []
+    for manifest in after:
+        was, is_now = old.pop(key(manifest), {}), leaves(manifest)
+        lines.append(title(manifest))
+        lines += [f"  - {path}: {value}" for path, value in was.items() if is_now.get(path) != value]
+        lines += [f"  + {path}: {value}" for path, value in is_now.items() if was.get(path) != value]
+    return "\n".join([*lines, *(f"gone: {name}" for name in old)]) + "\n"
+
+
+def test_the_examples_manifests_are_the_reviewed_ones(tmp_path: Path) -> None:
+    text = to_yaml(rendered(tmp_path, {}), "example")
+    assert text == reviewed("example.yaml", text)
 
 
 @pytest.mark.parametrize("name", VARIANTS)
-def test_every_kind_is_known_and_every_namespace_the_specs(name: str, tmp_path: Path) -> None:
-    found = rendered(tmp_path, VARIANTS[name])
-    wanted = VARIANTS[name].get("namespace", "gemma")
-    for one in found:
-        kind = KINDS[one["kind"]]
-        assert one["apiVersion"] == kind.api_version
-        assert one["metadata"].get("namespace") == (wanted if kind.namespaced else None)
+def test_another_specs_manifests_differ_as_reviewed(name: str, tmp_path: Path) -> None:
+    text = patch(rendered(tmp_path, {}), rendered(tmp_path, VARIANTS[name]))
+    assert text == reviewed(f"{name}.patch", text)
+
+
+@pytest.mark.parametrize("changes", [{}, *VARIANTS.values()], ids=["example", *VARIANTS])
+def test_every_namespace_is_the_specs(changes: dict[str, Any], tmp_path: Path) -> None:
+    for manifest in rendered(tmp_path, changes):
+        wanted = changes.get("namespace", "gemma") if KINDS[manifest["kind"]].namespaced else None
+        assert manifest["metadata"].get("namespace") == wanted
+
+
+def test_the_parts_are_the_whole(tmp_path: Path) -> None:
+    wanted = spec(tmp_path)
+    platform, workload = (manifests(wanted, "", part) for part in get_args(Part))
+    assert [manifest["kind"] for manifest in workload] == ["Job", "RayCluster"]
+    assert platform + workload == manifests(wanted, "")
 
 
 def test_no_label_of_ours_hides_pods_from_kuberays_services(tmp_path: Path) -> None:
-    cluster = next(one for one in rendered(tmp_path, {}) if one["kind"] == "RayCluster")
+    cluster = next(manifest for manifest in rendered(tmp_path, {}) if manifest["kind"] == "RayCluster")
     templates = [cluster["spec"]["headGroupSpec"]["template"], cluster["spec"]["workerGroupSpecs"][0]["template"]]
     for template in templates:
         assert "app.kubernetes.io/name" not in template["metadata"]["labels"]

@@ -42,16 +42,16 @@ def test_every_command_works_for_an_admin(given: Deployment, anna: Path) -> None
     assert "made  RayCluster/gemma" in given.do("apply")
     assert "head ready, 4 of 4 hosts ready after" in given.do("wait", "--timeout=60")
     assert "4 of 4 hosts ready" in given.do("status")
-    assert "played: ray-head" in given.do("logs", "--tail=5")
-    assert "played: ray-worker" in given.do("logs", "--host=2")
-    found = given.run("doctor")
-    assert "you may run every command" in found.out, found.text
+    assert "emulated: ray-head" in given.do("logs", "--tail=5")
+    assert "emulated: ray-worker" in given.do("logs", "--host=2")
+    doctor = given.run("doctor")
+    assert "you may run every command" in doctor.out, doctor.text
     assert "no pods are left" in given.do("park", "--timeout=60")
     given.do("unpark", "--timeout=60")
-    said = given.do("down", "--timeout=60")
-    assert "RayCluster/gemma deleted" in said
-    assert "Role/gemma-admins stays: you may not delete it" in said
-    assert f"Namespace/{given.namespace} stays: you may not" in said or "Namespace" not in said
+    output = given.do("down", "--timeout=60")
+    assert "RayCluster/gemma deleted" in output
+    assert "Role/gemma-admins stays: you may not delete it" in output
+    assert f"Namespace/{given.namespace} stays: you may not" in output or "Namespace" not in output
     assert given.pods() == []
 
 
@@ -109,7 +109,7 @@ def test_a_deployer_sees_and_reaches_the_cluster_and_changes_none_of_its_pods(de
     deployment.until_ready()
     deployment.kubeconfig = deployment.plane.kubeconfig_for("dora@example.com")
     assert "4 of 4 hosts ready" in deployment.do("status")
-    assert "played: ray-worker" in deployment.do("logs", "--host=2")
+    assert "emulated: ray-worker" in deployment.do("logs", "--host=2")
     deployment.change(users=_USERS, head={"cpu": "8"})
     refused = deployment.run("apply", "--yes")
     assert refused.code == 1

@@ -1,4 +1,4 @@
-"""What a spec may say: everything else is refused by file, line and key."""
+"""What a spec may hold: everything else is refused by file, line and key."""
 
 from decimal import Decimal
 from pathlib import Path
@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from apps.common.errors import UserError
-from kuberay.checked import load_checked
-from kuberay.quantity import parse_quantity
+from kuberay.consistency import load_checked
+from kuberay.objects import parse_quantity
 from kuberay.spec import load
 from tests.kuberay.specs import spec, write_spec
 
@@ -58,17 +58,17 @@ def test_a_spec_that_is_none_is_said_so(tmp_path: Path) -> None:
         load(tmp_path / "list.yaml")
 
 
-@pytest.mark.parametrize(("said", "meant"), [(True, "gmp"), (False, "off"), ("operator", "operator")])
-def test_yamls_words_for_off_are_understood(said: object, meant: str, tmp_path: Path) -> None:
-    assert spec(tmp_path, metrics=said).metrics == meant
+@pytest.mark.parametrize(("written", "meant"), [(True, "gmp"), (False, "off"), ("operator", "operator")])
+def test_yamls_words_for_off_are_understood(written: object, meant: str, tmp_path: Path) -> None:
+    assert spec(tmp_path, metrics=written).metrics == meant
     (tmp_path / "spec.yaml").write_text((tmp_path / "spec.yaml").read_text().replace("metrics: false", "metrics: off"))
     assert load(tmp_path / "spec.yaml").metrics == meant
 
 
 def test_what_can_be_derived_is(tmp_path: Path) -> None:
-    found = spec(tmp_path)
-    assert (found.slices.shape.hosts, found.slices.shape.machine_type) == (4, "ct6e-standard-4t")
-    assert found.weights_url == "gs://my-project-gemma/gemma-4-31b-it"
+    wanted = spec(tmp_path)
+    assert (wanted.slices.shape.hosts, wanted.slices.shape.machine_type) == (4, "ct6e-standard-4t")
+    assert wanted.weights_url == "gs://my-project-gemma/gemma-4-31b-it"
 
 
 @pytest.mark.parametrize(
@@ -93,7 +93,7 @@ def test_a_serve_config_with_a_slip_is_refused_too(tmp_path: Path) -> None:
     path = write_spec(tmp_path)
     config = load(path).serve_config_path.read_text()
     for before, after, message in (
-        ("host: 0.0.0.0", "host: 127.0.0.1", "only the pod itself could ask"),
+        ("host: 0.0.0.0", "host: 127.0.0.1", "only the pod itself could reach it"),
         ("/weights/gemma", "/data/gemma", "only /weights is meant for it"),
         ("/cache/xla", "/root/xla", "only /cache is meant for it"),
         ("num_replicas: 1", "num_replicas: 2", "slices"),

@@ -1,4 +1,4 @@
-"""`wait` says which pod waits for what, each cause provoked; it sees lost hosts, a restarted API server, and parking."""
+"""`wait` reports which pod waits for what, each cause provoked; it sees lost hosts, a restarted API server, and parking."""
 
 import subprocess
 import time
@@ -17,11 +17,11 @@ from tests.kuberay.deployment import Deployment
 from tests.kuberay.plane import ControlPlane
 
 pytestmark = pytest.mark.full
-_SAID_S = 30
+_PRINTED_S = 30
 
 
 class Following:
-    """A `wait` in a process of its own, and what it has said so far."""
+    """A `wait` in a process of its own, and what it has printed so far."""
 
     def __init__(self, process: "subprocess.Popen[str]", log: Path) -> None:
         self.process, self._log = process, log
@@ -30,8 +30,8 @@ class Following:
     def text(self) -> str:
         return self._log.read_text()
 
-    def until_said(self, *words: str) -> None:
-        wait_for(lambda: all(word in self.text for word in words), _SAID_S, lambda: f"{words} not in:\n{self.text}")
+    def until_printed(self, *words: str) -> None:
+        wait_for(lambda: all(word in self.text for word in words), _PRINTED_S, lambda: f"{words} not in:\n{self.text}")
 
     def until_done(self, code: int = 0) -> str:
         assert self.process.wait(60) == code, self.text
@@ -56,7 +56,7 @@ def test_hosts_wait_for_nodes_and_get_them(deployment: Deployment, cloud: Cloud)
     deployment.do("apply")
     deployment.give_secrets()
     with following(deployment) as wait:
-        wait.until_said(
+        wait.until_printed(
             "head ready, 0 of 4 hosts ready", "host 0 of tpu-", "waits for a node", "node affinity", "gke.py status"
         )
         cloud.add_tpu_pool("slice-a")
@@ -74,12 +74,14 @@ def test_a_quota_that_is_too_small(deployment: Deployment) -> None:
     )
     deployment.do("apply")
     with following(deployment) as wait:
-        wait.until_said("quota does not let it make a pod", "exceeded quota: tpus", "raise the ResourceQuota", "pods are made")
+        wait.until_printed(
+            "quota does not let it make a pod", "exceeded quota: tpus", "raise the ResourceQuota", "pods are made"
+        )
 
 
 @pytest.mark.usefixtures("tpu_webhook")
 def test_google_clouds_quota(deployment: Deployment, cloud: Cloud) -> None:
-    """As GKE's autoscaler says it."""
+    """GKE's autoscaler reports it in an event like this."""
     cloud.add_cpu_pool()
     deployment.do("apply")
     wait_for(lambda: len(deployment.hosts()) == 4, 20, "no four hosts")
@@ -94,7 +96,7 @@ def test_google_clouds_quota(deployment: Deployment, cloud: Cloud) -> None:
     }
     deployment.plane.api.create(deployment.path("events"), event)
     with following(deployment) as wait:
-        wait.until_said("Google Cloud's quota is used up", "GCE quota exceeded", "use a reservation")
+        wait.until_printed("Google Cloud's quota is used up", "GCE quota exceeded", "use a reservation")
 
 
 @pytest.mark.usefixtures("slice_nodes")
@@ -103,7 +105,7 @@ def test_an_image_that_is_not_there(deployment: Deployment, kubelet: Kubelet) ->
     deployment.do("apply")
     deployment.give_secrets()
     with following(deployment) as wait:
-        wait.until_said("head: its image cannot be pulled", "server:0.1.0: not found", "weights: its image cannot be pulled")
+        wait.until_printed("head: its image cannot be pulled", "server:0.1.0: not found", "weights: its image cannot be pulled")
         kubelet.orders.unpullable.clear()
         wait.until_done()
 
@@ -116,7 +118,7 @@ def test_a_claim_template_that_is_not_there(deployment: Deployment) -> None:
     deployment.do("park")
     deployment.plane.api.delete(template)
     with following(deployment, command="unpark") as wait:
-        wait.until_said("waits for its network claim", "gemma-netdev", "see doctor")
+        wait.until_printed("waits for its network claim", "gemma-netdev", "see doctor")
 
 
 @pytest.mark.usefixtures("tpu_webhook")
@@ -125,7 +127,7 @@ def test_network_cards_that_no_node_has(deployment: Deployment, cloud: Cloud) ->
     cloud.add_tpu_pool("slice-a", dranet=False)
     deployment.do("apply")
     with following(deployment) as wait:
-        wait.until_said("waits for its network claim", "4 cannot allocate all claims")
+        wait.until_printed("waits for its network claim", "4 cannot allocate all claims")
 
 
 @pytest.mark.usefixtures("slice_nodes")
@@ -133,7 +135,7 @@ def test_a_secret_that_is_made_by_hand(deployment: Deployment) -> None:
     deployment.change(api_keys="our-keys")
     deployment.do("apply")
     with following(deployment) as wait:
-        wait.until_said('weights: secret "hub-token" not found', "make the secret", 'secret "our-keys" not found')
+        wait.until_printed('weights: secret "hub-token" not found', "make the secret", 'secret "our-keys" not found')
         deployment.give_secrets("hub-token")
         deployment.plane.api.create(deployment.path("secrets"), {"metadata": {"name": "our-keys"}})
         wait.until_done()
@@ -156,7 +158,9 @@ def test_a_webhook_that_fails_only_for_pods(deployment: Deployment, tpu_webhook:
     tpu_webhook.break_down("/mutate")
     deployment.do("apply")
     with following(deployment) as wait:
-        wait.until_said("a webhook refuses its pods, or does not answer", "mutate.kuberay-tpu-webhook.google.com", "see doctor")
+        wait.until_printed(
+            "a webhook refuses its pods, or does not answer", "mutate.kuberay-tpu-webhook.google.com", "see doctor"
+        )
 
 
 @pytest.mark.usefixtures("slice_nodes")
@@ -176,9 +180,9 @@ def test_a_lost_host_costs_the_slice_and_is_told(deployment: Deployment, kubelet
     before = deployment.until_ready()
     hosts = {pod["metadata"]["uid"] for pod in deployment.hosts()}
     with following(deployment) as wait:
-        wait.until_said("weights")  # which keep it waiting until there is a token
+        wait.until_printed("weights")  # which keep it waiting until there is a token
         kubelet.fail(deployment.hosts()[2]["metadata"]["name"], exit_code=137, reason="OOMKilled")
-        wait.until_said("is gone; KubeRay replaces it")
+        wait.until_printed("is gone; KubeRay replaces it")
         wait_for(
             lambda: not hosts & {pod["metadata"]["uid"] for pod in deployment.pods()}, 20, "hosts of the broken slice stay"
         )
@@ -207,7 +211,7 @@ def test_an_api_server_that_restarts_in_the_middle(deployment: Deployment, cloud
     deployment.do("apply")
     deployment.give_secrets()
     with following(deployment) as wait:
-        wait.until_said("waits for a node")
+        wait.until_printed("waits for a node")
         control_plane.restart_apiserver()
         cloud.add_tpu_pool("slice-a")
         assert "4 of 4 hosts ready after" in wait.until_done()
@@ -229,7 +233,7 @@ def test_an_operator_that_does_not_look(deployment: Deployment, control_plane: C
     with control_plane.paused("ray-operator"):
         deployment.do("apply")
         late = deployment.run("wait", "--timeout=1")
-        assert "KubeRay has not looked at it as it is now (doctor says whether KubeRay runs)" in late.err
+        assert "KubeRay has not seen it as it is now (doctor shows whether KubeRay runs)" in late.err
     deployment.until_ready()
 
 

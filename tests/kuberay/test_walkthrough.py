@@ -35,7 +35,7 @@ class Shell:
 
     directory: Path
     environment: dict[str, str]
-    said: dict[str, str] = field(default_factory=dict)
+    output: dict[str, str] = field(default_factory=dict)
     running: list["subprocess.Popen[str]"] = field(default_factory=list)
 
     def run(self, command: str, stdin: str = "") -> str:
@@ -49,7 +49,7 @@ class Shell:
             timeout=180,
         )
         assert done.returncode == 0, f"{command}\n{done.stdout}{done.stderr}"
-        self.said[command] = done.stdout + done.stderr
+        self.output[command] = done.stdout + done.stderr
         return done.stdout
 
     def begin(self, command: str) -> "subprocess.Popen[str]":
@@ -75,9 +75,9 @@ def shell(control_plane: ControlPlane, tmp_path: Path) -> Iterator[Shell]:
         "FAKE_GCLOUD": str(tmp_path),
         "KUBECONFIG": str(control_plane.kubeconfig),
     }
-    found = Shell(tmp_path, environment)
-    yield found
-    for process in found.running:
+    shell = Shell(tmp_path, environment)
+    yield shell
+    for process in shell.running:
         process.kill()
         process.wait()
     cleared(control_plane, _NAMESPACE)
@@ -85,8 +85,8 @@ def shell(control_plane: ControlPlane, tmp_path: Path) -> Iterator[Shell]:
 
 @pytest.fixture
 def ray() -> Iterator[tuple[FakeRay, int]]:
-    with running_fake_ray() as found:
-        yield found
+    with running_fake_ray() as fake:
+        yield fake
 
 
 @pytest.mark.usefixtures("slice_nodes")
@@ -109,18 +109,19 @@ def test_the_documents_commands_do_what_it_says(shell: Shell, kubelet: Kubelet, 
         else:
             shell.run(command)
 
-    said = shell.said
-    assert "gcloud container clusters create gemma" in said["scripts/gke.py plan gemma.yaml"]
-    assert "kind: RayCluster" in said["scripts/cluster.py render gemma.yaml"]
-    assert "made  GKE cluster gemma" in said["scripts/gke.py up gemma.yaml"]
-    assert "+kind: RayCluster" in said["scripts/cluster.py diff gemma.yaml"]
-    assert "head ready, 4 of 4 hosts ready" in said["scripts/cluster.py wait gemma.yaml"]
-    assert "running: llm, chat" in said["scripts/cluster.py deploy gemma.yaml"]
-    assert "app llm: RUNNING" in said["scripts/cluster.py status gemma.yaml"]
-    assert next(text for command, text in said.items() if command.startswith("curl")).count("wired to each other") == 1
-    token = next(text for command, text in said.items() if "auth_token" in command)
+    output = shell.output
+    spec = next(command.split()[-1] for command in wanted if command.startswith("cp kuberay/examples/"))
+    assert "gcloud container clusters create gemma" in output[f"scripts/gke.py plan {spec}"]
+    assert "kind: RayCluster" in output[f"scripts/cluster.py render {spec}"]
+    assert "made  GKE cluster gemma" in output[f"scripts/gke.py up {spec}"]
+    assert "+kind: RayCluster" in output[f"scripts/cluster.py diff {spec}"]
+    assert "head ready, 4 of 4 hosts ready" in output[f"scripts/cluster.py wait {spec}"]
+    assert "running: llm, chat" in output[f"scripts/cluster.py deploy {spec}"]
+    assert "app llm: RUNNING" in output[f"scripts/cluster.py status {spec}"]
+    assert next(text for command, text in output.items() if command.startswith("curl")).count("wired to each other") == 1
+    token = next(text for command, text in output.items() if "auth_token" in command)
     assert f"Bearer {token}" in fake.tokens
-    assert "ray-worker" in said["scripts/cluster.py logs gemma.yaml --host 2"]
-    assert "parked" in said["scripts/cluster.py park gemma.yaml"]
-    assert "RayCluster/gemma deleted" in said["scripts/cluster.py down gemma.yaml"]
+    assert "ray-worker" in output[f"scripts/cluster.py logs {spec} --host 2"]
+    assert "parked" in output[f"scripts/cluster.py park {spec}"]
+    assert "RayCluster/gemma deleted" in output[f"scripts/cluster.py down {spec}"]
     assert [app["name"] for app in fake.deployed["applications"]] == ["llm", "chat"]

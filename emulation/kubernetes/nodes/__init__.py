@@ -1,1 +1,1 @@
-"""What a control plane on one machine lacks, played: nodes, kubelets, GKE's TPU webhook and its network devices."""
+"""What a control plane on one machine lacks, emulated: nodes, kubelets, GKE's TPU webhook and its network devices."""

@@ -1,4 +1,4 @@
-"""The API server's JSON over HTTP, for fixtures that play a part of the cluster: paths and dicts, no client library."""
+"""The API server's JSON over HTTP, for what emulates a part of the cluster: paths and dicts, no client library."""
 
 import base64
 import json
@@ -91,7 +91,7 @@ class Api:
 def wait_for(condition: Callable[[], Any], seconds: float, what: str | Callable[[], str]) -> Any:
     """What the condition gave as soon as that was true; an assertion error with `what` if it is not within so many seconds."""
     end = time.monotonic() + seconds
-    while not (found := condition()):
+    while not (result := condition()):
         assert time.monotonic() < end, f"not within {seconds:.0f} s: {what if isinstance(what, str) else what()}"
         time.sleep(0.05)
-    return found
+    return result

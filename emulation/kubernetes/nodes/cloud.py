@@ -1,4 +1,4 @@
-"""GKE's nodes, played: objects with the labels, taints and devices that GKE gives them. The real scheduler places pods on them.
+"""Emulated nodes of GKE: objects with the labels, taints and devices that GKE gives. The real scheduler places pods on them.
 
 Labels and taints are those that GKE documents; the DRANET driver's slices follow google/dranet's documentation for v6e. What
 the class netdev.google.com selects is a guess: no source shows it.
@@ -64,10 +64,6 @@ class Cloud:
             self._publish_network_cards(node)
         return node
 
-    def remove_pool(self, name: str) -> None:
-        for node in self.nodes(name):
-            self.remove_node(node)
-
     def remove_node(self, name: str) -> None:
         """The machine is gone. Its pods go at once, where Kubernetes' own collector would take a minute."""
         self._api.delete(f"/api/v1/nodes/{name}")
@@ -102,7 +98,7 @@ class Cloud:
                     **labels,
                 },
             },
-            "spec": {"taints": taints, "providerID": f"gce://played/us-east5-b/{name}"},
+            "spec": {"taints": taints, "providerID": f"gce://emulated/us-east5-b/{name}"},
         }
         self._api.create("/api/v1/nodes", node)
         status: dict[str, Any] = {
@@ -117,8 +113,8 @@ class Cloud:
             "nodeInfo": {
                 "kubeletVersion": "v1.35.4-gke.1000000",
                 "kubeProxyVersion": "",
-                "containerRuntimeVersion": "played://1",
-                "osImage": "played",
+                "containerRuntimeVersion": "emulated://1",
+                "osImage": "emulated",
                 "kernelVersion": "6",
                 "operatingSystem": "linux",
                 "architecture": "amd64",
@@ -131,7 +127,7 @@ class Cloud:
         return name
 
     def _publish_network_cards(self, node: str) -> None:
-        """As the DRANET driver does on a node that has it."""
+        """Publish what the DRANET driver does on a node that has it."""
         devices = [
             {"name": f"eth{i}", "attributes": {f"{_DRIVER}/ifName": {"string": f"eth{i}"}, f"{_DRIVER}/rdma": {"bool": False}}}
             for i in range(1, _NETWORK_CARDS + 1)
@@ -142,7 +138,7 @@ class Cloud:
         self._api.create("/apis/resource.k8s.io/v1/resourceslices", slice_of_node)
 
     def _add_device_class(self) -> None:
-        """It comes with GKE itself."""
+        """Make the class that comes with GKE itself."""
         expression = f'device.driver == "{_DRIVER}" && !device.attributes["{_DRIVER}"].rdma'
         device_class = {"metadata": {"name": "netdev.google.com"}, "spec": {"selectors": [{"cel": {"expression": expression}}]}}
         with suppress(httpx.HTTPStatusError):  # it is there already

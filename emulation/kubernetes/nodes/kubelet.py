@@ -1,6 +1,6 @@
-"""The kubelets of all nodes, played: pods that the real scheduler has bound come to life, and a test can disturb them.
+"""Emulated kubelets of all nodes: pods that the real scheduler has bound come to life, and a test can disturb them.
 
-Whether anything runs in them is the runtime's business: `PlayedRuntime` runs nothing, `sandbox.SandboxRuntime` their commands.
+The runtime decides whether anything runs in them: `EmulatedRuntime` runs nothing, `sandbox.SandboxRuntime` their commands.
 """
 
 import itertools
@@ -16,11 +16,10 @@ import httpx
 from emulation.kubernetes import build
 from emulation.kubernetes.layout import Layout
 from emulation.kubernetes.nodes.api import Api, Json, wait_for
-from emulation.kubernetes.nodes.cloud import node_ready
 from emulation.kubernetes.nodes.node_files import PodFiles, write_forwards
 from emulation.kubernetes.nodes.orders import Orders
 from emulation.kubernetes.nodes.pod_life import PodLife
-from emulation.kubernetes.nodes.runtime import PlayedRuntime, Runtime
+from emulation.kubernetes.nodes.runtime import EmulatedRuntime, Runtime
 
 _WATCH_S = 10
 _RECONNECT_S = 0.2
@@ -33,7 +32,7 @@ class Kubelet:
     def __init__(self, api: Api, runtime: Runtime, directory: Path) -> None:
         self._api, self._runtime = api, runtime
         self.directory = directory
-        """Of the pods' files; pods that really run see it, too."""
+        """The directory of the pods' files; pods that really run see it, too."""
         self._lives: dict[str, PodLife] = {}
         self._threads: list[PodLife] = []
         self._listening: list[tuple[str, int, int]] = []
@@ -46,30 +45,11 @@ class Kubelet:
         """Let a pod's first container end by itself, for example with 137 and `OOMKilled`."""
         self._life(pod).fail(exit_code, reason)
 
-    def log(self, pod: str, line: str) -> None:
-        """Let a pod's first container say something."""
-        self._life(pod).say(line)
-
     def listen(self, pods: str, port: int, to_port: int) -> None:
         """Let a port of pods (a pattern, also for those to come) be a server on loopback, for what comes by the API server."""
         self._listening.append((pods, port, to_port))
         for life in list(self._lives.values()):
             self._lead(life)
-
-    def crash_node(self, name: str) -> None:
-        """A node dies with all that runs on it, and nobody says so but the control plane: its minute of waiting is skipped."""
-        self.orders.crashed.add(name)
-        for life in self._on(name):
-            life.lose_power()
-            status = life.pod["status"]
-            conditions = [{**one, **({"status": "False"} if "Ready" in one["type"] else {})} for one in status["conditions"]]
-            self._api.merge(f"{life.path}/status", {"status": {"conditions": conditions}})
-        self._set_ready(name, "Unknown", "NodeStatusUnknown", "Kubelet stopped posting node status.")
-
-    def recover_node(self, name: str) -> None:
-        """It comes back; what ran on it is restarted or has failed, as its restart policy says."""
-        self.orders.crashed.discard(name)
-        self._set_ready(name, "True", "KubeletReady", "kubelet is posting ready status")
 
     def run(self) -> None:
         """Follow the pods until the test is over."""
@@ -114,9 +94,9 @@ class Kubelet:
 
     def _lead(self, life: PodLife) -> None:
         name = life.pod["metadata"]["name"]
-        found = {f"{life.ip}:{port}": f"127.0.0.1:{to}" for pods, port, to in self._listening if fnmatchcase(name, pods)}
-        if found:
-            self._forwards |= found
+        forwards = {f"{life.ip}:{port}": f"127.0.0.1:{to}" for pods, port, to in self._listening if fnmatchcase(name, pods)}
+        if forwards:
+            self._forwards |= forwards
             write_forwards(self.directory, self._forwards)
 
     def _forget(self, uid: str) -> None:
@@ -128,23 +108,16 @@ class Kubelet:
         addresses = node["status"].get("addresses", []) if node else []
         return next((entry["address"] for entry in addresses if entry["type"] == "InternalIP"), None)
 
-    def _on(self, node: str) -> list[PodLife]:
-        return [life for life in self._lives.values() if life.node == node]
-
     def _life(self, pod: str) -> PodLife:
-        found = [life for life in self._lives.values() if life.pod["metadata"]["name"] == pod]
-        assert len(found) == 1, f"{pod}: {len(found)} pods of that name on any node"
-        return found[0]
-
-    def _set_ready(self, node: str, status: str, reason: str, message: str) -> None:
-        conditions = [node_ready(status, reason, message)]
-        self._api.merge(f"/api/v1/nodes/{node}/status", {"status": {"conditions": conditions}})
+        lives = [life for life in self._lives.values() if life.pod["metadata"]["name"] == pod]
+        assert len(lives) == 1, f"{pod}: {len(lives)} pods of that name on any node"
+        return lives[0]
 
 
 @contextmanager
 def running_kubelet(layout: Layout, api: Api, directory: Path, runtime: Runtime | None = None) -> Iterator[Kubelet]:
     """Kubelets for all nodes of a control plane; `directory` is for the pods' files. Pods that still run are left."""
-    runtime = runtime or PlayedRuntime()
+    runtime = runtime or EmulatedRuntime()
     pki = layout.directory / "pki"
     nodes = runtime.popen(
         [

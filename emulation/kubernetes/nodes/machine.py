@@ -15,7 +15,7 @@ _HEAD_START_S = 15  # for the head alone: KubeRay lets hosts ask for it all the 
 
 
 def run(directory: Path, topology: str, *, running: bool) -> int:
-    """Play until SIGTERM. `running`: the pods' commands really run, else every container just says that it does."""
+    """Emulate them until SIGTERM. `running`: the pods' commands really run, else every container only reports that it does."""
     layout = Layout(directory)
     api, pods = Api(layout.kubeconfig), directory / "pods"
     pods.mkdir(exist_ok=True)

@@ -1,10 +1,10 @@
-// Command nodes plays the two roads from the API server into a cluster: konnectivity, an HTTP CONNECT proxy on a unix socket that
+// Command nodes emulates the two roads from the API server into a cluster: konnectivity, an HTTP CONNECT proxy on a unix socket that
 // every connection to pods and kubelets goes through, and the HTTPS API of every node's kubelet (logs and port-forward), with
 // Kubernetes' own code for logs and streams.
 //
 // It follows the pods by files that the kubelet fixture writes: DIR/NAMESPACE/POD/ip, CONTAINER.log (in the form of the container
 // runtimes) and CONTAINER.running, and DIR/forwards.json with {"10.64.0.5:8265": "127.0.0.1:40001"} for ports of pods that are
-// played by a server of a test.
+// emulated by a server of a test.
 package main
 
 import (

@@ -12,7 +12,7 @@ _MESSAGE_BYTES = 2048
 
 
 class PodFiles:
-    """Of one pod."""
+    """The files of one pod."""
 
     def __init__(self, root: Path, namespace: str, name: str) -> None:
         self._directory = root / namespace / name
@@ -37,7 +37,7 @@ class PodFiles:
         return add
 
     def termination_message(self, container: Json, exit_code: int) -> str:
-        """What the pod's status says of its end: its last words, where it failed and its policy wants them."""
+        """The message in the pod's status about its end: its last words, where it failed and its policy wants them."""
         if exit_code == 0 or container.get("terminationMessagePolicy") != "FallbackToLogsOnError":
             return ""
         lines = (self._directory / f"{container['name']}.log").read_text().splitlines()

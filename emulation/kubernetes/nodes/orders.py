@@ -1,4 +1,4 @@
-"""What a test has told the kubelets: which pods are slow, which images are missing, which nodes have crashed."""
+"""What a test wants of the kubelets: which pods are slow or fail, which images are missing."""
 
 import threading
 from dataclasses import dataclass, field
@@ -18,9 +18,7 @@ class Orders:
     unpullable: set[str] = field(default_factory=set)
     """Images that no registry has."""
     last_words: dict[str, str] = field(default_factory=dict)
-    """Containers that fail at every start, by name, and what they say before."""
-    crashed: set[str] = field(default_factory=set)
-    """Nodes whose kubelet says nothing any more."""
+    """Containers that fail at every start, by name, and what they log before."""
     stopping: threading.Event = field(default_factory=threading.Event)
 
     def delay_s(self, pod: str) -> float:

@@ -15,17 +15,17 @@ class MissingInputError(Exception):
 
 def environment_of(api: Api, pod: Json, container: Json, addresses: Json) -> dict[str, str]:
     """Every variable of a container. `addresses` holds `podIP` and `hostIP`. Raises `MissingInputError`."""
-    found: dict[str, str] = {}
+    variables: dict[str, str] = {}
     for source in container.get("envFrom", []):
         for kind, key in (("Secret", "secretRef"), ("ConfigMap", "configMapRef")):
             if reference := source.get(key):
                 data = _data(api, pod, kind, reference)
-                found.update({source.get("prefix", "") + name: value for name, value in (data or {}).items()})
+                variables.update({source.get("prefix", "") + name: value for name, value in (data or {}).items()})
     for variable in container.get("env", []):
         value = _value(api, pod, container, variable, addresses)
         if value is not None:
-            found[variable["name"]] = expand(value, found)
-    return found
+            variables[variable["name"]] = expand(value, variables)
+    return variables
 
 
 def expand(text: str, variables: dict[str, str]) -> str:
@@ -75,12 +75,12 @@ def _entry(api: Api, pod: Json, kind: str, reference: Json) -> str | None:
 
 
 def _data(api: Api, pod: Json, kind: str, reference: Json) -> dict[str, str] | None:
-    found = _find(api, pod, kind, reference["name"])
-    if found is None:
+    source = _find(api, pod, kind, reference["name"])
+    if source is None:
         if reference.get("optional"):
             return None
         raise MissingInputError(f'{kind.lower()} "{reference["name"]}" not found')
-    data = found.get("data", {})
+    data = source.get("data", {})
     return data if kind == "ConfigMap" else {key: base64.b64decode(value).decode() for key, value in data.items()}
 
 

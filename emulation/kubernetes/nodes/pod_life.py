@@ -20,7 +20,6 @@ from emulation.kubernetes.nodes.runtime import Container, Runtime
 
 _POLL_S = 0.1
 _RETRY_S = 1.0
-_KILLED = 128 + 9
 
 
 class _GoneError(Exception):
@@ -32,7 +31,7 @@ class _DeletionError(Exception):
 
 
 class PodLife(threading.Thread):
-    """Plays one pod from when it is bound to a node until it is gone."""
+    """Emulates one pod from when it is bound to a node until it is gone."""
 
     def __init__(self, api: Api, runtime: Runtime, orders: Orders, files: PodFiles, pod: Json, ip: str, node_ip: str) -> None:
         super().__init__(name=f"pod {pod['metadata']['name']}", daemon=True)
@@ -49,7 +48,6 @@ class PodLife(threading.Thread):
         self._state = PodState(spec.get("restartPolicy", "Always"), inits, mains, node_ip)
         self._running: dict[str, Container] = {}
         self._reasons: dict[str, str] = {}
-        self._logs: dict[str, Callable[[str], None]] = {}
 
     @property
     def ip(self) -> str:
@@ -60,24 +58,11 @@ class PodLife(threading.Thread):
         meta = self.pod["metadata"]
         return f"/api/v1/namespaces/{meta['namespace']}/pods/{meta['name']}"
 
-    @property
-    def node(self) -> str:
-        return str(self.pod["spec"]["nodeName"])
-
     def fail(self, exit_code: int, reason: str) -> None:
         """Let the pod's first container end by itself."""
         name = self.pod["spec"]["containers"][0]["name"]
         self._reasons[name] = reason
         self._running[name].fail(exit_code)
-
-    def say(self, line: str) -> None:
-        """Add a line to the log of the pod's first container."""
-        self._logs[self.pod["spec"]["containers"][0]["name"]](line)
-
-    def lose_power(self) -> None:
-        """Its node has crashed: everything of it has ended, and nobody says so."""
-        for container in self._running.values():
-            container.fail(_KILLED)
 
     def run(self) -> None:
         try:
@@ -162,7 +147,7 @@ class PodLife(threading.Thread):
             self._warn("Failed", f"Error: {message}", container["name"])
 
         self._until_there(resolve, explain)
-        log = self._logs[container["name"]] = self._files.begin(container["name"])
+        log = self._files.begin(container["name"])
         started = self._running[container["name"]] = self._runtime.start(self.pod, container, environment, log)
         if words := self._orders.last_words.get(state.name):
             log(words)
@@ -182,10 +167,10 @@ class PodLife(threading.Thread):
             self._publish()
             self._sleep(_RETRY_S)
 
-    def _until_there(self, look: Callable[[], None], explain: Callable[[str], None]) -> None:
+    def _until_there(self, check: Callable[[], None], explain: Callable[[str], None]) -> None:
         while True:
             try:
-                return look()
+                return check()
             except httpx.HTTPError:  # the API server restarts
                 self._sleep(_POLL_S)
             except MissingInputError as missing:
@@ -213,14 +198,14 @@ class PodLife(threading.Thread):
 
     def _warn(self, reason: str, message: str, container: str | None) -> None:
         events = f"/api/v1/namespaces/{self.pod['metadata']['namespace']}/events"
-        self._wait_while_crashed()
+        self._check_is_wanted()
         with suppress(httpx.HTTPError):  # as a kubelet does: none in a namespace that is being deleted, for example
             self._api.create(events, warning(self.pod, reason, message, container))
 
     def _insist(self, ask: Callable[[], Any]) -> Any:
-        """Repeat while the API server cannot be reached; nothing is said by a node that has crashed."""
+        """Repeat while the API server cannot be reached."""
         while True:
-            self._wait_while_crashed()
+            self._check_is_wanted()
             try:
                 return ask()
             except httpx.HTTPStatusError as error:
@@ -233,7 +218,7 @@ class PodLife(threading.Thread):
     def _sleep(self, seconds: float) -> None:
         end = time.monotonic() + seconds
         while True:
-            self._wait_while_crashed()
+            self._check_is_wanted()
             if "deletionTimestamp" in self.pod["metadata"]:
                 raise _DeletionError
             left = end - time.monotonic()
@@ -241,10 +226,6 @@ class PodLife(threading.Thread):
                 return
             self.gone.wait(min(left, _POLL_S))
 
-    def _wait_while_crashed(self) -> None:
-        while True:
-            if self.gone.is_set() or self._orders.stopping.is_set():
-                raise _GoneError
-            if self.node not in self._orders.crashed:
-                return
-            self.gone.wait(_POLL_S)
+    def _check_is_wanted(self) -> None:
+        if self.gone.is_set() or self._orders.stopping.is_set():
+            raise _GoneError

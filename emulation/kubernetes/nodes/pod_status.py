@@ -35,7 +35,7 @@ class ContainerState:
         started = self.state.get("running", {}).get("startedAt", now())
         ended = {"exitCode": exit_code, "reason": reason, "startedAt": started, "finishedAt": now()}
         ended |= {"message": message} if message else {}
-        self.state = {"terminated": {**ended, "containerID": f"played://{self.name}-{self.restarts}"}}
+        self.state = {"terminated": {**ended, "containerID": f"emulated://{self.name}-{self.restarts}"}}
         self.ready = False
 
     def restart(self) -> None:
@@ -57,8 +57,8 @@ class ContainerState:
         return {
             "name": self.name,
             "image": self.image,
-            "imageID": "" if "waiting" in self.state and not self.restarts else f"played://{self.image}",
-            "containerID": f"played://{self.name}-{self.restarts}" if self.is_running else "",
+            "imageID": "" if "waiting" in self.state and not self.restarts else f"emulated://{self.image}",
+            "containerID": f"emulated://{self.name}-{self.restarts}" if self.is_running else "",
             "ready": self.ready,
             "started": self.is_running,
             "restartCount": self.restarts,
@@ -81,7 +81,7 @@ class PodState:
     """Status and time of the last transition of each condition."""
 
     def phase(self) -> str:
-        """As the kubelet's `getPhase`."""
+        """The phase by the rules of the kubelet's `getPhase`."""
         if any(not init.succeeded for init in self.inits):
             failed = any(init.exit_code not in (None, 0) for init in self.inits)
             return "Failed" if failed and self.restart_policy == "Never" else "Pending"

@@ -25,7 +25,7 @@ class Probe:
         self._ready, self._failures, self._next = False, 0, 0.0
 
     def passes(self) -> bool:
-        """What the last probe said; a new one is made when it is time."""
+        """The result of the last probe; a new one is made when it is time."""
         if time.monotonic() >= self._next:
             self._failures = 0 if self._ask() else self._failures + 1
             self._ready = self._failures == 0 or (self._ready and self._failures < _FAILURES)
@@ -48,7 +48,7 @@ class Probe:
         return True
 
     def _get(self, port: int, path: str | None) -> bool:
-        """Without a path: can it be connected to?"""
+        """Whether the port answers; without a path, whether it can be connected to."""
         with socket.socket(socket.AF_UNIX) as road:
             road.settimeout(_TIMEOUT_S)
             try:

@@ -1,4 +1,4 @@
-"""What a kubelet hands its containers to. Here: a runtime that runs nothing, whose containers end when a test says so."""
+"""What a kubelet hands its containers to. Here: a runtime that runs nothing, whose containers end when a test wants it."""
 
 import subprocess
 from collections.abc import Callable, Sequence
@@ -19,7 +19,7 @@ class Container(Protocol):
         """None while it runs."""
 
     def is_ready(self) -> bool:
-        """What its readiness probe says."""
+        """Whether its readiness probe passes."""
 
     def stop(self, grace_s: float) -> None:
         """Ask it to end, then end it; return when it has ended."""
@@ -45,8 +45,8 @@ class Runtime(Protocol):
 
 
 @dataclass
-class PlayedContainer:
-    """Runs until it is told otherwise."""
+class EmulatedContainer:
+    """Runs until a test ends it."""
 
     _code: int | None = None
 
@@ -68,15 +68,15 @@ def of_job(pod: Json) -> bool:
     return _JOB_LABEL in pod["metadata"].get("labels", {})
 
 
-class PlayedRuntime:
+class EmulatedRuntime:
     """Init containers and those of jobs succeed at once, others run and are ready."""
 
     def open(self, pod: Json, ip: str) -> None:
         pass
 
-    def start(self, pod: Json, container: Json, environment: dict[str, str], log: Callable[[str], None]) -> PlayedContainer:
-        log(f"played: {container['name']} with {len(environment)} variables")
-        started = PlayedContainer()
+    def start(self, pod: Json, container: Json, environment: dict[str, str], log: Callable[[str], None]) -> EmulatedContainer:
+        log(f"emulated: {container['name']} with {len(environment)} variables")
+        started = EmulatedContainer()
         if of_job(pod) or container in pod["spec"].get("initContainers", []):
             started.fail(0)
         return started

@@ -25,7 +25,7 @@ from apps.slice.topology import slice_of
 from emulation.kubernetes.nodes.api import Api, Json
 from emulation.kubernetes.nodes.dns import hosts_file
 from emulation.kubernetes.nodes.probes import Probe
-from emulation.kubernetes.nodes.runtime import Container, PlayedRuntime, of_job
+from emulation.kubernetes.nodes.runtime import Container, EmulatedRuntime, of_job
 from emulation.kubernetes.nodes.sandbox_scripts import ADD_POD, IN_CONTAINER, NETWORK, REMOVE_POD
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -50,7 +50,7 @@ _IMAGE_ENVIRONMENT = {
 
 
 class SandboxUnavailableError(Exception):
-    """This machine lets nobody make namespaces; the message says what it lacks."""
+    """Users of this machine may not make namespaces; the message names what it lacks."""
 
 
 class SandboxRuntime:
@@ -80,7 +80,7 @@ class SandboxRuntime:
 
     def start(self, pod: Json, container: Json, environment: dict[str, str], log: Callable[[str], None]) -> Container:
         if of_job(pod):
-            return PlayedRuntime().start(pod, container, environment, log)
+            return EmulatedRuntime().start(pod, container, environment, log)
         _, ip = self._pods[pod["metadata"]["uid"]]
         command = [*container.get("command", ["/bin/bash", "-c"]), *container.get("args", [])]
         host = pod["spec"].get("hostname") or pod["metadata"]["name"]
@@ -120,7 +120,7 @@ class SandboxRuntime:
         return enter
 
     def _write_hosts(self) -> None:
-        """In place, because it is mounted into every pod."""
+        """Write the file in place, because it is mounted into every pod."""
         text = hosts_file(self._api.items("/api/v1/services"), list(self._pods.values())).encode()
         with (self._directory / "hosts").open("r+b") as file:
             file.write(text)
@@ -191,10 +191,10 @@ def sandboxes(
         env={**inherited_environment(), "POD_FILES": str(directory)},
     )
     assert network.stdout
-    if (said := network.stdout.readline().strip()) != "ready":
+    if (output := network.stdout.readline().strip()) != "ready":
         network.kill()
         raise SandboxUnavailableError(
-            f"no namespaces for users here ({said}): they need unshare, nsenter, ip, and a kernel that allows it"
+            f"no namespaces for users here ({output}): they need unshare, nsenter, ip, and a kernel that allows it"
         )
     try:
         yield SandboxRuntime(api, egress, directory, network, environment or {})
@@ -219,8 +219,8 @@ def _name(pod: Json) -> str:
 def _volumes(pod: Json, container: Json) -> str:
     """A line for each mount of an emptyDir; of others there is nothing to show. /tmp is each pod's own without asking."""
     empty = {volume["name"] for volume in pod["spec"].get("volumes", []) if "emptyDir" in volume}
-    mounts = [one for one in container.get("volumeMounts", []) if one["name"] in empty and one["mountPath"] != "/tmp"]  # noqa: S108
-    return "\n".join(f"{one['name']} {one['mountPath']}" for one in mounts)
+    mounts = [mount for mount in container.get("volumeMounts", []) if mount["name"] in empty and mount["mountPath"] != "/tmp"]  # noqa: S108
+    return "\n".join(f"{mount['name']} {mount['mountPath']}" for mount in mounts)
 
 
 def _device_plugin(pod: Json, container: Json) -> dict[str, str]:

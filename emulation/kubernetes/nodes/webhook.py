@@ -23,13 +23,12 @@ _EFFECTIVE_S = 15
 
 
 class TpuWebhook:
-    """`reviewed` holds the kind and name of every object that it was asked about."""
+    """Use `running_tpu_webhook`."""
 
     def __init__(self, layout: Layout, api: Api) -> None:
         self._layout, self._api = layout, api
-        self.reviewed: list[tuple[str, str]] = []
         self._broken: set[str] = set()
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), partial(_Handler, self.reviewed, self._broken))
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), partial(_Handler, self._broken))
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(layout.serving.certificate, layout.serving.key)
         self._server.socket = context.wrap_socket(self._server.socket, server_side=True)
@@ -46,12 +45,12 @@ class TpuWebhook:
         wait_for(lambda: MISMATCH in self._api.client.post(path, json=probe).text, _EFFECTIVE_S, "the webhook is not asked")
 
     def unregister(self) -> None:
-        """From now on the cluster has no such webhook."""
+        """Make it a cluster without such a webhook."""
         for kind in ("mutating", "validating"):
             self._api.delete(f"{_REGISTRATIONS}/{kind}webhookconfigurations/kuberay-tpu-{kind}-webhook")
 
     def break_down(self, *paths: str) -> None:
-        """It answers with errors from now on, to /mutate (pods), /validate (RayClusters) or both."""
+        """Answer with errors from now on, to /mutate (pods), /validate (RayClusters) or both."""
         self._broken.update(paths or ("/mutate", "/validate"))
 
     def mend(self) -> None:
@@ -100,8 +99,8 @@ _PROBE: Json = {
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
-    def __init__(self, reviewed: list[tuple[str, str]], broken: set[str], *arguments: Any) -> None:
-        self._reviewed, self._broken = reviewed, broken
+    def __init__(self, broken: set[str], *arguments: Any) -> None:
+        self._broken = broken
         super().__init__(*arguments)
 
     def do_POST(self) -> None:
@@ -109,8 +108,6 @@ class _Handler(BaseHTTPRequestHandler):
         if any(self.path.startswith(path) for path in self._broken):
             return self._send(HTTPStatus.INTERNAL_SERVER_ERROR, b"out of order\n")
         request = review["request"]
-        meta = request["object"]["metadata"]
-        self._reviewed.append((request["kind"]["kind"], meta.get("name") or meta.get("generateName", "")))
         try:
             answer = _mutated(request["object"]) if self.path.startswith("/mutate") else _validated(request["object"])
         except WebhookFailureError as failure:
@@ -142,7 +139,7 @@ def _validated(cluster: Json) -> Json:
 
 @contextmanager
 def running_tpu_webhook(layout: Layout, api: Api) -> Iterator[TpuWebhook]:
-    """Registered from the start; `unregister` plays a cluster that lacks it."""
+    """Registered from the start; `unregister` makes it a cluster that lacks it."""
     webhook = TpuWebhook(layout, api)
     try:
         webhook.register()

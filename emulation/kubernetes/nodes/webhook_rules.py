@@ -17,7 +17,7 @@ MISMATCH = "Number of workers in worker group not equal to specified topology"
 
 
 class WebhookFailureError(Exception):
-    """It answers with an HTTP error instead of an answer; the API server then refuses the object."""
+    """An HTTP error instead of an answer; the API server then refuses the object."""
 
 
 def refusal(cluster: Json) -> str | None:
@@ -46,9 +46,9 @@ def patches(pod: Json) -> list[Json]:
     # A single host has no host index: KubeRay gives it to groups of several hosts alone.
     replica, host = (labels.get(f"ray.io/{kind}", "0") for kind in ("worker-group-replica-index", "replica-host-index"))
     subdomain = f"{labels['ray.io/cluster']}-headless"[-_LONGEST_NAME:]  # which KubeRay itself stopped to cut in 1.4
-    found: list[Json] = []
+    operations: list[Json] = []
     if hosts > 1:
-        found += [
+        operations += [
             {"op": "add", "path": "/spec/hostname", "value": f"{group}-{replica}-{host}"},
             {"op": "add", "path": "/spec/subdomain", "value": subdomain},
             {"op": "add", "path": "/spec/affinity", "value": _affinity(spec.get("affinity", {}), labels)},
@@ -56,8 +56,8 @@ def patches(pod: Json) -> list[Json]:
     names = ",".join(f"{group}-{replica}-{i}.{subdomain}" for i in range(hosts)) if hosts > 1 else None
     for index, container in enumerate(spec["containers"]):
         if _chips(container):
-            found += _environment(index, container, names, host, f"{group}-{replica}")
-    return found
+            operations += _environment(index, container, names, host, f"{group}-{replica}")
+    return operations
 
 
 def _environment(index: int, container: Json, names: str | None, host: str, slice_name: str) -> Iterator[Json]:

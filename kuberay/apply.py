@@ -10,10 +10,8 @@ import yaml
 from apps.common.errors import OperationError
 from kuberay.api import Api, ApiError, ForbiddenError
 from kuberay.clusters import Clusters
-from kuberay.kinds import KINDS, Manifest, title
 from kuberay.names import MANAGER
-from kuberay.quantity import parse_quantity
-from kuberay.render import Part
+from kuberay.objects import Manifest, kind_of, parse_quantity, title
 
 Verb = Literal["create", "change", "unchanged", "forbidden", "hidden"]
 """`forbidden`: it would change and this user may not; `hidden`: of the whole cluster, and not for this user to see."""
@@ -26,7 +24,6 @@ _IMMUTABLE = ("Job",)
 class Change:
     """One object: what is there (None if nothing), what would be, and what applying it means."""
 
-    part: Part
     verb: Verb
     manifest: Manifest
     before: Manifest | None
@@ -36,29 +33,31 @@ class Change:
         """A unified diff of the object as YAML; empty where nothing would change."""
         if self.verb in ("unchanged", "hidden"):
             return ""
-        before, after = (_text(one).splitlines(keepends=True) for one in (self.before, self.after))
+        before, after = (_text(manifest).splitlines(keepends=True) for manifest in (self.before, self.after))
         name = title(self.manifest)
         return "".join(difflib.unified_diff(before, after, f"{name} (there)", f"{name} (wanted)"))
 
 
-def plan(api: Api, manifests: Iterable[tuple[Part, Manifest]], *, force: Container[str] = ()) -> list[Change]:
+def plan(api: Api, manifests: Iterable[Manifest], *, force_conflicts: Container[str] = ()) -> list[Change]:
     """What would change, by a dry run of the API server, which also refuses what it would not take.
 
     Raises:
-        ApiError: the server refuses an object, or another manager holds a field (taken over of the kinds in `force`).
+        ApiError: the server refuses an object, or another manager holds a field (of other kinds than `force_conflicts`).
     """
-    found: list[Change] = []
+    changes: list[Change] = []
     namespaces_to_come: set[str] = set()
-    for part, manifest in manifests:
-        forced = manifest["kind"] in force
-        change = _plan_one(api, part, manifest, force=forced, namespaces_to_come=namespaces_to_come)
+    for manifest in manifests:
+        if manifest["metadata"].get("namespace") in namespaces_to_come:  # the server cannot try what is in none
+            change = Change("create", manifest, None, manifest)
+        else:
+            change = _plan_object(api, manifest, force=manifest["kind"] in force_conflicts)
         if manifest["kind"] == "Namespace" and change.verb == "create":
             namespaces_to_come.add(manifest["metadata"]["name"])
-        found.append(change)
-    return found
+        changes.append(change)
+    return changes
 
 
-def carry_out(api: Api, clusters: Clusters, change: Change, *, force: Container[str] = ()) -> None:
+def apply(api: Api, clusters: Clusters, change: Change, *, force_conflicts: Container[str] = ()) -> None:
     """Apply one object.
 
     Raises:
@@ -72,7 +71,7 @@ def carry_out(api: Api, clusters: Clusters, change: Change, *, force: Container[
             f"{title(change.manifest)} is not as the spec wants it, and you may not change it: someone who may has to run "
             "`scripts/cluster.py apply` first"
         )
-    forced = change.manifest["kind"] in force
+    forced = change.manifest["kind"] in force_conflicts
     if change.manifest["kind"] == "RayCluster":
         clusters.apply(change.manifest, force=forced)
     else:
@@ -86,53 +85,48 @@ def restarts_pods(change: Change) -> bool:
     return _pod_templates(change.before) != _pod_templates(change.after)
 
 
-def _plan_one(api: Api, part: Part, manifest: Manifest, *, force: bool, namespaces_to_come: set[str]) -> Change:
-    metadata = manifest["metadata"]
-    namespace = metadata.get("namespace")
-    if namespace in namespaces_to_come:  # the server cannot try what is in a namespace that is not there yet
-        return Change(part, "create", manifest, None, manifest)
-    before = _read(api, manifest["kind"], metadata["name"], namespace)
+def _plan_object(api: Api, manifest: Manifest, *, force: bool) -> Change:
+    before = _read(api, manifest)
     if before is not None and (manifest["kind"] in _IMMUTABLE or _of_others(before)):
-        return Change(part, "unchanged", manifest, before, before)
+        return Change("unchanged", manifest, before, before)
     try:
         after = api.apply(manifest, dry_run=True, force=force)
     except ForbiddenError:
-        return Change(part, _verb_of_forbidden(manifest, before), manifest, before, manifest)
-    if before is None:
-        return Change(part, "create", manifest, None, after)
-    verb: Verb = "unchanged" if _bare(before) == _bare(after) else "change"
-    return Change(part, verb, manifest, before, after)
+        return Change(_verb_of_forbidden(manifest, before), manifest, before, manifest)
+    verb: Verb = "create" if before is None else "unchanged" if _bare(before) == _bare(after) else "change"
+    return Change(verb, manifest, before, after)
 
 
 def _of_others(before: Manifest) -> bool:
-    """A namespace that was there before: its security level is its owner's, and `down` must leave it."""
+    """True for a namespace that was there before: its security level is its owner's, and `down` must leave it."""
     labels = before["metadata"].get("labels") or {}
     return before["kind"] == "Namespace" and labels.get("app.kubernetes.io/managed-by") != MANAGER
 
 
 def _verb_of_forbidden(manifest: Manifest, before: Manifest | None) -> Verb:
     if before is None:
-        return "forbidden" if KINDS[manifest["kind"]].namespaced else "hidden"
-    return "unchanged" if contains(before, manifest) else "forbidden"
+        return "forbidden" if kind_of(manifest).namespaced else "hidden"
+    return "unchanged" if _contains(before, manifest) else "forbidden"
 
 
-def _read(api: Api, kind: str, name: str, namespace: str | None) -> Manifest | None:
+def _read(api: Api, manifest: Manifest) -> Manifest | None:
+    metadata = manifest["metadata"]
     try:
-        return api.get(kind, name, namespace)
+        return api.get(manifest["kind"], metadata["name"], metadata.get("namespace"))
     except ForbiddenError:
-        if KINDS[kind].namespaced:
+        if kind_of(manifest).namespaced:
             raise
         return None  # what belongs to the whole cluster may be hidden from its users
     except ApiError as error:
-        raise type(error)(f"{kind}/{name}: {error}", error.status, error.reason) from error
+        raise error.about(title(manifest)) from error
 
 
-def contains(live: Any, wanted: Any) -> bool:
-    """True when a live object has everything that a manifest says; what the server added does not count."""
+def _contains(live: Any, wanted: Any) -> bool:
+    """True when a live object has everything that a manifest has; what the server added does not count."""
     if isinstance(wanted, dict):
-        return isinstance(live, dict) and all(key in live and contains(live[key], value) for key, value in wanted.items())
+        return isinstance(live, dict) and all(key in live and _contains(live[key], value) for key, value in wanted.items())
     if isinstance(wanted, list):
-        return isinstance(live, list) and len(live) == len(wanted) and all(map(contains, live, wanted))
+        return isinstance(live, list) and len(live) == len(wanted) and all(map(_contains, live, wanted))
     return live == wanted or _same_quantity(live, wanted)
 
 
@@ -149,7 +143,7 @@ def _pod_templates(cluster: Manifest) -> list[Any]:
 
 
 def _bare(manifest: Manifest | None) -> Manifest:
-    """Without what the server writes."""
+    """The object without what the server writes."""
     if manifest is None:
         return {}
     metadata = {key: value for key, value in manifest["metadata"].items() if key not in _SERVERS_OWN}

@@ -10,14 +10,13 @@ from typing import Any
 from apps.common.errors import BundleError, OperationError
 from apps.common.progress_line import Progress
 from apps.common.serve_status import waiting_for
-from kuberay import change, deploy, names, reasons, wait
+from kuberay import apply, names, reasons, wait
 from kuberay.api import Api
-from kuberay.commands.shared import Options, api_of, checked, say_counts, taken_over
-from kuberay.dashboard import dashboard
-from kuberay.doctor.examine import examine
-from kuberay.doctor.finding import Patient
-from kuberay.doctor.report import report
-from kuberay.forward import forwarding
+from kuberay.commands import Options, checked, connected, force_conflicts, print_counts
+from kuberay.deploy import last_deployed
+from kuberay.doctor import ClusterSnapshot
+from kuberay.doctor.examine import examine, report
+from kuberay.forward import forwarded_dashboard, forwarding
 from kuberay.render import manifests
 from kuberay.spec import Spec, load
 from kuberay.state import State, index_of_pod, read_state
@@ -25,16 +24,16 @@ from kuberay.state import State, index_of_pod, read_state
 
 def diff(options: Options) -> None:
     """Print what apply would change."""
-    api, wanted = api_of(options), checked(options)
-    changes = change.plan(api, manifests(wanted.spec, wanted.serve_text), force=taken_over(options))
-    for one in changes:
-        sys.stdout.write(one.diff())
-    say_counts(changes)
+    api, wanted = connected(options), checked(options)
+    changes = apply.plan(api, manifests(wanted.spec, wanted.serve_text), force_conflicts=force_conflicts(options))
+    for change in changes:
+        sys.stdout.write(change.diff())
+    print_counts(changes)
 
 
 def wait_for(options: Options) -> None:
     """Follow until all pods are ready."""
-    api, spec = api_of(options), load(options.spec)
+    api, spec = connected(options), load(options.spec)
     started = time.monotonic()
     with Progress() as progress:
         state = wait.until_ready(api, spec, progress.report, options.timeout)
@@ -42,27 +41,25 @@ def wait_for(options: Options) -> None:
 
 
 def status(options: Options) -> None:
-    """What is there, what it waits for, which apps run."""
-    api, spec = api_of(options), load(options.spec)
+    """Print what is there, what it waits for, which apps run."""
+    api, spec = connected(options), load(options.spec)
     state = read_state(api, spec)
     apps = _apps(api, spec, state)
-    waiting = [str(one) for one in reasons.reasons(state)]
+    waiting = [str(reason) for reason in reasons.reasons(state)]
     lost = _lost_apps(api, spec, apps)
     if options.json:
         print(json.dumps({"ready": state.ready(), "waiting": waiting, "apps": apps, "lost_apps": lost}, indent=1))
         return
     print(f"{spec.kind} {spec.namespace}/{spec.name} on {api.context}: {wait.summary(state)}")
-    for line in waiting:
+    for line in (*waiting, *(f"app {name}: {app}" for name, app in (apps or {}).items())):
         print(f"  {line}")
-    for name, app in (apps or {}).items():
-        print(f"  app {name}: {app}")
     if lost:
         print(f"  the head has lost its apps ({', '.join(lost)}): `scripts/cluster.py deploy --last` brings them back")
 
 
 def logs(options: Options) -> None:
     """Print a pod's log."""
-    api, spec = api_of(options), load(options.spec)
+    api, spec = connected(options), load(options.spec)
     state = read_state(api, spec)
     pods = [pod for pod in state.hosts if index_of_pod(pod) == options.host] if options.host is not None else [state.head]
     if not pods or pods[0] is None:
@@ -75,11 +72,11 @@ def logs(options: Options) -> None:
 
 
 def forward(options: Options) -> None:
-    """The API and the dashboard on this machine, until Ctrl-C."""
-    api, spec = api_of(options), load(options.spec)
+    """Bring the API and the dashboard to this machine, until Ctrl-C."""
+    api, spec = connected(options), load(options.spec)
     state = read_state(api, spec)
     if state.head is None:
-        raise OperationError("there is no head to forward to: scripts/cluster.py wait says why")
+        raise OperationError("there is no head to forward to: scripts/cluster.py wait shows why")
     pod = state.head["metadata"]["name"]
     with (
         forwarding(api, pod, spec.namespace, names.PORTS["serve"], options.port) as port,
@@ -94,26 +91,22 @@ def forward(options: Options) -> None:
 
 def doctor(options: Options) -> int:
     """Print what is wrong; exit code 1 if something is."""
-    api, spec = api_of(options), load(options.spec)
-    found = examine(Patient(api, spec, read_state(api, spec)))
-    if options.json:
-        print(json.dumps([asdict(one) for one in found], indent=1))
-    else:
-        print(report(found))
-    return 1 if any(one.severity == "error" for one in found) else 0
+    api, spec = connected(options), load(options.spec)
+    diagnoses = examine(ClusterSnapshot(api, spec, read_state(api, spec)))
+    print(json.dumps([asdict(diagnosis) for diagnosis in diagnoses], indent=1) if options.json else report(diagnoses))
+    return 1 if any(diagnosis.severity == "error" for diagnosis in diagnoses) else 0
 
 
 def _apps(api: Api, spec: Spec, state: State) -> dict[str, Any] | None:
-    """Status of each app; None where Ray cannot be asked."""
+    """Status of each app; None where Ray does not answer."""
     try:
-        with dashboard(api, spec, state) as there:
-            found = there.serve().get("applications") or {}
+        with forwarded_dashboard(api, spec, state) as dashboard:
+            applications = dashboard.serve().get("applications") or {}
     except BundleError:
         return None
-    running = {name: "RUNNING" for name, app in found.items() if app["status"] == "RUNNING"}
-    return {name: running.get(name) or waiting_for({name: app}) for name, app in found.items()}
+    return {name: "RUNNING" if app["status"] == "RUNNING" else waiting_for({name: app}) for name, app in applications.items()}
 
 
 def _lost_apps(api: Api, spec: Spec, apps: dict[str, Any] | None) -> list[str]:
-    last = deploy.last_deployed(api, spec) if apps == {} else None
+    last = last_deployed(api, spec) if apps == {} else None
     return [app["name"] for app in last["applications"]] if last else []

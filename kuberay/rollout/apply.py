@@ -1,0 +1,157 @@
+"""Plan a change, make it, measure it, and go back where it does not become healthy."""
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any
+
+from apps.checks.serve_rules import check_serve_config
+from apps.checks.source import read
+from apps.common.errors import OperationError, UserError
+from apps.common.progress_line import Progress
+from apps.common.serve_status import all_running, waiting_for
+from apps.common.settings import ray_token, state_root
+from kuberay.dashboard import Config, Dashboard, merged
+from kuberay.rollout.effects import as_text, describe, effects, strongest
+from kuberay.rollout.history import Change, History
+
+_POLL_S = 0.5
+_SETTLE_S = 1.5  # after a PUT Serve still shows the old state for a moment
+Report = Callable[[str], None]
+
+
+def run(options: argparse.Namespace) -> None:
+    """Do what one of the commands plan, apply and rollback wants. Raises `UserError` and `OperationError`."""
+    config = _checked(options) if options.command != "rollback" else None
+    dashboard = Dashboard(options.address.rstrip("/"), ray_token())
+    history = History.of(state_root(), dashboard.url)
+    serve = dashboard.serve()
+    deployed = deployed_config(serve)
+    if config is None:
+        config = history.before(deployed)
+        if config is None:
+            raise UserError("there is no other config to go back to: none was healthy under this tool before the one that runs")
+    if not options.alone:
+        config = merged(config, serve)
+    changes = effects(deployed, config, alone=options.alone)
+    kind = strongest(changes)
+    description = describe(deployed, config, changes)
+    if measured := history.last(kind, description["replicas"]):
+        description |= {"measured_away_s": measured.away_s, "measured_s": measured.seconds}
+    if options.command == "plan":
+        print(json.dumps(description, indent=1) if options.json else as_text(description))
+        return
+    print(as_text(description), file=sys.stderr)
+    if kind == "new cluster":
+        raise UserError(
+            "Serve takes these options only when it starts: stop the cluster's Serve (or the cluster) and deploy anew"
+        )
+    if kind == "nothing":
+        print("nothing to do")
+        return
+    with Progress() as progress:
+        done = apply(dashboard, history, config, (kind, description["replicas"]), progress.report, options.timeout)
+    print(f"healthy after {done.seconds:.0f} s, of which the model was away for {done.away_s:.0f} s")
+
+
+def deployed_config(serve: dict[str, Any]) -> Config:
+    """The config of what runs now, from Serve's own state."""
+    apps = [app["deployed_app_config"] for app in serve["applications"].values() if app.get("deployed_app_config")]
+    rest = {key: serve[key] for key in ("http_options", "proxy_location") if serve.get(key)}
+    return {**rest, "applications": apps}
+
+
+def apply(
+    dashboard: Dashboard, history: History, config: Config, kind: tuple[str, int], report: Report, timeout_s: float
+) -> Change:
+    """Deploy a config and note it once it is healthy; else go back to what ran before.
+
+    Args:
+        kind: what the change does, and with how many replicas, for the note.
+
+    Raises:
+        OperationError: it did not become healthy; the message has the reason, and whether the old one runs again.
+    """
+    serve = dashboard.serve()
+    before = deployed_config(serve)
+    if all_running(serve["applications"]):
+        _note_as_good(history, before)
+    try:
+        seconds, away_s = _deploy(dashboard, config, report, timeout_s)
+    except OperationError as error:
+        if not before["applications"]:
+            raise
+        report(f"going back: {error}")
+        try:
+            _deploy(dashboard, before, report, timeout_s)
+        except OperationError as second:
+            raise OperationError(f"{error}\nand the config before it does not run either: {second}") from second
+        raise OperationError(f"{error}\nThe config before it runs again") from error
+    change = Change(_now(), dict(config), *kind, round(seconds, 1), round(away_s, 1))
+    history.add(change)
+    return change
+
+
+def _deploy(dashboard: Dashboard, config: Config, report: Report, timeout_s: float) -> tuple[float, float]:
+    """Deploy a config and wait until it is healthy: the seconds that took, and those in which a model had no replica."""
+    began = seen = time.monotonic()
+    away_s = 0.0
+    dashboard.serve_deploy(config)
+    while True:
+        ours, running = dashboard.apps_of(config)
+        now = time.monotonic()
+        away_s += now - seen if any(map(_is_away, ours.values())) else 0.0
+        seen = now
+        if running and now - began > _SETTLE_S:
+            return now - began, away_s
+        if now - began > timeout_s:
+            raise OperationError(f"not healthy after {timeout_s:.0f} s; {waiting_for(ours)}")
+        report(waiting_for(ours))
+        time.sleep(_POLL_S)
+
+
+def _checked(options: argparse.Namespace) -> Config:
+    """The config in the file, with nothing wrong in it, and its weights staged."""
+    source = read(options.config)
+    findings = check_serve_config(source.content, slices=options.slices)
+    if wrong := [finding for finding in findings if finding.severity == "error"]:
+        raise UserError("\n".join(f"{options.config}:{source.line(finding.path)}: error: {finding}" for finding in wrong))
+    apps = [{"name": "default", **app} for app in source.content["applications"]]  # Serve's own name for one without
+    if not apps:
+        raise UserError(f"{options.config}: applications: is empty, and there is nothing to wait for")
+    for app in apps:
+        for llm in (app.get("args") or {}).get("llm_configs") or []:
+            _check_weights(llm)
+    return {**source.content, "applications": apps}
+
+
+def _check_weights(llm: dict[str, Any]) -> None:
+    from apps.weights.args import asks_for_prefetch, prefetch_args
+    from apps.weights.store import Store
+
+    url = prefetch_args(llm).url if asks_for_prefetch(llm) else None  # without one it is the hosts' WEIGHTS_URL, unknown here
+    if url and Store(url).manifest() is None:
+        name = llm["model_loading_config"]["model_id"]
+        raise OperationError(f"{url} holds no whole model: stage {name} there first (python -m apps.weights stage)")
+
+
+def _note_as_good(history: History, config: Config) -> None:
+    last = history.changes[-1].config if history.changes else None
+    if last is None or strongest(effects(config, last, alone=True)) != "nothing":
+        history.add(Change(_now(), dict(config), "found"))
+
+
+def _is_away(app: dict[str, Any]) -> bool:
+    """True for a model without a replica; while Serve builds an app it lists none of those that still run."""
+    if "llm_configs" not in ((app.get("deployed_app_config") or {}).get("args") or {}):
+        return False
+    deployments = (app.get("deployments") or {}).values()
+    states = [replica["state"] for deployment in deployments for replica in deployment["replicas"]]
+    return bool(states) and "RUNNING" not in states
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
