@@ -110,17 +110,17 @@ def test_the_documents_commands_do_what_it_says(shell: Shell, kubelet: Kubelet, 
             shell.run(command)
 
     said = shell.said
-    assert "gcloud container clusters create gemma" in said["scripts/gke.py plan gemma.yaml"]
-    assert "kind: RayCluster" in said["scripts/cluster.py render gemma.yaml"]
-    assert "made  GKE cluster gemma" in said["scripts/gke.py up gemma.yaml"]
-    assert "+kind: RayCluster" in said["scripts/cluster.py diff gemma.yaml"]
-    assert "head ready, 4 of 4 hosts ready" in said["scripts/cluster.py wait gemma.yaml"]
-    assert "running: llm, chat" in said["scripts/cluster.py deploy gemma.yaml"]
-    assert "app llm: RUNNING" in said["scripts/cluster.py status gemma.yaml"]
+    assert "gcloud container clusters create gemma" in said["scripts/gke.py plan cluster.yaml"]
+    assert "kind: RayCluster" in said["scripts/cluster.py render cluster.yaml"]
+    assert "made  GKE cluster gemma" in said["scripts/gke.py up cluster.yaml"]
+    assert "+kind: RayCluster" in said["scripts/cluster.py diff cluster.yaml"]
+    assert "head ready, 4 of 4 hosts ready" in said["scripts/cluster.py wait cluster.yaml"]
+    assert "running: llm, chat" in said["scripts/cluster.py deploy cluster.yaml"]
+    assert "app llm: RUNNING" in said["scripts/cluster.py status cluster.yaml"]
     assert next(text for command, text in said.items() if command.startswith("curl")).count("wired to each other") == 1
     token = next(text for command, text in said.items() if "auth_token" in command)
     assert f"Bearer {token}" in fake.tokens
-    assert "ray-worker" in said["scripts/cluster.py logs gemma.yaml --host 2"]
-    assert "parked" in said["scripts/cluster.py park gemma.yaml"]
-    assert "RayCluster/gemma deleted" in said["scripts/cluster.py down gemma.yaml"]
+    assert "ray-worker" in said["scripts/cluster.py logs cluster.yaml --host 2"]
+    assert "parked" in said["scripts/cluster.py park cluster.yaml"]
+    assert "RayCluster/gemma deleted" in said["scripts/cluster.py down cluster.yaml"]
     assert [app["name"] for app in fake.deployed["applications"]] == ["llm", "chat"]
