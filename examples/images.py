@@ -29,5 +29,5 @@ try:
         max_tokens=200,
     )
 except APIStatusError as error:
-    raise SystemExit(f"the server refused it ({error.status_code}): {error.message}") from None
+    raise SystemExit(f"the server refused it: {error.message}") from None
 print(answer.choices[0].message.content)

@@ -1,14 +1,14 @@
 """A tool call: the model asks for a function, this program runs it, and the model answers with its result.
 
-Needs a model with tools (Gemma 4). `TOOL_CHOICE=required` makes any model call one, as its answer is then bound to the
-tool's JSON schema; a model without a format for tool results is only asked for the call.
+Needs a model that was trained with tools (Gemma 4). With TOOL_CHOICE=required any model calls one, as its answer is then bound
+to the tools' JSON schemas; whether it can take the result depends on its chat template.
 """
 
 import json
 import os
 from typing import Any
 
-from openai import BadRequestError, OpenAI
+from openai import APIStatusError, OpenAI
 
 CHIPS = {"v5e-4": 4, "v6e-16": 16, "v6e-256": 256}
 TOOL: Any = {
@@ -31,9 +31,12 @@ messages: list[Any] = [{"role": "user", "content": "How many chips has a v6e-16?
 
 
 def ask(tool_choice: Any) -> Any:
-    return client.chat.completions.create(
-        model=model, messages=messages, tools=[TOOL], tool_choice=tool_choice, max_tokens=200, temperature=0
-    )
+    try:
+        return client.chat.completions.create(
+            model=model, messages=messages, tools=[TOOL], tool_choice=tool_choice, max_tokens=200, temperature=0
+        )
+    except APIStatusError as error:
+        raise SystemExit(f"the server refused it: {error.message}") from None
 
 
 message = ask(os.environ.get("TOOL_CHOICE", "auto")).choices[0].message
@@ -42,9 +45,7 @@ if not message.tool_calls:
 messages.append(message)
 for call in message.tool_calls:
     arguments = json.loads(call.function.arguments)
-    print(f"the model calls {call.function.name}({arguments})")
-    messages.append({"role": "tool", "tool_call_id": call.id, "content": json.dumps(CHIPS[arguments["slice"]])})
-try:
-    print(ask("none").choices[0].message.content)
-except BadRequestError as error:
-    print(f"the model takes no results of tools: {error}")
+    result = CHIPS[arguments["slice"]]
+    print(f"{call.function.name}({arguments}) = {result}")
+    messages.append({"role": "tool", "tool_call_id": call.id, "content": str(result)})
+print(ask("none").choices[0].message.content)

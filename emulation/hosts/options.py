@@ -129,7 +129,9 @@ def _add_common(parser: argparse.ArgumentParser, stop: str) -> None:
     parser.add_argument(
         "--dashboard-port", type=port, default=DEFAULT_DASHBOARD_PORT, help="port of the Ray dashboard (default: %(default)s)"
     )
-    parser.add_argument("--detach", action="store_true", help=f"return once a real answer can be had; stop with {stop}")
+    parser.add_argument(
+        "--detach", action="store_true", help=f"return once the server has answered a test request; stop with {stop}"
+    )
     parser.add_argument("--config", metavar="F", help="Serve config to deploy (default: this one's own in serve_configs/)")
     parser.add_argument("--keys", metavar="F", help="ask for keys of this file, made by scripts/keys.py (default: no keys)")
     parser.add_argument("--classic", action="store_true", help="use Ray Serve's default ingress instead of direct streaming")
