@@ -171,6 +171,16 @@ def test_the_handbook_has_a_row_for_every_alert() -> None:
     assert {f"[{alert}](alerts/{alert}.md)" for alert in alerts} <= set(rows)
 
 
+def test_troubleshooting_quotes_messages_that_exist() -> None:
+    """A symptom in backticks with a space in it is a message, with `...` for what differs each time."""
+    sources = (file for room in ROOMS.split("|") for file in (ROOT / room).rglob("*.*") if file.suffix in (".py", ".sh"))
+    code = "".join(re.sub(r"[\"']\s*\n\s*f?[\"']", "", file.read_text()) for file in sources if "tests" not in file.parts)
+    rows = re.findall(r"^\| ([^|]+) \|", (ROOT / "docs" / "troubleshooting.md").read_text(), re.MULTILINE)
+    quotes = [quote for row in rows for quote in re.findall(r"`([^`]+)`", row) if " " in quote]
+    assert len(quotes) > 30
+    assert [quote for quote in quotes for part in quote.split("...") if part.strip(" :") not in code] == []
+
+
 def test_the_reference_is_what_the_code_says() -> None:
     """In a process of its own, where no metric has been declared yet. `scripts/docs.sh --reference` writes the pages anew."""
     done = subprocess.run([sys.executable, "-m", "docs.make_reference", "--check"], cwd=ROOT, capture_output=True, text=True)
