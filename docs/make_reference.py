@@ -21,7 +21,7 @@ from ray.util.metrics import Metric
 
 from apps.chat.args import ChatArgs
 from apps.llm.args import LLMArgs
-from apps.weights.replica_args import PrefetchArgs
+from apps.weights.args import PrefetchArgs
 from kuberay.observability.dashboards import dashboards
 from kuberay.spec import Spec
 from scripts.rts import COMMANDS, Command
@@ -32,7 +32,7 @@ _OTHER_COMMANDS = {
     "scripts/control_plane.sh": Command("emulation.kubernetes.__main__", "a real Kubernetes control plane on this machine"),
     "benchmarks.accuracy": Command("benchmarks.accuracy.__main__", "score a server on questions with one right answer each"),
 }
-_METRIC_MODULES = ("apps.guard.metrics", "apps.llm.metrics", "apps.slice.metrics", "apps.weights.metrics")
+_DECLARES_METRICS = re.compile(r"\b(Counter|Gauge|Histogram)\(\n?\s*f?\"")
 _METRIC = re.compile(r"\bray_\w+")
 
 
@@ -258,11 +258,16 @@ def _own_metrics() -> list[tuple[str, str, str, str]]:
         begin(metric, *args, **options)
         found.append(metric)
 
+    files = [file for file in (ROOT / "apps").rglob("*.py") if "from ray.util.metrics import" in file.read_text()]
     with mock.patch.object(Metric, "__init__", record):
-        modules = [import_module(name) for name in _METRIC_MODULES]
-        for module in modules:
+        for file in sorted(files):
+            module = import_module(".".join(file.relative_to(ROOT).with_suffix("").parts))
             for one in vars(module).values():
-                if inspect.isclass(one) and one.__module__ == module.__name__:
+                if (
+                    inspect.isclass(one)
+                    and one.__module__ == module.__name__
+                    and _DECLARES_METRICS.search(inspect.getsource(one))
+                ):
                     one(*["" for name in inspect.signature(one).parameters])
     rows = ((one.info, type(one).__name__.lower()) for one in found)
     return [(info["name"], kind, ", ".join(info["tag_keys"]) or "none", info["description"]) for info, kind in rows]
