@@ -57,19 +57,20 @@ Metrics = Annotated[Literal["gmp", "operator", "off"], BeforeValidator(_switch)]
 class SecretKey(_Strict):
     """A key of a Kubernetes secret that exists already; what it holds never comes near this tool."""
 
-    name: str
-    key: str
+    name: str  # of the secret, in the deployment's namespace
+    key: str  # within the secret
 
 
 class Cloud(_Strict):
     """Place in Google Cloud. `mode` is GKE's, `cluster` its name there; `rapid_cache` keeps the bucket's data in the zone."""
 
     project: Annotated[str, _matching(re.compile(r"[a-z][-a-z0-9]{4,28}[a-z0-9]"), "is no project id (6 to 30 of a-z, 0-9, -)")]
-    region: Annotated[str, _matching(_PLACE, "is no region such as us-east5")]
-    zone: Annotated[str, _matching(_PLACE, "is no zone such as us-east5-b")]
-    cluster: str
-    mode: Literal["standard", "autopilot"] = "standard"
-    rapid_cache: bool = True
+    """Id of the Google Cloud project."""
+    region: Annotated[str, _matching(_PLACE, "is no region such as us-east5")]  # such as us-east5
+    zone: Annotated[str, _matching(_PLACE, "is no zone such as us-east5-b")]  # such as us-east5-b
+    cluster: str  # name of the GKE cluster
+    mode: Literal["standard", "autopilot"] = "standard"  # of the GKE cluster
+    rapid_cache: bool = True  # keep the bucket's data in the zone
 
     @model_validator(mode="after")
     def _zone_is_in_region(self) -> "Cloud":
@@ -81,8 +82,8 @@ class Cloud(_Strict):
 class Capacity(_Strict):
     """How the TPU hosts are bought. A reservation is named."""
 
-    kind: Literal["on-demand", "spot", "flex-start", "reservation"] = "on-demand"
-    reservation: str | None = None
+    kind: Literal["on-demand", "spot", "flex-start", "reservation"] = "on-demand"  # how they are bought
+    reservation: str | None = None  # its name, where `kind` is reservation
 
     @model_validator(mode="after")
     def _reservation_is_named(self) -> "Capacity":
@@ -94,14 +95,15 @@ class Capacity(_Strict):
 class TpuSlice(_Strict):
     """The slices: one replica of the model takes one. `cpu` and `memory` are for each host's pod."""
 
-    generation: str = "v6e"
-    topology: str
+    generation: str = "v6e"  # as in apps/slice/topology.py
+    topology: str  # such as 4x4
     count: int = Field(default=1, ge=1, le=64)
-    capacity: Capacity = Capacity()
-    network: Literal["dranet", "none"] = "dranet"
-    cpu: Quantity = "100"
-    memory: Quantity = "400Gi"
-    run_as_root: bool = False
+    """How many slices; each replica of the model takes one."""
+    capacity: Capacity = Capacity()  # how the hosts are bought
+    network: Literal["dranet", "none"] = "dranet"  # `dranet`: each host gets all its network interfaces
+    cpu: Quantity = "100"  # of each host's pod
+    memory: Quantity = "400Gi"  # of each host's pod
+    run_as_root: bool = False  # only if libtpu may not open the chips' device files as another user
 
     @property
     def shape(self) -> Slice:
@@ -123,25 +125,26 @@ class TpuSlice(_Strict):
 class Head(_Strict):
     """Ray's head: control store, dashboard, Serve's controller. No model runs on it."""
 
-    cpu: Quantity = "4"
-    memory: Quantity = "16Gi"
+    cpu: Quantity = "4"  # of its pod
+    memory: Quantity = "16Gi"  # of its pod
 
 
 class Model(_Strict):
     """What is served. `serve_config` is a path, from the spec's file or else from this project; `directory` the model's own in
     the bucket."""
 
-    id: str
-    serve_config: Path
-    revision: str | None = None
-    directory: str | None = None
+    id: str  # of the hub, such as google/gemma-4-31B-it
+    serve_config: Path  # a path from this file, or else from the project's root
+    revision: str | None = None  # branch, tag or commit on the hub; none: its main branch
+    directory: str | None = None  # in the bucket; none: the model's name in lower case
 
 
 class Redis(_Strict):
     """An external Redis that keeps the head's state, so that a lost head loses no app."""
 
     address: Annotated[str, _matching(re.compile(r"\S+:\d+"), "is no host:port")]
-    password: SecretKey | None = None
+    """HOST:PORT."""
+    password: SecretKey | None = None  # none: Redis asks for none
 
 
 User = Annotated[str, _matching(_USER, "is no user:..., group:... or serviceAccount:... with an address")]
@@ -150,32 +153,34 @@ User = Annotated[str, _matching(_USER, "is no user:..., group:... or serviceAcco
 class Users(_Strict):
     """Who may do what in the namespace. Each group may also do what those before it may."""
 
-    viewers: tuple[User, ...] = ()
-    deployers: tuple[User, ...] = ()
-    admins: tuple[User, ...] = ()
+    viewers: tuple[User, ...] = ()  # may see status and logs
+    deployers: tuple[User, ...] = ()  # may also deploy and forward
+    admins: tuple[User, ...] = ()  # may also apply, park, unpark and remove
 
 
 class Spec(_Strict):
     """A deployment."""
 
-    name: str
-    namespace: str = "default"
-    kind: Literal["RayCluster", "RayService"] = "RayCluster"
-    image: str
-    cloud: Cloud
-    slices: TpuSlice
-    model: Model
+    name: str  # of the RayCluster or RayService
+    namespace: str = "default"  # for this deployment alone
+    kind: Literal["RayCluster", "RayService"] = "RayCluster"  # `RayService`: KubeRay itself deploys the Serve config
+    image: str  # with a tag other than latest, or better a digest
+    cloud: Cloud  # the Google Cloud project and the GKE cluster
+    slices: TpuSlice  # TPU slices
+    model: Model  # what is served
     bucket: Annotated[str, _matching(_BUCKET, "is no bucket name (3 to 63 of a-z, 0-9, -, _ and .)")]
-    head: Head = Head()
-    auth: Literal["token", "none"] = "token"
-    hub_token: SecretKey | None = None
-    api_keys: str | None = None
-    fault_tolerance: Redis | None = None
-    metrics: Metrics = "gmp"
-    metrics_labels: dict[str, str] = {}
+    """Name of the bucket that weights and compiled programs are in."""
+    head: Head = Head()  # Ray's head
+    auth: Literal["token", "none"] = "token"  # `token`: Ray's dashboard, jobs and client ask for the cluster's token
+    hub_token: SecretKey | None = None  # Hugging Face token, read by the staging job alone
+    api_keys: str | None = None  # secret with keys.json, mounted at /etc/guard
+    fault_tolerance: Redis | None = None  # an external Redis
+    metrics: Metrics = "gmp"  # who reads metrics and rules: Google's managed Prometheus, the Prometheus operator, nobody
+    metrics_labels: dict[str, str] = {}  # labels by which the operator's Prometheus selects; with `metrics: operator` alone
     traces: Annotated[str, _matching(_COLLECTOR, "is no collector such as http://HOST:4317 (OTLP over gRPC)")] | None = None
+    """Where OpenTelemetry traces go (OTLP over gRPC); none: nowhere."""
     _folder: Path = PrivateAttr(default=Path())
-    users: Users = Users()
+    users: Users = Users()  # of Google Cloud, and their rights in the namespace
 
     @property
     def weights_url(self) -> str:

@@ -11,3 +11,5 @@ pin --python-platform x86_64-manylinux_2_31 --python-version 3.12 --extra tpu --
 # Without the project's own dependencies: the TPU compiler's environment has nothing of them.
 uv pip compile --quiet --no-annotate --no-emit-index-url --no-emit-find-links --universal --python-version 3.11 \
   --group pyproject.toml:compile --output-file runtime_env/requirements-compile.txt
+uv pip compile --quiet --no-annotate --no-emit-index-url --no-emit-find-links --universal --python-version 3.11 \
+  --group pyproject.toml:docs --output-file runtime_env/requirements-docs.txt

@@ -9,7 +9,7 @@ class ChatArgs(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     api_url: AnyHttpUrl = Field(description="Base URL of the OpenAI API, ending in /v1, as seen from the chat's host.")
-    title: str = "Gemma chat"
+    title: str = "Gemma chat"  # heading of the page
     concurrency: int = Field(
         default=8, ge=1, le=256, description="Answers streamed at the same time, half of them to one key; more wait in a queue."
     )

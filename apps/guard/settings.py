@@ -45,7 +45,7 @@ Count = Annotated[int, Field(ge=1)]
 class Limits(_Strict):
     """What one key may do, over all replicas together. None means no limit."""
 
-    requests_per_minute: Count | None = None
+    requests_per_minute: Count | None = None  # on all routes that need a key
     tokens_per_minute: Count | None = None
     """Prompt and output together."""
     concurrent_requests: Count | None = None
@@ -63,16 +63,16 @@ class Limits(_Strict):
 class Grammars(_Strict):
     """What a request may have the engine compile: JSON schemas, regular expressions, choices, EBNF, structural tags, tools."""
 
-    total_bytes: Count = 128 * 1024
+    total_bytes: Count = 128 * 1024  # of all that one request has compiled
     nesting: Count = 64
     """Levels of a schema, of groups in a pattern or a grammar, and steps from one `$ref` to the next."""
-    repetitions: Count = 10_000
-    properties: Count = 500
+    repetitions: Count = 10_000  # highest count in a pattern, a grammar or a schema
+    properties: Count = 500  # of all objects of a schema
     alternatives: Count = 1000
     """Of one enum, choice or other list; of a grammar in all."""
-    rules: Count = 500
-    pattern_chars: Count = 4096
-    compile_cpu_s: float = Field(default=30, gt=0)
+    rules: Count = 500  # of one grammar
+    pattern_chars: Count = 4096  # of one regular expression
+    compile_cpu_s: float = Field(default=30, gt=0)  # longest CPU time of one compilation
     memory_mib: Count = 1024
     """Beyond what the process that compiles has for the tokenizer."""
 
@@ -82,15 +82,16 @@ class Bounds(_Strict):
 
     body_bytes: Count = 32 * MIB  # a long context and some images; a JSON body is held in memory several times over
     header_bytes: int = Field(default=MAX_HEADER_BYTES, ge=1, le=MAX_HEADER_BYTES)
-    json_depth: Count = 64
-    images: int = Field(default=16, ge=0)
+    """All headers together."""
+    json_depth: Count = 64  # levels of a body's JSON
+    images: int = Field(default=16, ge=0)  # in one request
     remote_images: bool = False
     """Whether the server fetches images from addresses that clients name, which it can reach and they perhaps cannot."""
-    choices: Count = 8  # n, times the prompts of a batch
-    logprobs: int = Field(default=20, ge=0)
-    stop_strings: int = Field(default=16, ge=0)
-    grammars: Grammars = Grammars()
-    request_s: float = Field(default=LONGEST_REQUEST_S, gt=0, le=LONGEST_REQUEST_S)
+    choices: Count = 8  # `n`, times the prompts of a batch
+    logprobs: int = Field(default=20, ge=0)  # alternatives for each token
+    stop_strings: int = Field(default=16, ge=0)  # stop strings, and bad words, of one request
+    grammars: Grammars = Grammars()  # what may be compiled for a request
+    request_s: float = Field(default=LONGEST_REQUEST_S, gt=0, le=LONGEST_REQUEST_S)  # from its headers to the end of its answer
     body_s: float = Field(default=30, gt=0)
     """Longest wait for a whole body."""
     send_s: float = Field(default=60, gt=0)
@@ -101,10 +102,10 @@ class Queue(_Strict):
     """Requests that wait because the engine is full; keys take turns by their weights."""
 
     capacity: Count | None = None
-    """Sequences in a replica's engine at once; None takes the engine's max_num_seqs."""
-    waiting: Count = 256
-    waiting_per_key: Count = 64
-    wait_s: float = Field(default=300, gt=0)
+    """Sequences in a replica's engine at once; none: the engine's max_num_seqs."""
+    waiting: Count = 256  # requests that wait at once; more are refused
+    waiting_per_key: Count = 64  # of these, how many may be one key's
+    wait_s: float = Field(default=300, gt=0)  # longest wait before a request is refused
 
 
 class GuardArgs(_Strict):
@@ -113,24 +114,24 @@ class GuardArgs(_Strict):
     keys_files: list[AbsolutePath] = []
     """Made by scripts/keys.py; a mounted secret, for example. Watched: a change needs no restart."""
     open: bool = False
-    """True: nobody needs a key; bounds, routes and the rest hold all the same."""
+    """Nobody needs a key; bounds, routes and the rest hold all the same."""
     routes: list[Route] = ["/v1/models", "/v1/models/*", "/v1/chat/completions", "/v1/completions", "/tokenize", "/detokenize"]
     """For every key. A path that is in no list is closed to all."""
-    keyless_routes: list[Route] = ["/health"]
-    admin_routes: list[Route] = ["/metrics", "/version"]
+    keyless_routes: list[Route] = ["/health"]  # open without a key
+    admin_routes: list[Route] = ["/metrics", "/version"]  # open to keys made with --admin alone
     allowed_origins: list[Origin] = []
     """Of web pages that may call the API from a browser (CORS)."""
     limits: Limits = Limits()
     """Of a key that has none of its own."""
-    bounds: Bounds = Bounds()
-    queue: Queue = Queue()
+    bounds: Bounds = Bounds()  # what any request may be
+    queue: Queue = Queue()  # who waits when the engine is full
     cache_salt: Literal["per_key", "shared"] = "per_key"
     """Whose prompts the prefix cache may find again: with `shared` the time of an answer tells what others have asked."""
     ineffective_fields: Literal["refuse", "warn"] = "refuse"
-    """Those that the engine would refuse or ignore, such as seed on TPU. warn: left out, as the header `warning` then says."""
-    audit: bool = True
+    """Fields that the engine would refuse or ignore, such as seed on TPU. `warn`: left out, as the header `warning` says."""
+    audit: bool = True  # write a line of JSON for each request
     audit_file: AbsolutePath | None = None
-    """None: beside the replica's own log, where Ray's dashboard lists it."""
+    """Where it is written; none: beside the replica's own log, where Ray's dashboard lists it."""
 
     @model_validator(mode="after")
     def _keys_or_open(self) -> "GuardArgs":

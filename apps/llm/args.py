@@ -13,5 +13,6 @@ class LLMArgs(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     llm_configs: list[dict[str, Any]] = Field(min_length=1)
+    """Ray Serve LLM's `LLMConfig`, as in serve_configs/gemma.yaml."""
     guard: GuardArgs | None = None
     """Keys and limits. Without it the server refuses to start where other machines can reach it."""

@@ -27,10 +27,10 @@ class PrefetchArgs(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    url: str | None = None
-    to: str | None = None
-    mode: Mode = "slice-once"
-    stall_s: float = Field(default=STALL_S, gt=0)
+    url: str | None = None  # where the model is staged; none: WEIGHTS_URL of the hosts
+    to: str | None = None  # directory on each host; none: the config's model_source
+    mode: Mode = "slice-once"  # bytes leave the bucket once, or once for each host; `stream`: vLLM itself reads them
+    stall_s: float = Field(default=STALL_S, gt=0)  # longest time that a range may bring nothing
 
 
 def asks_for_prefetch(config: Mapping[str, Any]) -> bool:

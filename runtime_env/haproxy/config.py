@@ -108,7 +108,7 @@ def _tls(settings: Settings) -> list[str]:
         return []
     # The chat's cookie is Secure then. On the plain port a proxy in front may say the same; a client that lies harms itself.
     forwarded = "http-request set-header x-forwarded-proto https if { ssl_fc }"
-    return [f"bind {settings.tls_bind} ssl crt {settings.tls_pem} ssl-min-ver TLSv1.2 alpn h2,http/1.1", told]
+    return [f"bind {settings.tls_bind} ssl crt {settings.tls_pem} ssl-min-ver TLSv1.2 alpn h2,http/1.1", forwarded]
 
 
 def _limits(settings: Settings) -> list[str]:

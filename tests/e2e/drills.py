@@ -1,11 +1,11 @@
 """Figures that the drills measured: each records its row while it runs.
 
-`python -m tests.e2e.drills` prints the table of docs/operations.md, with `--short` that of the README.
+`python -m tests.e2e.drills` prints the table of docs/operations.md.
 """
 
 import json
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 
 from tests.e2e.conftest import ARTIFACTS
@@ -13,7 +13,6 @@ from tests.e2e.load import Story
 
 _FILE = ARTIFACTS / "drills.json"
 _COLUMNS = {"noticed": "noticed", "served": "serves again", "lost": "requests lost", "saw": "what was seen"}
-_SHORT = ("served", "lost")
 
 
 @dataclass(frozen=True)
@@ -28,7 +27,7 @@ class Row:
 
 def report(drill: str, row: Row) -> None:
     """Print a drill's row and record it for the table; a later run of the same drill replaces it."""
-    print(f"\ndrill: {_line(drill, asdict(row), _COLUMNS)}")
+    print(f"\ndrill: {_line(drill, asdict(row))}")
     ARTIFACTS.mkdir(exist_ok=True)
     _FILE.write_text(json.dumps({**_recorded(), drill: asdict(row)}, indent=1))
 
@@ -48,18 +47,17 @@ def under_load(drill: str, story: Story, *, noticed: str = "", served: str = "",
     )
 
 
-def main(arguments: Sequence[str]) -> int:
+def main() -> int:
     """Print the table; exit 1 where no drill has run."""
-    columns = _SHORT if arguments == ["--short"] else tuple(_COLUMNS)
-    rows = {drill: row for drill, row in _recorded().items() if columns != _SHORT or all(row[column] for column in columns)}
-    lines = [_line("drill", _COLUMNS, columns), "|---" * (len(columns) + 1) + "|"]
-    lines += [_line(drill, row, columns) for drill, row in rows.items()]
+    rows = _recorded()
+    lines = [_line("drill", _COLUMNS), "|---" * (len(_COLUMNS) + 1) + "|"]
+    lines += [_line(drill, row) for drill, row in rows.items()]
     print("\n".join(lines) if rows else "no drill has run here: scripts/test.sh tests/e2e")
     return 0 if rows else 1
 
 
-def _line(first: str, row: Mapping[str, str], columns: Iterable[str]) -> str:
-    return f"| {' | '.join((first, *(row[column] for column in columns)))} |"
+def _line(first: str, row: Mapping[str, str]) -> str:
+    return f"| {' | '.join((first, *(row[column] for column in _COLUMNS)))} |"
 
 
 def _recorded() -> dict[str, dict[str, str]]:
@@ -67,4 +65,4 @@ def _recorded() -> dict[str, dict[str, str]]:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main())
