@@ -88,7 +88,7 @@ def _chips(engine: Mapping[str, Any], shape: Slice) -> list[Finding]:
     if total == shape.chips:
         return []
     message = (
-        f"tensor x pipeline x data parallel is {' x '.join(map(str, sizes))} = {total}, and {shape.generation.name} "
+        f"tensor x pipeline x data parallel is {' x '.join(map(str, sizes))} = {total}, but {shape.generation.name} "
         f"{shape.topology} has {shape.chips} chips, and a replica takes all of them"
     )
     return [Finding(("engine_kwargs", _SIZES[0]), message, value=engine.get(_SIZES[0]), allowed=str(shape.chips))]
