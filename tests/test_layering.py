@@ -30,7 +30,7 @@ PURE = {
     "apps/weights": ("receipt", "manifest", "checksums", "local_manifest", "retry", "local_copy", "args"),
     "apps/checks": ("findings", "schema", "arguments", "slice_rules", "llm_rules", "serve_rules"),
     "apps/guard": (
-        *("settings", "keys", "routes", "rates", "key_usage", "fair", "answers", "generation_request", "json_body"),
+        *("settings", "keys", "rates", "key_usage", "fair", "answers", "generation_request", "access"),
         *("fields", "engines", "field_rules", "verifier", "bodies", "caps", "response_tracker", "admission", "middleware"),
         "command",
     ),
@@ -45,12 +45,12 @@ PURE = {
 }
 """Modules that import no Ray, no YAML and no network."""
 PRIVATE = {
-    "ray.llm._internal": {"apps/llm/server.py", "apps/llm/callbacks.py", "apps/checks/refresh.py"},
+    "ray.llm._internal": {"apps/llm/server.py", "apps/llm/callbacks.py"},
     "ray.serve._private": {"apps/common/loopback.py"},
     "ray._private": {"apps/slice/preemption.py", "emulation/hosts/head.py", "emulation/hosts/hosts.py"},
     "ray._raylet": set(),
     "ray.core.generated": {"apps/slice/preemption.py"},
-    "vllm": {"apps/llm/forked_core.py", "apps/llm/preload.py", "apps/checks/refresh.py", "benchmarks/compile/engine.py"},
+    "vllm": {"apps/llm/forked_core.py", "apps/llm/preload.py", "benchmarks/compile/engine.py"},
     "gradio": {"apps/chat/page.py", "apps/chat/site.py"},
     "fsspec": {"apps/weights/store.py"},
     "httptools": {"benchmarks/serving/client.py"},

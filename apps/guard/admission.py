@@ -10,18 +10,17 @@ from typing import Any
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from apps.guard import bodies, caps, engines, generation_request, local, models, vocabulary
+from apps.guard import access, bodies, caps, engines, generation_request, vocabulary
+from apps.guard.access import Access, Routes
 from apps.guard.answers import Refusal, failed
-from apps.guard.bodies import ClientLeftError
+from apps.guard.bodies import ClientLeftError, parse_json
 from apps.guard.fair import FairQueue, Ticket
 from apps.guard.generation_request import GenerationRequest
 from apps.guard.grammar_compiler import GrammarCompiler
 from apps.guard.housekeeping import Housekeeping
-from apps.guard.json_body import parse_json
 from apps.guard.key_usage import KeyUsage, per_replica
 from apps.guard.keys import Entry
 from apps.guard.response_tracker import ResponseTracker
-from apps.guard.routes import Access, Routes
 from apps.guard.settings import ReplicaGuard
 from apps.guard.verifier import Verifier
 
@@ -98,7 +97,7 @@ class Admission:
         path = scope["path"].removeprefix(scope.get("root_path", "")) or "/"
         tracker.access, route = self._routes.find(path)
         if self._settings.local:
-            local.check(tracker.headers)
+            access.check_origin(tracker.headers)
         if tracker.access is Access.DENIED:
             raise Refusal(404, f"This server has no {scope['method']} {path[:200]}.", "not_found")
         most = self._args.bounds.header_bytes
@@ -143,7 +142,7 @@ class Admission:
     ) -> None:
         allowed = entry.models if entry else None
         if scope["method"] != "POST":
-            send = models.answer_with(allowed, path, tracker.send)
+            send = access.only_allowed_models(allowed, path, tracker.send)
             await self._app(_forwarded(scope, tracker), receive, send)
             return
         tracker.reads_body = True
@@ -152,7 +151,7 @@ class Admission:
         tracker.reads_body, tracker.body_read = False, True
         is_json = path in _KNOWN or _may_be_json(tracker, body)
         fields = parse_json(body, self._settings.json_items, bounds.json_depth) if is_json else {}
-        models.check(fields.get("model"), allowed)
+        access.check_model(fields.get("model"), allowed)
         tracker.model = str(fields["model"])[:128] if "model" in fields else None
         cache_salt = None
         if path in (_CHAT, _COMPLETIONS):

@@ -12,10 +12,10 @@ from dataclasses import dataclass, field
 from starlette.types import Message, Scope, Send
 
 from apps.guard import answers
+from apps.guard.access import Access
 from apps.guard.answers import Headers, Refusal
 from apps.guard.key_usage import KeyUsage
 from apps.guard.rates import Bucket
-from apps.guard.routes import Access
 
 _MOST_ERROR_BYTES = 64 * 1024
 CLIENT_LEFT = 499  # nginx's word for it, and Serve's

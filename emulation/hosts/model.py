@@ -38,7 +38,9 @@ def make_laptop_weights(log: Path) -> Path:
     Raises:
         UserError, OperationError: the conversion failed; the message is the converter's last line.
     """
-    done = subprocess.run([sys.executable, "-m", "apps.weights.laptop"], cwd=PROJECT_ROOT, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-m", "emulation.hosts.laptop_weights"], cwd=PROJECT_ROOT, capture_output=True, text=True
+    )
     log.write_text(done.stdout + done.stderr)
     if done.returncode:
         message = (done.stderr.strip().splitlines() or ["no message"])[-1].removeprefix("error: ")

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from apps.weights.cache import is_whole
-from apps.weights.laptop import LAPTOP_MODEL
 from emulation.hosts import preflight, processes
+from emulation.hosts.laptop_weights import LAPTOP_MODEL
 from tests.e2e.conftest import ROOT
 
 
@@ -47,7 +47,7 @@ def test_ctrl_c_while_starting_stops_all(tmp_path: Path) -> None:
 def test_a_killed_conversion_is_not_taken_for_whole(tmp_path: Path) -> None:
     weights = tmp_path / "ray-tpu-serve" / "weights"
     environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path)}
-    converting = subprocess.Popen([sys.executable, "-m", "apps.weights.laptop"], cwd=ROOT, env=environment)
+    converting = subprocess.Popen([sys.executable, "-m", "emulation.hosts.laptop_weights"], cwd=ROOT, env=environment)
     wait_for(lambda: list(weights.glob(".*/gguf/*")), 120, "the conversion has begun")
     converting.kill()
     converting.wait()

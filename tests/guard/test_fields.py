@@ -16,9 +16,9 @@ from pydantic import BaseModel
 
 from apps.guard import generation_request
 from apps.guard.answers import Refusal
+from apps.guard.bodies import parse_json
 from apps.guard.field_rules import Elsewhere, Fields, Prompt, Rule, Text, TokenIds, check_fields
 from apps.guard.fields import CHAT, COMPLETIONS, DETOKENIZE, MEDIA, TABLES, TOKENIZE, Table
-from apps.guard.json_body import parse_json
 from apps.guard.settings import Bounds
 from tests.guard.served import MODEL, post, served
 

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from apps.guard import generation_request
 from apps.guard.answers import Refusal
+from apps.guard.bodies import parse_json
 from apps.guard.generation_request import GenerationRequest
-from apps.guard.json_body import parse_json
 from apps.guard.settings import Bounds
 
 BOUNDS = Bounds()

@@ -6,7 +6,7 @@ import pytest
 from pydantic import ValidationError
 
 from apps.common.errors import UserError
-from apps.guard.routes import Access, Routes
+from apps.guard.access import Access, Routes
 from apps.guard.settings import GuardArgs, ReplicaGuard, replica_guard
 
 KEYS = {"keys_files": ["/etc/guard/keys.json"]}

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from apps.common.errors import ContentError, UserError
-from apps.weights import laptop
 from apps.weights.cache import cached_directory, is_whole, resolve_source
+from emulation.hosts import laptop_weights
 
 
 @pytest.fixture(autouse=True)
@@ -50,16 +50,16 @@ def test_cached_name_without_receipt_is_refused() -> None:
 
 def test_leftovers_of_a_killed_conversion_go_away(tmp_path: Path) -> None:
     root = tmp_path / "weights"
-    dead, living = root / f".{laptop.LAPTOP_MODEL}.999999999.x", root / f".{laptop.LAPTOP_MODEL}.1.x"
+    dead, living = root / f".{laptop_weights.LAPTOP_MODEL}.999999999.x", root / f".{laptop_weights.LAPTOP_MODEL}.1.x"
     dead.mkdir(parents=True)
     living.mkdir()
-    laptop._remove_leftovers(root)
+    laptop_weights._remove_leftovers(root)
     assert not dead.exists()
     assert living.exists()
 
 
 def test_full_disk_is_said_before_anything_is_written(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(laptop, "_NEEDED_BYTES", 1 << 60)
+    monkeypatch.setattr(laptop_weights, "_NEEDED_BYTES", 1 << 60)
     with pytest.raises(UserError, match="GiB free, but the conversion needs"):
-        laptop.ensure_laptop_weights()
-    assert not cached_directory(laptop.LAPTOP_MODEL).exists()
+        laptop_weights.ensure_laptop_weights()
+    assert not cached_directory(laptop_weights.LAPTOP_MODEL).exists()

@@ -1,4 +1,4 @@
-"""JSON Schemas of what the pinned Ray and vLLM accept, in files that `python -m apps.checks.refresh` writes."""
+"""JSON Schemas of what the pinned Ray and vLLM accept, in files that `python -m tests.checks.refresh` writes."""
 
 import functools
 import json

@@ -10,13 +10,13 @@ from typing import Any
 from starlette.types import Message
 
 from apps.guard import caps, engines, generation_request
+from apps.guard.access import Access
+from apps.guard.bodies import parse_json
 from apps.guard.fair import FairQueue
 from apps.guard.grammars import find_grammars
 from apps.guard.housekeeping import Housekeeping
-from apps.guard.json_body import parse_json
 from apps.guard.key_usage import KeyUsage
 from apps.guard.response_tracker import ResponseTracker
-from apps.guard.routes import Access
 from apps.guard.settings import ReplicaGuard
 from apps.guard.verifier import Verifier
 from tests.perf.guard.cost import request_of, stream

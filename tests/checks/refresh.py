@@ -1,4 +1,4 @@
-"""Write `known/*.json` from the installed Ray and vLLM: `python -m apps.checks.refresh`, after either was upgraded.
+"""Write `known/*.json` from the installed Ray and vLLM: `python -m tests.checks.refresh`, after either was upgraded.
 
 Imports Ray's private `ray.llm._internal` for the classes whose fields are the engine's arguments (pinned: 2.60.0). Takes 15 s.
 """
