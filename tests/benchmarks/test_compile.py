@@ -129,7 +129,9 @@ class TestEngine:
         self, cache: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
     ) -> None:
         found = self.run(cache, monkeypatch, capsys, "--programs=structured_decode")
-        layout = Layout(GEMMA_4_31B, 16)
-        assert found["weights_bytes_per_chip"] == pytest.approx(weight_bytes_per_chip(layout), rel=0.02)
+        layout = Layout(GEMMA_4_31B, 16, vision=True)
+        assert found["weights_bytes_per_chip"] == pytest.approx(
+            weight_bytes_per_chip(layout), rel=0.015
+        )  # the vision position table is whole on each chip
         assert found["kv_bytes_per_token_per_chip"] == kv_bytes_per_chip(layout, 1)
         assert found["programs_of_a_start"] > 100
