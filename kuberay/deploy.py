@@ -29,15 +29,15 @@ _POLL_S = 1.0
 _CONFLICT = 409
 
 
-def deploy(api: Api, spec: Spec, dashboard: Dashboard, config: Config, *, alone: bool = False) -> Config:
-    """Hand a config to Serve; returns it with the apps that were kept. `alone` removes those instead.
+def deploy(api: Api, spec: Spec, dashboard: Dashboard, config: Config, *, remove_others: bool = False) -> Config:
+    """Hand a config to Serve; returns it with the apps that were kept. `remove_others` removes those instead.
 
     Raises:
         OperationError: `serve deploy` fails, or others deploy all the time.
     """
     record = manifest(spec, "serve", "ConfigMap", names.serve_config_map(spec.name), data={})
     with locked(api, record, _LOCK_S):
-        whole = config if alone else merged(config, dashboard.serve())
+        whole = config if remove_others else merged(config, dashboard.serve())
         dashboard.serve_deploy(whole)
         data = {"data": {_KEY: yaml.safe_dump(whole, sort_keys=False)}}
         api.patch("ConfigMap", record["metadata"]["name"], spec.namespace, data)

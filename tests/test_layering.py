@@ -74,11 +74,10 @@ PRIVATE = {
 SETTERS = ("apps/llm/forked_core.py",)
 
 CLEAN = (
-    *("apps/llm", "apps/weights", "apps/slice", "apps/checks", "apps/common"),
-    *("emulation/hosts", "emulation/sim", "runtime_env", "scripts"),
+    *("apps", "benchmarks", "emulation", "kuberay", "runtime_env", "scripts"),
     *(f"tests/{name}" for name in ("llm", "weights", "slice", "checks", "common", "emulation", "runtime_env")),
 )
-"""Folders that keep to the standard words; add one here once its names are renamed."""
+"""Folders that keep to the standard words: all of the product, and the tests of these parts of it."""
 OLD_NAMES = {
     *(
         "Question",

@@ -17,7 +17,7 @@ _NO_KEY = "none"  # what the openai package sends where there is none: it cannot
 
 
 class KeyRefusedError(OperationError):
-    """The server does not take the key: unknown, expired or revoked."""
+    """The server does not accept the key: unknown, expired or revoked."""
 
 
 @dataclass(frozen=True)
@@ -146,15 +146,15 @@ class ChatApi:
             "chat_template_kwargs": {"enable_thinking": thinking},
         }
         try:
-            found = await client.post(urljoin(self._api_url, "/tokenize"), body=body, cast_to=object)
-            return found.get("tokens") if isinstance(found, dict) else None
+            response = await client.post(urljoin(self._api_url, "/tokenize"), body=body, cast_to=object)
+            return response.get("tokens") if isinstance(response, dict) else None
         except openai.OpenAIError:
             return None  # the route is closed: then the switch is not offered
 
 
 def _for_the_page(error: openai.OpenAIError) -> OperationError:
     if isinstance(error, openai.AuthenticationError):
-        return KeyRefusedError("Your key is not valid any more, and you are logged out. Reload the page to log in again.")
+        return KeyRefusedError("Your key is no longer valid, so you are logged out. Reload the page to log in again.")
     return OperationError(explain(error))
 
 

@@ -13,10 +13,10 @@ from apps.guard.bodies import read_body, replaying
 
 
 class BodyReads:
-    """Reads bodies of one kind. Where too many are under way, the one that has taken longest gives way to the newest."""
+    """A reader of bodies of one kind. Where too many are under way, the one that has taken longest gives way to the newest."""
 
-    def __init__(self, most_bytes: int, seconds: float, number: int) -> None:
-        self._most_bytes, self._seconds, self._number = most_bytes, seconds, number
+    def __init__(self, max_bytes: int, seconds: float, number: int) -> None:
+        self._max_bytes, self._seconds, self._number = max_bytes, seconds, number
         self._running: dict[asyncio.Timeout, None] = {}
 
     async def read(self, scope: Scope, receive: Receive) -> bytes:
@@ -24,7 +24,7 @@ class BodyReads:
 
         Raises:
             Refusal: 413 or 408.
-            ClientLeftError: before it had come.
+            ClientLeftError: the client left before the body had arrived.
         """
         if len(self._running) >= self._number:
             oldest = next(iter(self._running))
@@ -34,19 +34,19 @@ class BodyReads:
         try:
             async with timer:
                 self._running[timer] = None
-                return await read_body(header(scope, b"content-length").encode("latin-1"), receive, self._most_bytes)
+                return await read_body(header(scope, b"content-length").encode("latin-1"), receive, self._max_bytes)
         except TimeoutError:
-            raise Refusal(408, f"The request's body did not come within {self._seconds:g} s.", "request_timeout") from None
+            raise Refusal(408, f"The request's body did not arrive within {self._seconds:g} s.", "request_timeout") from None
         finally:
             self._running.pop(timer, None)
 
 
-async def read_form(request: Request, body: bytes, most: int) -> FormData:
-    """The form in a body that was read. Raises `Refusal` 400 for what is none, or has more than `most` files or fields."""
+async def read_form(request: Request, body: bytes, max_parts: int) -> FormData:
+    """The form in a body that was read. Raises `Refusal` 400 for no form, or one with more than `max_parts` files or fields."""
     try:
-        return await Request(request.scope, replaying(body, request.receive)).form(max_files=most, max_fields=most)
+        return await Request(request.scope, replaying(body, request.receive)).form(max_files=max_parts, max_fields=max_parts)
     except (MultiPartException, HTTPException, ValueError):  # of Starlette, of Starlette within an app, of python-multipart
-        raise Refusal(400, f"This is no form, or has more than {most} files or fields.", "invalid_body") from None
+        raise Refusal(400, f"This is not a form, or has more than {max_parts} files or fields.", "invalid_body") from None
 
 
 def header(scope: Scope, name: bytes) -> str:

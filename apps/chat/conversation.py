@@ -1,4 +1,4 @@
-"""What was said on one page, as it is shown and as the model is asked; the server keeps it, so no client can make it up."""
+"""The conversation of one page, as it is shown and as the model is asked; the server keeps it, so no client can forge it."""
 
 import base64
 from collections.abc import Sequence
@@ -7,7 +7,7 @@ from typing import Any
 
 from apps.common.errors import OperationError
 
-_MAX_TURNS, _MAX_CHARACTERS = 400, 512 * 1024
+_MAX_MESSAGES, _MAX_CHARACTERS = 400, 512 * 1024
 
 
 @dataclass(frozen=True)
@@ -23,12 +23,12 @@ class Image:
 
 
 @dataclass(frozen=True)
-class Turn:
-    """One message of the page. `said` is what the model gets of it: nothing of thoughts and of errors."""
+class ChatMessage:
+    """One message of the page. `sent` is what the model gets of it: nothing of thoughts and of errors."""
 
     role: str
     shown: str
-    said: str | Image | None = None
+    sent: str | Image | None = None
     title: str | None = None
 
     def as_message(self) -> dict[str, Any]:
@@ -39,38 +39,41 @@ class Turn:
 
 @dataclass
 class Conversation:
-    """The turns of one page, oldest first."""
+    """The messages of one page, oldest first."""
 
-    turns: list[Turn] = field(default_factory=list)
+    messages: list[ChatMessage] = field(default_factory=list)
 
     def as_messages(self) -> list[dict[str, Any]]:
-        return [turn.as_message() for turn in self.turns]
+        return [message.as_message() for message in self.messages]
 
-    def add(self, turns: Sequence[Turn]) -> None:
+    def add(self, messages: Sequence[ChatMessage]) -> None:
         """Add a question. Raises `OperationError` where the conversation has become too long to be kept."""
-        grown = [*self.turns, *turns]
-        if len(grown) > _MAX_TURNS or sum(len(turn.said) for turn in grown if isinstance(turn.said, str)) > _MAX_CHARACTERS:
-            raise OperationError("This conversation is as long as the chat keeps one. Reload the page to start anew.")
-        self.turns = grown
+        grown = [*self.messages, *messages]
+        if (
+            len(grown) > _MAX_MESSAGES
+            or sum(len(message.sent) for message in grown if isinstance(message.sent, str)) > _MAX_CHARACTERS
+        ):
+            raise OperationError("This conversation has reached the chat's limit. Reload the page to start a new one.")
+        self.messages = grown
 
 
-def to_messages(system: str, turns: Sequence[Turn]) -> list[dict[str, Any]]:
+def to_messages(system: str, conversation: Sequence[ChatMessage]) -> list[dict[str, Any]]:
     """The conversation as OpenAI messages: without thoughts and errors; images as data URLs; same roles merged."""
     messages: list[dict[str, Any]] = [{"role": "system", "content": system}] if system.strip() else []
-    for turn in turns:
-        if turn.said is None:
+    for shown in conversation:
+        if shown.sent is None:
             continue
-        if messages and messages[-1]["role"] == turn.role:
-            messages[-1]["content"].append(_part(turn.said))
+        if messages and messages[-1]["role"] == shown.role:
+            messages[-1]["content"].append(_part(shown.sent))
         else:
-            messages.append({"role": turn.role, "content": [_part(turn.said)]})
+            messages.append({"role": shown.role, "content": [_part(shown.sent)]})
     return [{**message, "content": _simplify(message["content"])} for message in messages]
 
 
-def _part(said: str | Image) -> dict[str, Any]:
-    if isinstance(said, str):
-        return {"type": "text", "text": said}
-    url = f"data:{said.media_type};base64,{base64.b64encode(said.content).decode()}"
+def _part(sent: str | Image) -> dict[str, Any]:
+    if isinstance(sent, str):
+        return {"type": "text", "text": sent}
+    url = f"data:{sent.media_type};base64,{base64.b64encode(sent.content).decode()}"
     return {"type": "image_url", "image_url": {"url": url}}
 
 

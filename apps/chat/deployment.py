@@ -10,7 +10,7 @@ from apps.chat.args import ChatArgs
 from apps.common.imports import import_in_background
 from apps.common.loopback import keep_replica_on_loopback, open_host
 
-_MOST_REQUESTS = 4096  # what HAProxy takes at once: the door sheds slow ones itself, where Serve would keep everybody out
+_MAX_REQUESTS = 4096  # what HAProxy takes at once: the door sheds slow ones itself, where Serve would keep everybody out
 
 
 class Chat:
@@ -35,7 +35,7 @@ def bind(args: ChatArgs) -> Application:
         serve.ingress()(Chat),
         name="Chat",
         num_replicas=1,
-        max_ongoing_requests=_MOST_REQUESTS,
+        max_ongoing_requests=_MAX_REQUESTS,
         ray_actor_options={"num_cpus": 0.1},
     )
     return deployment.bind(args, keyless=args.open or open_host() is None)

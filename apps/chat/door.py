@@ -23,15 +23,15 @@ from apps.chat.sessions import MAX_IMAGE_BYTES, Session, Sessions
 from apps.guard.answers import Refusal
 from apps.guard.bodies import ClientLeftError, discard_body, replaying
 
-_MESSAGES = {"most_bytes": 256 * 1024, "seconds": 10, "number": 256}
-_UPLOADS = {"most_bytes": MAX_IMAGE_BYTES + 64 * 1024, "seconds": 60, "number": 8}
+_MESSAGES = {"max_bytes": 256 * 1024, "seconds": 10, "number": 256}
+_UPLOADS = {"max_bytes": MAX_IMAGE_BYTES + 64 * 1024, "seconds": 60, "number": 8}
 _FILES_AT_ONCE = 4
 _REQUESTS_OF_ONE_SESSION = 32
 _DISCARDED_BYTES = 1024 * 1024
 _PREFIX = re.compile(r"(?:/[\w.~-]+)*")
 _SCRIPT = re.compile(rb"<script[^>]*>(.*?)</script>", re.DOTALL)
 _MANIFEST = re.compile(rb'<link rel="manifest"[^>]*>')
-"""Of an app to install: the browser fetches it without a cookie, and from the root of the host."""
+"""The manifest of an app to install: the browser fetches it without a cookie, and from the root of the host."""
 _NOTHING = "default-src 'none'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'; sandbox"
 _HEADERS = {
     b"x-content-type-options": b"nosniff",
@@ -59,14 +59,14 @@ class Door:
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         whole = False
 
-        async def noting() -> Message:
+        async def receive_noting_end() -> Message:
             nonlocal whole
             message = await receive()
             whole = not message.get("more_body", False)
             return message
 
         try:
-            response = await self._response(Request(scope, noting), send)
+            response = await self._response(Request(scope, receive_noting_end), send)
         except ClientLeftError:
             return
         except Refusal as refusal:
@@ -98,14 +98,14 @@ class Door:
     async def _page(self, request: Request, path: str, session: Session | None) -> Response:
         if path != "/":
             return RedirectResponse(f"{request.scope['root_path']}/", 303)
-        found = session or await self._login.welcome(request)
-        response = await self._gradios_page(request, found) if isinstance(found, Session) else found
-        if session is None and isinstance(found, Session):
-            give_cookie(request, response, found)
+        visitor = session or await self._login.welcome(request)
+        response = await self._gradios_page(request, visitor) if isinstance(visitor, Session) else visitor
+        if session is None and isinstance(visitor, Session):
+            give_cookie(request, response, visitor)
         return response
 
     async def _gradios_page(self, request: Request, session: Session) -> Response:
-        """Read it whole: its policy names the scripts in it, and no other can run."""
+        """Read the page whole: its policy names the scripts in it, and no other can run."""
         headers = [(name, value) for name, value in request.scope["headers"] if name != b"accept-encoding"]
         status, body = 500, b""
 
@@ -128,8 +128,8 @@ class Door:
             return await self._keep_images(request, session)
         elif method == "GET" and path.startswith(payload.IMAGE):
             return _image(session, path.removeprefix(payload.IMAGE))
-        elif method == "GET" and (found := payload.STREAMS.fullmatch(path)):
-            await self._app(_of_session(scope, found["page"], session), request.receive, send)
+        elif method == "GET" and (stream := payload.STREAMS.fullmatch(path)):
+            await self._app(_of_session(scope, stream["page"], session), request.receive, send)
         elif method in ("GET", "HEAD") and payload.FILES.fullmatch(path) and ".." not in path:
             await self._app({**scope, "query_string": b""}, replaying(b"", request.receive), send)
         else:
@@ -208,7 +208,7 @@ def _with_length(scope: Scope, body: bytes) -> dict[str, Any]:
 def _policy(page: bytes) -> str:
     """The page's Content-Security-Policy: its own scripts, and nothing from elsewhere, whatever an answer has in it."""
     digests = [base64.b64encode(hashlib.sha256(script).digest()).decode() for script in _SCRIPT.findall(page)]
-    scripts = " ".join(["'self'", *(f"'sha256-{one}'" for one in digests)])
+    scripts = " ".join(["'self'", *(f"'sha256-{digest}'" for digest in digests)])
     return (
         f"default-src 'none'; script-src {scripts}; style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; "
         "font-src 'self' data:; connect-src 'self'; worker-src 'self' blob:; "

@@ -15,11 +15,11 @@ from apps.chat.sessions import Session, Sessions
 from apps.common.errors import OperationError
 
 COOKIE = "chat_session"
-_BODIES = {"most_bytes": 4096, "seconds": 10, "number": 512}
+_BODIES = {"max_bytes": 4096, "seconds": 10, "number": 512}
 _FIELDS = 4
 _CHECKS, _WAITING = 4, 32  # keys that the API is asked about at once, and those that wait for it
 _KEY = re.compile(r"[\x21-\x7e]{1,512}")
-_NO_KEY_ASKED = "The API asks for no key, and other machines can reach this chat: its config must say open: true to serve them."
+_NO_KEY_ASKED = "The API asks for no key, and other machines can reach this chat: set open: true in its config to serve them."
 _TEMPLATE = string.Template("""<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
 <title>$title</title>
@@ -60,7 +60,7 @@ class Login:
         return self._sessions.create(None)
 
     async def enter(self, request: Request) -> Response:
-        """The form, sent. Raises what `BodyReads.read` and `read_form` raise."""
+        """Answer a sent form. Raises what `BodyReads.read` and `read_form` raise."""
         body = await self._bodies.read(request.scope, request.receive)
         form = await read_form(request, body, _FIELDS)
         key = str(form.get("key", "")).strip()
@@ -68,7 +68,7 @@ class Login:
             if await self._accepts(None) and not self._keyless:
                 return self._page(request, _NO_KEY_ASKED, HTTPStatus.FORBIDDEN, form=False)
             if not _KEY.fullmatch(key) or not await self._accepts(key):
-                return self._page(request, "The API does not take this key.", HTTPStatus.UNAUTHORIZED)
+                return self._page(request, "The API does not accept this key.", HTTPStatus.UNAUTHORIZED)
         except OperationError as error:
             return self._page(request, str(error), HTTPStatus.SERVICE_UNAVAILABLE)
         response = RedirectResponse(_root(request), HTTPStatus.SEE_OTHER)
@@ -85,7 +85,7 @@ class Login:
 
     async def _accepts(self, key: str | None) -> bool:
         if self._asked >= _CHECKS + _WAITING:
-            raise OperationError("Too many visitors log in at the moment. Try again in a moment.")
+            raise OperationError("Too many visitors are logging in. Try again in a moment.")
         self._asked += 1
         try:
             async with self._checks:

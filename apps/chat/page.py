@@ -14,7 +14,7 @@ from gradio.utils import get_upload_folder
 
 from apps.chat.api import Answer, ChatApi, KeyRefusedError, ModelInfo, Sampling
 from apps.chat.args import ChatArgs
-from apps.chat.conversation import Conversation, Turn, to_messages
+from apps.chat.conversation import ChatMessage, Conversation, to_messages
 from apps.chat.payload import IMAGE
 from apps.chat.sessions import Session, Sessions
 from apps.common.errors import OperationError
@@ -80,12 +80,12 @@ class Visits:
 
     def take_question(self, question: dict[str, Any], request: gr.Request) -> Any:
         session = _session(request)
-        turns = [_image_turn(session, name) for name in question.get("files") or []]
+        messages = [_image_message(session, name) for name in question.get("files") or []]
         if text := question.get("text", "").strip():
-            turns.append(Turn("user", text, text))
+            messages.append(ChatMessage("user", text, text))
         conversation = _conversation(request)
         try:
-            conversation.add(turns)
+            conversation.add(messages)
         except OperationError as error:
             raise gr.Error(str(error), print_exception=False) from None
         waiting = gr.MultimodalTextbox(value=None, interactive=False, submit_btn=False, stop_btn=True)
@@ -94,7 +94,7 @@ class Visits:
     async def respond(self, *values: Any, request: gr.Request) -> AsyncIterator[Any]:
         session, conversation = _session(request), _conversation(request)
         model, system, *settings = values
-        asked = conversation.turns
+        asked = conversation.messages
         if not asked or asked[-1].role != "user":
             return
         try:
@@ -103,27 +103,27 @@ class Visits:
                     session.key, model or "", to_messages(system, asked), _sampling(session, model, *settings)
                 )
                 async for answer in answers:
-                    conversation.turns = [*asked, *_answer_turns(answer)]
+                    conversation.messages = [*asked, *_answer_messages(answer)]
                     yield conversation.as_messages()
         except OperationError as error:
             self._end_if_refused(session, error)
-            conversation.turns = [*asked, Turn("assistant", str(error), title="⚠ No answer")]
+            conversation.messages = [*asked, ChatMessage("assistant", str(error), title="⚠ No answer")]
             yield conversation.as_messages()
 
     def retry(self, event: gr.RetryData, request: gr.Request) -> Any:
         conversation = _conversation(request)
-        conversation.turns = conversation.turns[: int(event.index) + 1]
+        conversation.messages = conversation.messages[: int(event.index) + 1]
         return conversation.as_messages()
 
     def clear(self, request: gr.Request) -> None:
-        _conversation(request).turns = []
+        _conversation(request).messages = []
 
     @contextmanager
     def _one_of_its_share(self, session: Session) -> Iterator[None]:
-        """Of the answers that the page streams at once: else one key could keep all others waiting."""
+        """Count an answer against its key's share of those streamed at once: else one key could keep all others waiting."""
         who = session.key or session.tag
         if self._answers[who] >= self._share:
-            raise OperationError(f"{self._share} answers to this key are under way. Ask again when one of them is done.")
+            raise OperationError(f"{self._share} answers are being streamed to this key. Ask again when one of them is done.")
         self._answers[who] += 1
         try:
             yield
@@ -166,23 +166,23 @@ def _connect(
 
 
 def _session(request: gr.Request) -> Session:
-    found: Session = request.request.scope[SESSION]
-    return found
+    session: Session = request.request.scope[SESSION]
+    return session
 
 
 def _conversation(request: gr.Request) -> Conversation:
     return _session(request).conversation(str(request.session_hash))
 
 
-def _image_turn(session: Session, name: str) -> Turn:
+def _image_message(session: Session, name: str) -> ChatMessage:
     if (image := session.images.get(name)) is None:
-        raise gr.Error("An image that you did not upload cannot be asked about.", print_exception=False)
+        raise gr.Error("You can only ask about images that you have uploaded.", print_exception=False)
     # As text: what Gradio shows as a file has a button that sends it to a foreign site.
-    return Turn("user", f"![image]({IMAGE.removeprefix('/')}{name})", image)
+    return ChatMessage("user", f"![image]({IMAGE.removeprefix('/')}{name})", image)
 
 
 def _info(session: Session, chosen: str | None) -> ModelInfo | None:
-    return next((one for one in session.models if one.id == chosen), None)
+    return next((model for model in session.models if model.id == chosen), None)
 
 
 def _abilities(session: Session, chosen: str | None) -> tuple[Any, Any]:
@@ -198,7 +198,7 @@ def _sampling(
     return Sampling(temperature, top_p, int(max_tokens), thinking if info and info.thinks else None)
 
 
-def _answer_turns(answer: Answer) -> list[Turn]:
-    thoughts = [Turn("assistant", answer.reasoning, title="Thinking")] if answer.reasoning else []
+def _answer_messages(answer: Answer) -> list[ChatMessage]:
+    thoughts = [ChatMessage("assistant", answer.reasoning, title="Thinking")] if answer.reasoning else []
     timing = f'\n\n<span class="timing">{answer.summary()}</span>' if answer.completion_tokens is not None else ""
-    return [*thoughts, Turn("assistant", answer.text + timing, answer.text)]
+    return [*thoughts, ChatMessage("assistant", answer.text + timing, answer.text)]

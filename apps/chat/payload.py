@@ -45,7 +45,7 @@ def checked(path: str, body: bytes, events: int, tag: str, images: Container[str
     `events` is how many the page has.
 
     Raises:
-        Refusal: it is not what the page sends, or names a file that is no image of the session.
+        Refusal: it is not what the page sends, or names a file that is not one of the session's images.
     """
     kind = _Join if path == JOIN else _Cancel
     try:
@@ -67,14 +67,14 @@ def own_page(page: str, tag: str) -> str:
 def _check_files(value: Any, images: Container[str]) -> None:
     level = [value]
     for _ in range(_MAX_DEPTH):
-        for one in level:
-            if isinstance(one, dict) and ("path" in one or "meta" in one) and not _is_image(one.get("path"), images):
-                raise Refusal(400, "A file can only be an image that was uploaded in this session.", "no_such_file")
-        parents = [one.values() if isinstance(one, dict) else one for one in level if isinstance(one, dict | list)]
+        for node in level:
+            if isinstance(node, dict) and ("path" in node or "meta" in node) and not _is_image(node.get("path"), images):
+                raise Refusal(400, "The only files that can be named are images uploaded in this session.", "no_such_file")
+        parents = [node.values() if isinstance(node, dict) else node for node in level if isinstance(node, dict | list)]
         level = [child for parent in parents for child in parent]
         if not level:
             return
-    raise Refusal(400, f"The request nests more than {_MAX_DEPTH} levels.", "invalid_body")
+    raise Refusal(400, f"The request is nested deeper than {_MAX_DEPTH} levels.", "invalid_body")
 
 
 def _is_image(path: Any, images: Container[str]) -> bool:

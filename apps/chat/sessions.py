@@ -36,12 +36,12 @@ class Session:
     _conversations: OrderedDict[str, Conversation] = field(default_factory=OrderedDict)
 
     def conversation(self, page: str) -> Conversation:
-        """That of an open page; the one that was not used for longest makes room."""
-        found = self._conversations.setdefault(page, Conversation())
+        """The conversation of an open page; the least recently used one makes room."""
+        conversation = self._conversations.setdefault(page, Conversation())
         self._conversations.move_to_end(page)
         if len(self._conversations) > _CONVERSATIONS:
             self._conversations.popitem(last=False)
-        return found
+        return conversation
 
     def image_bytes(self) -> int:
         return sum(len(image.content) for image in self.images.values())
@@ -52,14 +52,14 @@ class Sessions:
 
     def __init__(self, idle_s: float, life_s: float, clock: Callable[[], float] = time.monotonic) -> None:
         self._idle_s, self._life_s, self._clock = idle_s, life_s, clock
-        self._sessions: OrderedDict[str, Session] = OrderedDict()  # the one that was not used for longest comes first
+        self._sessions: OrderedDict[str, Session] = OrderedDict()  # least recently used first
 
     def create(self, key: str | None) -> Session:
         """A new session, for which old ones may have to go: of the same key first."""
         self._end_expired()
-        count = Counter(one.key for one in self._sessions.values())
+        count = Counter(session.key for session in self._sessions.values())
         if key is not None and count[key] >= _SESSIONS_OF_ONE_KEY:
-            self.end(next(one for one in self._sessions.values() if one.key == key))
+            self.end(next(session for session in self._sessions.values() if session.key == key))
         if len(self._sessions) >= _SESSIONS:
             self._sessions.popitem(last=False)
         session = Session(key, now := self._clock(), now)
@@ -88,7 +88,7 @@ class Sessions:
         """
         kind = next((kind for start, kind in _KINDS.items() if content.startswith(start)), None)
         if kind is None:
-            raise Refusal(415, f"That is no image that can be asked about (allowed: {', '.join(_KINDS.values())}).", "no_image")
+            raise Refusal(415, f"The model cannot read this kind of file (allowed: {', '.join(_KINDS.values())}).", "no_image")
         self._check_room(session, len(content))
         name = f"{directory}/{secrets.token_hex(16)}.{kind}"
         session.images[name] = Image(kind, content)
@@ -96,11 +96,11 @@ class Sessions:
 
     def _check_room(self, session: Session, size: int) -> None:
         if size > MAX_IMAGE_BYTES:
-            raise Refusal(413, f"An image may have {MAX_IMAGE_BYTES >> 20} MiB.", "image_too_large")
+            raise Refusal(413, f"An image may have at most {MAX_IMAGE_BYTES >> 20} MiB.", "image_too_large")
         if len(session.images) >= _IMAGES or session.image_bytes() + size > _IMAGE_BYTES:
             allowed = f"{_IMAGES} images and {_IMAGE_BYTES >> 20} MiB"
-            raise Refusal(413, f"A session keeps {allowed}: log out to start anew.", "too_many_images")
-        if sum(one.image_bytes() for one in self._sessions.values()) + size > _ALL_IMAGE_BYTES:
+            raise Refusal(413, f"A session keeps at most {allowed}: log out to start a new one.", "too_many_images")
+        if sum(other.image_bytes() for other in self._sessions.values()) + size > _ALL_IMAGE_BYTES:
             raise Refusal(503, "The chat has no room for images now. Try again later.", "busy", headers={"retry-after": "60"})
 
     def _end_expired(self) -> None:

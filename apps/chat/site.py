@@ -20,6 +20,6 @@ def build_asgi_app(args: ChatArgs, *, keyless: bool = True) -> ASGIApp:
     blocks.queue(default_concurrency_limit=args.concurrency, max_size=args.queue_length)
     blocks.has_launched = True  # mounting does not say so, and without it Gradio lets a client name any file
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
-    look = {"footer_links": [], "theme": THEME, "css": CSS}
-    gr.mount_gradio_app(app, blocks, path="/", show_error=False, run_history=False, **look)
+    appearance = {"footer_links": [], "theme": THEME, "css": CSS}
+    gr.mount_gradio_app(app, blocks, path="/", show_error=False, run_history=False, **appearance)
     return Door(app, len(blocks.fns), sessions, Login(api, sessions, args.title, keyless=keyless))

@@ -54,16 +54,16 @@ class Routes:
 
 
 def check_origin(headers: Mapping[bytes, bytes]) -> None:
-    """Raise `Refusal` 403 for a request from a web page of elsewhere, to a server without keys that only this machine reaches.
+    """Raise `Refusal` 403 for a request from another site's web page to a server without keys that only this machine reaches.
 
     A page can send some without asking, though it cannot read the answer; one whose name was made to mean this machine (DNS
-    rebinding) can do both, but its browser tells that name.
+    rebinding) can do both, but its browser sends that name.
     """
     for header, address in ((b"host", b"//" + headers.get(b"host", b"localhost")), (b"origin", headers.get(b"origin"))):
         if address is not None and not _is_here(address):
             message = (
-                f"The header {header.decode()} names another place than this machine, which is all that a server without keys "
-                "answers: use 127.0.0.1 or localhost, or give the server keys (guard: {keys_files: [...]})."
+                f"The {header.decode()} header names another host, but a server without keys answers this machine alone: "
+                "use 127.0.0.1 or localhost, or give the server keys (guard: {keys_files: [...]})."
             )
             raise Refusal(403, message, "forbidden_origin")
 
@@ -78,7 +78,7 @@ def _is_here(address: bytes) -> bool:
 def check_model(model: Any, allowed: Collection[str] | None) -> None:
     """Raise `Refusal` 404 for a model that is not among the allowed ones; None allows all."""
     if allowed is not None and model not in allowed:
-        shown = repr(model)[:200] if model is not None else "that is asked for by default"
+        shown = repr(model)[:200] if model is not None else "used by default"
         raise Refusal(404, f"The model {shown} does not exist, or this key may not use it.", "model_not_found", param="model")
 
 
@@ -109,8 +109,8 @@ def only_allowed_models(allowed: Collection[str] | None, path: str, send: Send) 
 def _without_others(body: bytes, allowed: Collection[str]) -> bytes:
     """A list of models without the others; what is no such list as it is: an error, or nothing (HEAD)."""
     try:
-        found = json.loads(body)
-        kept = [model for model in found["data"] if model["id"] in allowed]
+        listed = json.loads(body)
+        kept = [model for model in listed["data"] if model["id"] in allowed]
     except (ValueError, KeyError, TypeError):
         return body
-    return json.dumps({**found, "data": kept}).encode()
+    return json.dumps({**listed, "data": kept}).encode()

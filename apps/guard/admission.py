@@ -30,7 +30,7 @@ _METHODS = ("GET", "HEAD", "POST")
 _EVERYBODY = "open"
 _GENERATE_NOTHING = ("/tokenize", "/detokenize")
 _KNOWN = frozenset((_CHAT, _COMPLETIONS, *_GENERATE_NOTHING))
-_INTERVAL = "stream_interval must be 1 for a key with a limit of tokens: what a stream has cost is counted by its events."
+_INTERVAL = "stream_interval must be 1 for a key with a token limit: a stream's tokens are counted by its events."
 _NOT_FORWARDED = frozenset((b"authorization", b"x-request-id", b"content-length", b"transfer-encoding"))
 
 
@@ -100,11 +100,11 @@ class Admission:
             access.check_origin(tracker.headers)
         if tracker.access is Access.DENIED:
             raise Refusal(404, f"This server has no {scope['method']} {path[:200]}.", "not_found")
-        most = self._args.bounds.header_bytes
-        if sum(map(len, chain.from_iterable(scope["headers"]))) > most:
-            raise Refusal(431, f"The request's headers have more than {most} bytes.", "headers_too_large")
+        max_bytes = self._args.bounds.header_bytes
+        if sum(map(len, chain.from_iterable(scope["headers"]))) > max_bytes:
+            raise Refusal(431, f"The request's headers are larger than {max_bytes} bytes.", "headers_too_large")
         if scope["method"] not in _METHODS:
-            raise Refusal(405, f"{path[:200]} takes {', '.join(_METHODS)}.", "method_not_allowed")
+            raise Refusal(405, f"{path[:200]} accepts {', '.join(_METHODS)}.", "method_not_allowed")
         tracker.route = route
         if tracker.access is Access.PUBLIC:
             await self._app(_forwarded(scope, tracker), receive, tracker.send)
@@ -191,7 +191,7 @@ class Admission:
             tracker.unfinished = asked.choices if asked.stream else None
             ticket = await self._wait_for_room(usage, asked, receive)
             limit = asked.max_tokens if asked.max_tokens is not None else to_set
-            tracker.most_output = usage.estimate(asked) if limit is None else limit * asked.choices
+            tracker.max_output = usage.estimate(asked) if limit is None else limit * asked.choices
             body = generation_request.edited(asked, to_set, cache_salt)
             await self._app(_forwarded(scope, tracker, body), bodies.replaying(body, receive), tracker.send)
         finally:

@@ -30,7 +30,7 @@ class Refusal(Exception):  # noqa: N818 - it is an answer, not a failure
 
 
 def bad_value(message: str, param: str | None = None) -> Refusal:
-    """400 for what a request may not say."""
+    """A 400 response for a value that is not allowed."""
     return Refusal(400, message, "invalid_value", param=param)
 
 
@@ -52,12 +52,12 @@ def one_line(body: bytes) -> str:
 def in_openai_form(body: bytes, status: int) -> bytes:
     """An error's body as it is if it has OpenAI's form; else its text, or what frameworks call `detail`, in that form."""
     try:
-        found = json.loads(body)
+        answer = json.loads(body)
     except (ValueError, RecursionError):
-        found = None
-    if isinstance(found, dict) and isinstance(found.get("error"), dict):
+        answer = None
+    if isinstance(answer, dict) and isinstance(answer.get("error"), dict):
         return body
-    detail = found.get("detail") if isinstance(found, dict) else body.decode(errors="replace")
+    detail = answer.get("detail") if isinstance(answer, dict) else body.decode(errors="replace")
     return error_body(str(detail or HTTPStatus(status).phrase)[:500], "invalid_request_error", status)
 
 
@@ -117,7 +117,7 @@ def public_event(event: bytes, request_id: str) -> bytes:
 
 def aborted_event(request_id: str) -> bytes:
     """An error event in place of an end that would look like that of a whole answer."""
-    logger.warning("guard: request %s was given up by the engine", request_id)
+    logger.warning("guard: request %s was aborted by the engine", request_id)
     return b"data: " + error_body(failed(request_id), "server_error", 500) + b"\n\n"
 
 

@@ -27,7 +27,7 @@ _encoded = json.JSONEncoder(separators=(",", ":")).encode
 
 
 class AuditLog:
-    """Of one process: the lines of keys at `path`, those of requests without one beside it."""
+    """One process's audit: requests with a key at `path`, those without one in a file beside it."""
 
     def __init__(self, path: Path) -> None:
         self._keys = _LineFile(path, FILE_BYTES, _OLD_FILES)
@@ -40,11 +40,11 @@ class AuditLog:
         return self._keys.lost
 
     def write(self, record: dict[str, Any]) -> None:
-        """Never waits: what a stuck disk keeps from being written is counted and logged."""
+        """Write without waiting: what a stuck disk keeps from being written is counted and logged."""
         self._keys.write(record)
 
     def write_keyless(self, record: dict[str, Any]) -> None:
-        """A few a second; `left_out` in the next line counts the others."""
+        """Write a few a second; `left_out` in the next line counts the others."""
         second = int(time.monotonic())
         if second != self._second:
             self._second, self._in_second = second, 0
@@ -109,7 +109,7 @@ class _LineFile:
     def _failed(self) -> None:
         self.lost += 1
         if self.lost in (1, 1000, 1_000_000):
-            logger.exception("guard: the audit file cannot be written, %d lines are lost", self.lost)
+            logger.exception("guard: the audit file cannot be written; %d lines are lost", self.lost)
 
 
 def keyless_path(path: Path) -> Path:

@@ -25,20 +25,19 @@ async def max_tokens_to_set(
     Raises:
         Refusal: 400, the request asks for more than its key may have.
     """
-    most, context, asked = limits.max_tokens, limits.context_tokens, request.max_tokens
-    if most is not None and asked is not None and asked > most:
-        raise Refusal(
-            400, f"max_tokens is {asked}, and this key may ask for {most} at most.", "invalid_value", param="max_tokens"
-        )
+    max_tokens, context, asked = limits.max_tokens, limits.context_tokens, request.max_tokens
+    if max_tokens is not None and asked is not None and asked > max_tokens:
+        message = f"max_tokens is {asked}, but this key may ask for at most {max_tokens}."
+        raise Refusal(400, message, "invalid_value", param="max_tokens")
     if asked is None and not request.chat:
         asked = COMPLETION_DEFAULT_TOKENS
-        if most is not None and asked > most:
-            return most
-    if context is None and (asked is not None or most is None):
+        if max_tokens is not None and asked > max_tokens:
+            return max_tokens
+    if context is None and (asked is not None or max_tokens is None):
         return None
-    room = min((one for one in (context, context_tokens) if one is not None), default=None)
-    if _surely_fits(request, asked or most, room):
-        return None if asked is not None else most
+    room = min((tokens for tokens in (context, context_tokens) if tokens is not None), default=None)
+    if _surely_fits(request, asked or max_tokens, room):
+        return None if asked is not None else max_tokens
     counted = await count_tokens(app, scope, request)
     prompt = _estimate(request) if counted is None else counted
     if context is not None and prompt + (asked or 1) > context:
@@ -46,7 +45,7 @@ async def max_tokens_to_set(
     if asked is not None:
         return None
     left = room - prompt if room is not None else None
-    return max(1, min(one for one in (most, left) if one is not None))
+    return max(1, min(tokens for tokens in (max_tokens, left) if tokens is not None))
 
 
 async def count_tokens(app: ASGIApp, scope: Scope, request: GenerationRequest) -> int | None:
@@ -54,7 +53,7 @@ async def count_tokens(app: ASGIApp, scope: Scope, request: GenerationRequest) -
     asked: dict[str, Any] = {name: request.fields[name] for name in _TOKENIZED if name in request.fields}
     if not request.chat:
         prompt = request.fields.get("prompt")
-        if isinstance(prompt, list) and prompt and all(isinstance(one, str) for one in prompt):
+        if isinstance(prompt, list) and prompt and all(isinstance(text, str) for text in prompt):
             prompt = max(prompt, key=len)
         if not isinstance(prompt, str):
             return None
@@ -69,18 +68,18 @@ async def count_tokens(app: ASGIApp, scope: Scope, request: GenerationRequest) -
 
 def _estimate(request: GenerationRequest) -> int:
     ids = request.fields.get("prompt")
-    return request.most_prompt_tokens or request.prompt_tokens if isinstance(ids, list) else request.prompt_tokens
+    return request.max_prompt_tokens or request.prompt_tokens if isinstance(ids, list) else request.prompt_tokens
 
 
 def _surely_fits(request: GenerationRequest, wanted: int | None, room: int | None) -> bool:
-    if wanted is None or request.most_prompt_tokens is None:
+    if wanted is None or request.max_prompt_tokens is None:
         return False
-    return room is None or request.most_prompt_tokens + wanted <= room
+    return room is None or request.max_prompt_tokens + wanted <= room
 
 
 def _too_long(prompt: int, asked: int, context: int) -> Refusal:
     message = (
-        f"This key's maximum context length is {context} tokens. The prompt has {prompt} and {asked} more were asked for. "
+        f"This key's maximum context length is {context} tokens. The prompt has {prompt} and {asked} more were requested. "
         "Shorten the prompt or lower max_tokens."
     )
     return Refusal(400, message, "context_length_exceeded", param="messages")

@@ -32,7 +32,7 @@ def _parser() -> argparse.ArgumentParser:
         description="Keys of the API. The file holds only salted hashes; servers that use it see a change within two seconds.",
     )
     parser.add_argument(
-        "--file", metavar="F", type=Path, required=True, help="the keys file; create makes it if it is not there"
+        "--file", metavar="F", type=Path, required=True, help="the keys file; create makes it if it does not exist"
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
@@ -84,7 +84,7 @@ def _create(options: argparse.Namespace) -> None:
 
     def add(table: "KeyTable") -> "KeyTable":
         if table.by_name(options.name):
-            raise UserError(f"{options.name!r} is there already: rotate or revoke it, or take another name")
+            raise UserError(f"{options.name!r} already exists: rotate or revoke it, or choose another name")
         return table.with_entry(id, entry)
 
     _change_and_hand_out(options, add, lambda: text)
@@ -97,7 +97,7 @@ def _rotate(options: argparse.Namespace) -> None:
     until = now + options.grace
     made: list[str] = []
 
-    def turn(table: "KeyTable") -> "KeyTable":
+    def replace(table: "KeyTable") -> "KeyTable":
         old = _named(table, options.name)
         newest = max(old.values(), key=lambda entry: entry.created)
         kept = newest.model_dump(exclude={"salt", "hash", "created"}, exclude_unset=True)
@@ -106,13 +106,13 @@ def _rotate(options: argparse.Namespace) -> None:
         text, id, entry = make_key(kept, now)
         made.append(text)
         table = table.without(old)
-        for old_id, one in old.items():
-            if options.grace and (one.expires is None or one.expires > now):
-                last = until if one.expires is None else min(until, one.expires)
-                table = table.with_entry(old_id, one.model_copy(update={"expires": last}))
+        for old_id, old_entry in old.items():
+            if options.grace and (old_entry.expires is None or old_entry.expires > now):
+                last = until if old_entry.expires is None else min(until, old_entry.expires)
+                table = table.with_entry(old_id, old_entry.model_copy(update={"expires": last}))
         return table.with_entry(id, entry)
 
-    _change_and_hand_out(options, turn, lambda: made[0])
+    _change_and_hand_out(options, replace, lambda: made[0])
 
 
 def _change_and_hand_out(
@@ -161,23 +161,25 @@ def _plain(id: str, entry: "Entry", now: datetime) -> dict[str, Any]:
 def _named(table: "KeyTable", name: str) -> "dict[str, Entry]":
     from apps.common.errors import UserError
 
-    found = table.by_name(name)
-    if not found:
-        raise UserError(f"there is no key {name!r}: `list` shows which there are")
-    return found
+    entries = table.by_name(name)
+    if not entries:
+        raise UserError(f"there is no key {name!r}: `list` shows those that exist")
+    return entries
 
 
 def _name(text: str) -> str:
     if not re.fullmatch(r"[a-z0-9][a-z0-9._-]{0,62}", text):
-        raise argparse.ArgumentTypeError(f"{text!r} is no name: small letters, digits, dots, dashes, 63 at most")
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not a valid name: use at most 63 lower-case letters, digits, dots, underscores and dashes"
+        )
     return text
 
 
 def _duration(text: str) -> timedelta:
-    found = re.fullmatch(r"(\d{1,5})([mhdw])", text)
-    if not found:
-        raise argparse.ArgumentTypeError(f"{text!r} is no time: give for example 30m, 12h, 30d or 8w")
-    return timedelta(**{_UNITS[found[2]]: int(found[1])})
+    match = re.fullmatch(r"(\d{1,5})([mhdw])", text)
+    if not match:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a duration: give for example 30m, 12h, 30d or 8w")
+    return timedelta(**{_UNITS[match[2]]: int(match[1])})
 
 
 def _when(text: str) -> datetime:
@@ -186,13 +188,13 @@ def _when(text: str) -> datetime:
     except argparse.ArgumentTypeError:
         pass
     try:
-        found = datetime.fromisoformat(text)
+        when = datetime.fromisoformat(text)
     except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is neither a time such as 30d nor a date such as 2027-01-31") from None
-    found = found if found.tzinfo else found.replace(tzinfo=UTC)
-    if found <= datetime.now(UTC):
-        raise argparse.ArgumentTypeError(f"{text!r} is over already")
-    return found
+        raise argparse.ArgumentTypeError(f"{text!r} is neither a duration such as 30d nor a date such as 2027-01-31") from None
+    when = when if when.tzinfo else when.replace(tzinfo=UTC)
+    if when <= datetime.now(UTC):
+        raise argparse.ArgumentTypeError(f"{text!r} is in the past")
+    return when
 
 
 def _weight(text: str) -> float:
@@ -201,7 +203,7 @@ def _weight(text: str) -> float:
     except ValueError:
         weight = 0.0
     if not 0 < weight <= 1000:
-        raise argparse.ArgumentTypeError(f"{text!r} is no weight: give a number above 0, at most 1000")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a weight: give a number above 0 and at most 1000")
     return weight
 
 

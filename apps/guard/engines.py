@@ -84,7 +84,7 @@ _TPU = (
 
 INABILITIES: dict[Flavour, tuple[Inability, ...]] = {"vllm-cpu": (), "vllm-tpu": _TPU}
 _NAMES = {"vllm-cpu": "vLLM on the CPU", "vllm-tpu": "vLLM on TPU"}
-_FIELDS = {flavour: frozenset(one.field for one in table) for flavour, table in INABILITIES.items()}
+_FIELDS = {flavour: frozenset(inability.field for inability in table) for flavour, table in INABILITIES.items()}
 _HARMLESS = (Outcome.REFUSED, Outcome.IGNORED)
 
 
@@ -105,13 +105,14 @@ def without_effect(fields: Fields, flavour: Flavour, *, drop: bool) -> list[str]
     """
     if not fields.keys() & _FIELDS[flavour]:
         return []
-    asked = [one for one in INABILITIES[flavour] if one.asked(fields)]
-    for one in asked:
-        if not drop or one.outcome not in _HARMLESS:
-            what = "would have no effect" if one.outcome in _HARMLESS else "is impossible"
-            message = f"{one.field} {what} here: this server's engine, {_NAMES[flavour]}, cannot do that. {one.advice}"
-            raise Refusal(400, message, "unsupported_parameter", param=one.field)
-    return [one.field for one in asked]
+    asked = [inability for inability in INABILITIES[flavour] if inability.asked(fields)]
+    for inability in asked:
+        if not drop or inability.outcome not in _HARMLESS:
+            what = "would have no effect" if inability.outcome in _HARMLESS else "is impossible"
+            why = f"this server's engine, {_NAMES[flavour]}, cannot do that"
+            message = f"{inability.field} {what} here: {why}. {inability.advice}"
+            raise Refusal(400, message, "unsupported_parameter", param=inability.field)
+    return [inability.field for inability in asked]
 
 
 def warning(names: list[str], flavour: Flavour) -> str:

@@ -2,7 +2,7 @@
 
 Each key has a virtual time, which its tokens move forward, slower the more weight it has. The waiting request of the key that
 is furthest behind goes first; a key that comes back from a pause starts where the others are, and saves nothing up. A
-request's tokens are guessed when it is let in and corrected when it has ended. Knows nothing of requests, only their cost.
+request's tokens are estimated when it is let in and corrected when it has ended. Knows nothing of requests, only their cost.
 
 Source: start-time fair queueing (Goyal, Vin and Cheng, 1996); the Linux scheduler's vruntime is the same idea.
 """
@@ -21,7 +21,7 @@ class Ticket:
     slots: int
     cost: float
     admitted: "asyncio.Future[None] | None" = None
-    """To be waited for, where the engine is full."""
+    """The future to wait for, where the engine is full."""
     inside: bool = False
 
 
@@ -35,11 +35,11 @@ class Flow:
 
 
 class FairQueue:
-    """Of one engine with `capacity` sequences; None lets everybody in. At most `most` wait, `most_per_key` of one key."""
+    """A queue for an engine with `capacity` sequences; None lets all in. `max_waiting` may wait, `max_per_key` of one key."""
 
-    def __init__(self, capacity: int | None, most: int, most_per_key: int) -> None:
+    def __init__(self, capacity: int | None, max_waiting: int, max_per_key: int) -> None:
         self._capacity = capacity
-        self._most, self._most_per_key = most, most_per_key
+        self._max_waiting, self._max_per_key = max_waiting, max_per_key
         self._now = 0.0
         self._backlog: dict[int, Flow] = {}
         """Those with waiting requests, by identity."""
@@ -58,9 +58,9 @@ class FairQueue:
         if self._capacity is None or (not self.waiting and self.taken + ticket.slots <= self._capacity):
             self._admit(flow, ticket)
             return ticket
-        if self.waiting >= self._most or len(flow.waiting) >= self._most_per_key:
-            whose = "this key" if len(flow.waiting) >= self._most_per_key else "all keys"
-            message = f"The model is busy, and as many requests of {whose} are waiting as may. Try again later."
+        if self.waiting >= self._max_waiting or len(flow.waiting) >= self._max_per_key:
+            who = "this key has" if len(flow.waiting) >= self._max_per_key else "all keys together have"
+            message = f"The model is busy, and {who} as many requests waiting as allowed. Try again later."
             raise Refusal(429, message, "rate_limit_exceeded", kind="requests", headers={"retry-after": "5"})
         self._backlog[id(flow)] = flow
         ticket.admitted = asyncio.get_running_loop().create_future()
@@ -80,7 +80,7 @@ class FairQueue:
 
     def _admit_waiting(self) -> None:
         while self._backlog:
-            flow = min(self._backlog.values(), key=lambda one: one.served)
+            flow = min(self._backlog.values(), key=lambda flow: flow.served)
             ticket = flow.waiting[0]
             if self._capacity is not None and self.taken + ticket.slots > self._capacity:
                 return

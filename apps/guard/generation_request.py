@@ -16,7 +16,7 @@ _IMAGE_TOKENS = 280  # Gemma's image at its usual resolution; corrected by the s
 _BYTES_PER_TOKEN = 4  # of English; corrected likewise
 _TEMPLATE_BYTES = 64  # more than a chat template writes around a message
 COMPLETION_DEFAULT_TOKENS = 16  # vLLM's, of /v1/completions without max_tokens
-_REMOTE = "images must be sent as data: URLs; this server fetches none"
+_REMOTE = "images must be sent as data: URLs; this server does not fetch images"
 
 
 class GenerationRequest(NamedTuple):
@@ -31,11 +31,11 @@ class GenerationRequest(NamedTuple):
     choices: int
     """Answers that are computed: n for each prompt."""
     prompt_tokens: int
-    """Of all prompts: an estimate, which the server's count corrects; exact for token ids."""
+    """Tokens of all prompts: an estimate, which the server's count corrects; exact for token ids."""
     text_bytes: int
     """The body without its images."""
-    most_prompt_tokens: int | None
-    """Of the longest prompt, a bound that is certain: each token is at least one byte. None where images make it uncertain."""
+    max_prompt_tokens: int | None
+    """Upper bound of the longest prompt: each token is at least one byte. None where images make it uncertain."""
     generates: bool = True
 
     @classmethod
@@ -57,7 +57,7 @@ def parse(raw: bytes, fields: dict[str, Any], bounds: Bounds, *, chat: bool) -> 
     prompts = 1 if chat else _prompts(fields.get("prompt"))
     choices = (fields.get("n") or 1) * prompts
     if choices > bounds.choices:
-        raise bad_value(f"{choices} choices were asked for (n for each prompt), and at most {bounds.choices} are given.", "n")
+        raise bad_value(f"{choices} choices were requested (n for each prompt); at most {bounds.choices} are allowed.", "n")
     images, image_bytes = _images(fields.get("messages"), bounds) if chat else (0, 0)
     total, longest = _prompt_tokens(fields, len(raw) - image_bytes, chat=chat)
     asked = fields.get("max_completion_tokens") if chat else None
@@ -82,7 +82,11 @@ def without(request: GenerationRequest, names: list[str]) -> GenerationRequest:
 
 
 def check_other(path: str, fields: dict[str, Any], bounds: Bounds) -> None:
-    """Of a route that generates nothing, such as /tokenize, which fetches images all the same. Raises `Refusal` 400."""
+    """Check a body of a route that generates nothing, such as /tokenize, which fetches images all the same.
+
+    Raises:
+        Refusal: 400, a field or an image is not allowed.
+    """
     if table := TABLES.get(path):
         check_fields(fields, table, bounds)
     for name in ("messages", "input"):
@@ -115,12 +119,12 @@ def _prompts(prompt: Any) -> int:
 
 
 def _prompt_tokens(fields: dict[str, Any], size: int, *, chat: bool) -> tuple[int, int]:
-    """(tokens of all prompts, most of the longest): exact for token ids, by the bytes of the body else."""
+    """(tokens of all prompts, upper bound of the longest): exact for token ids, by the bytes of the body else."""
     prompt, messages = fields.get("prompt"), fields.get("messages")
     if isinstance(prompt, list) and prompt and type(prompt[0]) is int:
         return len(prompt), len(prompt)
-    if isinstance(prompt, list) and all(isinstance(one, list) for one in prompt):
-        lengths = [len(one) for one in prompt]
+    if isinstance(prompt, list) and all(isinstance(ids, list) for ids in prompt):
+        lengths = [len(ids) for ids in prompt]
         return sum(lengths), max(lengths, default=0)
     if chat and isinstance(messages, list):
         size += _TEMPLATE_BYTES * (1 + len(messages))  # what a chat template writes around them
@@ -131,7 +135,7 @@ def _images(messages: Any, bounds: Bounds) -> tuple[int, int]:
     """(images in a chat, the bytes that they take)."""
     urls = [url for part in _parts(messages) for url in _urls(part)]
     if len(urls) > bounds.images:
-        raise bad_value(f"{len(urls)} images or other media were sent, and at most {bounds.images} are taken.", "messages")
+        raise bad_value(f"{len(urls)} images or other media were sent; at most {bounds.images} are allowed.", "messages")
     if not bounds.remote_images and not all(url.startswith("data:") for url in urls):
         raise bad_value(_REMOTE, "messages")
     return len(urls), sum(map(len, urls))

@@ -12,7 +12,7 @@ from apps.guard.answers import bad_value
 from apps.guard.settings import Grammars
 
 _REPETITION = re.compile(r"\{\s*(\d*)\s*,?\s*(\d*)\s*\}")
-_COUNTS = tuple(f"{least}{what}" for least in ("min", "max") for what in ("Length", "Items", "Properties", "Contains", ""))
+_COUNTS = tuple(f"{end}{what}" for end in ("min", "max") for what in ("Length", "Items", "Properties", "Contains", ""))
 _SAME_PLACE = ("allOf", "anyOf", "oneOf")
 """Keywords whose schemas describe the very value that their owner describes, as `$ref` does."""
 _TAG_SCHEMAS = ("json_schema", "schema")
@@ -22,17 +22,17 @@ def parse_object(text: str, param: str, bounds: Grammars) -> dict[str, Any]:
     """The JSON object in a string that a client sent. Raises `Refusal` 400."""
     check_size(len(text), param, bounds)
     try:
-        found = json.loads(text)
+        parsed = json.loads(text)
     except (ValueError, RecursionError):
-        raise bad_value(f"{param} must be a JSON object, or a string with valid JSON of one.", param) from None
-    if not isinstance(found, dict):
+        raise bad_value(f"{param} must be a JSON object, or a string that holds one as valid JSON.", param) from None
+    if not isinstance(parsed, dict):
         raise bad_value(f"{param} must be a JSON object.", param)
-    return found
+    return parsed
 
 
 def check_size(size: int, param: str, bounds: Grammars) -> None:
     if size > bounds.total_bytes:
-        raise bad_value(f"{param} has {size} bytes, and at most {bounds.total_bytes} are compiled.", param)
+        raise bad_value(f"{param} has {size} bytes; at most {bounds.total_bytes} are compiled.", param)
 
 
 def check_schema(schema: dict[str, Any], param: str, bounds: Grammars) -> None:
@@ -53,15 +53,17 @@ def check_tag(tag: dict[str, Any], param: str, bounds: Grammars) -> None:
 def check_pattern(pattern: str, param: str, bounds: Grammars) -> None:
     """Raise `Refusal` 400 for a regular expression beyond the bounds."""
     if len(pattern) > bounds.pattern_chars:
-        raise bad_value(f"{param} has a pattern of {len(pattern)} characters; at most {bounds.pattern_chars} are taken.", param)
+        raise bad_value(
+            f"{param} has a pattern of {len(pattern)} characters; at most {bounds.pattern_chars} are allowed.", param
+        )
     _check_text(pattern, param, bounds)
 
 
 def check_ebnf(grammar: str, param: str, bounds: Grammars) -> None:
     """Raise `Refusal` 400 for a grammar beyond the bounds."""
-    for sign, what, most in (("::=", "rules", bounds.rules), ("|", "alternatives", bounds.alternatives)):
-        if grammar.count(sign) > most:
-            raise bad_value(f"{param} has {grammar.count(sign)} {what}, and at most {most} are taken.", param)
+    for sign, what, maximum in (("::=", "rules", bounds.rules), ("|", "alternatives", bounds.alternatives)):
+        if grammar.count(sign) > maximum:
+            raise bad_value(f"{param} has {grammar.count(sign)} {what}; at most {maximum} are allowed.", param)
     _check_text(grammar, param, bounds)
 
 
@@ -69,8 +71,8 @@ def _check_text(text: str, param: str, bounds: Grammars) -> None:
     if "\x00" in text:
         raise bad_value(f"{param} must not contain a NUL character.", param)
     for counts in _REPETITION.findall(text):
-        if any(len(one) > 9 or int(one or 0) > bounds.repetitions for one in counts):
-            raise bad_value(f"{param} repeats something more than {bounds.repetitions} times, the most that is taken.", param)
+        if any(len(count) > 9 or int(count or 0) > bounds.repetitions for count in counts):
+            raise bad_value(f"{param} repeats something more than {bounds.repetitions} times, which is the limit.", param)
     depth = 0
     for sign in re.findall(r"\\.|[()]", text):  # a bracket within quotes or a class counts too
         depth = depth + 1 if sign == "(" else max(0, depth - 1) if sign == ")" else depth
@@ -89,7 +91,7 @@ def _walk(root: dict[str, Any], param: str, bounds: Grammars, leave_out: tuple[s
                 following += (value for name, value in node.items() if name not in leave_out)
             elif isinstance(node, list):
                 if len(node) > bounds.alternatives:
-                    message = f"{param} has a list of {len(node)} entries, and at most {bounds.alternatives} are taken."
+                    message = f"{param} has a list of {len(node)} entries; at most {bounds.alternatives} are allowed."
                     raise bad_value(message, param)
                 following += node
         level = following
@@ -101,12 +103,12 @@ def _walk(root: dict[str, Any], param: str, bounds: Grammars, leave_out: tuple[s
 def _check_nodes(nodes: list[dict[str, Any]], param: str, bounds: Grammars) -> None:
     properties = sum(len(node["properties"]) for node in nodes if isinstance(node.get("properties"), dict))
     if properties > bounds.properties:
-        raise bad_value(f"{param} has {properties} properties, and at most {bounds.properties} are taken.", param)
+        raise bad_value(f"{param} has {properties} properties; at most {bounds.properties} are allowed.", param)
     for node in nodes:
         for name in _COUNTS:
             value = node.get(name)
             if isinstance(value, int | float) and value > bounds.repetitions:
-                raise bad_value(f"{param}: {name} may be {bounds.repetitions} at most.", param)
+                raise bad_value(f"{param}: {name} may be at most {bounds.repetitions}.", param)
         if isinstance(node.get("pattern"), str):
             check_pattern(node["pattern"], param, bounds)
         if isinstance(node.get("grammar"), str):
@@ -133,7 +135,7 @@ class _References:
         if id(node) not in self._heights:
             self._check_steps(depth)
             self._heights[id(node)] = None
-            self._heights[id(node)] = 1 + max((self._height(one, depth + 1) for one in self._same_place(node)), default=0)
+            self._heights[id(node)] = 1 + max((self._height(schema, depth + 1) for schema in self._same_place(node)), default=0)
         height = self._heights[id(node)]
         if height is None:
             raise bad_value(f"{self._param}: a $ref leads back to itself, so the schema describes nothing.", self._param)
@@ -142,7 +144,7 @@ class _References:
 
     def _check_steps(self, steps: int) -> None:
         if steps > self._bounds.nesting:
-            message = f"{self._param}: references follow on each other for more than {self._bounds.nesting} steps."
+            message = f"{self._param}: references lead from one to the next for more than {self._bounds.nesting} steps."
             raise bad_value(message, self._param)
 
     def _same_place(self, node: dict[str, Any]) -> Iterator[dict[str, Any]]:
@@ -150,14 +152,14 @@ class _References:
             yield self._target(node["$ref"])
         for name in _SAME_PLACE:
             if isinstance(node.get(name), list):
-                yield from (one for one in node[name] if isinstance(one, dict))
+                yield from (schema for schema in node[name] if isinstance(schema, dict))
 
     def _target(self, reference: str) -> dict[str, Any]:
-        found: Any = self._root
+        target: Any = self._root
         parts = reference.split("/")
         for part in parts[1:] if parts[0] == "#" else [None]:
-            found = found.get(part) if isinstance(found, dict) else None
-        if not isinstance(found, dict):
-            allowed = "allowed are # and ways from the root such as #/$defs/name"
+            target = target.get(part) if isinstance(target, dict) else None
+        if not isinstance(target, dict):
+            allowed = "allowed are # and paths from the root such as #/$defs/name"
             raise bad_value(f"{self._param}: the $ref {reference[:80]!r} leads to no schema; {allowed}.", self._param)
-        return found
+        return target

@@ -1,6 +1,6 @@
 """Grammars are compiled in a process of their own, with bounds of time and memory, before the engine sees them.
 
-The process starts with the first grammar. What was found of a grammar is remembered, so a repeated one costs nothing.
+The process starts with the first grammar. A grammar's result is remembered, so a repeated one costs nothing.
 """
 
 import asyncio
@@ -30,15 +30,15 @@ _STEP_S = 0.25
 
 
 class GrammarCompiler:
-    """Of one guard. State belongs to one event loop."""
+    """The compiler of one guard. State belongs to one event loop."""
 
     def __init__(self, bounds: Grammars, tokenizer: str | None) -> None:
         self._bounds, self._tokenizer = bounds, tokenizer or ""
-        self._found: OrderedDict[bytes, str | None] = OrderedDict()
+        self._results: OrderedDict[bytes, str | None] = OrderedDict()
         """Why a job was refused, by its digest; None if it was not."""
         self._running: dict[bytes, asyncio.Task[str | None]] = {}
         self._waiting = Counter[str]()
-        self._turns: dict[str, asyncio.Lock] = {}
+        self._key_locks: dict[str, asyncio.Lock] = {}
         self._slots = asyncio.Semaphore(_AT_ONCE)
         self._worker: _Worker | None = None
         self._starting = asyncio.Lock()
@@ -52,23 +52,23 @@ class GrammarCompiler:
         grammars = find_grammars(fields, self._bounds)
         if not grammars:
             return
-        text = json.dumps([(one.kind, one.text) for one in grammars]).encode()
+        text = json.dumps([(grammar.kind, grammar.text) for grammar in grammars]).encode()
         digest = hashlib.sha256(text).digest()
-        if digest in self._found:
-            self._found.move_to_end(digest)
-            why = self._found[digest]
+        if digest in self._results:
+            self._results.move_to_end(digest)
+            why = self._results[digest]
         else:
             why = await asyncio.shield(self._once(digest, grammars, key))
         if why:
-            params = ", ".join(dict.fromkeys(one.param for one in grammars))
+            params = ", ".join(dict.fromkeys(grammar.param for grammar in grammars))
             raise bad_value(f"{params} {why}.", grammars[0].param)
 
     def _once(self, digest: bytes, grammars: Sequence[Grammar], key: str) -> "asyncio.Task[str | None]":
-        """Of many requests with one new grammar at once, one compiles; it does so also when its client leaves."""
+        """Compile a new grammar once for all requests that wait for it, also when the client of the first one leaves."""
         if digest in self._running:
             return self._running[digest]
         if self._waiting[key] >= _WAITING_PER_KEY:
-            message = f"{_WAITING_PER_KEY} new grammars of this key are being compiled; try again when they are."
+            message = f"{_WAITING_PER_KEY} new grammars of this key are being compiled; try again when they are done."
             raise Refusal(429, message, "rate_limit_exceeded", kind="requests", headers={"retry-after": "5"})
         self._waiting[key] += 1
         task = self._running[digest] = asyncio.create_task(self._compile(digest, grammars, key))
@@ -78,7 +78,7 @@ class GrammarCompiler:
             self._waiting[key] -= 1
             if not self._waiting[key]:
                 del self._waiting[key]
-                self._turns.pop(key, None)
+                self._key_locks.pop(key, None)
             if not task.cancelled():
                 task.exception()  # whoever waited for it has it; perhaps all have left
 
@@ -86,17 +86,17 @@ class GrammarCompiler:
         return task
 
     async def _compile(self, digest: bytes, grammars: Sequence[Grammar], key: str) -> str | None:
-        async with self._turns.setdefault(key, asyncio.Lock()), self._slots:
+        async with self._key_locks.setdefault(key, asyncio.Lock()), self._slots:
             why = await (await self._started()).run(self._job(grammars))
-        self._found[digest] = why
-        if len(self._found) > _REMEMBERED:
-            self._found.popitem(last=False)
+        self._results[digest] = why
+        if len(self._results) > _REMEMBERED:
+            self._results.popitem(last=False)
         return why
 
     def _job(self, grammars: Sequence[Grammar]) -> dict[str, Any]:
         cpu_s = self._bounds.compile_cpu_s
         return {
-            "grammars": [(one.kind, one.text) for one in grammars],
+            "grammars": [(grammar.kind, grammar.text) for grammar in grammars],
             "cpu_s": cpu_s,
             "deadline_s": cpu_s * _WALL_PER_CPU,
             "regex_s": _REGEX_CPU_S,
@@ -156,7 +156,7 @@ class _Worker:
                 if not waiting.done():
                     waiting.set_result(answer["error"])
         except (asyncio.IncompleteReadError, ConnectionError):
-            logger.error("guard: the process that compiles grammars has ended by itself")
+            logger.error("guard: the process that compiles grammars has exited unexpectedly")
         finally:  # also when the loop ends
             self.ended = True
             self._writer.close()

@@ -29,16 +29,16 @@ _LOGGED_FROM = re.compile(r"\[[\d:]+\] \S+?:\d+: ")
 
 @dataclass(eq=False)
 class _Child:
-    """A job in its fork. `said` is why it refuses, empty if it does not."""
+    """A job in its fork. `reason` is why it refuses, empty if it does not."""
 
     job: dict[str, Any]
     pid: int
     deadline: float
-    said: bytearray = field(default_factory=bytearray)
+    reason: bytearray = field(default_factory=bytearray)
 
 
 class Worker:
-    """Takes jobs {id, grammars, cpu_s, deadline_s, step_s, memory_bytes}, answers {id, error}."""
+    """A loop that takes jobs {id, grammars, cpu_s, deadline_s, step_s, memory_bytes} and answers {id, error}."""
 
     def __init__(self, connection: socket.socket, vocabulary: xgrammar.TokenizerInfo) -> None:
         self._connection, self._vocabulary = connection, vocabulary
@@ -47,7 +47,7 @@ class Worker:
         self._children: dict[int, _Child] = {}
 
     def run(self) -> None:
-        """Until the other side closes."""
+        """Serve until the other side closes the connection."""
         while True:
             for key, _ in self._selector.select(1.0 if self._children else None):
                 if key.fileobj is not self._connection:
@@ -76,7 +76,7 @@ class Worker:
     def _hear(self, pipe: int) -> None:
         child = self._children[pipe]
         if part := os.read(pipe, 65536):
-            child.said += part
+            child.reason += part
             return
         self._selector.unregister(pipe)
         os.close(pipe)
@@ -90,7 +90,7 @@ class Worker:
 def _reason(code: int, child: _Child) -> str | None:
     """Why the grammar cannot be used; None if it can."""
     if code == 0:
-        return child.said.decode(errors="replace") or None
+        return child.reason.decode(errors="replace") or None
     if -code in (signal.SIGPROF, signal.SIGKILL):
         return f"takes longer than {child.job['cpu_s']:g} s to compile"
     return "makes the compiler crash: it is nested or repeated too much"
@@ -103,8 +103,8 @@ def _compile_and_exit(job: dict[str, Any], vocabulary: xgrammar.TokenizerInfo, p
         error = _try(job, vocabulary) or ""
     except MemoryError:
         pass
-    except Exception as found:  # what a grammar library raises is of any type
-        error = "does not compile: " + _LOGGED_FROM.sub("", str(found)).strip()[:300]
+    except Exception as failure:  # what a grammar library raises is of any type
+        error = "does not compile: " + _LOGGED_FROM.sub("", str(failure)).strip()[:300]
     finally:
         try:
             os.write(pipe, error.encode(errors="replace"))
@@ -162,8 +162,8 @@ def _compile_tag(compiler: xgrammar.GrammarCompiler, text: str) -> xgrammar.Comp
     if "structures" not in tag:
         return compiler.compile_structural_tag(text)
     tags = [
-        xgrammar.StructuralTagItem(begin=one["begin"], schema=json.dumps(one["schema"]), end=one["end"])
-        for one in tag["structures"]
+        xgrammar.StructuralTagItem(begin=structure["begin"], schema=json.dumps(structure["schema"]), end=structure["end"])
+        for structure in tag["structures"]
     ]
     return compiler.compile_structural_tag(tags, tag["triggers"])
 
@@ -183,9 +183,9 @@ def _read_frame(connection: socket.socket) -> dict[str, Any] | None:
 
 
 def load_vocabulary(source: str) -> xgrammar.TokenizerInfo:
-    """Of the model in a directory; of 256 bytes where there is none, as on a simulated engine."""
+    """The vocabulary of the model in a directory; 256 bytes where there is none, as on a simulated engine."""
     if not (Path(source) / "tokenizer_config.json").exists():
-        return xgrammar.TokenizerInfo([bytes([one]) for one in range(256)] + [b"</s>"], stop_token_ids=[256])
+        return xgrammar.TokenizerInfo([bytes([value]) for value in range(256)] + [b"</s>"], stop_token_ids=[256])
     return xgrammar.TokenizerInfo.from_huggingface(AutoTokenizer.from_pretrained(source, local_files_only=True))
 
 

@@ -16,7 +16,7 @@ JSON, REGEX, EBNF, TAG = "json", "regex", "grammar", "structural_tag"
 
 
 class Grammar(NamedTuple):
-    """One that is within bounds, in the form that xgrammar takes."""
+    """A grammar within bounds, in the form that xgrammar takes."""
 
     kind: str
     text: str
@@ -26,14 +26,14 @@ class Grammar(NamedTuple):
 
 def find_grammars(fields: dict[str, Any], bounds: Grammars) -> list[Grammar]:
     """All grammars of a request. Raises `Refusal` 400 for one that is no grammar or beyond the bounds."""
-    found = [
+    grammars = [
         *_of_format(fields.get("response_format"), bounds),
         *_of_outputs(fields.get("structured_outputs"), bounds),
         *_of_tools(fields.get("tools"), fields.get("tool_choice"), bounds),
     ]
-    if found:
-        grammar_bounds.check_size(sum(len(one.text) for one in found), found[0].param, bounds)
-    return found
+    if grammars:
+        grammar_bounds.check_size(sum(len(grammar.text) for grammar in grammars), grammars[0].param, bounds)
+    return grammars
 
 
 def _of_format(format: Any, bounds: Grammars) -> Iterator[Grammar]:
@@ -104,12 +104,12 @@ def _ebnf(text: str, param: str, bounds: Grammars) -> Grammar:
 
 
 def _choice(choices: Any, param: str, bounds: Grammars) -> Grammar:
-    if not isinstance(choices, list) or not choices or not all(isinstance(one, str) for one in choices):
+    if not isinstance(choices, list) or not choices or not all(isinstance(choice, str) for choice in choices):
         raise bad_value(f"{param} must be a list of strings.", param)
     if len(choices) > bounds.alternatives:
-        raise bad_value(f"{param} has {len(choices)} entries, and at most {bounds.alternatives} are taken.", param)
-    quoted = (re.sub(r'(["\\])', r"\\\1", one) for one in choices)  # as vLLM's choice_as_grammar does
-    return Grammar(EBNF, "root ::= " + " | ".join(f'"{one}"' for one in quoted), param)
+        raise bad_value(f"{param} has {len(choices)} entries; at most {bounds.alternatives} are allowed.", param)
+    quoted = (re.sub(r'(["\\])', r"\\\1", choice) for choice in choices)  # as vLLM's choice_as_grammar does
+    return Grammar(EBNF, "root ::= " + " | ".join(f'"{choice}"' for choice in quoted), param)
 
 
 _READERS = {"json": _json_text, "regex": _regex, "choice": _choice, "grammar": _ebnf, "structural_tag": _tag_text}

@@ -1,6 +1,6 @@
-"""What goes on beside the requests: the keys file is watched, requests that take too long are ended, what was done is told.
+"""What goes on beside the requests: the keys file is watched, requests that take too long are ended, what was done is reported.
 
-One task per guard looks once a second, so that a request's own path needs no timers.
+One task per guard checks once a second, so that a request's own path needs no timers.
 """
 
 import asyncio
@@ -25,7 +25,7 @@ _NO_KEY = "none"  # of requests without a right key, in metrics
 
 
 class Housekeeping:
-    """Of one guard. Raises `UserError` where the keys cannot be read."""
+    """The housekeeping of one guard. Raises `UserError` where the keys cannot be read."""
 
     def __init__(self, args: GuardArgs) -> None:
         self._args = args
@@ -54,7 +54,7 @@ class Housekeeping:
             self._audit.close()
 
     def note(self, tracker: ResponseTracker) -> None:
-        """A request has ended: its line in the audit, its numbers."""
+        """Record a request that has ended: its line in the audit, its numbers."""
         status = tracker.final_status
         key = tracker.usage.name if tracker.usage else None
         self._requests[key or _NO_KEY, status] += 1
@@ -76,7 +76,7 @@ class Housekeeping:
                 self._end_what_takes_too_long()
                 if self._metrics and polls % _POLLS_PER_PUBLISH == 0:
                     self._publish(admission)
-            except Exception:  # the next look may do better, and without this task nothing ends
+            except Exception:  # the next poll may do better, and without this task nothing ends
                 logger.exception("guard: its housekeeping failed")
 
     def _end_what_takes_too_long(self) -> None:
@@ -99,18 +99,18 @@ class Housekeeping:
         self._metrics.publish(requests, tokens, gauges)
 
     def _next_expiry(self) -> float:
-        found = self.keys.table.next_to_expire(utc_now()) if self.keys else None
-        return found.timestamp() if found else 0
+        expiry = self.keys.table.next_to_expire(utc_now()) if self.keys else None
+        return expiry.timestamp() if expiry else 0
 
 
 def _overdue(tracker: ResponseTracker, seconds: float, bounds: Bounds) -> str | None:
-    """Why a request has to end that began so long ago; None if it may go on."""
+    """Why a request that began so long ago has to end; None if it may go on."""
     if tracker.stalled(_POLL_S) >= bounds.send_s:
-        return "The client took nothing of its answer."
+        return "The client stopped reading its response."
     if tracker.aborted:
         return None
     if tracker.reads_body and seconds > bounds.body_s:
-        return f"The request body did not come within {bounds.body_s:g} seconds."
+        return f"The request body did not arrive within {bounds.body_s:g} seconds."
     return f"The request took longer than {bounds.request_s:g} seconds." if seconds > bounds.request_s else None
 
 

@@ -1,4 +1,4 @@
-"""What a key has used, of one replica: its buckets, its requests that run, its place among the keys."""
+"""What a key has used on one replica: its buckets, its requests that run, its place among the keys."""
 
 import time
 from dataclasses import dataclass, field
@@ -9,7 +9,7 @@ from apps.guard.generation_request import GenerationRequest
 from apps.guard.rates import Bucket, headers, take
 from apps.guard.settings import Limits
 
-_FIRST_GUESS_TOKENS = 256.0  # of an answer's length, before this key had one
+_FIRST_ESTIMATE_TOKENS = 256.0  # of an answer's length, before this key had one
 _MEMORY = 0.1  # weight of the latest answer in the mean
 
 
@@ -23,10 +23,10 @@ class KeyUsage:
     active: int = 0
     requests: Bucket | None = None
     tokens: Bucket | None = None
-    mean_output: float = _FIRST_GUESS_TOKENS
+    mean_output: float = _FIRST_ESTIMATE_TOKENS
 
     def set_limits(self, limits: Limits, weight: float) -> None:
-        """Of the key's entry, which may have changed; what was used stays used."""
+        """Take the limits of the key's entry, which may have changed; what was used stays used."""
         self.flow.weight = weight
         if limits != self.limits or (self.requests is None and self.tokens is None):
             self.limits = limits
@@ -35,20 +35,20 @@ class KeyUsage:
             self.tokens = _bucket(self.tokens, limits.tokens_per_minute, now)
 
     def begin(self) -> None:
-        """One more request. Raises `Refusal` 429; then it does not count."""
-        most = self.limits.concurrent_requests
-        if most is not None and self.active >= most:
-            message = f"Key {self.name} has {self.active} requests running or waiting, as many as it may."
+        """Count one more request. Raises `Refusal` 429; then it does not count."""
+        limit = self.limits.concurrent_requests
+        if limit is not None and self.active >= limit:
+            message = f"Key {self.name} has {self.active} requests running or waiting, as many as it is allowed."
             raise Refusal(429, message, "rate_limit_exceeded", kind="requests", headers={"retry-after": "1"})
         take(self.requests, 1, "requests", self.name, time.monotonic())
         self.active += 1
 
     def charge_prompt(self, tokens: int) -> None:
-        """Raises `Refusal` 429 if the key has not that many left."""
+        """Take a prompt's tokens. Raises `Refusal` 429 if the key has not that many left."""
         take(self.tokens, tokens, "tokens", self.name, time.monotonic())
 
     def reconcile(self, charged: int, used: int) -> None:
-        """Of a request that was charged so much, so much was used."""
+        """Replace what a request was charged by what it used."""
         if self.tokens:
             self.tokens.level += charged - used
 
@@ -58,7 +58,7 @@ class KeyUsage:
         return min(self.mean_output, longest) * asked.choices
 
     def update_mean(self, output_tokens: float) -> None:
-        """An answer was so long."""
+        """Take an answer's length into the mean."""
         self.mean_output += _MEMORY * (output_tokens - self.mean_output)
 
     def headers(self) -> Headers:

@@ -14,19 +14,21 @@ from apps.common.errors import OperationError, UserError
 from apps.guard.keys import Entry, KeyTable, join_key, read_table, scrypt, write_table
 
 logger = logging.getLogger("ray.serve")
-_MOST_BYTES = 64 * 1024 * 1024
+_MAX_BYTES = 64 * 1024 * 1024
 
 
 def read_keys(path: Path) -> KeyTable:
-    """The keys of a file. Raises `UserError` if it cannot be read or is none."""
+    """The keys of a file. Raises `UserError` if it cannot be read or is not a keys file."""
     try:
-        if path.stat().st_size > _MOST_BYTES:
-            raise UserError(f"{path}: is larger than {_MOST_BYTES} bytes and no keys file: make one with scripts/keys.py")
+        if path.stat().st_size > _MAX_BYTES:
+            raise UserError(
+                f"{path}: is larger than {_MAX_BYTES} bytes, so it is not a keys file: make one with scripts/keys.py"
+            )
         return read_table(path.read_text())
     except OSError as error:
         raise UserError(f"{path}: the keys cannot be read ({error.strerror}): make them with scripts/keys.py") from None
     except UnicodeDecodeError:
-        raise UserError(f"{path}: is no keys file: make one with scripts/keys.py") from None
+        raise UserError(f"{path}: is not a keys file: make one with scripts/keys.py") from None
     except UserError as error:
         raise error if str(error).startswith(str(path)) else UserError(f"{path}: {error}") from None
 
@@ -52,10 +54,10 @@ def change_keys(path: Path, change: Callable[[KeyTable], KeyTable]) -> None:
 
 
 def write_key(path: Path, text: str) -> None:
-    """A key's text into a new file, readable by its owner alone: whole or not at all.
+    """Write a key's text into a new file, readable by its owner alone: whole or not at all.
 
     Raises:
-        UserError: the file is there already.
+        UserError: the file exists already.
         OperationError: it cannot be written.
     """
     try:
@@ -65,7 +67,7 @@ def write_key(path: Path, text: str) -> None:
     try:
         os.link(temporary, path)  # unlike a move it replaces nothing, whoever was faster
     except FileExistsError:
-        raise UserError(f"{path} is there already: remove it, or give another file") from None
+        raise UserError(f"{path} already exists: remove it, or give another file") from None
     except OSError as error:
         raise OperationError(f"{path}: cannot be written ({error.strerror})") from None
     finally:
@@ -80,7 +82,7 @@ def make_key(settings: dict[str, object], now: datetime) -> tuple[str, str, Entr
 
 
 def utc_now() -> datetime:
-    """To the second, as the file keeps it."""
+    """The current time to the second, as the file keeps it."""
     return datetime.now(UTC).replace(microsecond=0)
 
 
@@ -121,10 +123,10 @@ class _Seen:
     @classmethod
     def of(cls, path: Path) -> "_Seen | None":
         try:
-            found = path.stat()
+            status = path.stat()
         except OSError:
             return None
-        return cls(found.st_ino, found.st_mtime_ns, found.st_size)
+        return cls(status.st_ino, status.st_mtime_ns, status.st_size)
 
 
 class WatchedKeys:

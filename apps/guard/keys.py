@@ -79,21 +79,22 @@ def read_table(text: str) -> KeyTable:
     """Keys from a file's text.
 
     Raises:
-        UserError: the text is no keys file; says where. Never repeats what stands there.
+        UserError: the text is not a keys file; says where, and never repeats the text.
     """
     try:
-        found = json.loads(text)
+        content = json.loads(text)
     except (ValueError, RecursionError):
         raise UserError("is not JSON") from None
-    if not isinstance(found, dict) or found.get("version") != 1 or not isinstance(found.get("keys"), dict) or len(found) != 2:
-        raise UserError("is no keys file of version 1")
-    return KeyTable({id: _entry(id, value) for id, value in found["keys"].items()})
+    is_table = isinstance(content, dict) and content.get("version") == 1 and isinstance(content.get("keys"), dict)
+    if not is_table or len(content) != 2:
+        raise UserError("is not a keys file of version 1")
+    return KeyTable({id: _entry(id, value) for id, value in content["keys"].items()})
 
 
 def _entry(id: str, value: object) -> Entry:
     # One at a time: of a long file in one piece, a server's other threads would have to wait for the last.
     if not re.fullmatch("[0-9a-f]{12}", id):
-        raise UserError(f"keys.{id[:40]}: is no id of a key: make keys with scripts/keys.py")
+        raise UserError(f"keys.{id[:40]}: is not a key's id: make keys with scripts/keys.py")
     try:
         return Entry.model_validate(value)
     except ValidationError as error:
@@ -109,8 +110,8 @@ def write_table(table: KeyTable) -> str:
 
 def split_key(text: bytes) -> tuple[str, bytes] | None:
     """(id, secret) of a key's text; None for what has not a key's form."""
-    found = _TEXT.fullmatch(text)
-    return (found[1].decode(), found[2]) if found else None
+    match = _TEXT.fullmatch(text)
+    return (match[1].decode(), match[2]) if match else None
 
 
 def join_key(id: str, secret: bytes) -> str:
@@ -118,5 +119,5 @@ def join_key(id: str, secret: bytes) -> str:
 
 
 def scrypt(secret: bytes, salt: bytes) -> bytes:
-    """Releases the interpreter lock while it computes."""
+    """Compute a secret's hash; the interpreter lock is released meanwhile."""
     return hashlib.scrypt(secret, salt=salt, n=SCRYPT_N, r=_SCRYPT_R, p=_SCRYPT_P, maxmem=_MEMORY_BYTES, dklen=32)

@@ -8,12 +8,12 @@ from collections import Counter as Tally
 
 from ray.util.metrics import Counter, Gauge
 
-_MOST_KEYS = 100
+_MAX_KEYS = 100
 OTHER = "other"
 
 
 class GuardMetrics:
-    """Of one process that is part of a Ray cluster."""
+    """The metrics of one process that is part of a Ray cluster."""
 
     def __init__(self) -> None:
         self._requests = Counter(
@@ -46,7 +46,7 @@ class GuardMetrics:
             self._gauges[name].set(value)
 
     def _series(self, key: str) -> str:
-        if key not in self._keys and len(self._keys) >= _MOST_KEYS:
+        if key not in self._keys and len(self._keys) >= _MAX_KEYS:
             return OTHER
         self._keys.add(key)
         return key

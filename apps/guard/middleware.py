@@ -17,7 +17,7 @@ _EXPOSED = [
 
 
 class GuardMiddleware:
-    """Lets through what may be answered.
+    """Middleware that lets through what may be answered.
 
     Raises:
         UserError: on construction, where the settings or the keys cannot be read: the server does not start.
@@ -41,7 +41,7 @@ class GuardMiddleware:
         if scope["type"] == "http":
             await self._app(scope, receive, send)
         elif scope["type"] == "websocket":
-            await send({"type": "websocket.close", "code": 1008})  # nothing that users need speaks it
+            await send({"type": "websocket.close", "code": 1008})  # nothing that users need uses it
         else:
             await self._behind(scope, receive, send)
 

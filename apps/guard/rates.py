@@ -31,7 +31,7 @@ class Bucket:
         return self.level
 
     def seconds_until(self, amount: float) -> float:
-        """From the last fill until so much is there. An amount above the limit counts as the limit."""
+        """Seconds from the last fill until so much is there. An amount above the limit counts as the limit."""
         return max(0.0, (min(amount, self.limit) - self.level) * MINUTE / self.limit)
 
 
@@ -66,7 +66,7 @@ def headers(bucket: Bucket | None, what: bytes, now: float) -> Headers:
 
 
 def duration(seconds: float) -> str:
-    """As OpenAI's headers have it: `20ms`, `1.5s`, `6m0s`."""
+    """A duration as OpenAI's headers have it: `20ms`, `1.5s`, `6m0s`."""
     if seconds < 1:
         return f"{round(1000 * seconds)}ms"
     if seconds < MINUTE:

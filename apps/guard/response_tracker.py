@@ -1,4 +1,4 @@
-"""The answer to one request on its way to the client: counted as it passes, never held back; errors are looked at first.
+"""The answer to one request on its way to the client: counted as it passes, never held back; errors are inspected first.
 
 The path of a stream's chunk is as short as can be: at hundreds of streams it runs tens of thousands of times a second.
 """
@@ -17,13 +17,13 @@ from apps.guard.answers import Headers, Refusal
 from apps.guard.key_usage import KeyUsage
 from apps.guard.rates import Bucket
 
-_MOST_ERROR_BYTES = 64 * 1024
+_MAX_ERROR_BYTES = 64 * 1024
 CLIENT_LEFT = 499  # nginx's word for it, and Serve's
 _SANE_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 _FINISHED = re.compile(rb'"finish_reason": ?"(\w+)"')
 _NO_CHOICES = re.compile(rb'"choices": ?\[\]')
 _TOKEN_BEGINS, _TOKEN_ENDS, _END = b'data: {"id":', (b"]}\n\n", b"l}\n\n"), b'"finish_reason":"'
-"""Of an event without counts and without an error: counts end in `}}`, and vLLM writes `"usage":null` where it has none."""
+"""Marks of an event with neither counts nor an error: counts end in `}}`, and vLLM writes `"usage":null` where it has none."""
 
 
 @dataclass(slots=True, eq=False)
@@ -32,7 +32,7 @@ class ResponseTracker:
 
     _send: Send
     headers: dict[bytes, bytes]
-    """Of the request."""
+    """The request's headers."""
     id: str
     _id_given: bool
     """Serve tells the client the id that was given."""
@@ -49,7 +49,7 @@ class ResponseTracker:
     """The guard asked for the token counts, the client did not: it does not see them."""
     charged_prompt: int = 0
     """Taken from the key's tokens on entry."""
-    most_output: float | None = None
+    max_output: float | None = None
     """Tokens that the engine may have computed of an answer that nobody waited for; None before it took the request."""
     unfinished: int | None = None
     """Choices of vLLM's stream without a finish_reason so far: it ends with none and [DONE]. None for any other answer."""
@@ -64,7 +64,7 @@ class ResponseTracker:
     status: int | None = None
     ended: bool = False
     stuck: bool = False
-    """When the housekeeping looked, the same part was being sent as the time before: the client does not take it."""
+    """When the housekeeping polled, the same part was being sent as the time before: the client does not take it."""
     _sending: Awaitable[None] | None = None
     _sending_before: Awaitable[None] | None = None
     _stuck_s: float = 0.0
@@ -88,7 +88,7 @@ class ResponseTracker:
 
     @property
     def final_status(self) -> int:
-        """What the client was told; 499 if it left before the end."""
+        """The status that the client got; 499 if it left before the end."""
         return self.status if self.status is not None and self.ended else CLIENT_LEFT
 
     def stalled(self, poll_s: float) -> float:
@@ -100,11 +100,11 @@ class ResponseTracker:
         return self._stuck_s
 
     def settle(self) -> float:
-        """The request has ended: correct what its key was charged, and say how many tokens it did cost."""
+        """The request has ended: correct what its key was charged, and return how many tokens it did cost."""
         prompt = output = 0
-        if self.most_output is not None and (self.status is None or self.status < 400):
+        if self.max_output is not None and (self.status is None or self.status < 400):
             prompt = self.charged_prompt if self.prompt_tokens is None else self.prompt_tokens
-            sent = self.streamed if self._is_stream else round(self.most_output)  # of what nobody waited for
+            sent = self.streamed if self._is_stream else round(self.max_output)  # of what nobody waited for
             output = sent if self.output_tokens is None else self.output_tokens
         if self.usage:
             self.usage.reconcile(self.charged_prompt + self.streamed, prompt + output)
@@ -173,7 +173,7 @@ class ResponseTracker:
         elif self._start is None:
             await self._pass_on_whole(message)
         else:
-            self._error = (self._error + message.get("body", b""))[:_MOST_ERROR_BYTES]
+            self._error = (self._error + message.get("body", b""))[:_MAX_ERROR_BYTES]
             if not message.get("more_body", False):
                 await self._send_error(self._start, self._error)
 
@@ -223,7 +223,7 @@ class ResponseTracker:
         self.ended = True
 
     def _inspect(self, body: bytes) -> tuple[bytes, int]:
-        """(what the client may see, tokens at a guess)."""
+        """(what the client may see, estimated tokens)."""
         seen, tokens = [], 0
         for event in body.split(b"\n\n"):
             ends, is_last = _FINISHED.findall(event), event.startswith(b"data: [DONE]")

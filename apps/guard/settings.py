@@ -1,4 +1,4 @@
-"""What the `guard:` section of a Serve config may say, and what of it a replica is told. Strict: every key is checked."""
+"""What the `guard:` section of a Serve config may say, and what of it a replica gets. Strict: every key is checked."""
 
 import re
 from typing import Annotated, Any, Literal
@@ -69,7 +69,7 @@ class Grammars(_Strict):
     repetitions: Count = 10_000  # highest count in a pattern, a grammar or a schema
     properties: Count = 500  # of all objects of a schema
     alternatives: Count = 1000
-    """Of one enum, choice or other list; of a grammar in all."""
+    """Entries of one enum, choice or other list; alternatives of a grammar in all."""
     rules: Count = 500  # of one grammar
     pattern_chars: Count = 4096  # of one regular expression
     compile_cpu_s: float = Field(default=30, gt=0)  # longest CPU time of one compilation
@@ -116,13 +116,13 @@ class GuardArgs(_Strict):
     open: bool = False
     """Nobody needs a key; bounds, routes and the rest hold all the same."""
     routes: list[Route] = ["/v1/models", "/v1/models/*", "/v1/chat/completions", "/v1/completions", "/tokenize", "/detokenize"]
-    """For every key. A path that is in no list is closed to all."""
+    """Open to every key. A path that is in no list is closed to all."""
     keyless_routes: list[Route] = ["/health"]  # open without a key
     admin_routes: list[Route] = ["/metrics", "/version"]  # open to keys made with --admin alone
     allowed_origins: list[Origin] = []
-    """Of web pages that may call the API from a browser (CORS)."""
+    """Origins of web pages that may call the API from a browser (CORS)."""
     limits: Limits = Limits()
-    """Of a key that has none of its own."""
+    """Limits of a key that has none of its own."""
     bounds: Bounds = Bounds()  # what any request may be
     queue: Queue = Queue()  # who waits when the engine is full
     cache_salt: Literal["per_key", "shared"] = "per_key"
@@ -139,7 +139,7 @@ class GuardArgs(_Strict):
             raise ValueError("needs either keys_files, or open: true to serve anybody; not both")
         for route in (*self.routes, *self.keyless_routes):
             if is_control(route):
-                raise ValueError(f"{route} controls the engine or shows its inside: it can only be one of admin_routes")
+                raise ValueError(f"{route} controls the engine or shows its internals: it may only be in admin_routes")
         return self
 
 
@@ -173,7 +173,7 @@ class ReplicaGuard(_Strict):
 
     @classmethod
     def parse(cls, text: str) -> "ReplicaGuard":
-        """From the environment. Raises `UserError`."""
+        """Settings from their JSON text. Raises `UserError`."""
         try:
             return cls.model_validate_json(text)
         except ValidationError as error:
@@ -197,7 +197,7 @@ def is_control(path: str) -> bool:
 
 
 OPEN_ON_LOOPBACK = GuardArgs(open=True, audit=False, queue=Queue(waiting=4096))
-"""For a config without a `guard:` section, which only a server on loopback may lack: all clients are one user."""
+"""Settings for a config without a `guard:` section, which only a server on loopback may lack: all clients are one user."""
 
 
 def replica_guard(

@@ -21,7 +21,7 @@ _REFUSAL_S = 0.15  # above the time of one hash
 
 
 class Verifier:
-    """Of one guard. Its methods belong to one event loop."""
+    """The verifier of one guard. Its methods belong to one event loop."""
 
     def __init__(self, keys: WatchedKeys) -> None:
         self._keys = keys
@@ -47,15 +47,15 @@ class Verifier:
         return entry
 
     def forget_wrong(self) -> None:
-        """Other keys may be right now. Those that were right are compared with the file's hashes each time."""
+        """Forget wrong keys, which may be right now. Those that were right are compared with the file's hashes each time."""
         self._wrong.clear()
         entries = self._keys.table.entries
-        self._known = {digest: found for digest, found in self._known.items() if found[0] in entries}
+        self._known = {digest: known for digest, known in self._known.items() if known[0] in entries}
 
     def _recognise(self, text: bytes) -> Entry | None:
-        found = self._known.get(self._digest(text))
-        entry = self._keys.table.entries.get(found[0]) if found else None
-        return entry if entry and found and entry.hash == found[1] else None
+        known = self._known.get(self._digest(text))
+        entry = self._keys.table.entries.get(known[0]) if known else None
+        return entry if entry and known and entry.hash == known[1] else None
 
     async def _verify_slowly(self, text: bytes) -> Entry:
         clock = asyncio.get_running_loop().time
@@ -84,7 +84,7 @@ class Verifier:
         return None
 
     def _hash_once(self, digest: bytes, id: str, secret: bytes, entry: Entry) -> "asyncio.Future[bool]":
-        """Of many requests with one new key at once, one computes."""
+        """Compute the hash once for all requests that wait for the same new key."""
         if digest in self._hashing:
             return self._hashing[digest]
         if len(self._hashing) >= _WAITING or self._per_id[id] >= _WAITING_PER_ID:
@@ -110,7 +110,7 @@ class Verifier:
         return made.digest()
 
 
-_INCORRECT = "The API key is not right."
+_INCORRECT = "The API key is incorrect."
 _MISSING = "No API key was given: send it as Authorization: Bearer KEY."
 
 

@@ -14,10 +14,10 @@ from apps.guard.answers import bad_value
 def model_vocabulary(directory: str | None) -> int | None:
     """Rows of the embedding, by the config.json in the model's directory; None where it does not say."""
     try:
-        found = json.loads(Path(directory or "/dev/null", "config.json").read_text())
+        config = json.loads(Path(directory or "/dev/null", "config.json").read_text())
     except (OSError, ValueError):
         return None
-    size = (found.get("text_config") or found).get("vocab_size")
+    size = (config.get("text_config") or config).get("vocab_size")
     return size if isinstance(size, int) else None
 
 
@@ -25,7 +25,7 @@ def check_ids(prompt: Any, vocabulary: int | None) -> None:
     """Raise `Refusal` 400 for a token that the model does not have. `prompt` is what `fields` lets pass, text too."""
     if vocabulary is None or not isinstance(prompt, list):
         return
-    prompts = [one for one in prompt if isinstance(one, list)] or [prompt]
-    largest = max((one for ids in prompts for one in ids if isinstance(one, int)), default=0)
+    prompts = [ids for ids in prompt if isinstance(ids, list)] or [prompt]
+    largest = max((token for ids in prompts for token in ids if isinstance(token, int)), default=0)
     if largest >= vocabulary:
-        raise bad_value(f"prompt: there is no token {largest}, as the model has {vocabulary}, counted from 0.", "prompt")
+        raise bad_value(f"prompt: token {largest} does not exist; the model has {vocabulary}, counted from 0.", "prompt")

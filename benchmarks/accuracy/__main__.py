@@ -13,7 +13,7 @@ from typing import Any
 from apps.common.command_line import reports_errors
 from apps.common.errors import OperationError, UserError
 from apps.common.settings import api_key
-from benchmarks.accuracy.questions import Question, Score, difference, is_right, questions, score
+from benchmarks.accuracy.questions import EvalQuestion, Score, difference, is_right, questions, score
 from benchmarks.option_types import whole
 from benchmarks.serving.options import add_server, check_server
 
@@ -75,7 +75,7 @@ def _measure(options: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-async def _ask(options: argparse.Namespace, model: str, key: str | None, asked: list[Question]) -> list[str]:
+async def _ask(options: argparse.Namespace, model: str, key: str | None, asked: list[EvalQuestion]) -> list[str]:
     """The text of each answer. Raises `OperationError` if one does not come."""
     from benchmarks.serving.client import Client
     from benchmarks.serving.request import Request
@@ -84,7 +84,7 @@ async def _ask(options: argparse.Namespace, model: str, key: str | None, asked: 
     client = Client(options.url, f"/v1/{'chat/' if chat else ''}completions", key, timeout_s=options.timeout)
     slots = asyncio.Semaphore(_CLIENTS)
 
-    async def answer(question: Question) -> str:
+    async def answer(question: EvalQuestion) -> str:
         prompt = {"messages": [{"role": "user", "content": question.prompt}]} if chat else {"prompt": question.prompt}
         body = {"model": model, "temperature": 0, "max_tokens": options.max_tokens, "stream": True, **prompt}
         async with slots:

@@ -22,7 +22,7 @@ _Z = 1.96  # 95 %
 
 
 @dataclass(frozen=True)
-class Question:
+class EvalQuestion:
     """`prompt` ends where the answer begins."""
 
     family: str
@@ -30,14 +30,14 @@ class Question:
     answer: str
 
 
-def questions(count: int, seed: int) -> list[Question]:
+def questions(count: int, seed: int) -> list[EvalQuestion]:
     """The questions of a seed; families take turns."""
     random = Random(seed)  # noqa: S311 - not for secrets
     families = list(_FAMILIES)
     return [_question(families[number % len(families)], random) for number in range(count)]
 
 
-def is_right(question: Question, text: str) -> bool:
+def is_right(question: EvalQuestion, text: str) -> bool:
     """Whether the first line of a text is the answer, whatever its case and full stop."""
     lines = text.strip().splitlines()
     return bool(lines) and lines[0].strip().rstrip(".").casefold() == question.answer.casefold()
@@ -83,7 +83,7 @@ def difference(first: list[bool], second: list[bool]) -> Difference:
     return Difference(only_first, only_second, min(1.0, 2 * tail))
 
 
-def _question(family: str, random: Random) -> Question:
+def _question(family: str, random: Random) -> EvalQuestion:
     make = _FAMILIES[family]
     asked, answer = make(random)
     shots: dict[str, str] = {}
@@ -92,7 +92,7 @@ def _question(family: str, random: Random) -> Question:
         if shot != asked:
             shots[shot] = solved
     lines = [f"Q: {shot}\nA: {solved}\n\n" for shot, solved in shots.items()]
-    return Question(family, f"{''.join(lines)}Q: {asked}\nA:", answer)
+    return EvalQuestion(family, f"{''.join(lines)}Q: {asked}\nA:", answer)
 
 
 def _addition(random: Random) -> tuple[str, str]:

@@ -21,9 +21,9 @@ def main(argv: Sequence[str]) -> int:
     from benchmarks.compile.table import text
 
     request = request_for(options.config, _model_config(options.model), options.topology, options.layers)
-    found = compile_programs(request, options.programs, options.tokens, options.jobs)
-    print(json.dumps(found.plain(), indent=1) if options.json else text(found))
-    return 0 if found.fits else 1
+    compiled = compile_programs(request, options.programs, options.tokens, options.jobs)
+    print(json.dumps(compiled.plain(), indent=1) if options.json else text(compiled))
+    return 0 if compiled.fits else 1
 
 
 def _model_config(model: Path | None) -> Any:
@@ -35,7 +35,7 @@ def _model_config(model: Path | None) -> Any:
     except OSError as error:
         raise UserError(f"{file}: cannot be read ({error.strerror}): give a model's directory, or its config.json") from None
     except ValueError:
-        raise UserError(f"{file}: is no JSON") from None
+        raise UserError(f"{file}: is not valid JSON") from None
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -49,7 +49,7 @@ def _parser() -> argparse.ArgumentParser:
     add("config", metavar="CONFIG", type=Path, help="a Serve config, such as serve_configs/gemma.yaml")
     add("--model", metavar="DIR", type=Path, help="directory with the model's config.json (default: the config's model)")
     add("--topology", metavar="AxB", help="of the slice (default: the config's)")
-    add("--layers", type=whole_number, metavar="N", help="cut the model to N layers, for a quick look")
+    add("--layers", type=whole_number, metavar="N", help="cut the model to N layers, for a quick trial")
     add("--programs", nargs="+", metavar="NAME", default=[], help="only programs whose names contain one of these")
     add(
         "--tokens",
@@ -66,7 +66,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _tokens(text: str) -> str:
     if text != "all" and not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"{text!r} is no number of tokens, nor `all`")
+        raise argparse.ArgumentTypeError(f"{text!r} is neither a number of tokens nor `all`")
     return text
 
 

@@ -201,7 +201,7 @@ def main(events: TextIO) -> None:
     programs = engine.programs()
     emit({"event": "plan", "programs": [program.facts() for program in programs]})
     wanted = json.loads(sys.stdin.readline())
-    for event in compile_programs(engine, [one for one in programs if one.facts() in wanted], request["threads"]):
+    for event in compile_programs(engine, [program for program in programs if program.facts() in wanted], request["threads"]):
         emit(event)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     emit({"event": "done", "seconds": round(time.monotonic() - start, 1), "peak_memory_bytes": peak})

@@ -85,8 +85,8 @@ def _find_python() -> str:
 def _candidates() -> Iterator[str]:
     if sys.version.startswith(f"{PYTHON}."):
         yield sys.executable
-    if found := shutil.which(f"python{PYTHON}"):
-        yield found
+    if on_path := shutil.which(f"python{PYTHON}"):
+        yield on_path
     pyenv = Path(inherited_environment().get("PYENV_ROOT") or Path.home() / ".pyenv")
     uv = Path.home() / ".local" / "share" / "uv" / "python"
     for pattern in (pyenv / "versions" / f"{PYTHON}.*", uv / f"cpython-{PYTHON}.*"):
@@ -95,16 +95,16 @@ def _candidates() -> Iterator[str]:
 
 def _uv() -> str:
     beside = Path(sys.executable).with_name("uv")
-    found = shutil.which("uv") or (str(beside) if beside.exists() else None)
-    if found is None:
-        raise UserError(f"uv is missing, which installs the TPU engine: {sys.executable} -m pip install uv")
-    return found
+    uv = shutil.which("uv") or (str(beside) if beside.exists() else None)
+    if uv is None:
+        raise UserError(f"uv, which installs the TPU engine, is missing: {sys.executable} -m pip install uv")
+    return uv
 
 
 def _check_disk(directory: Path) -> None:
     free = shutil.disk_usage(directory).free / 2**30
     if free < _NEEDED_DISK_GIB:
-        raise UserError(f"{directory}: {free:.1f} GiB free, the TPU engine needs {_NEEDED_DISK_GIB} GiB")
+        raise UserError(f"{directory}: {free:.1f} GiB free, but the TPU engine needs {_NEEDED_DISK_GIB} GiB")
 
 
 def _check_memory() -> None:

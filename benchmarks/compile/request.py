@@ -27,7 +27,7 @@ class Request:
     assumed: bool
 
     def plain(self, model_directory: Path) -> dict[str, Any]:
-        """For the process, which reads the model's config.json from a directory."""
+        """What the compiling process gets; it reads the model's config.json from a directory."""
         (model_directory / "config.json").write_text(json.dumps(self.model_config))
         generation = self.on.generation
         return {
@@ -44,7 +44,7 @@ def request_for(config: Path, model_config: dict[str, Any] | None, topology: str
     """The engine of a Serve config's one model.
 
     Raises:
-        UserError: the config cannot be read or has no model on a TPU slice, there is no such topology, or the model's
+        UserError: the config cannot be read or has no model on a TPU slice, the topology does not exist, or the model's
             config.json is neither given nor recorded.
     """
     llm_config = _llm_config(config)
@@ -54,18 +54,18 @@ def request_for(config: Path, model_config: dict[str, Any] | None, topology: str
     if topology:
         shape = slice_of(shape.generation.name, topology)
     if shape.generation.name not in _TPU_VERSIONS:
-        raise UserError(f"{config}: {shape.generation.name} cannot be compiled for here: one of {', '.join(_TPU_VERSIONS)}")
+        raise UserError(f"{config}: cannot compile for {shape.generation.name}, only for {', '.join(_TPU_VERSIONS)}")
     engine = {**(llm_config.get("engine_kwargs") or {})}
     if topology and engine.get("tensor_parallel_size"):
         engine["tensor_parallel_size"] = shape.chips
     model_id = llm_config["model_loading_config"]["model_id"]
-    found = model_config or _of_source(llm_config) or _recorded(model_id)
-    if found is None:
+    config_json = model_config or _of_source(llm_config) or _recorded(model_id)
+    if config_json is None:
         raise UserError(f"{model_id}: its config.json is not on this machine: give --model DIR with the directory that has it")
-    layers_there = (found.get("text_config") or found).get("num_hidden_layers")
+    layers_there = (config_json.get("text_config") or config_json).get("num_hidden_layers")
     if layers and isinstance(layers_there, int) and layers > layers_there:
-        raise UserError(f"--layers is {layers}, and {model_id} has {layers_there}")
-    return Request(engine, found, model_id, shape, layers, assumed=found == _recorded(model_id))
+        raise UserError(f"--layers is {layers}, but {model_id} has {layers_there}")
+    return Request(engine, config_json, model_id, shape, layers, assumed=config_json == _recorded(model_id))
 
 
 def _llm_config(config: Path) -> dict[str, Any]:
@@ -75,7 +75,7 @@ def _llm_config(config: Path) -> dict[str, Any]:
         llm_config: dict[str, Any] = args["llm_configs"][0]
         llm_config["model_loading_config"]["model_id"]
     except (StopIteration, LookupError, TypeError, AttributeError):
-        raise UserError(f"{config}: no model in it: scripts/validate.py says what is wrong") from None
+        raise UserError(f"{config}: has no model: scripts/validate.py says what is wrong") from None
     return llm_config
 
 

@@ -1,4 +1,4 @@
-"""Run the compiling process, and keep what it found: a program is compiled again only where something has changed for it."""
+"""Run the compiling process, and keep its results: a program is compiled again only where something has changed for it."""
 
 import contextlib
 import hashlib
@@ -40,7 +40,7 @@ class Compiled:
         return all(program["fits"] is not False for program in self.programs)
 
     def plain(self) -> dict[str, Any]:
-        """For machines."""
+        """The results for machines."""
         config = {"model_id": self.request.model_id, "slice": f"{self.request.on.generation.name} {self.request.on.topology}"}
         more = {
             "layers": self.request.layers,
@@ -54,31 +54,31 @@ def compile_programs(request: Request, names: Sequence[str], tokens: Sequence[st
     """Compile the programs with these names and token buckets, or take them from an earlier run.
 
     Raises:
-        UserError: the engine refuses the config, or no program is called so.
+        UserError: the engine refuses the config, or no program has such a name.
         OperationError: the environment cannot be installed, or the process failed.
     """
     file = _file(request)
-    found = Compiled(request)
+    compiled = Compiled(request)
     for event in _stored(file):
-        _take(found, event)
+        _take(compiled, event)
     with Progress() as progress:
-        if not found.plan or _missing(found, names, tokens):
+        if not compiled.plan or _missing(compiled, names, tokens):
             python = ensure_environment(progress.report)
             progress.report("building the engine over described chips")
             file.parent.mkdir(parents=True, exist_ok=True)
             with file.open("a") as store:
-                for event in _events(python, found, names, tokens, jobs):
+                for event in _events(python, compiled, names, tokens, jobs):
                     store.write(json.dumps(event) + "\n")
                     store.flush()
-                    _take(found, event)
+                    _take(compiled, event)
                     if event["event"] in ("program", "failed"):
-                        left = len(_missing(found, names, tokens))
+                        left = len(_missing(compiled, names, tokens))
                         progress.report(f"{left} programs left, {event['name']} {event['tokens'] or ''} is done")
-    found.programs = [program for program in found.programs if _is_wanted(program, found, names, tokens)]
-    if not found.programs:
-        known = ", ".join(sorted({program["name"] for program in found.plan}))
-        raise UserError(f"no program is called {' or '.join(names)} for these tokens: one of {known}")
-    return found
+    compiled.programs = [program for program in compiled.programs if _is_wanted(program, compiled, names, tokens)]
+    if not compiled.programs:
+        known = ", ".join(sorted({program["name"] for program in compiled.plan}))
+        raise UserError(f"no program is called {' or '.join(names)} for these tokens: use one of {known}")
+    return compiled
 
 
 def _file(request: Request) -> Path:
@@ -97,59 +97,59 @@ def _stored(file: Path) -> Iterator[dict[str, Any]]:
             yield json.loads(line)
 
 
-def _take(found: Compiled, event: Mapping[str, Any]) -> None:
+def _take(compiled: Compiled, event: Mapping[str, Any]) -> None:
     facts = {key: value for key, value in event.items() if key != "event"}
     match event["event"]:
         case "refused":
             raise UserError(f"the engine refuses this config: {event['message']}")
         case "engine":
-            found.engine = facts
+            compiled.engine = facts
         case "plan":
-            found.plan = facts["programs"]
+            compiled.plan = facts["programs"]
         case "program" | "failed":
-            found.programs.append(facts)
+            compiled.programs.append(facts)
         case "done":
-            found.seconds, found.peak_memory_bytes = facts["seconds"], facts["peak_memory_bytes"]
+            compiled.seconds, compiled.peak_memory_bytes = facts["seconds"], facts["peak_memory_bytes"]
 
 
-def _missing(found: Compiled, names: Sequence[str], tokens: Sequence[str]) -> list[dict[str, Any]]:
-    known = [_identity(program) for program in found.programs]
-    return [entry for entry in found.plan if _is_wanted(entry, found, names, tokens) and _identity(entry) not in known]
+def _missing(compiled: Compiled, names: Sequence[str], tokens: Sequence[str]) -> list[dict[str, Any]]:
+    known = [_identity(program) for program in compiled.programs]
+    return [entry for entry in compiled.plan if _is_wanted(entry, compiled, names, tokens) and _identity(entry) not in known]
 
 
 def _identity(program: Mapping[str, Any]) -> dict[str, Any]:
     return {key: program[key] for key in _IDENTITY}
 
 
-def _is_wanted(program: Mapping[str, Any], found: Compiled, names: Sequence[str], tokens: Sequence[str]) -> bool:
+def _is_wanted(program: Mapping[str, Any], compiled: Compiled, names: Sequence[str], tokens: Sequence[str]) -> bool:
     named = not names or any(name in program["name"] for name in names)
     if program["tokens"] is None or "all" in tokens:
         return named
-    return named and program["tokens"] in (set(map(int, tokens)) if tokens else _default_tokens(found))
+    return named and program["tokens"] in (set(map(int, tokens)) if tokens else _default_tokens(compiled))
 
 
-def _default_tokens(found: Compiled) -> set[int]:
+def _default_tokens(compiled: Compiled) -> set[int]:
     """The bucket that decodes with every sequence running, and the largest one."""
-    buckets = sorted({entry["tokens"] for entry in found.plan if entry["tokens"]})
-    running = found.request.engine_kwargs.get("max_num_seqs", 0)
+    buckets = sorted({entry["tokens"] for entry in compiled.plan if entry["tokens"]})
+    running = compiled.request.engine_kwargs.get("max_num_seqs", 0)
     return {next((bucket for bucket in buckets if bucket >= running), buckets[-1]), buckets[-1]} if buckets else set()
 
 
 def _events(
-    python: Path, found: Compiled, names: Sequence[str], tokens: Sequence[str], jobs: int | None
+    python: Path, compiled: Compiled, names: Sequence[str], tokens: Sequence[str], jobs: int | None
 ) -> Iterator[dict[str, Any]]:
     """What the process writes. It asks which of its programs to compile, once it has listed them."""
     with tempfile.TemporaryDirectory() as directory, tempfile.TemporaryFile("w+") as log, _process(python, log) as process:
         assert process.stdin
         assert process.stdout
-        asked = {**found.request.plain(Path(directory)), "threads": jobs or len(os.sched_getaffinity(0))}
+        asked = {**compiled.request.plain(Path(directory)), "threads": jobs or len(os.sched_getaffinity(0))}
         _send(process.stdin, asked)
         for event in _lines(process, process.stdout):
             yield event
             if event["event"] in ("done", "refused"):
                 return  # the process has much to clear away, which nobody has to wait for
             if event["event"] == "plan":
-                _send(process.stdin, [_identity(entry) for entry in _missing(found, names, tokens)])
+                _send(process.stdin, [_identity(entry) for entry in _missing(compiled, names, tokens)])
         log.seek(0)
         words = [line for line in log.read().splitlines() if line.strip()][-1:] or ["no output"]
         raise OperationError(f"the compiling process exited with {process.wait(10)}: {words[0][-500:]}")

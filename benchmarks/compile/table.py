@@ -10,13 +10,13 @@ _MIB = 2**20
 _HEAD = "| program | tokens | variants | arguments GiB | temporaries MiB | collectives | MiB moved | kernels | seconds | fits |"
 
 
-def text(found: Compiled) -> str:
+def text(compiled: Compiled) -> str:
     """A Markdown table with a row for each program (its variants together), and what it says of the config."""
     groups: dict[tuple[str, int | None], list[dict[str, Any]]] = {}
-    for program in found.programs:
+    for program in compiled.programs:
         groups.setdefault((program["name"], program["tokens"]), []).append(program)
     rows = [_row(name, tokens, variants) for (name, tokens), variants in groups.items()]
-    return "\n".join([_HEAD, "|---" * _HEAD.count(" | ") + "|---|", *rows, "", *_sentences(found)])
+    return "\n".join([_HEAD, "|---" * _HEAD.count(" | ") + "|---|", *rows, "", *_sentences(compiled)])
 
 
 def _row(name: str, tokens: int | None, variants: list[dict[str, Any]]) -> str:
@@ -39,8 +39,8 @@ def _verdict(variants: Iterable[Mapping[str, Any]]) -> str:
     return "no" if False in verdicts else "not lowered ahead of time" if None in verdicts else "yes"
 
 
-def _sentences(found: Compiled) -> list[str]:
-    engine, request = found.engine, found.request
+def _sentences(compiled: Compiled) -> list[str]:
+    engine, request = compiled.engine, compiled.request
     on = f"{request.on.generation.name} {request.on.topology}"
     versions = ", ".join(f"{name} {number}" for name, number in engine["versions"].items())
     cut = f", cut to {request.layers} layers" if request.layers else ""
@@ -49,10 +49,10 @@ def _sentences(found: Compiled) -> list[str]:
         f"{engine['weights_bytes_per_chip'] / GIB:.3f} GiB of weights a chip; "
         f"{engine['kv_bytes_per_token_per_chip']:,.0f} bytes of KV cache a token and chip, "
         f"room for {engine['kv_tokens']:,} tokens.",
-        f"{len(found.programs)} of the {len(found.plan)} programs of a start were compiled, with {versions}.",
+        f"{len(compiled.programs)} of the {len(compiled.plan)} programs of a start were compiled, with {versions}.",
     ]
     sentences += [
-        f"{p['name']} {p['tokens'] or ''}: {p['message']}{_advice(found, p)}" for p in found.programs if p.get("message")
+        f"{p['name']} {p['tokens'] or ''}: {p['message']}{_advice(compiled, p)}" for p in compiled.programs if p.get("message")
     ]
     if request.assumed:
         sentences.append(
@@ -61,11 +61,11 @@ def _sentences(found: Compiled) -> list[str]:
     return sentences
 
 
-def _advice(found: Compiled, program: Mapping[str, Any]) -> str:
+def _advice(compiled: Compiled, program: Mapping[str, Any]) -> str:
     """The largest gpu_memory_utilization with which a program that is too large would fit."""
     needed = program.get("needed_bytes")
     if not needed:
         return ""
-    hbm, now = found.engine["hbm_bytes"], found.request.engine_kwargs.get("gpu_memory_utilization", 0.92)
+    hbm, now = compiled.engine["hbm_bytes"], compiled.request.engine_kwargs.get("gpu_memory_utilization", 0.92)
     fitting = int(100 * (now - (needed - hbm) / hbm)) / 100
     return f" Lower gpu_memory_utilization from {now} to {fitting}, which leaves room for it."

@@ -79,8 +79,8 @@ def _cuts(shape: ModelShape, on: Slice) -> Iterator[tuple[int, int, int]]:
 
 
 def _divides_heads(tensor: int, shape: ModelShape) -> bool:
-    """As tpu-inference asks (utils.get_padded_num_heads): query heads are cut evenly, and of KV heads and chips one divides
-    the other.
+    """Whether heads divide as tpu-inference asks (utils.get_padded_num_heads): query heads are cut evenly, and of KV heads and
+    chips one divides the other.
     """
     kv = (shape.sliding_kv_heads, shape.global_kv_heads)
     return shape.query_heads % tensor == 0 and all(heads % tensor == 0 or tensor % heads == 0 for heads in kv)

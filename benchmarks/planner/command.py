@@ -15,7 +15,7 @@ from apps.slice.topology import slice_of
 from benchmarks.option_types import price, slo, whole
 from benchmarks.planner.case import Case
 from benchmarks.planner.output import Compiled, as_json, compiled_table, sentences, show, table
-from benchmarks.planner.plan import CONTEXTS, Question, Row, Slo, plan
+from benchmarks.planner.plan import CONTEXTS, PlanRequest, Row, Slo, plan
 from benchmarks.planner.predict import Workload
 from benchmarks.planner.recommend import Advice, recommend
 
@@ -24,21 +24,21 @@ from benchmarks.planner.recommend import Advice, recommend
 def main(argv: Sequence[str]) -> int:
     """Exit code 0; 2 for bad input, 1 where the compiler or the recommendation fails."""
     options = _parse(argv)
-    question = _question(options)
-    rows = plan(question)
-    advice = recommend(rows, question)
+    request = _request(options)
+    rows = plan(request)
+    advice = recommend(rows, request)
     chosen = _chosen(rows, advice, options.layout) if options.write else None
-    compiled = _compile(rows, question) if options.compile else {}
+    compiled = _compile(rows, request) if options.compile else {}
     if options.json:
-        print(json.dumps(as_json(rows, question, advice, compiled), indent=1))
+        print(json.dumps(as_json(rows, request, advice, compiled), indent=1))
     else:
-        tables = [table(rows, question), *([compiled_table(compiled)] if compiled else [])]
-        paragraphs = sentences(rows, question, advice, compiled)
+        tables = [table(rows, request), *([compiled_table(compiled)] if compiled else [])]
+        paragraphs = sentences(rows, request, advice, compiled)
         show(tables, paragraphs, plain=options.markdown or not sys.stdout.isatty())
     if chosen:
         from benchmarks.planner.write import write  # YAML and the checks: not needed otherwise
 
-        write(chosen, question, options.write)
+        write(chosen, request, options.write)
         print(f"{options.write}: now has the engine arguments of {chosen.candidate.name}", file=sys.stderr)
     return 0 if advice.choice else 1
 
@@ -71,8 +71,8 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def _question(options: argparse.Namespace) -> Question:
-    """The question that the options ask.
+def _request(options: argparse.Namespace) -> PlanRequest:
+    """The plan that the options ask for.
 
     Raises:
         UserError: an unknown model, generation or topology, or options that contradict each other.
@@ -86,7 +86,7 @@ def _question(options: argparse.Namespace) -> Question:
         raise UserError(f"--prompt and --output add up to {total:,} tokens, more than --max-context {options.max_context:,}")
     on, work = slice_of(options.accelerator, options.topology), Workload(options.prompt, options.output)
     limits = Slo(options.slo.get("ttft", inf) / 1000, options.slo.get("tpot", inf) / 1000)
-    return Question(options.model, shape, on, limits, work, options.max_context, options.price)
+    return PlanRequest(options.model, shape, on, limits, work, options.max_context, options.price)
 
 
 def shape_for(model: str) -> ModelShape:
@@ -121,11 +121,11 @@ def _chosen(rows: Sequence[Row], advice: Advice, name: str | None) -> Row:
     return fitting[name]
 
 
-def _compile(rows: Sequence[Row], question: Question) -> Compiled:
+def _compile(rows: Sequence[Row], request: PlanRequest) -> Compiled:
     """Results by layout, of those that hold a sequence of the table's shortest context: decoding as many as each holds."""
     from benchmarks.planner.compiler import compile_all
 
-    on, context, cases = question.on, CONTEXTS[0], {}
+    on, context, cases = request.on, CONTEXTS[0], {}
     for row in rows:
         layout = replace(row.candidate.layout, vision=False)
         if sequences := row.sequences[context][layout.kv_layout]:

@@ -12,7 +12,7 @@ from apps.slice.memory import KvLayout, checkpoint_bytes
 from apps.slice.topology import GIB
 from benchmarks.planner.candidates import Note
 from benchmarks.planner.case import Case, Result, difference
-from benchmarks.planner.plan import CONTEXTS, UTILIZATION, Question, Range, Row, usd_per_million_output_tokens
+from benchmarks.planner.plan import CONTEXTS, UTILIZATION, PlanRequest, Range, Row, usd_per_million_output_tokens
 from benchmarks.planner.predict import Point
 from benchmarks.planner.recommend import Advice
 
@@ -24,14 +24,14 @@ Plain = dict[str, Any]
 _LAYOUT_KEYS = ("tensor_parallel", "data_parallel", "pipeline_parallel", "dtype", "kv_dtype")
 
 
-def table(rows: Sequence[Row], question: Question) -> Table:
+def table(rows: Sequence[Row], request: PlanRequest) -> Table:
     """The candidates that fit."""
     contexts = "/".join(f"{context // 1024}K" for context in CONTEXTS)
     head = ["layout", "upstream", "weights GiB", "KV GiB", f"sequences {contexts}", "with window", "TPOT ms alone"]
     head += ["TTFT ms alone", "requests/s in SLO", "output tok/s"]
-    head += [*(["$ per M output"] if question.usd_per_chip_hour is not None else []), "notes"]
+    head += [*(["$ per M output"] if request.usd_per_chip_hour is not None else []), "notes"]
     numbers = {note: number for number, note in enumerate(_notes(rows), 1)}
-    return [head, *(_cells(row, question, numbers) for row in rows if row.fits)]
+    return [head, *(_cells(row, request, numbers) for row in rows if row.fits)]
 
 
 def compiled_table(compiled: Compiled) -> Table:
@@ -40,12 +40,12 @@ def compiled_table(compiled: Compiled) -> Table:
     return [[*head, "compiled in s"], *(_compiled_cells(name, *pair) for name, pair in compiled.items())]
 
 
-def sentences(rows: Sequence[Row], question: Question, advice: Advice, compiled: Compiled) -> list[str]:
+def sentences(rows: Sequence[Row], request: PlanRequest, advice: Advice, compiled: Compiled) -> list[str]:
     """The paragraphs below the table."""
     chosen = f"**Recommended: {advice.choice.candidate.name}.** {advice.why}" if advice.choice else f"**None.** {advice.why}"
     instead = [f"Or: {text}" for text in advice.instead]
     misfits = ", ".join(row.candidate.name for row in rows if not row.fits)
-    start = f"A start reads {checkpoint_bytes(question.shape) / 1e9:.1f} GB from the bucket whatever the layout is"
+    start = f"A start reads {checkpoint_bytes(request.shape) / 1e9:.1f} GB from the bucket whatever the layout is"
     memory = (
         f"GiB are per chip, of the stage that has the most; the engine takes {UTILIZATION:.0%} of what the compiler lets a "
         "program use. `sequences`: the most of each length at once. `with window`: what would fit if sliding layers kept "
@@ -93,11 +93,11 @@ def show(tables: Sequence[Table], paragraphs: Sequence[str], *, plain: bool) -> 
     console.print(Markdown("\n\n".join(paragraphs)))
 
 
-def as_json(rows: Sequence[Row], question: Question, advice: Advice, compiled: Compiled) -> Plain:
-    """One object with the question, every layout, the advice and the compiler's results (null where nothing was compiled)."""
+def as_json(rows: Sequence[Row], request: PlanRequest, advice: Advice, compiled: Compiled) -> Plain:
+    """One object with the request, every layout, the advice and the compiler's results (null where nothing was compiled)."""
     return {
-        "question": _question_json(question),
-        "layouts": [_row_json(row, question, compiled.get(row.candidate.name)) for row in rows],
+        "question": _request_json(request),
+        "layouts": [_row_json(row, request, compiled.get(row.candidate.name)) for row in rows],
         "recommended": advice.choice.candidate.name if advice.choice else None,
         "runner_up": advice.runner_up.candidate.name if advice.runner_up else None,
         "why": advice.why,
@@ -122,12 +122,10 @@ def _notes(rows: Iterable[Row]) -> list[Note]:
     return list(dict.fromkeys(note for row in rows if row.fits for note in row.candidate.notes))
 
 
-def _cells(row: Row, question: Question, numbers: Mapping[Note, int]) -> list[str]:
+def _cells(row: Row, request: PlanRequest, numbers: Mapping[Note, int]) -> list[str]:
     load = row.within_slo
     cost = (
-        _range(load, lambda point: f"{usd_per_million_output_tokens(point, question):.2f}")
-        if question.usd_per_chip_hour
-        else ""
+        _range(load, lambda point: f"{usd_per_million_output_tokens(point, request):.2f}") if request.usd_per_chip_hour else ""
     )
     return [
         row.candidate.name,
@@ -160,23 +158,23 @@ def _compiled_cells(name: str, case: Case, result: Result) -> list[str]:
     ]
 
 
-def _question_json(question: Question) -> Plain:
+def _request_json(request: PlanRequest) -> Plain:
     return {
-        "model": question.model,
-        "accelerator": question.on.generation.name,
-        "topology": question.on.topology,
-        "chips": question.on.chips,
-        "hosts": question.on.hosts,
-        "slo": {name: limit if isfinite(limit) else None for name, limit in asdict(question.slo).items()},
-        "prompt_tokens": question.work.prompt,
-        "output_tokens": question.work.output,
-        "max_context_tokens": question.max_context,
-        "usd_per_chip_hour": question.usd_per_chip_hour,
-        "bucket_bytes": checkpoint_bytes(question.shape),
+        "model": request.model,
+        "accelerator": request.on.generation.name,
+        "topology": request.on.topology,
+        "chips": request.on.chips,
+        "hosts": request.on.hosts,
+        "slo": {name: limit if isfinite(limit) else None for name, limit in asdict(request.slo).items()},
+        "prompt_tokens": request.work.prompt,
+        "output_tokens": request.work.output,
+        "max_context_tokens": request.max_context,
+        "usd_per_chip_hour": request.usd_per_chip_hour,
+        "bucket_bytes": checkpoint_bytes(request.shape),
     }
 
 
-def _row_json(row: Row, question: Question, compiled: tuple[Case, Result] | None) -> Plain:
+def _row_json(row: Row, request: PlanRequest, compiled: tuple[Case, Result] | None) -> Plain:
     layout = row.candidate.layout
     return {
         "name": row.candidate.name,
@@ -192,7 +190,7 @@ def _row_json(row: Row, question: Question, compiled: tuple[Case, Result] | None
         "sequences_with_window": {str(context): counts[KvLayout.IDEAL] for context, counts in row.sequences.items()},
         "single_stream": asdict(row.single_stream),
         "within_slo": {
-            end: point and {**point, "usd_per_million_output_tokens": usd_per_million_output_tokens(Point(**point), question)}
+            end: point and {**point, "usd_per_million_output_tokens": usd_per_million_output_tokens(Point(**point), request)}
             for end, point in asdict(row.within_slo).items()
         },
         "compiled": compiled and _compiled_json(*compiled),

@@ -34,7 +34,7 @@ class Slo:
 
 
 @dataclass(frozen=True)
-class Question:
+class PlanRequest:
     """A model, a slice and a load to plan for."""
 
     model: str
@@ -79,24 +79,24 @@ class Row:
         return self.longest_request_tokens > 0
 
 
-def plan(question: Question) -> list[Row]:
+def plan(request: PlanRequest) -> list[Row]:
     """A row for each candidate.
 
     Raises:
         UserError: layouts are not modelled for this generation.
     """
-    return [_row(candidate, question) for candidate in candidates(question.shape, question.on)]
+    return [_row(candidate, request) for candidate in candidates(request.shape, request.on)]
 
 
-def _row(candidate: Candidate, question: Question) -> Row:
-    layout, generation = candidate.layout, question.on.generation
+def _row(candidate: Candidate, request: PlanRequest) -> Row:
+    layout, generation = candidate.layout, request.on.generation
     program = program_bytes_per_chip(layout, STEP_TOKENS)
     has_room = program <= (1 - UTILIZATION) * usable_bytes(generation)
-    longest = min(kv_tokens(layout, generation, UTILIZATION), question.shape.max_context) if has_room else 0
+    longest = min(kv_tokens(layout, generation, UTILIZATION), request.shape.max_context) if has_room else 0
     sequences = {
         context: {
-            kv_layout: _max_sequences(layout, kv_layout, question.on, context)
-            if has_room and context <= question.shape.max_context
+            kv_layout: _max_sequences(layout, kv_layout, request.on, context)
+            if has_room and context <= request.shape.max_context
             else 0
             for kv_layout in KvLayout
         }
@@ -109,8 +109,8 @@ def _row(candidate: Candidate, question: Question) -> Row:
         program,
         longest,
         sequences,
-        Range(*(single_stream(layout, question.on, question.work, speed) for speed in (SLOW, FAST))),
-        Range(*(_highest(layout, question, speed) if longest else None for speed in (SLOW, FAST))),
+        Range(*(single_stream(layout, request.on, request.work, speed) for speed in (SLOW, FAST))),
+        Range(*(_highest(layout, request, speed) if longest else None for speed in (SLOW, FAST))),
     )
 
 
@@ -118,23 +118,23 @@ def _max_sequences(layout: Layout, kv_layout: KvLayout, on: Slice, context: int)
     return max_sequences(replace(layout, kv_layout=kv_layout), on.generation, UTILIZATION, context)
 
 
-def _highest(layout: Layout, question: Question, speed: Speed) -> Point | None:
+def _highest(layout: Layout, request: PlanRequest, speed: Speed) -> Point | None:
     """The most sequences per lane that memory, vLLM and both limits of the SLO allow; each makes both times longer."""
     lanes = layout.data_parallel * layout.pipeline_parallel
-    work, on = question.work, question.on
+    work, on = request.work, request.on
     room = max_sequences(layout, on.generation, UTILIZATION, work.prompt + work.output) // lanes
 
     def misses(each: int) -> bool:
         point = at_load(layout, on, work, each, speed)
-        return point.tpot_s > question.slo.tpot_s or point.ttft_s > question.slo.ttft_s
+        return point.tpot_s > request.slo.tpot_s or point.ttft_s > request.slo.ttft_s
 
     sequences = range(1, min(room, MAX_SEQUENCES // layout.pipeline_parallel) + 1)
     each = bisect_left(sequences, True, key=misses)  # how many do not miss it
     return at_load(layout, on, work, each, speed) if each else None
 
 
-def usd_per_million_output_tokens(point: Point | None, question: Question) -> float | None:
+def usd_per_million_output_tokens(point: Point | None, request: PlanRequest) -> float | None:
     """Cost of output at a load; None without a price or a load."""
-    if point is None or question.usd_per_chip_hour is None:
+    if point is None or request.usd_per_chip_hour is None:
         return None
-    return question.usd_per_chip_hour * question.on.chips / 3600 / point.output_tok_per_s * 1e6
+    return request.usd_per_chip_hour * request.on.chips / 3600 / point.output_tok_per_s * 1e6

@@ -19,13 +19,13 @@ from apps.common.errors import UserError
 from apps.guard.settings import Queue
 from apps.slice.topology import slice_of
 from benchmarks.planner.candidates import Status
-from benchmarks.planner.plan import UTILIZATION, Question, Row
+from benchmarks.planner.plan import UTILIZATION, PlanRequest, Row
 from benchmarks.planner.predict import STEP_TOKENS
 
 _LINE = re.compile(r"(?P<start> *\w+:) +[^#\s]+( +#.*)?$")
 
 
-def write(row: Row, question: Question, file: File) -> None:
+def write(row: Row, request: PlanRequest, file: File) -> None:
     """Set the arguments that follow from the layout, and leave everything else of the file as it is.
 
     Raises:
@@ -35,8 +35,8 @@ def write(row: Row, question: Question, file: File) -> None:
     _require_tested(row)
     source = read(file)
     config = _tpu_config(source, file)
-    _check_target(_at(source.content, config), question, file)
-    wanted = _arguments(row, question) | _capacity(row, _at(source.content, config[:3]))
+    _check_target(_at(source.content, config), request, file)
+    wanted = _arguments(row, request) | _capacity(row, _at(source.content, config[:3]))
     text = file.read_text()
     for path, value in wanted.items():
         text = set_value(text, (*config, *path), value, f"scripts/plan.py: {row.candidate.name}")
@@ -79,22 +79,22 @@ def _mapping(value: Any) -> Mapping[str, Any]:
     return value if isinstance(value, Mapping) else {}
 
 
-def _check_target(config: Mapping[str, Any], question: Question, file: File) -> None:
+def _check_target(config: Mapping[str, Any], request: PlanRequest, file: File) -> None:
     on = slice_of(str(config.get("accelerator_type")), str(config["accelerator_config"].get("topology")))
-    if on != question.on:
+    if on != request.on:
         raise UserError(
-            f"{file}: is for {on.generation.name} {on.topology}, and the plan is for {question.on.generation.name} "
-            f"{question.on.topology}: give --accelerator {on.generation.name} --topology {on.topology}"
+            f"{file}: is for {on.generation.name} {on.topology}, and the plan is for {request.on.generation.name} "
+            f"{request.on.topology}: give --accelerator {on.generation.name} --topology {on.topology}"
         )
     model = shape_of(config)
-    if model and model.text_parameters != question.shape.text_parameters:
-        raise UserError(f"{file}: serves another model than {question.model}: give it as --model")
+    if model and model.text_parameters != request.shape.text_parameters:
+        raise UserError(f"{file}: serves another model than {request.model}: give it as --model")
 
 
-def _arguments(row: Row, question: Question) -> dict[Path, Any]:
+def _arguments(row: Row, request: PlanRequest) -> dict[Path, Any]:
     """Values by their path in an LLM config; None for a key that must not be there."""
     layout, load = row.candidate.layout, row.within_slo.fast
-    if load is None or row.longest_request_tokens < question.max_context:
+    if load is None or row.longest_request_tokens < request.max_context:
         raise UserError(
             f"{row.candidate.name} does not do what is asked: "
             + ("no load meets the SLO" if load is None else f"a request has {row.longest_request_tokens:,} tokens at most")
@@ -105,7 +105,7 @@ def _arguments(row: Row, question: Question) -> dict[Path, Any]:
         "pipeline_parallel_size": None,
         "kv_cache_dtype": layout.kv_dtype if layout.kv_dtype != "bfloat16" else None,
         "gpu_memory_utilization": UTILIZATION,
-        "max_model_len": question.max_context,
+        "max_model_len": request.max_context,
         "max_num_seqs": load.sequences // layout.data_parallel,  # of each group (dp_scheduler: per-rank limits)
         "max_num_batched_tokens": STEP_TOKENS,
     }

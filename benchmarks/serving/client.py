@@ -25,7 +25,7 @@ class Client:
     """Keeps connections to one path of a server. `opened` counts those made."""
 
     def __init__(self, url: str, path: str, api_key: str | None, *, timeout_s: float) -> None:
-        """For a server's address such as `http://127.0.0.1:8000` and a path such as `/v1/completions`."""
+        """Prepare for a server's address such as `http://127.0.0.1:8000` and a path such as `/v1/completions`."""
         parts = urlsplit(url)
         self._tls = ssl.create_default_context() if parts.scheme == "https" else None
         self._host, self._port = parts.hostname or "", parts.port or (443 if self._tls else 80)

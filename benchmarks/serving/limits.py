@@ -24,7 +24,7 @@ class SliceLimits:
 
     @property
     def name(self) -> str:
-        """As `v6e 4x4`, with the number of replicas if there are several."""
+        """Slice as `v6e 4x4`, with the number of replicas if there are several."""
         several = f", {self.replicas} replicas" if self.replicas > 1 else ""
         return f"{self.generation.name} {self.topology}{several}"
 

@@ -50,7 +50,7 @@ class Programs:
         return (self.assets if self.assets and name in _ASSETS else self.directory) / name
 
     @property
-    def complete(self) -> bool:
+    def is_built(self) -> bool:
         return (self.directory / "built.json").exists()
 
 
@@ -77,13 +77,13 @@ def build(report: Report) -> Programs:
         OperationError: Go could not build, with its own message.
     """
     wanted = programs()
-    if wanted.complete:
+    if wanted.is_built:
         return wanted
     go = _find_go()
     root = wanted.directory.parent
     root.mkdir(parents=True, exist_ok=True)
     with _only_one(root / "lock", report):
-        if not wanted.complete:
+        if not wanted.is_built:
             _check_disk(root)
             for leftover in root.glob("*.part"):  # of builds that were killed: whoever lives would hold the lock
                 shutil.rmtree(leftover)

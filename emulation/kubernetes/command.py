@@ -169,7 +169,7 @@ def _end(plane: PlaneRecord, *, keep_logs: bool = False) -> None:
 
 def _status(options: argparse.Namespace) -> int:
     plane, programs = record.read(), build.programs()
-    seen = {"built": programs.complete, "versions": build.versions(), "programs": str(programs.directory), "running": None}
+    seen = {"built": programs.is_built, "versions": build.versions(), "programs": str(programs.directory), "running": None}
     if plane:
         parts = {name: _memory(pid) for name, pid in json.loads(Layout(Path(plane.directory)).running.read_text()).items()}
         seen["running"] = {"kubeconfig": str(plane.kubeconfig), "port": plane.port, "pid": plane.pid, "memory_bytes": parts}

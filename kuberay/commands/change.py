@@ -50,7 +50,7 @@ def deploy_apps(options: Options) -> None:
         config = deploy.last_deployed(api, wanted.spec) if options.last else wanted.serve_config
         if config is None:
             raise OperationError("nothing was deployed to this cluster before: leave --last out")
-        whole = deploy.deploy(api, wanted.spec, dashboard, config, alone=options.alone)
+        whole = deploy.deploy(api, wanted.spec, dashboard, config, remove_others=options.alone)
         dashboard.until_running(config, progress.report, options.timeout)
     kept = _names([app for app in whole["applications"] if app not in config["applications"]])
     print(f"running: {_names(config['applications'])}" + (f"; kept: {kept}" if kept else ""))

@@ -36,7 +36,7 @@ def run(options: argparse.Namespace) -> None:
             raise UserError("there is no other config to go back to: none was healthy under this tool before the one that runs")
     if not options.alone:
         config = merged(config, serve)
-    changes = effects(deployed, config, alone=options.alone)
+    changes = effects(deployed, config, remove_others=options.alone)
     kind = strongest(changes)
     description = describe(deployed, config, changes)
     if measured := history.last(kind, description["replicas"]):
@@ -140,7 +140,7 @@ def _check_weights(llm: dict[str, Any]) -> None:
 
 def _note_as_good(history: History, config: Config) -> None:
     last = history.changes[-1].config if history.changes else None
-    if last is None or strongest(effects(config, last, alone=True)) != "nothing":
+    if last is None or strongest(effects(config, last, remove_others=True)) != "nothing":
         history.add(Change(_now(), dict(config), "found"))
 
 

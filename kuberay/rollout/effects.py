@@ -34,15 +34,18 @@ class Need:
 
     before: int
     after: int
-    most: int
+    peak: int
 
 
-def effects(deployed: Config, new: Config, *, alone: bool = False) -> list[Effect]:
-    """One for each app of both configs, and one for Serve's own options where they differ. `alone` removes apps not named."""
+def effects(deployed: Config, new: Config, *, remove_others: bool = False) -> list[Effect]:
+    """An effect for each app of both configs, and one for Serve's own options where they differ.
+
+    `remove_others`: apps that the new config does not name are removed.
+    """
     old = {app["name"]: app for app in deployed["applications"]}
     wanted = {app["name"]: app for app in new["applications"]}
     changes = [_effect(old.get(name), app) for name, app in wanted.items()]
-    changes += [Effect(name, "remove") for name in old if alone and name not in wanted]
+    changes += [Effect(name, "remove") for name in old if remove_others and name not in wanted]
     keys = list(_serve_options(deployed, new))
     return changes + ([Effect("Serve", "new cluster", tuple(keys))] if keys else [])
 
@@ -91,7 +94,7 @@ def as_text(change: Mapping[str, Any]) -> str:
     for effect in change["effects"]:
         lines.append(f"  {effect['app']:<12} {effect['kind']}" + (f": {', '.join(effect['keys'])}" if effect["keys"] else ""))
     need = change["chips"]
-    lines.append(f"  {'chips':<12} {need['before']} now, {need['after']} after, {need['most']} at most on the way")
+    lines.append(f"  {'chips':<12} {need['before']} now, {need['after']} after, {need['peak']} at most on the way")
     if change["drain_s"] is not None:
         new_requests = "new ones get 503 with Retry-After until the one replica is back"
         if change["replicas"] > 1:

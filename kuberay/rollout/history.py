@@ -60,4 +60,6 @@ class History:
     def before(self, deployed: dict[str, Any]) -> dict[str, Any] | None:
         """The newest healthy config that would change what runs."""
         configs = (change.config for change in reversed(self.changes))
-        return next((config for config in configs if strongest(effects(deployed, config, alone=True)) != "nothing"), None)
+        return next(
+            (config for config in configs if strongest(effects(deployed, config, remove_others=True)) != "nothing"), None
+        )

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from benchmarks.accuracy.__main__ import main
-from benchmarks.accuracy.questions import Question, difference, is_right, questions, score
+from benchmarks.accuracy.questions import EvalQuestion, difference, is_right, questions, score
 from tests.benchmarks.known import Timing, running
 from tests.fake_openai import FakeServer
 from tests.fake_openai import running as faking
@@ -30,7 +30,7 @@ def test_questions_are_seeded_and_each_has_its_examples() -> None:
     [(" 92", True), ("92.\n\nQ: What", True), ("92 apples", False), ("", False), ("\n93", False), ("It is 92", False)],
 )
 def test_the_first_line_must_be_the_answer(text: str, right: bool) -> None:
-    assert is_right(Question("addition", "Q", "92"), text) is right
+    assert is_right(EvalQuestion("addition", "Q", "92"), text) is right
 
 
 @given(st.integers(1, 5000).flatmap(lambda asked: st.tuples(st.integers(0, asked), st.just(asked))))

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from apps.chat.api import Answer, ChatApi, ModelInfo, Sampling
-from apps.chat.conversation import Image, Turn, to_messages
+from apps.chat.conversation import ChatMessage, Image, to_messages
 from apps.common.errors import OperationError
 from tests.fake_openai import FakeServer, running
 
@@ -94,14 +94,14 @@ def test_abilities_come_from_the_server(images: bool, thinks: bool) -> None:
 
 
 def test_a_conversation_becomes_messages() -> None:
-    turns = [
-        Turn("user", "![image](x.png)", Image("png", b"png")),
-        Turn("user", "What is it?", "What is it?"),
-        Turn("assistant", "hmm", title="Thinking"),
-        Turn("assistant", 'A cat.<span class="timing">TTFT 5 ms</span>', "A cat."),
-        Turn("user", "Sure?", "Sure?"),
+    conversation = [
+        ChatMessage("user", "![image](x.png)", Image("png", b"png")),
+        ChatMessage("user", "What is it?", "What is it?"),
+        ChatMessage("assistant", "hmm", title="Thinking"),
+        ChatMessage("assistant", 'A cat.<span class="timing">TTFT 5 ms</span>', "A cat."),
+        ChatMessage("user", "Sure?", "Sure?"),
     ]
-    messages = to_messages("Be brief.", turns)
+    messages = to_messages("Be brief.", conversation)
     assert [m["role"] for m in messages] == ["system", "user", "assistant", "user"]
     assert messages[1]["content"][0]["image_url"]["url"] == "data:image/png;base64,cG5n"
     assert messages[1]["content"][1] == {"type": "text", "text": "What is it?"}

@@ -20,7 +20,7 @@ def test_a_key_of_four_tokens_gets_four(url: str, keys: Keys) -> None:
     key = keys.make("small", limits={"max_tokens": 4})
     wait_for(lambda: Visitor(url).log_in(key).status_code == 200, 10, "the new key")
     with Visitor(url, key) as visitor:
-        assert "this key may ask for 4 at most" in visitor.ask("Hello", MODEL, max_tokens=24)
+        assert "this key may ask for at most 4" in visitor.ask("Hello", MODEL, max_tokens=24)
         assert "· 4 tokens" in visitor.ask("Hello", MODEL, max_tokens=4)
 
 
@@ -51,7 +51,7 @@ def test_what_is_no_key_opens_nothing(url: str, key: str) -> None:
     with Visitor(url) as stranger:
         refused = stranger.log_in(key)
         assert refused.status_code == 401
-        assert "does not take this key" in refused.text
+        assert "does not accept this key" in refused.text
         assert not stranger.cookies
 
 

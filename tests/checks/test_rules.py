@@ -61,7 +61,7 @@ CASES = [
         "did you mean max_tokens?",
     ),
     ("applications/0/args/guard/limits/max_tokens", "5", "applications[0].args.guard.limits.max_tokens", "valid integer"),
-    ("applications/0/args/guard/routes", ["/sleep"], "applications[0].args.guard", "only be one of admin_routes"),
+    ("applications/0/args/guard/routes", ["/sleep"], "applications[0].args.guard", "may only be in admin_routes"),
     (f"{ENGINE_PATH}/api_key", ["secret"], f"{ENGINE}.api_key", "put them into guard.keys_files"),
     (
         f"{ENGINE_PATH}/structured_outputs_config",

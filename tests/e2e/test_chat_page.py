@@ -276,7 +276,7 @@ def test_a_visitor_logs_in_with_a_key_and_out_again(page: Page, tmp_path: Path) 
     with served(keys, tmp_path) as model, serving(build_asgi_app(ChatArgs(api_url=f"{model.url}/v1"))) as url:  # type: ignore[arg-type]
         page.driver.get(url)
         page.find("#key").send_keys("wrong", Keyboard.ENTER)
-        page.wait(lambda: "does not take this key" in page.find("main").text, 10, "the refusal")
+        page.wait(lambda: "does not accept this key" in page.find("main").text, 10, "the refusal")
         page.screenshot("chat-login.png")
         page.find("#key").send_keys(key, Keyboard.ENTER)
         page.wait(lambda: page.find("#model input").get_attribute("value"), 30, "the page")

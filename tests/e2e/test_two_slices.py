@@ -62,7 +62,7 @@ def test_a_second_replica_takes_the_second_slice(two_slices: EmulatedSlice, conf
     assert "llm          nothing" in same.stdout, same.stderr
     two = written(tmp_path / "two.yaml", config, {"deployment_config": {"num_replicas": 2}})
     planned = change(two_slices, "plan", two, "--slices", "2", "--json")
-    assert json.loads(planned.stdout)["chips"] == {"before": 16, "after": 32, "most": 32}
+    assert json.loads(planned.stdout)["chips"] == {"before": 16, "after": 32, "peak": 32}
     assert change(two_slices, "apply", two).returncode == 2, "there is one slice, unless one says more"
     done = change(two_slices, "apply", two, "--slices", "2")
     assert done.returncode == 0, done.stderr

@@ -28,7 +28,7 @@ LIMITS = {"max_tokens": 4, "context_tokens": 512}
 """Of the key that the attack has."""
 _PATIENCE_S = {"grammars": 3, "chat": 5}  # then the client leaves, and a grammar is compiled all the same
 _SLOW_AT_ONCE = 300
-_DOCUMENTED = ("grammar_compiler_unavailable", '"busy"', "Too many visitors log in")
+_DOCUMENTED = ("grammar_compiler_unavailable", '"busy"', "Too many visitors are logging in")
 """What a 503 may say: apps/guard/grammar_compiler.py, apps/chat/sessions.py and login.py."""
 _OPEN = ("/health", "/-/routes")
 """What needs no key."""

@@ -23,7 +23,7 @@ def served_tokens(weights: dict[str, float], requests: int, sizes: dict[str, tup
     """Tokens of each key after so many requests, where every key always has some waiting and sizes are guessed wrong."""
 
     async def simulate() -> Counter[str]:
-        queue = FairQueue(8, most=1000, most_per_key=100)
+        queue = FairQueue(8, max_waiting=1000, max_per_key=100)
         draw, done = random.Random(1), Counter[str]()
         shares = {name: Flow(weight) for name, weight in weights.items()}
         running: list[tuple[str, Ticket]] = []

@@ -91,23 +91,23 @@ BAD: dict[str, tuple[Any, str]] = {
     "too deep": ({**PROMPT, "a": json.loads("[" * 70 + "]" * 70)}, "nested deeper than 64"),
     "no number": ('{"prompt": "hi", "temperature": NaN}', "not valid JSON"),
     "an infinite number": ('{"prompt": "hi", "logit_bias": {"1": -Infinity}}', "not valid JSON"),
-    "a number beyond all floats": ('{"prompt": "hi", "temperature": 1e999}', "1e999 is a number out of any range"),
-    "a number beyond all integers": ({**PROMPT, "seed": 10**400}, "is a number out of any range"),
+    "a number beyond all floats": ('{"prompt": "hi", "temperature": 1e999}', "1e999 is out of range"),
+    "a number beyond all integers": ({**PROMPT, "seed": 10**400}, "is out of range"),
     "more tokens than anybody computes": ({**PROMPT, "max_tokens": 2**31}, "between 0 and 2147483647"),
     "a float for an integer": ({**PROMPT, "max_tokens": 5.0}, "max_tokens must be an integer"),
     "an exponent for an integer": ('{"prompt": "hi", "n": 1e3}', "n must be an integer"),
     "the last of two": ('{"prompt": "hi", "n": 1, "n": 99}', "99 choices"),
     "a field by its escaped name": (r'{"prompt": "hi", "\u006e": 99}', "99 choices"),
-    "an endless number": ('{"prompt": "hi", "max_tokens": ' + "9" * 5000 + "}", "out of any range"),
-    "a number beyond all floats, deep": ('{"prompt": "hi", "logit_bias": {"5": 1e999}}', "out of any range"),
-    "a number after escaped quotes": (r'{"prompt": "a\\\"b\\", "temperature": 1e999}', "1e999 is a number out of any range"),
-    "an endless number, deep": ('{"prompt": "hi", "x": {"5": [' + "9" * 4200 + "]}}", "out of any range"),
+    "an endless number": ('{"prompt": "hi", "max_tokens": ' + "9" * 5000 + "}", "out of range"),
+    "a number beyond all floats, deep": ('{"prompt": "hi", "logit_bias": {"5": 1e999}}', "out of range"),
+    "a number after escaped quotes": (r'{"prompt": "a\\\"b\\", "temperature": 1e999}', "1e999 is out of range"),
+    "an endless number, deep": ('{"prompt": "hi", "x": {"5": [' + "9" * 4200 + "]}}", "out of range"),
     "model": ({**PROMPT, "model": 5}, "model must be a string"),
     "stream": ({**PROMPT, "stream": "yes"}, "stream must be true or false"),
     "stream_options": ({**PROMPT, "stream_options": [1]}, "stream_options must be an object"),
     "a number in quotes": ({**PROMPT, "n": "100"}, "n must be an integer"),
     "a truth for a number": ({**PROMPT, "max_tokens": True}, "max_tokens must be an integer"),
-    "n": ({**PROMPT, "n": 9}, "9 choices were asked for"),
+    "n": ({**PROMPT, "n": 9}, "9 choices were requested"),
     "n is negative": ({**PROMPT, "n": -1}, "n must be between 1 and 2147483647"),
     "n of a batch": ({**PROMPT, "prompt": ["a", "b", "c"], "n": 3}, "9 choices"),
     "a batch of token ids": ({**PROMPT, "prompt": [[1], [2]] * 5}, "10 choices"),
@@ -172,7 +172,7 @@ def test_images_are_counted_and_their_bytes_are_no_text() -> None:
     image = {"type": "image_url", "image_url": {"url": "data:image/png;base64," + "A" * 40_000}}
     found = asked(chat_with(image, {"type": "text", "text": "what is this?"}))
     assert found.prompt_tokens < 500
-    assert found.most_prompt_tokens is None
+    assert found.max_prompt_tokens is None
     with pytest.raises(Refusal) as caught:
         asked(chat_with(*[image] * 17))
     assert "17 images" in caught.value.message
@@ -180,5 +180,5 @@ def test_images_are_counted_and_their_bytes_are_no_text() -> None:
 
 def test_a_prompt_of_token_ids_is_counted_exactly() -> None:
     found = asked({**PROMPT, "prompt": list(range(1000))})
-    assert (found.prompt_tokens, found.most_prompt_tokens) == (1000, 1000)
+    assert (found.prompt_tokens, found.max_prompt_tokens) == (1000, 1000)
     assert found.choices == 1

@@ -67,7 +67,7 @@ def test_a_key_goes_into_a_file_of_its_owner_alone(
     out.write_text("of somebody")
     code, said, problem = run(capsys, file, *arguments, f"--out={out}")
     assert (code, said, out.read_text()) == (2, "", "of somebody")
-    assert "is there already" in problem
+    assert "already exists" in problem
     assert run(capsys, file, *arguments, f"--out={tmp_path / 'none' / 'the.key'}")[0] == 1
     assert file.read_text() == before  # a key that nobody got is none
     out.unlink()
@@ -115,10 +115,10 @@ def test_a_revoked_name_is_gone(capsys: pytest.CaptureFixture[str], file: Path) 
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["create", "Not A Name"], "is no name"),
-        (["create", "a", "--expires=soon"], "neither a time such as 30d nor a date"),
-        (["create", "a", "--expires=2001-01-01"], "is over already"),
-        (["create", "a", "--weight=0"], "is no weight"),
+        (["create", "Not A Name"], "is not a valid name"),
+        (["create", "a", "--expires=soon"], "neither a duration such as 30d nor a date"),
+        (["create", "a", "--expires=2001-01-01"], "is in the past"),
+        (["create", "a", "--weight=0"], "is not a weight"),
         (["create", "a", "--max-tokens=-1"], "is not a whole number"),
         (["rotate", "nobody"], "no key 'nobody'"),
         (["list"], "cannot be read"),

@@ -30,8 +30,8 @@ def args(**section: Any) -> GuardArgs:
         ({**KEYS, "bounds": {"body_bytes": 1.5}}, "valid integer"),
         ({**KEYS, "routes": ["v1/models"]}, "must be a path"),
         ({**KEYS, "routes": ["/*"]}, "must be a path"),
-        ({**KEYS, "routes": ["/sleep"]}, "only be one of admin_routes"),
-        ({**KEYS, "keyless_routes": ["/metrics"]}, "only be one of admin_routes"),
+        ({**KEYS, "routes": ["/sleep"]}, "may only be in admin_routes"),
+        ({**KEYS, "keyless_routes": ["/metrics"]}, "may only be in admin_routes"),
         ({**KEYS, "allowed_origins": ["*"]}, "must be an origin"),
     ],
 )

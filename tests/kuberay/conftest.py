@@ -43,7 +43,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def pytest_collection_finish(session: pytest.Session) -> None:
     """Build the control plane beside other tests, so that those that need it wait less."""
     needed = any("control_plane" in getattr(item, "fixturenames", ()) for item in session.items)
-    if needed and shutil.which("go") and not build.programs().complete and not session.config.option.collectonly:
+    if needed and shutil.which("go") and not build.programs().is_built and not session.config.option.collectonly:
         command = ["nice", "-n", "19", sys.executable, "-m", "emulation.kubernetes", "build"]
         nothing = subprocess.DEVNULL
         process = subprocess.Popen(command, cwd=ROOT, start_new_session=True, stdin=nothing, stdout=nothing, stderr=nothing)
@@ -60,7 +60,7 @@ def pytest_sessionfinish() -> None:
 @pytest.fixture(scope="session")
 def control_plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPlane]:
     """The real one. Built first, if it is not: minutes."""
-    if shutil.which("go") is None and not build.programs().complete:
+    if shutil.which("go") is None and not build.programs().is_built:
         skip_or_fail("no Go on PATH to build the control plane with")
     with running_control_plane(tmp_path_factory.mktemp("state")) as plane:
         yield plane

@@ -136,7 +136,7 @@ def test_the_serve_config_writes_where_the_pods_let_it() -> None:
     assert llm["runtime_env"]["env_vars"]["VLLM_XLA_CACHE_PATH"].startswith(pods.CACHE + "/")
 
 
-def test_render_needs_no_cluster_and_a_second_at_most() -> None:
+def test_render_needs_no_cluster_and_less_than_a_second() -> None:
     environment = {key: value for key, value in os.environ.items() if key != "KUBECONFIG"} | {"HOME": "/nonexistent"}
     command = [sys.executable, str(ROOT / "scripts" / "cluster.py"), "render", str(EXAMPLE)]
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60)

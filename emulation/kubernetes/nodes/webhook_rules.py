@@ -91,15 +91,15 @@ def _affinity(before: Json, labels: Json) -> Json:
     replica, cluster = labels[_REPLICA_NAME], labels["ray.io/cluster"]
     everywhere = {"matchExpressions": [label("kubernetes.io/metadata.name", "NotIn", "kube-system")]}
     ours = label("ray.io/cluster", "In", cluster)
-    together = term(label(_REPLICA_NAME, "In", replica), ours)
-    apart = [
+    same_replica = term(label(_REPLICA_NAME, "In", replica), ours)
+    other_replicas = [
         term(label(_REPLICA_NAME, "NotIn", replica), ours),
         term(label("ray.io/cluster", "NotIn", cluster), label(_REPLICA_NAME, "Exists"), namespaceSelector=everywhere),
     ]
     return {
         **before,
-        "podAffinity": _adding(before, "podAffinity", [together]),
-        "podAntiAffinity": _adding(before, "podAntiAffinity", apart),
+        "podAffinity": _adding(before, "podAffinity", [same_replica]),
+        "podAntiAffinity": _adding(before, "podAntiAffinity", other_replicas),
     }
 
 

@@ -56,7 +56,7 @@ def test_a_deployments_option_is_taken_as_serve_takes_it(option: str, value: obj
 def test_apps_come_and_go() -> None:
     new = changed(lambda config: config["applications"][1].update(name="other"))
     assert kinds(new) == {"llm": "nothing", "other": "start"}
-    assert kinds(new, alone=True) == {"llm": "nothing", "other": "start", "chat": "remove"}
+    assert kinds(new, remove_others=True) == {"llm": "nothing", "other": "start", "chat": "remove"}
 
 
 def test_serves_own_options_need_a_new_start() -> None:

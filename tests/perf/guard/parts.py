@@ -60,7 +60,7 @@ async def _measure(settings: ReplicaGuard, key: str) -> dict[str, float]:
 
     async def answer(tokens: int) -> None:
         tracker = ResponseTracker.of(scope, _take)
-        tracker.usage, tracker.access, tracker.unfinished, tracker.most_output = usage, Access.KEY, 1, 1
+        tracker.usage, tracker.access, tracker.unfinished, tracker.max_output = usage, Access.KEY, 1, 1
         await stream({**scope, "tokens": tokens}, _nothing, tracker.send)
         tracker.settle()
         housekeeping.note(tracker)
