@@ -7,18 +7,27 @@ from typing import Any
 
 COMPILERS = ("jax", "jaxlib", "libtpu", "libtpu-nightly", "tpu-inference", "vllm", "vllm-tpu")
 """Packages that decide what is compiled. Two images with the same versions of them share their programs."""
+_DIRECTORY = "VLLM_XLA_CACHE_PATH"  # decides where programs are, not what is in them
 FOLDER = "compile-cache"
 """Folder in the bucket, beside the models."""
 
 
 def identity(config: Mapping[str, Any], versions: Mapping[str, str]) -> str:
-    """16 hex digits for an LLM config and the versions of `COMPILERS` that are installed.
+    """Name of 16 hex digits for an LLM config, with its environment variables, and the installed versions of `COMPILERS`.
 
     JAX compares the program itself once more when it loads one, so a name that is too coarse costs a compilation and never a
     wrong answer.
     """
+    variables = dict((config.get("runtime_env") or {}).get("env_vars") or {})
+    variables.pop(_DIRECTORY, None)
     slice_of_it = [config.get("accelerator_type"), (config.get("accelerator_config") or {}).get("topology")]
-    facts = [config["model_loading_config"]["model_id"], slice_of_it, config.get("engine_kwargs") or {}, dict(versions)]
+    facts = [
+        config["model_loading_config"]["model_id"],
+        slice_of_it,
+        config.get("engine_kwargs") or {},
+        variables,
+        dict(versions),
+    ]
     return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
 

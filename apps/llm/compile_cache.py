@@ -1,7 +1,8 @@
 """A replica's compiled programs: fetched from the bucket before its engine starts, saved there after its first warm-up.
 
-JAX writes programs on the first of a slice's processes only (jax/_src/compiler.py, `_cache_write`), so without this the other
-hosts would compile at every start, and a replaced host for 20 minutes. They are copied as weights are.
+Without this a new or replaced host compiles for 20 minutes. JAX writes a program only where `jax.distributed` has process id 0
+(jax/_src/compiler.py, `_cache_write`); vLLM TPU 0.29 never initializes that, so every host should write its own, as read and not
+seen. They are copied as weights are.
 """
 
 import asyncio
@@ -25,7 +26,9 @@ from apps.weights.stage import stage
 from apps.weights.store import Store
 
 logger = logging.getLogger("ray.serve")
-_HIT = Gauge("compile_cache_hit", description="1 where a replica found its compiled programs in the bucket, else 0")
+_HIT = Gauge(
+    "compile_cache_hit", description="1 where a replica's start compiled nothing, as the bucket had every program, else 0"
+)
 _PROGRAMS = Gauge("compile_cache_programs", description="Compiled programs on a host's disk", tag_keys=("host",))
 _PROGRAM = "*-cache"  # as JAX names them
 _POLL_S = 10.0
@@ -49,12 +52,12 @@ class Programs:
 
     async def fetch(self, node_ids: Sequence[str]) -> None:
         """Copy the bucket's programs to every node. The engine also starts without them, so a failure is only logged."""
-        hit = False
         try:
-            hit = await asyncio.to_thread(self._fetch, node_ids)
+            fetched = await asyncio.to_thread(self._fetch, node_ids)
         except BundleError as error:
             logger.warning(f"compile cache: not fetched, so the engine compiles: {error}")
-        logger.info(f"compile cache: {'hit' if hit else 'miss'} at {self._url}")
+        else:
+            logger.info(f"compile cache: {fetched} programs fetched from {self._url}")
 
     def own_directory(self) -> Path:
         """The directory on this host."""
@@ -64,11 +67,12 @@ class Programs:
         """Save what the start has compiled, then log whenever the engine compiles while it serves."""
         self._watching = asyncio.create_task(self._watch())
 
-    def _fetch(self, node_ids: Sequence[str]) -> bool:
-        if Store(self._url).manifest() is None:
-            return False
+    def _fetch(self, node_ids: Sequence[str]) -> int:
+        manifest = Store(self._url).manifest()
+        if manifest is None:
+            return 0
         prefetch_on_hosts(self._url, places(node_ids, self._directory), "slice-once", LogWatcher(logger.info))
-        return True
+        return len(manifest.files)
 
     async def _watch(self) -> None:
         host, own = own_host(), self.own_directory()
@@ -82,25 +86,28 @@ class Programs:
             await asyncio.sleep(_POLL_S)
 
     async def _save(self, own: Path) -> bool | None:
-        """Save the programs unless the bucket has some. Returns whether it had; None where the bucket cannot be read."""
+        """Save what the bucket lacks. Returns whether it lacked nothing; None where the bucket cannot be read."""
         try:
-            saved = await asyncio.to_thread(self._save_once, own)
+            missed, loaded = await asyncio.to_thread(save_missing, own, Store(self._url))
         except BundleError as error:
             logger.warning(f"compile cache: not saved, so the next host compiles again: {error}")
             return None
-        if saved:
-            logger.info(f"compile cache: {saved} programs saved at {self._url}")
-        return saved is None
+        logger.info(f"compile cache: the start compiled {missed} programs and loaded {loaded} from {self._url}")
+        return loaded > 0 and not missed
 
-    def _save_once(self, own: Path) -> int | None:
-        """The number of programs saved; None where the bucket has them already."""
-        store = Store(self._url)
-        if store.manifest() is not None:
-            return None
-        programs = _count(own)
-        if programs:
-            stage(open_source(str(own), None, allow=[_PROGRAM]), store, Progress())
-        return programs
+
+def save_missing(own: Path, store: Store) -> tuple[int, int]:
+    """Stage a host's programs if some are not in the bucket yet. Returns how many were not, and how many were.
+
+    Raises:
+        OperationError: the bucket cannot be read or written.
+    """
+    manifest = store.manifest()
+    staged = {file.name for file in manifest.files} if manifest else set()
+    there = {path.name for path in own.glob(_PROGRAM)}
+    if there - staged and staged <= there:  # a host that lacks some of the bucket's must not take their place
+        stage(open_source(str(own), None, allow=[_PROGRAM]), store, Progress(), replace=True)
+    return len(there - staged), len(there & staged)
 
 
 def _count(directory: Path) -> int:
