@@ -1,8 +1,8 @@
 """A replica's compiled programs: fetched from the bucket before its engine starts, saved there after its first warm-up.
 
 Without this a new or replaced host compiles for 20 minutes. JAX writes a program only where `jax.distributed` has process id 0
-(jax/_src/compiler.py, `_cache_write`); vLLM TPU 0.29 never initializes that, so every host should write its own, as read and not
-seen. They are copied as weights are.
+(jax/_src/compiler.py, `_cache_write`). vLLM TPU 0.29 never initializes that: as read from its source, and not seen on a slice,
+every host writes its own. Programs are copied as weights are.
 """
 
 import asyncio
