@@ -68,7 +68,7 @@ def apply(api: Api, clusters: Clusters, change: Change, *, force_conflicts: Cont
         return
     if change.verb == "forbidden":
         raise OperationError(
-            f"{title(change.manifest)} is not as the spec wants it, and you may not change it: someone who may has to run "
+            f"{title(change.manifest)} differs from the spec, and you may not change it: someone who may has to run "
             "`scripts/cluster.py apply` first"
         )
     forced = change.manifest["kind"] in force_conflicts

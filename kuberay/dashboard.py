@@ -51,7 +51,7 @@ class Dashboard:
             reason = error or type(error).__name__
             raise OperationError(f"Ray's dashboard does not answer ({reason}): is the head ready?") from error
         except ValueError as error:
-            raise OperationError(f"{self.url}{path} is no page of Ray's dashboard: its answer is no JSON") from error
+            raise OperationError(f"{self.url}{path} is not a page of Ray's dashboard: the response is not JSON") from error
 
     def serve_deploy(self, config: Config) -> None:
         """Run `serve deploy`, which replaces all apps. Raises `OperationError` if it fails."""
@@ -64,7 +64,7 @@ class Dashboard:
             try:
                 done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=_SERVE_S)
             except subprocess.TimeoutExpired:
-                raise OperationError(f"serve deploy did not end within {_SERVE_S:.0f} s") from None
+                raise OperationError(f"serve deploy did not finish within {_SERVE_S:.0f} s") from None
         if done.returncode:
             lines = [line for line in (done.stdout + done.stderr).splitlines() if line.strip()]
             raise OperationError(f"serve deploy failed: {' / '.join(lines[-3:]) or 'no output'}")

@@ -59,7 +59,7 @@ def _token(api: Api, spec: Spec) -> str | None:
     except ForbiddenError as error:
         raise OperationError(f"you may not read the cluster's token (Secret/{name}): {error}") from error
     if secret is None or names.TOKEN_KEY not in secret.get("data", {}):
-        raise OperationError(f"Secret/{name} with the cluster's token is not there: KubeRay makes it with the cluster")
+        raise OperationError(f"Secret/{name} with the cluster's token does not exist: KubeRay creates it with the cluster")
     return base64.b64decode(secret["data"][names.TOKEN_KEY]).decode()
 
 

@@ -76,8 +76,9 @@ SETTERS = ("apps/llm/forked_core.py",)
 CLEAN = (
     *("apps", "benchmarks", "emulation", "kuberay", "runtime_env", "scripts"),
     *(f"tests/{name}" for name in ("llm", "weights", "slice", "checks", "common", "emulation", "runtime_env")),
+    *(f"tests/{name}" for name in ("guard", "chat", "kuberay", "benchmarks")),
 )
-"""Folders that keep to the standard words: all of the product, and the tests of these parts of it."""
+"""Folders that keep to the standard words: all of the product, and the tests of each part of it."""
 OLD_NAMES = {
     *(
         "Question",

@@ -101,7 +101,12 @@ class Sessions:
             allowed = f"{_IMAGES} images and {_IMAGE_BYTES >> 20} MiB"
             raise Refusal(413, f"A session keeps at most {allowed}: log out to start a new one.", "too_many_images")
         if sum(other.image_bytes() for other in self._sessions.values()) + size > _ALL_IMAGE_BYTES:
-            raise Refusal(503, "The chat has no room for images now. Try again later.", "busy", headers={"retry-after": "60"})
+            raise Refusal(
+                503,
+                "The chat has no room for more images at the moment. Try again later.",
+                "busy",
+                headers={"retry-after": "60"},
+            )
 
     def _end_expired(self) -> None:
         while self._sessions:

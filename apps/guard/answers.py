@@ -67,7 +67,7 @@ def failed(request_id: str) -> str:
 
 
 def refused(request_id: str) -> str:
-    """The message in place of one that speaks of the server's inside, where the request was at fault."""
+    """The message in place of one that reveals internals, where the request was at fault."""
     return f"The server refused the request. Its log has the reason under request id {request_id}."
 
 

@@ -49,5 +49,7 @@ class GuardMiddleware:
 def _from_environment() -> ReplicaGuard:
     text = guard_settings()
     if not text:
-        raise UserError(f'{GUARD_VARIABLE} is not set: the guard\'s settings as JSON, such as {{"args": {{"open": true}}}}')
+        raise UserError(
+            f'{GUARD_VARIABLE} is not set: set it to the guard\'s settings as JSON, such as {{"args": {{"open": true}}}}'
+        )
     return ReplicaGuard.parse(text)

@@ -77,7 +77,7 @@ def _find_python() -> str:
         if done.returncode == 0 and done.stdout.startswith(f"Python {PYTHON}."):
             return candidate
     raise UserError(
-        f"the TPU engine needs Python {PYTHON}, and none is on PATH or in pyenv: install it (Debian: apt-get install "
+        f"the TPU engine needs Python {PYTHON}, but none is on PATH or in pyenv: install it (Debian: apt-get install "
         f"python{PYTHON}-venv; pyenv install {PYTHON}; uv python install {PYTHON})"
     )
 
@@ -112,7 +112,7 @@ def _check_memory() -> None:
     total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30
     if total < _NEEDED_MEMORY_GIB:
         raise UserError(
-            f"this machine has {total:.1f} GiB of memory ({free:.1f} free), the compiler needs {_NEEDED_MEMORY_GIB}"
+            f"this machine has {total:.1f} GiB of memory ({free:.1f} free), but the compiler needs {_NEEDED_MEMORY_GIB}"
         )
 
 

@@ -50,7 +50,7 @@ def request_for(config: Path, model_config: dict[str, Any] | None, topology: str
     llm_config = _llm_config(config)
     shape = wanted_slice(llm_config)
     if shape is None:
-        raise UserError(f"{config}: its model is on no TPU slice (accelerator_config: {{kind: tpu, topology: 4x4}})")
+        raise UserError(f"{config}: its model is not on a TPU slice (accelerator_config: {{kind: tpu, topology: 4x4}})")
     if topology:
         shape = slice_of(shape.generation.name, topology)
     if shape.generation.name not in _TPU_VERSIONS:

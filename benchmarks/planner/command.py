@@ -81,7 +81,7 @@ def _request(options: argparse.Namespace) -> PlanRequest:
     if options.layout and not options.write:
         raise UserError("--layout selects what --write writes: give --write FILE with it")
     if options.max_context > shape.max_context:
-        raise UserError(f"--max-context is {options.max_context:,}, and the model takes {shape.max_context:,} tokens at most")
+        raise UserError(f"--max-context is {options.max_context:,}, but the model takes {shape.max_context:,} tokens at most")
     if total > options.max_context:
         raise UserError(f"--prompt and --output add up to {total:,} tokens, more than --max-context {options.max_context:,}")
     on, work = slice_of(options.accelerator, options.topology), Workload(options.prompt, options.output)

@@ -93,7 +93,7 @@ def _uv() -> str:
     beside = Path(sys.executable).with_name("uv")
     uv = shutil.which("uv") or (str(beside) if beside.exists() else None)
     if uv is None:
-        raise OperationError(f"uv is missing, which makes the compile environment: {sys.executable} -m pip install uv")
+        raise OperationError(f"uv, which makes the compile environment, is missing: {sys.executable} -m pip install uv")
     return uv
 
 
@@ -101,7 +101,7 @@ def _call(command: list[str]) -> None:
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=_INSTALL_DEADLINE_S)
     except subprocess.TimeoutExpired:
-        raise OperationError(f"`{' '.join(command)}` did not end within {_INSTALL_DEADLINE_S} s") from None
+        raise OperationError(f"`{' '.join(command)}` did not finish within {_INSTALL_DEADLINE_S} s") from None
     if done.returncode != 0:
         raise OperationError(f"the compile environment could not be made: {done.stderr.strip()[-500:]}")
 

@@ -66,7 +66,7 @@ def _tpu_config(source: Source, file: File) -> Path:
         if _mapping(_mapping(config).get("accelerator_config")).get("kind") == "tpu"
     ]
     if len(paths) != 1:
-        raise UserError(f"{file}: has {len(paths)} LLM configs with accelerator_config.kind tpu, and must have one")
+        raise UserError(f"{file}: has {len(paths)} LLM configs with accelerator_config.kind tpu, but must have exactly one")
     return paths[0]
 
 
@@ -83,7 +83,7 @@ def _check_target(config: Mapping[str, Any], request: PlanRequest, file: File) -
     on = slice_of(str(config.get("accelerator_type")), str(config["accelerator_config"].get("topology")))
     if on != request.on:
         raise UserError(
-            f"{file}: is for {on.generation.name} {on.topology}, and the plan is for {request.on.generation.name} "
+            f"{file}: is for {on.generation.name} {on.topology}, but the plan is for {request.on.generation.name} "
             f"{request.on.topology}: give --accelerator {on.generation.name} --topology {on.topology}"
         )
     model = shape_of(config)
@@ -96,8 +96,8 @@ def _arguments(row: Row, request: PlanRequest) -> dict[Path, Any]:
     layout, load = row.candidate.layout, row.within_slo.fast
     if load is None or row.longest_request_tokens < request.max_context:
         raise UserError(
-            f"{row.candidate.name} does not do what is asked: "
-            + ("no load meets the SLO" if load is None else f"a request has {row.longest_request_tokens:,} tokens at most")
+            f"{row.candidate.name} does not do what was requested: "
+            + ("no load meets the SLO" if load is None else f"a request has at most {row.longest_request_tokens:,} tokens")
         )
     engine: dict[str, Any] = {
         "tensor_parallel_size": layout.tensor_parallel,

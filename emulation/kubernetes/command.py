@@ -106,7 +106,7 @@ def _make_ready(
         progress.report(f"starting {what}")
         while not answers(port, path, authority if tls else None, layout.admin if tls else None):
             if supervisor.poll() is not None or time.monotonic() > deadline:
-                raise OperationError(f"{what} did not get ready: {_last_words(layout)}")
+                raise OperationError(f"{what} did not become ready: {_last_words(layout)}")
             time.sleep(_POLL_S)
 
     wait_for("etcd and the API server", ports.api, "/readyz")

@@ -53,7 +53,7 @@ class Simulation:
         if room < 1 or wanted > room:
             raise UserError(
                 f"This model's maximum context length is {self.max_model_len} tokens. The prompt has {len(prompt)} and "
-                f"{max(wanted, 1)} more were asked for. Shorten the prompt or lower max_tokens."
+                f"{max(wanted, 1)} more were requested. Shorten the prompt or lower max_tokens."
             )
         source = (endless if asked.ignore_eos else continuation)(prompt)
         return Request(prompt, source, wanted, faults.in_step(asked), asked.cache_salt)

@@ -53,7 +53,7 @@ class SimulatedEngine:
         return {}
 
     async def resolve_lora(self, disk_lora_model: Any) -> None:
-        raise UserError(f"the simulated engine has no LoRA adapters, and {disk_lora_model} was asked for")
+        raise UserError(f"the simulated engine has no LoRA adapters, but {disk_lora_model} was requested")
 
     async def chat(self, request: Any, raw_request_info: Any = None) -> AsyncIterator[Any]:  # noqa: ARG002
         from ray.serve.llm.openai_api_models import ChatCompletionResponse

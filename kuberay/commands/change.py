@@ -26,8 +26,8 @@ def apply(options: Options) -> None:
     changes = applying.plan(api, manifests(wanted.spec, wanted.serve_text), force_conflicts=forced)
     if any(map(applying.restarts_pods, changes)) and not (options.yes or options.dry_run):
         raise OperationError(
-            "this changes the pods of a running cluster: KubeRay ends them all, the model is away until it is loaded and "
-            "compiled again. `diff` shows the change; with --yes it is made"
+            "this changes the pods of a running cluster: KubeRay ends them all, and the model is away until it is loaded and "
+            "compiled again. `diff` shows the change; --yes makes it"
         )
     backend = clusters(api, options.backend)
     for change in changes:

@@ -64,7 +64,7 @@ def logs(options: Options) -> None:
     pods = [pod for pod in state.hosts if index_of_pod(pod) == options.host] if options.host is not None else [state.head]
     if not pods or pods[0] is None:
         there = ", ".join(reasons.pod_name(pod) for pod in state.pods) or "none"
-        raise OperationError(f"there is no such pod (there are: {there})")
+        raise OperationError(f"there is no such pod (existing pods: {there})")
     pod = pods[0]
     container = pod["spec"]["containers"][0]["name"]
     for line in api.logs(pod["metadata"]["name"], spec.namespace, container, follow=options.follow, tail=options.tail):

@@ -99,7 +99,7 @@ def _run(argv: Sequence[str]) -> "subprocess.CompletedProcess[str]":
             timeout=_TIMEOUT_S,
         )
     except subprocess.TimeoutExpired:
-        raise OperationError(f"gcloud {' '.join(argv[:4])} has not ended after {_TIMEOUT_S} s") from None
+        raise OperationError(f"gcloud {' '.join(argv[:4])} has not finished after {_TIMEOUT_S} s") from None
 
 
 def _explain(argv: Sequence[str], output: str) -> str:

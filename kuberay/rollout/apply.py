@@ -33,7 +33,9 @@ def run(options: argparse.Namespace) -> None:
     if config is None:
         config = history.before(deployed)
         if config is None:
-            raise UserError("there is no other config to go back to: none was healthy under this tool before the one that runs")
+            raise UserError(
+                "there is no other config to go back to: this tool has seen no healthy one before the one that runs"
+            )
     if not options.alone:
         config = merged(config, serve)
     changes = effects(deployed, config, remove_others=options.alone)
@@ -47,7 +49,7 @@ def run(options: argparse.Namespace) -> None:
     print(as_text(description), file=sys.stderr)
     if kind == "new cluster":
         raise UserError(
-            "Serve takes these options only when it starts: stop the cluster's Serve (or the cluster) and deploy anew"
+            "Serve takes these options only when it starts: stop the cluster's Serve (or the cluster) and deploy again"
         )
     if kind == "nothing":
         print("nothing to do")
@@ -121,7 +123,7 @@ def _checked(options: argparse.Namespace) -> Config:
         raise UserError("\n".join(f"{options.config}:{source.line(finding.path)}: error: {finding}" for finding in wrong))
     apps = [{"name": "default", **app} for app in source.content["applications"]]  # Serve's own name for one without
     if not apps:
-        raise UserError(f"{options.config}: applications: is empty, and there is nothing to wait for")
+        raise UserError(f"{options.config}: applications: is empty, so there is nothing to wait for")
     for app in apps:
         for llm in (app.get("args") or {}).get("llm_configs") or []:
             _check_weights(llm)
@@ -135,7 +137,7 @@ def _check_weights(llm: dict[str, Any]) -> None:
     url = prefetch_args(llm).url if asks_for_prefetch(llm) else None  # without one it is the hosts' WEIGHTS_URL, unknown here
     if url and Store(url).manifest() is None:
         name = llm["model_loading_config"]["model_id"]
-        raise OperationError(f"{url} holds no whole model: stage {name} there first (python -m apps.weights stage)")
+        raise OperationError(f"{url} does not hold a complete model: stage {name} there first (python -m apps.weights stage)")
 
 
 def _note_as_good(history: History, config: Config) -> None:

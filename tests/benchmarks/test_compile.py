@@ -40,10 +40,10 @@ def compiled(*programs: dict[str, Any]) -> Compiled:
 
 
 def test_collectives_are_counted_once_with_the_bytes_that_they_make() -> None:
-    found = collectives(HLO)
-    assert found["all-reduce"] == {"count": 1, "bytes": 128 * 5376 * 2}
-    assert found["all-gather"] == {"count": 1, "bytes": 128 * 16 * 2}
-    assert found["reduce-scatter"] == {"count": 0, "bytes": 0}
+    counted = collectives(HLO)
+    assert counted["all-reduce"] == {"count": 1, "bytes": 128 * 5376 * 2}
+    assert counted["all-gather"] == {"count": 1, "bytes": 128 * 16 * 2}
+    assert counted["reduce-scatter"] == {"count": 0, "bytes": 0}
 
 
 def test_the_compilers_words_say_what_a_program_needs() -> None:
@@ -67,18 +67,18 @@ def test_the_table_has_a_row_for_each_program_and_the_advice_for_one_that_does_n
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (["serve_configs/local.yaml"], "its model is on no TPU slice"),
+        (["serve_configs/local.yaml"], "its model is not on a TPU slice"),
         (["serve_configs/none.yaml"], "cannot be read"),
-        (["serve_configs/gemma.yaml", "--layers=61"], "--layers is 61, and google/gemma-4-31B-it has 60"),
+        (["serve_configs/gemma.yaml", "--layers=61"], "--layers is 61, but google/gemma-4-31B-it has 60"),
         (["serve_configs/gemma.yaml", "--topology=3x3"], "v6e has no topology '3x3'"),
         (["serve_configs/gemma.yaml", "--model=/nowhere"], "/nowhere: cannot be read"),
     ],
 )
 def test_bad_input_is_one_line(options: list[str], words: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(options) == 2
-    said = capsys.readouterr().err
-    assert words in said
-    assert said.count("\n") == 1
+    error = capsys.readouterr().err
+    assert words in error
+    assert error.count("\n") == 1
 
 
 def test_without_the_engines_python_it_says_what_to_install(
@@ -116,22 +116,21 @@ class TestEngine:
         self, cache: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
     ) -> None:
         options = ("--layers=6", "--programs=backbone", "--tokens=16")
-        found = self.run(cache, monkeypatch, capsys, *options)
-        assert [program["name"] for program in found["programs"]] == ["backbone", "backbone with embeds"]
-        for program in found["programs"]:
+        compiled = self.run(cache, monkeypatch, capsys, *options)
+        assert [program["name"] for program in compiled["programs"]] == ["backbone", "backbone with embeds"]
+        for program in compiled["programs"]:
             assert program["fits"]
             assert program["kernels"] == 12  # attention and the cache's update, of each layer
             assert program["collectives"]["all-reduce"]["count"] >= 12  # after attention and the feed-forward of each layer
         monkeypatch.setattr(results, "ensure_environment", lambda _: pytest.fail("it was compiled already"))
-        assert self.run(cache, monkeypatch, capsys, *options) == found
+        assert self.run(cache, monkeypatch, capsys, *options) == compiled
 
     def test_the_whole_model_takes_the_memory_that_the_planner_computes(
         self, cache: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
     ) -> None:
-        found = self.run(cache, monkeypatch, capsys, "--programs=structured_decode")
+        compiled = self.run(cache, monkeypatch, capsys, "--programs=structured_decode")
         layout = Layout(GEMMA_4_31B, 16, vision=True)
-        assert found["weights_bytes_per_chip"] == pytest.approx(
-            weight_bytes_per_chip(layout), rel=0.015
-        )  # the vision position table is whole on each chip
-        assert found["kv_bytes_per_token_per_chip"] == kv_bytes_per_chip(layout, 1)
-        assert found["programs_of_a_start"] > 100
+        # the engine keeps the vision tower's position table whole on each chip
+        assert compiled["weights_bytes_per_chip"] == pytest.approx(weight_bytes_per_chip(layout), rel=0.015)
+        assert compiled["kv_bytes_per_token_per_chip"] == kv_bytes_per_chip(layout, 1)
+        assert compiled["programs_of_a_start"] > 100

@@ -10,10 +10,10 @@ from tests.guard.served import Keys, Served, served
 
 @pytest.fixture(scope="module")
 def keys(tmp_path_factory: pytest.TempPathFactory) -> Keys:
-    found = Keys(tmp_path_factory.mktemp("keys") / "keys.json")
-    found.make("alice")
-    found.make("bob")
-    return found
+    keys = Keys(tmp_path_factory.mktemp("keys") / "keys.json")
+    keys.make("alice")
+    keys.make("bob")
+    return keys
 
 
 @pytest.fixture(scope="module")
@@ -24,5 +24,5 @@ def model(keys: Keys) -> Iterator[Served]:
 
 @pytest.fixture(scope="module")
 def url(model: Served) -> Iterator[str]:
-    with chat(f"{model.url}/v1", keyless=False) as found:
-        yield found
+    with chat(f"{model.url}/v1", keyless=False) as address:
+        yield address

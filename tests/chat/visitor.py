@@ -52,17 +52,18 @@ class Visitor(httpx.Client):
         return self.post("/login", data={"key": key})
 
     def settings(self) -> dict[str, Any]:
-        """What Gradio tells the page of itself."""
+        """The settings that Gradio sends with the page."""
         text = self.get("/").text.partition("window.gradio_config = ")[2]
-        found: dict[str, Any] = json.JSONDecoder().raw_decode(text)[0]
-        return found
+        config: dict[str, Any] = json.JSONDecoder().raw_decode(text)[0]
+        return config
 
     def fire(self, event: str, data: list[Any] | None = None, **more: Any) -> httpx.Response:
         """Send one of the page's events; without data, as many nulls as it takes."""
-        found = next(one for one in self.settings()["dependencies"] if any(name == event for _, name in one["targets"]))
-        values = [None] * len(found["inputs"]) if data is None else data
+        dependencies = self.settings()["dependencies"]
+        handler = next(entry for entry in dependencies if any(name == event for _, name in entry["targets"]))
+        values = [None] * len(handler["inputs"]) if data is None else data
         return self.post(
-            "/gradio_api/queue/join", json={"data": values, "fn_index": found["id"], "session_hash": self.page, **more}
+            "/gradio_api/queue/join", json={"data": values, "fn_index": handler["id"], "session_hash": self.page, **more}
         )
 
     def events(self) -> str:
@@ -78,12 +79,12 @@ class Visitor(httpx.Client):
     def ask(self, text: str, model: str, *files: str, max_tokens: int = 24) -> str:
         """Load the page, ask, and hear the whole answer."""
         self.do("load")
-        self.do("submit", [{"text": text, "files": [as_file(one) for one in files]}])
+        self.do("submit", [{"text": text, "files": [as_file(path) for path in files]}])
         return self.answer(model, max_tokens)
 
     def answer(self, model: str, max_tokens: int = 24) -> str:
-        found = next(one for one in self.settings()["dependencies"] if len(one["inputs"]) == 6)
-        join = {"data": [model, "", 0, 1, max_tokens, False], "fn_index": found["id"], "session_hash": self.page}
+        handler = next(entry for entry in self.settings()["dependencies"] if len(entry["inputs"]) == 6)
+        join = {"data": [model, "", 0, 1, max_tokens, False], "fn_index": handler["id"], "session_hash": self.page}
         assert self.post("/gradio_api/queue/join", json=join).status_code == 200
         return self.events()
 

@@ -25,7 +25,7 @@ from tests.guard.hostile import LEAKS, Hostile, Repeated
 SHARES = {"drawn": 0.4, "token ids": 0.15, "grammars": 0.1, "large": 0.05, "chat": 0.15, "slow": 0.15}
 THREADS = {"drawn": 8, "token ids": 4, "grammars": 5, "large": 2, "chat": 6}
 LIMITS = {"max_tokens": 4, "context_tokens": 512}
-"""Of the key that the attack has."""
+"""Limits of the key that the attack has."""
 _PATIENCE_S = {"grammars": 3, "chat": 5}  # then the client leaves, and a grammar is compiled all the same
 _SLOW_AT_ONCE = 300
 _DOCUMENTED = ("grammar_compiler_unavailable", '"busy"', "Too many visitors are logging in")
@@ -33,7 +33,7 @@ _DOCUMENTED = ("grammar_compiler_unavailable", '"busy"', "Too many visitors are 
 _OPEN = ("/health", "/-/routes")
 """What needs no key."""
 _SIGNS = re.compile(r"root:x:0|scrypt|\bPATH=/")
-"""Of /etc/passwd, the keys file, an environment."""
+"""Signs of /etc/passwd, the keys file, an environment."""
 _OWN_IMAGE = re.compile(r"/\S*/gradio/[0-9a-f]{32}\.\w+")
 """The name of one that was uploaded, which is no file."""
 
@@ -76,46 +76,46 @@ class Assault:
         with ThreadPoolExecutor(sum(THREADS.values()) + 2) as threads:
             polite = threads.submit(self._be_polite)
             sent = [threads.submit(self._drip, slow, lambda: (self.requests - before) / total)]
-            for kind, ones in requests.items():
+            for kind, hostiles in requests.items():
                 for first in range(THREADS[kind]):
-                    sent.append(threads.submit(self._send, kind, ones[first :: THREADS[kind]]))
+                    sent.append(threads.submit(self._send, kind, hostiles[first :: THREADS[kind]]))
             try:
-                for one in as_completed(sent):
-                    one.result()
+                for future in as_completed(sent):
+                    future.result()
             finally:
                 self._over.set()
             polite.result()
 
-    def check(self, one: Hostile, answer: httpx.Response, text: str) -> None:
+    def check(self, request: Hostile, answer: httpx.Response, text: str) -> None:
         """What no answer may be."""
-        said = f"{one}: {answer.status_code} {text[:500]}"
-        assert answer.status_code < 500 or (answer.status_code == 503 and any(words in text for words in _DOCUMENTED)), said
-        assert not LEAKS.search(_OWN_IMAGE.sub("", text)), said
-        assert not _SIGNS.search(text), said
-        assert not any(secret in text for secret in self.secrets), said
-        if one.path.startswith("/chat"):
-            assert one.with_key or answer.status_code != 200 or "gradio" not in text, said
+        shown = f"{request}: {answer.status_code} {text[:500]}"
+        assert answer.status_code < 500 or (answer.status_code == 503 and any(words in text for words in _DOCUMENTED)), shown
+        assert not LEAKS.search(_OWN_IMAGE.sub("", text)), shown
+        assert not _SIGNS.search(text), shown
+        assert not any(secret in text for secret in self.secrets), shown
+        if request.path.startswith("/chat"):
+            assert request.with_key or answer.status_code != 200 or "gradio" not in text, shown
             return
-        assert one.with_key or answer.status_code != 200 or one.path in _OPEN, said
-        if answer.status_code >= 400 and one.method != "HEAD":
-            assert json.loads(text)["error"]["message"], said
-        elif one.method == "POST" and answer.headers.get("content-type") == "application/json":
+        assert request.with_key or answer.status_code != 200 or request.path in _OPEN, shown
+        if answer.status_code >= 400 and request.method != "HEAD":
+            assert json.loads(text)["error"]["message"], shown
+        elif request.method == "POST" and answer.headers.get("content-type") == "application/json":
             body = json.loads(text)
             if usage := body.get("usage"):
                 choices = len(body["choices"])
-                assert usage["completion_tokens"] <= LIMITS["max_tokens"] * choices, said
-                assert usage["prompt_tokens"] <= LIMITS["context_tokens"] * choices, said
+                assert usage["completion_tokens"] <= LIMITS["max_tokens"] * choices, shown
+                assert usage["prompt_tokens"] <= LIMITS["context_tokens"] * choices, shown
 
     def report(self) -> str:
         """Answers by status, and how long the polite client waited."""
-        told = [f"{kind}: {sum(by.values())} {dict(sorted(by.items(), key=str))}" for kind, by in self.statuses.items()]
+        lines = [f"{kind}: {sum(by.values())} {dict(sorted(by.items(), key=str))}" for kind, by in self.statuses.items()]
         for kind, took in self.waits.items():
             took = sorted(took)
             median, p99 = took[len(took) // 2], took[len(took) * 99 // 100]
-            slow = sum(one > 2 for one in took)
+            slow = sum(seconds > 2 for seconds in took)
             worst = f"worst {took[-1]:.3f} s, {slow} slower than 2 s"
-            told.append(f"beside them {kind}: {len(took)}, median {median:.3f}, p99 {p99:.3f}, {worst}")
-        return "\n".join(told)
+            lines.append(f"beside them {kind}: {len(took)}, median {median:.3f}, p99 {p99:.3f}, {worst}")
+        return "\n".join(lines)
 
     def quantile(self, share: float) -> float:
         """Seconds within which the polite client had this share of its answers, of whatever kind took longest."""
@@ -127,22 +127,22 @@ class Assault:
         with self._lock:
             return sum(sum(by.values()) for by in self.statuses.values())
 
-    def note(self, kind: str, told: object) -> None:
+    def note(self, kind: str, outcome: object) -> None:
         """A request was answered with this status, or ended otherwise."""
         with self._lock:
-            self.statuses[kind][told] += 1
+            self.statuses[kind][outcome] += 1
 
     def _of_grammar(self, grammar: dict[str, Any]) -> Hostile:
         body = {"model": self.model, "messages": [{"role": "user", "content": "hi"}], "max_tokens": 2, **grammar}
         raw = json.dumps(body).encode("utf-8", "surrogatepass")
         return Hostile("POST", "/v1/chat/completions", [(b"content-type", b"application/json")], raw, True)
 
-    def _send(self, kind: str, ones: list[Hostile]) -> None:
+    def _send(self, kind: str, hostiles: list[Hostile]) -> None:
         with httpx.Client(timeout=_PATIENCE_S.get(kind, 60)) as http:
             sender = _Sender(self, kind, http)
-            for one in ones:
+            for request in hostiles:
                 if not self._over.is_set():
-                    sender.fire(one)
+                    sender.fire(request)
 
     def _be_polite(self) -> None:
         headers = {"authorization": f"Bearer {self.polite}"}
@@ -170,23 +170,23 @@ class Assault:
             room = min(connections * (progress() + 0.25), connections) - opened
             for _ in range(round(min(room, _SLOW_AT_ONCE - len(held), 40))):
                 address, head = where[opened % 8], heads[opened % 8]
-                one = socket.create_connection((address.hostname or "", address.port or 0))
-                one.sendall(head)
-                one.setblocking(False)
-                held[one] = time.monotonic()
+                connection = socket.create_connection((address.hostname or "", address.port or 0))
+                connection.sendall(head)
+                connection.setblocking(False)
+                held[connection] = time.monotonic()
                 opened += 1
             time.sleep(0.25)
-            for one, since in list(held.items()):
-                if told := self._dripped(one, time.monotonic() - since):
-                    self.note("slow", told)
-                    one.close()
-                    del held[one]
+            for connection, since in list(held.items()):
+                if outcome := self._dripped(connection, time.monotonic() - since):
+                    self.note("slow", outcome)
+                    connection.close()
+                    del held[connection]
 
-    def _dripped(self, one: socket.socket, seconds: float) -> object:
+    def _dripped(self, connection: socket.socket, seconds: float) -> object:
         """One byte more; what has ended it, if anything has."""
         try:
-            one.send(b" ")
-            answer = one.recv(65536).decode("latin-1")
+            connection.send(b" ")
+            answer = connection.recv(65536).decode("latin-1")
         except BlockingIOError:
             return "left" if seconds > self.slow_s else None
         except OSError as error:
@@ -207,7 +207,7 @@ class Assault:
         chat = [post.format(f"/chat{path}") + length for path in ("/login", "/gradio_api/queue/join")]
         heads = [api + "x-half: ", api + length, api + wrong + length, api + right + length, *chat]
         heads += [api + right + chunked + "5\r\n{", post.format("/tokenize") + right + length + "{"]
-        return [one.encode() for one in heads]
+        return [head.encode() for head in heads]
 
 
 class _Sender:
@@ -217,25 +217,25 @@ class _Sender:
         self._assault, self._kind, self._http = assault, kind, http
         self._cookie: str | None = None
 
-    def fire(self, one: Hostile) -> None:
-        in_chat = one.path.startswith("/chat")
+    def fire(self, request: Hostile) -> None:
+        in_chat = request.path.startswith("/chat")
         base = self._assault.chat.removesuffix("/chat") if in_chat else self._assault.url
-        url = base + quote(one.path, safe="/=?&:%.", errors="replace")
-        content = _chunks(one.body) if isinstance(one.body, Repeated) and one.in_chunks else bytes(one.body)
-        headers = [*one.headers, *(self._credentials(in_chat) if one.with_key else [])]
+        url = base + quote(request.path, safe="/=?&:%.", errors="replace")
+        content = _chunks(request.body) if isinstance(request.body, Repeated) and request.in_chunks else bytes(request.body)
+        headers = [*request.headers, *(self._credentials(in_chat) if request.with_key else [])]
         self._http.cookies.clear()
         try:
-            with self._http.stream(one.method, url, headers=headers, content=content) as answer:
+            with self._http.stream(request.method, url, headers=headers, content=content) as answer:
                 text = _heard(answer, _PATIENCE_S.get(self._kind, 60))
         except httpx.TransportError as error:
-            if not isinstance(one.body, Repeated) and self._kind not in _PATIENCE_S:
-                raise AssertionError(f"{one} was broken off") from error
+            if not isinstance(request.body, Repeated) and self._kind not in _PATIENCE_S:
+                raise AssertionError(f"{request} was broken off") from error
             self._assault.note(self._kind, type(error).__name__)
             return
-        if one.path == "/chat/logout" or answer.status_code == 401:
+        if request.path == "/chat/logout" or answer.status_code == 401:
             self._cookie = None
         self._assault.note(self._kind, answer.status_code)
-        self._assault.check(one, answer, text)
+        self._assault.check(request, answer, text)
 
     def _credentials(self, in_chat: bool) -> list[tuple[bytes, bytes]]:
         if not in_chat:
@@ -263,7 +263,7 @@ def _chunks(body: Repeated) -> Iterator[bytes]:
 
 def drawn(strategy: st.SearchStrategy[Hostile], count: int) -> list[Hostile]:
     """The same each time: whoever broke nothing sees no failure. One by one, as hypothesis repeats itself within a list."""
-    found: list[Hostile] = []
+    examples: list[Hostile] = []
 
     @settings(
         max_examples=count,
@@ -274,8 +274,8 @@ def drawn(strategy: st.SearchStrategy[Hostile], count: int) -> list[Hostile]:
         suppress_health_check=list(HealthCheck),
     )
     @given(strategy)
-    def draw(one: Hostile) -> None:
-        found.append(one)
+    def draw(request: Hostile) -> None:
+        examples.append(request)
 
     draw()
-    return found
+    return examples

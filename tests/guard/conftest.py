@@ -22,15 +22,15 @@ def log() -> Iterator[io.StringIO]:
 
 @pytest.fixture
 def keys(tmp_path: Path) -> Keys:
-    found = Keys(tmp_path / "keys.json")
-    found.make("alice")
-    found.make_expired("old")
-    found.make("off", disabled=True)
-    found.make("root", admin=True)
-    return found
+    keys = Keys(tmp_path / "keys.json")
+    keys.make("alice")
+    keys.make_expired("old")
+    keys.make("off", disabled=True)
+    keys.make("root", admin=True)
+    return keys
 
 
 @pytest.fixture
 def server(keys: Keys, tmp_path: Path) -> Iterator[Served]:
-    with served(keys, tmp_path) as found:
-        yield found
+    with served(keys, tmp_path) as server:
+        yield server

@@ -95,7 +95,7 @@ class Repeated(NamedTuple):
 
 @dataclass(frozen=True)
 class Hostile:
-    """One request. `with_key`: whether it is sent with a key that is right (the chat: a session), so that more is looked at."""
+    """One request. `with_key`: whether it is sent with a key that is right (the chat: a session), so that more is inspected."""
 
     method: str
     path: str
@@ -197,7 +197,7 @@ IDS: st.SearchStrategy[Any] = st.sampled_from(
         [1],
     ]
 )
-_LONG = st.builds(lambda one, count: [one] * count, IDS, st.sampled_from([0, 1, 100, 511, 2047, 2048, 2049, 10_000, 100_000]))
+_LONG = st.builds(lambda id, count: [id] * count, IDS, st.sampled_from([0, 1, 100, 511, 2047, 2048, 2049, 10_000, 100_000]))
 _ID_PROMPTS = st.lists(IDS, max_size=4) | _LONG | st.lists(st.lists(IDS, max_size=3) | _LONG, max_size=3)
 _ID_FIELDS = st.sampled_from(
     ["prompt", "prompt", "tokens", "stop_token_ids", "allowed_token_ids", "logprob_token_ids", "prompt_token_ids", "logit_bias"]
@@ -222,7 +222,7 @@ def of_ids(draw: st.DrawFn, model: str) -> Hostile:
     """Prompts and other lists of token ids: huge, negative, nested, not numbers, longer than the context."""
     path = draw(st.sampled_from(["/v1/completions", "/v1/completions", "/detokenize", "/tokenize", "/v1/chat/completions"]))
     field, ids = draw(_ID_FIELDS), draw(_ID_PROMPTS)
-    value = {str(one): 1 for one in ids[:300]} if field == "logit_bias" else ids
+    value = {str(id): 1 for id in ids[:300]} if field == "logit_bias" else ids
     body = _base(path, model) | draw(_MORE) | {"tokens" if path == "/detokenize" else field: value}
     return Hostile("POST", path, JSON, json.dumps(body).encode(), True)
 

@@ -31,7 +31,7 @@ def _ended(status: int, key: str | None) -> ResponseTracker:
 
 
 def _lines(path: Path) -> list[dict[str, Any]]:
-    """Of the file and the older ones, the oldest first."""
+    """Lines of the file and the older ones, the oldest first."""
     files = sorted(path.parent.glob(f"{path.name}*"), reverse=True)
     return [json.loads(line) for file in files for line in file.read_text().splitlines()]
 

@@ -22,8 +22,8 @@ async def echo_length(request: Request) -> Response:
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     app = Starlette(routes=[Route(PATH, echo_length, methods=["POST"])])
-    with served(None, tmp_path_factory.mktemp("bodies"), app=app, bounds={"body_bytes": 1000}) as found:
-        yield found
+    with served(None, tmp_path_factory.mktemp("bodies"), app=app, bounds={"body_bytes": 1000}) as server:
+        yield server
 
 
 def send(server: Served, body: bytes | Iterator[bytes]) -> httpx.Response:

@@ -130,9 +130,9 @@ def test_an_answer_that_the_engine_gave_up_never_looks_finished(tmp_path: Path, 
 
 
 def test_a_stream_that_ends_as_it_should_is_passed_on_as_it_is(tmp_path: Path) -> None:
-    said = b'data: {"id":"1","choices":[{"index":0,"text":"abort","finish_reason":null}]}\n\n'
-    with served(None, tmp_path, app=engine(CHUNK, said, LAST, DONE)) as server:
-        assert post(server, None, {"model": "m", "prompt": "hi", "stream": True}).content == CHUNK + said + LAST + DONE
+    event = b'data: {"id":"1","choices":[{"index":0,"text":"abort","finish_reason":null}]}\n\n'
+    with served(None, tmp_path, app=engine(CHUNK, event, LAST, DONE)) as server:
+        assert post(server, None, {"model": "m", "prompt": "hi", "stream": True}).content == CHUNK + event + LAST + DONE
 
 
 @pytest.mark.parametrize("events", [(CHUNK, DONE), (CHUNK, LAST, DONE), (CHUNK + LAST + DONE,)], ids=len)

@@ -33,7 +33,7 @@ ASKED: list[tuple[str, str, dict[str, Any]]] = [
     ("min_tokens", COMPLETIONS, {"min_tokens": 5}),
     ("thinking_token_budget", CHAT, {"thinking_token_budget": 5}),
 ]
-TABLE: dict[str, Inability] = {one.field: one for one in INABILITIES["vllm-tpu"]}
+TABLE: dict[str, Inability] = {inability.field: inability for inability in INABILITIES["vllm-tpu"]}
 HARMLESS = (Outcome.REFUSED, Outcome.IGNORED)
 
 
@@ -44,7 +44,7 @@ def body(path: str, more: dict[str, Any]) -> dict[str, Any]:
 
 def test_every_inability_is_tried_and_has_its_source() -> None:
     assert {field for field, _, _ in ASKED} == TABLE.keys()
-    assert all(one.source for one in TABLE.values())
+    assert all(inability.source for inability in TABLE.values())
 
 
 @pytest.mark.parametrize(("field", "path", "more"), ASKED)
@@ -53,13 +53,13 @@ def test_without_the_table_it_goes_as_the_table_says(field: str, path: str, more
         plain = post(server, None, body(path, {}), path).json()["choices"]
         answer = post(server, None, body(path, more), path)
         after = post(server, None, body(path, {}), path).status_code
-    found = {
+    expected = {
         Outcome.ENDS: (500, 500),
         Outcome.FAILS: (500, 200),
         Outcome.REFUSED: (400, 200),
         Outcome.IGNORED: (200, 200),
     }
-    assert (answer.status_code, after) == found[TABLE[field].outcome]
+    assert (answer.status_code, after) == expected[TABLE[field].outcome]
     if TABLE[field].outcome is Outcome.IGNORED:
         assert answer.json()["choices"] == plain
 
@@ -116,7 +116,7 @@ def test_neutral_values_are_fine(more: dict[str, Any], guarded: tuple[Served, st
         assert (answer.status_code, answer.headers.get("warning")) == (200, None), answer.text
 
 
-@pytest.mark.parametrize(("field", "path", "more"), [one for one in ASKED if TABLE[one[0]].outcome in HARMLESS])
+@pytest.mark.parametrize(("field", "path", "more"), [case for case in ASKED if TABLE[case[0]].outcome in HARMLESS])
 def test_by_a_setting_what_has_no_effect_is_left_out_with_a_warning(
     field: str, path: str, more: dict[str, Any], tmp_path: Path
 ) -> None:
@@ -143,14 +143,14 @@ def test_vllm_on_the_cpu_can_do_all_of_it(more: dict[str, Any]) -> None:
 
 def test_the_config_says_the_flavour() -> None:
     cpu, tpu = {"accelerator_config": {"kind": "cpu"}}, {"accelerator_config": {"kind": "tpu", "topology": "4x4"}}
-    assert [flavour_of(one) for one in ([cpu], [tpu], [cpu, tpu])] == ["vllm-cpu", "vllm-tpu", "vllm-tpu"]
+    assert [flavour_of(configs) for configs in ([cpu], [tpu], [cpu, tpu])] == ["vllm-cpu", "vllm-tpu", "vllm-tpu"]
 
 
 def test_the_document_names_each_field() -> None:
     text = (Path(__file__).resolve().parents[2] / "docs" / "security.md").read_text()
     section = text[text.index("## What the TPU engine cannot do") :].split("\n## ")[0]
     rows = {line.split("|")[1].split(":")[0].strip(): line for line in section.splitlines() if line.startswith("| `")}
-    said = {outcome: {name.strip(" `") for name in rows[f"`{outcome.name}`"].split("|")[2].split(",")} for outcome in Outcome}
-    assert said == {outcome: {one.field for one in TABLE.values() if one.outcome is outcome} for outcome in Outcome}, (
-        json.dumps({one.field: one.outcome.name for one in TABLE.values()})
-    )
+    listed = {outcome: rows[f"`{outcome.name}`"].split("|")[2].split(",") for outcome in Outcome}
+    documented = {outcome: {name.strip(" `") for name in names} for outcome, names in listed.items()}
+    known = {outcome: {name for name, inability in TABLE.items() if inability.outcome is outcome} for outcome in Outcome}
+    assert documented == known, json.dumps({name: inability.outcome.name for name, inability in TABLE.items()})

@@ -95,8 +95,8 @@ def test_who_pauses_saves_nothing_up() -> None:
         owner, order = busy, Counter[str]()
         for _ in range(20):
             queue.leave(owner, running, 100)
-            name, owner, running = next(one for one in waiting if one[2].inside)
-            waiting = [one for one in waiting if one[2] is not running]
+            name, owner, running = next(entry for entry in waiting if entry[2].inside)
+            waiting = [entry for entry in waiting if entry[2] is not running]
             order[name] += 1
         return order
 

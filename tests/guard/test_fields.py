@@ -45,8 +45,8 @@ def vllms() -> list[tuple[Table, type[BaseModel]]]:
 def parts(annotation: Any) -> Iterator[type]:
     """All classes in a type, however they are put together."""
     if args := typing.get_args(annotation):
-        for one in args:
-            yield from parts(one)
+        for argument in args:
+            yield from parts(argument)
     elif inspect.isclass(annotation):
         yield annotation
 
@@ -54,10 +54,10 @@ def parts(annotation: Any) -> Iterator[type]:
 def fields_of(model: type) -> dict[str, Any]:
     """Names (and aliases) of a pydantic model's or a dataclass's fields, with their types."""
     if issubclass(model, BaseModel):
-        named = {name: one.annotation for name, one in model.model_fields.items()}
-        return named | {one.alias: one.annotation for one in model.model_fields.values() if one.alias}
+        named = {name: info.annotation for name, info in model.model_fields.items()}
+        return named | {info.alias: info.annotation for info in model.model_fields.values() if info.alias}
     if dataclasses.is_dataclass(model):
-        return {one.name: one.type for one in dataclasses.fields(model) if one.init}
+        return {field.name: field.type for field in dataclasses.fields(model) if field.init}
     return {}
 
 
@@ -67,13 +67,13 @@ def missing(model: type, table: typing.Mapping[str, Rule], path: str = "") -> It
         if rule is None:
             yield f"{path}{name}"
         elif not isinstance(rule, Elsewhere):
-            for inner in (one for one in parts(annotation) if fields_of(one)):
-                assert isinstance(rule, Fields), f"{path}{name} is an object of fields, which its rule does not look at"
+            for inner in (part for part in parts(annotation) if fields_of(part)):
+                assert isinstance(rule, Fields), f"{path}{name} is an object of fields, which its rule does not check"
                 yield from missing(inner, rule.table, f"{path}{name}.")
 
 
 def test_each_field_that_vllm_reads_has_a_rule_at_any_depth(vllms: list[tuple[Table, type[BaseModel]]]) -> None:
-    assert {f"{model.__name__}.{one}" for table, model in vllms for one in missing(model, table)} == set()
+    assert {f"{model.__name__}.{name}" for table, model in vllms for name in missing(model, table)} == set()
 
 
 def test_each_field_that_openais_client_sends_has_a_rule() -> None:
@@ -92,23 +92,23 @@ def test_each_part_of_a_message_that_is_no_text_counts_as_media() -> None:
     from vllm.entrypoints.chat_utils import ChatCompletionContentPartParam
 
     text = {"text", "type", "uuid", "refusal", "thinking", "closed", "name", "file", "prompt_cache_breakpoint", "detail"}
-    found: set[str] = set()
+    names: set[str] = set()
     waiting = [ChatCompletionContentPartParam]
     while waiting:
-        one: Any = waiting.pop()
-        if typing.get_origin(one) in (typing.Union, types.UnionType):
-            waiting.extend(typing.get_args(one))
+        part: Any = waiting.pop()
+        if typing.get_origin(part) in (typing.Union, types.UnionType):
+            waiting.extend(typing.get_args(part))
         else:
-            found |= set(getattr(one, "__annotations__", {}))
-    assert "image_url" in found
-    assert found - text - MEDIA == set()
+            names |= set(getattr(part, "__annotations__", {}))
+    assert "image_url" in names
+    assert names - text - MEDIA == set()
 
 
 def deep(levels: int) -> Any:
-    found: Any = {}
+    value: Any = {}
     for _ in range(levels):
-        found = {"a": found}
-    return found
+        value = {"a": value}
+    return value
 
 
 _NUMBERS = ("a number", "4,200", "such")
@@ -138,7 +138,7 @@ def test_no_field_takes_what_is_huge(path: str, name: str) -> None:
 
 
 def refuses_body(fields: dict[str, Any], table: Table) -> bool:
-    """As a client sends it: what is no number to others does not get past the parser."""
+    """Whether fields are refused as a client sends them: what is no number to others does not get past the parser."""
     raw = json.dumps(fields).replace("Infinity", "1e999").encode()
     try:
         return refused(parse_json(raw, 100, BOUNDS.json_depth), table)

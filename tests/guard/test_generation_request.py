@@ -50,10 +50,10 @@ def test_an_edit_only_adds_what_it_says(extra: dict[str, Any], stream: bool, max
         body.pop(name, None)
     raw = (blank + json.dumps(body, indent=1, ensure_ascii=False)).encode("utf-8", "surrogatepass")
     try:
-        found = asked(raw, chat=True)
+        request = asked(raw, chat=True)
     except Refusal:
         return  # half a character
-    sent = generation_request.edited(found, max_tokens, None)
+    sent = generation_request.edited(request, max_tokens, None)
     added: dict[str, Any] = {"stream_options": {"include_usage": True}} if stream else {}
     added |= {"max_tokens": max_tokens} if max_tokens else {}
     assert json.loads(sent) == {**body, **added}
@@ -170,15 +170,15 @@ def test_the_server_fetches_nothing_that_a_client_names(part: Any) -> None:
 
 def test_images_are_counted_and_their_bytes_are_no_text() -> None:
     image = {"type": "image_url", "image_url": {"url": "data:image/png;base64," + "A" * 40_000}}
-    found = asked(chat_with(image, {"type": "text", "text": "what is this?"}))
-    assert found.prompt_tokens < 500
-    assert found.max_prompt_tokens is None
+    request = asked(chat_with(image, {"type": "text", "text": "what is this?"}))
+    assert request.prompt_tokens < 500
+    assert request.max_prompt_tokens is None
     with pytest.raises(Refusal) as caught:
         asked(chat_with(*[image] * 17))
     assert "17 images" in caught.value.message
 
 
 def test_a_prompt_of_token_ids_is_counted_exactly() -> None:
-    found = asked({**PROMPT, "prompt": list(range(1000))})
-    assert (found.prompt_tokens, found.max_prompt_tokens) == (1000, 1000)
-    assert found.choices == 1
+    request = asked({**PROMPT, "prompt": list(range(1000))})
+    assert (request.prompt_tokens, request.max_prompt_tokens) == (1000, 1000)
+    assert request.choices == 1

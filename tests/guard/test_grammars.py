@@ -176,7 +176,7 @@ def test_the_process_that_compiles_has_no_secret_and_comes_back(
 def compilers() -> set[int]:
     """The processes of this one that compile grammars."""
     children = psutil.Process().children(recursive=True)
-    return {one.pid for one in children if "apps.guard.grammar_worker" in " ".join(one.cmdline())}
+    return {child.pid for child in children if "apps.guard.grammar_worker" in " ".join(child.cmdline())}
 
 
 def test_grammars_that_were_compiled_once_cost_nothing(guarded: tuple[Served, Keys]) -> None:
@@ -209,15 +209,16 @@ def test_nasty_grammars_hold_up_nobody(guarded: tuple[Served, Keys], drawn: int)
         )
         @given(st.lists(nasty_grammars.requests, min_size=batch, max_size=batch))
         def assault(grammars: list[dict[str, Any]]) -> None:
-            for grammar, answer in zip(grammars, threads.map(lambda one: asked(server, keys, one), grammars), strict=True):
+            answers = threads.map(lambda grammar: asked(server, keys, grammar), grammars)
+            for grammar, answer in zip(grammars, answers, strict=True):
                 assert answer.status_code < 500, grammar
                 assert answer.status_code < 400 or answer.json()["error"]["message"], grammar
                 assert not nasty_grammars.LEAKS.search(answer.text), (grammar, answer.text)
                 statuses[answer.status_code] += 1
 
         assault()
-    told = f"answers by status: {dict(sorted(statuses.items()))}; others: {len(waits)}, slowest {max(waits):.2f} s"
-    print(f"\n{statuses.total()} grammars, {told}")
+    summary = f"answers by status: {dict(sorted(statuses.items()))}; others: {len(waits)}, slowest {max(waits):.2f} s"
+    print(f"\n{statuses.total()} grammars, {summary}")
     assert statuses[200] > drawn / 50
     assert max(waits) < 2
 

@@ -128,34 +128,34 @@ def test_a_key_for_other_models_does_not_see_this_one(server: Served, keys: Keys
         server.client(other).models.retrieve(MODEL)
     both = keys.make("both", models=["another-model", MODEL])
     wait_for(lambda: httpx.get(f"{server.url}/v1/models", headers=server.headers(both)).status_code == 200, 5, "the new key")
-    assert [one.id for one in server.client(both).models.list()] == [MODEL]
+    assert [model.id for model in server.client(both).models.list()] == [MODEL]
     assert server.client(both).models.retrieve(MODEL).id == MODEL
 
 
 def test_ten_thousand_keys_slow_a_request_no_more_than_a_hundred(tmp_path: Path) -> None:
     few, many = (_key_file(tmp_path / str(number), number) for number in (100, 10_000))
     timings: dict[str, list[float]] = {"few": [], "many": []}
-    with served(few, few.path.parent) as one, served(many, many.path.parent) as other, httpx.Client(timeout=30) as http:
+    with served(few, few.path.parent) as first, served(many, many.path.parent) as second, httpx.Client(timeout=30) as http:
 
-        def ask_in_turns(seconds: float) -> None:
+        def ask_alternately(seconds: float) -> None:
             end = time.monotonic() + seconds
             while time.monotonic() < end:
-                for name, server, keys in (("few", one, few), ("many", other, many)):
+                for name, server, keys in (("few", first, few), ("many", second, many)):
                     began = time.perf_counter()
                     assert http.get(f"{server.url}/v1/models", headers=server.headers(keys.texts["mine"])).status_code == 200
                     timings[name].append(time.perf_counter() - began)
 
-        ask_in_turns(0.5)
-        for found in timings.values():
-            found.clear()  # the first request hashes
+        ask_alternately(0.5)
+        for seconds in timings.values():
+            seconds.clear()  # the first request hashes
         for keys in (few, many):
             keys.path.write_text(keys.path.read_text() + "\n")
-        ask_in_turns(3)  # while the files are read again
+        ask_alternately(3)  # while the files are read again
     began = time.perf_counter()
     read_keys(many.path)
     read_s = time.perf_counter() - began
-    median = {name: statistics.median(found) for name, found in timings.items()}
-    worst = {name: max(found) for name, found in timings.items()}
+    median = {name: statistics.median(seconds) for name, seconds in timings.items()}
+    worst = {name: max(seconds) for name, seconds in timings.items()}
     print(f"\nseconds: median {median}, worst {worst}, to read the file {read_s:.2f}")
     assert median["many"] < 2 * median["few"]
     assert worst["many"] < worst["few"] + 5 * read_s  # a thread reads it, and shares the interpreter with the loop
@@ -165,10 +165,10 @@ def _key_file(directory: Path, number: int) -> Keys:
     directory.mkdir()
     keys = Keys(directory / "keys.json")
     keys.make("mine")
-    found = json.loads(keys.path.read_text())
-    (entry,) = found["keys"].values()
-    found["keys"] |= {f"{one:012x}": {**entry, "name": f"key-{one}"} for one in range(number)}
-    keys.path.write_text(json.dumps(found))
+    content = json.loads(keys.path.read_text())
+    (entry,) = content["keys"].values()
+    content["keys"] |= {f"{id:012x}": {**entry, "name": f"key-{id}"} for id in range(number)}
+    keys.path.write_text(json.dumps(content))
     return keys
 
 

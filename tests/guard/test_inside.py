@@ -96,8 +96,8 @@ def failing_app() -> Starlette:
 
 @pytest.fixture
 def failing(keys: Keys, tmp_path: Path) -> Iterator[Served]:
-    with served(keys, tmp_path, app=failing_app(), routes=["/v1/*"]) as found:
-        yield found
+    with served(keys, tmp_path, app=failing_app(), routes=["/v1/*"]) as server:
+        yield server
 
 
 @pytest.mark.parametrize(
@@ -202,6 +202,6 @@ def test_without_keys_an_open_server_answers_anybody_within_bounds(tmp_path: Pat
 
 
 def test_what_a_field_lacks_is_told_as_pydantic_says_it() -> None:
-    said = b"1 validation error\\nmessages\\n  Field required\\n    For further information visit https://errors.pydantic.dev/2.12/v/missing"
-    assert not answers.leaks_internals(said)
-    assert answers.leaks_internals(b"pydantic.main: " + said)
+    message = b"1 validation error\\nmessages\\n  Field required\\n    For further information visit https://errors.pydantic.dev/2.12/v/missing"
+    assert not answers.leaks_internals(message)
+    assert answers.leaks_internals(b"pydantic.main: " + message)

@@ -28,8 +28,8 @@ def run(capsys: pytest.CaptureFixture[str], file: Path, *arguments: str) -> tupl
         code = command.main(["--file", str(file), *arguments])
     except SystemExit as stop:
         code = int(stop.code or 0)
-    said = capsys.readouterr()
-    return code, said.out, said.err
+    printed = capsys.readouterr()
+    return code, printed.out, printed.err
 
 
 def entry_of(file: Path, text: str) -> Entry | None:
@@ -65,14 +65,14 @@ def test_a_key_goes_into_a_file_of_its_owner_alone(
     run(capsys, file, "create", "alice")
     before, out = file.read_text(), tmp_path / "the.key"
     out.write_text("of somebody")
-    code, said, problem = run(capsys, file, *arguments, f"--out={out}")
-    assert (code, said, out.read_text()) == (2, "", "of somebody")
+    code, printed, problem = run(capsys, file, *arguments, f"--out={out}")
+    assert (code, printed, out.read_text()) == (2, "", "of somebody")
     assert "already exists" in problem
     assert run(capsys, file, *arguments, f"--out={tmp_path / 'none' / 'the.key'}")[0] == 1
     assert file.read_text() == before  # a key that nobody got is none
     out.unlink()
-    code, said, _ = run(capsys, file, *arguments, f"--out={out}")
-    assert (code, said, out.stat().st_mode & 0o777) == (0, "", 0o600)
+    code, printed, _ = run(capsys, file, *arguments, f"--out={out}")
+    assert (code, printed, out.stat().st_mode & 0o777) == (0, "", 0o600)
     entry = entry_of(file, out.read_text().strip())
     assert entry
     assert entry.name == arguments[1]
@@ -175,9 +175,9 @@ def test_garbage_is_refused_without_repeating_it(file: Path, text: str) -> None:
 
 def test_a_hash_that_is_none_is_not_repeated(file: Path) -> None:
     make_one(file)
-    found = json.loads(file.read_text())
-    next(iter(found["keys"].values()))["hash"] = "my-secret-in-the-wrong-place"
-    file.write_text(json.dumps(found))
+    content = json.loads(file.read_text())
+    next(iter(content["keys"].values()))["hash"] = "my-secret-in-the-wrong-place"
+    file.write_text(json.dumps(content))
     with pytest.raises(UserError) as caught:
         read_keys(file)
     assert "my-secret" not in str(caught.value)

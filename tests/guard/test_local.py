@@ -15,8 +15,8 @@ BODY = {"model": MODEL, "prompt": "hi", "max_tokens": 1}
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    with served(None, tmp_path_factory.mktemp("local"), local=True) as found:
-        yield found
+    with served(None, tmp_path_factory.mktemp("local"), local=True) as server:
+        yield server
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1:8000", "localhost", "LOCALHOST:80", "[::1]:8000"])
@@ -56,7 +56,7 @@ def test_one_that_everybody_uses_waits_in_one_queue(tmp_path_factory: pytest.Tem
     directory = tmp_path_factory.mktemp("queue")
     with served(None, directory, engine={"max_num_seqs": 1}, queue=few) as server, ThreadPoolExecutor(5) as threads:
         done = list(threads.map(lambda _: ask(server.client(), max_tokens=30), range(5)))
-    assert [one.usage.completion_tokens for one in done] == [30] * 5
+    assert [answer.usage.completion_tokens for answer in done] == [30] * 5
 
 
 def test_without_any_settings_the_server_does_not_start() -> None:

@@ -9,27 +9,27 @@ from apps.guard import metrics
 
 
 class Recorder:
-    """In place of Ray's metric: what it was told."""
+    """A stand-in for Ray's metric that keeps its counts."""
 
-    told: ClassVar[Counter[str]] = Counter()
+    counts: ClassVar[Counter[str]] = Counter()
 
     def __init__(self, name: str, **_: Any) -> None:
         pass
 
     def inc(self, count: int, tags: dict[str, str]) -> None:
-        self.told[tags["key"]] += count
+        self.counts[tags["key"]] += count
 
     def set(self, value: float) -> None:
         pass
 
 
 def test_beyond_a_hundred_keys_the_rest_is_one_series(monkeypatch: pytest.MonkeyPatch) -> None:
-    told = Recorder.told
+    counts = Recorder.counts
     monkeypatch.setattr(metrics, "Counter", Recorder)
     monkeypatch.setattr(metrics, "Gauge", Recorder)
-    found = metrics.GuardMetrics()
+    guard_metrics = metrics.GuardMetrics()
     for _ in range(2):  # who has a series keeps it
-        found.publish(Counter({(f"key-{number}", 200): 1 for number in range(150)}), Counter(), {})
-    assert len(told) == 101
-    assert told[metrics.OTHER] == 100
-    assert told["key-0"] == 2
+        guard_metrics.publish(Counter({(f"key-{number}", 200): 1 for number in range(150)}), Counter(), {})
+    assert len(counts) == 101
+    assert counts[metrics.OTHER] == 100
+    assert counts["key-0"] == 2

@@ -22,16 +22,16 @@ HIDDEN = b"GET /metrics HTTP/1.1\r\nhost: x\r\n\r\n"
 @pytest.fixture(scope="module")
 def keys(tmp_path_factory: pytest.TempPathFactory) -> Keys:
     """One file and one server for all these tests."""
-    found = Keys(tmp_path_factory.mktemp("odd") / "keys.json")
-    found.make("alice")
-    found.make("root", admin=True)
-    return found
+    keys = Keys(tmp_path_factory.mktemp("odd") / "keys.json")
+    keys.make("alice")
+    keys.make("root", admin=True)
+    return keys
 
 
 @pytest.fixture(scope="module")
 def server(keys: Keys) -> Iterator[Served]:
-    with served(keys, keys.path.parent) as found:
-        yield found
+    with served(keys, keys.path.parent) as server:
+        yield server
 
 
 def answers_to(server: Served, sent: bytes) -> bytes:

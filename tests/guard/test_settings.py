@@ -41,9 +41,9 @@ def test_what_is_wrong_is_said(section: dict[str, Any], words: str) -> None:
 
 
 def test_the_replicas_part_survives_its_environment() -> None:
-    told = replica_guard(args(limits={"max_tokens": 5}), {"max_num_seqs": 128, "max_model_len": 8192}, 3, engines=2)
-    assert (told.capacity, told.context_tokens, told.replicas) == (256, 8192, 3)
-    assert ReplicaGuard.parse(told.model_dump_json()) == told
+    replica = replica_guard(args(limits={"max_tokens": 5}), {"max_num_seqs": 128, "max_model_len": 8192}, 3, engines=2)
+    assert (replica.capacity, replica.context_tokens, replica.replicas) == (256, 8192, 3)
+    assert ReplicaGuard.parse(replica.model_dump_json()) == replica
     with pytest.raises(UserError, match=r"settings of the guard.*args"):
         ReplicaGuard.parse('{"args": {}}')
 

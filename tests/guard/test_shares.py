@@ -23,7 +23,7 @@ SECONDS, WARM_S = 60, 5
 
 @dataclass
 class Seen:
-    """By one key's clients: seconds until answers began, and how many were refused."""
+    """What one key's clients saw: seconds until answers began, and how many were refused."""
 
     waits_s: list[float] = field(default_factory=list)
     refused: int = 0
@@ -66,11 +66,11 @@ async def load(server: Served, keys: Keys) -> dict[str, Seen]:
 
 def tokens_of_keys(audit: Path, since: datetime, until: datetime) -> Counter[str]:
     """Prompt and output of what ended in that time, by the server's own count."""
-    found = Counter[str]()
+    tokens = Counter[str]()
     for line in map(json.loads, audit.read_text().splitlines()):
         if line["status"] == 200 and since <= datetime.fromisoformat(line["time"]) <= until:
-            found[line["key"]] += line["prompt_tokens"] + line["output_tokens"]
-    return found
+            tokens[line["key"]] += line["prompt_tokens"] + line["output_tokens"]
+    return tokens
 
 
 @pytest.mark.full

@@ -22,16 +22,16 @@ BODY = json.dumps({"model": MODEL, "prompt": "hello", "max_tokens": 2}).encode()
 
 @pytest.fixture
 def keys(tmp_path: Path) -> Keys:
-    found = Keys(tmp_path / "keys.json")
-    found.make("alice", limits={"concurrent_requests": 3})
-    found.make("bob")
-    return found
+    keys = Keys(tmp_path / "keys.json")
+    keys.make("alice", limits={"concurrent_requests": 3})
+    keys.make("bob")
+    return keys
 
 
 @pytest.fixture
 def server(keys: Keys, tmp_path: Path) -> Iterator[Served]:
-    with served(keys, tmp_path, bounds={"body_s": 4, "send_s": 2, "request_s": 2}) as found:
-        yield found
+    with served(keys, tmp_path, bounds={"body_s": 4, "send_s": 2, "request_s": 2}) as server:
+        yield server
 
 
 def connect(server: Served, *, receive_bytes: int | None = None) -> socket.socket:
@@ -109,7 +109,7 @@ def test_a_refused_client_that_has_sent_all_keeps_its_connection(server: Served)
 
 def test_half_requests_in_hundreds_keep_nobody_out(server: Served, keys: Keys) -> None:
     def seconds() -> float:
-        """Of the quickest of ten, as the machine may be busy with other things."""
+        """Seconds of the quickest of ten, as the machine may be busy with other things."""
         took = []
         for _ in range(10):
             start = time.monotonic()

@@ -113,7 +113,7 @@ def test_a_deployer_sees_and_reaches_the_cluster_and_changes_none_of_its_pods(de
     deployment.change(users=_USERS, head={"cpu": "8"})
     refused = deployment.run("apply", "--yes")
     assert refused.code == 1
-    assert "RayCluster/gemma is not as the spec wants it, and you may not change it" in refused.err
+    assert "RayCluster/gemma differs from the spec, and you may not change it" in refused.err
     assert deployment.run("park").code == 1
 
 
@@ -146,7 +146,7 @@ def test_a_user_is_told_what_only_an_administrator_may_change(given: Deployment,
     given.change(users={**_USERS, "admins": [*_USERS["admins"], f"user:{_BERT}"]})
     refused = given.run("apply")
     assert refused.code == 1
-    assert "RoleBinding/gemma-admins is not as the spec wants it, and you may not change it" in refused.err
+    assert "RoleBinding/gemma-admins differs from the spec, and you may not change it" in refused.err
 
 
 def test_a_stranger_gets_one_plain_sentence(given: Deployment) -> None:

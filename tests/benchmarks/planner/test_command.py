@@ -80,7 +80,7 @@ def test_people_read_a_table_the_choice_and_where_it_comes_from(capsys: pytest.C
         (["--write", str(CONFIG), "--layout", "PP4xTP4/bf16/bf16"], "PP4xTP4/bf16/bf16 is not written: "),
         (["--write", str(CONFIG), "--layout", "TP16/int8/bf16"], "have no tested way in"),
         (["--write", str(CONFIG), "--layout", "DP4xTP4/bf16/bf16"], "a request has"),
-        (["--write", str(CONFIG), "--topology", "2x4"], "is for v6e 4x4, and the plan is for v6e 2x4"),
+        (["--write", str(CONFIG), "--topology", "2x4"], "is for v6e 4x4, but the plan is for v6e 2x4"),
         (["--write", str(ROOT / "serve_configs" / "local.yaml")], "has 0 LLM configs with accelerator_config.kind tpu"),
     ],
 )
