@@ -4,6 +4,7 @@
 """
 
 import asyncio
+import contextlib
 import json
 import os
 import re
@@ -14,6 +15,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
 import pytest
 
 from emulation.hosts import processes
@@ -51,8 +53,11 @@ class Footprint:
     @classmethod
     def of(cls, stack: EmulatedSlice, record: StackRecord) -> "Footprint":
         ours = processes.find(record.session_ids, Path(record.temp_dir))
-        listening = {c.laddr for p in ours for c in p.net_connections("tcp") if c.status == "LISTEN"}
-        descriptors = sum(p.num_fds() for p in ours)
+        listening, descriptors = set(), 0
+        for process in ours:
+            with contextlib.suppress(psutil.NoSuchProcess):  # it has exited meanwhile
+                listening |= {c.laddr for c in process.net_connections("tcp") if c.status == "LISTEN"}
+                descriptors += process.num_fds()
         return cls(len(stack.placement_groups()), len(stack.actors()), len(ours), descriptors, len(listening))
 
 
