@@ -24,6 +24,8 @@ from transformers import AutoTokenizer
 
 _STACK_BYTES = 2 << 20  # a fourth of what the engine's threads have: what recurses within it does so there
 _STEPS, _STRIDE = 48, 7919  # tokens of an answer that is tried, chosen from all over the vocabulary
+_TEXTS = re.compile(r'"(?:\\.|[^"\\])*"|\[(?:\\.|[^\]\\])*\]|\(=.*\)$')  # also what a rule looks ahead for, at its end
+_REFERENCE = re.compile(r"(?<![\w{])([A-Za-z_][\w.-]*)(?:\{(\d+), -?\d+\})?")
 _LOGGED_FROM = re.compile(r"\[[\d:]+\] \S+?:\d+: ")
 
 
@@ -131,13 +133,45 @@ def _try(job: dict[str, Any], vocabulary: xgrammar.TokenizerInfo) -> str | None:
         compiled = _COMPILERS[kind](compiler, text)
         if kind == "regex" and time.process_time() - began > job["regex_s"]:
             return f"has a regular expression that takes longer than {job['regex_s']:g} s to compile"
-        if _slowest_step(compiled, vocabulary) > job["step_s"]:
+        if rule := endless_rule(str(compiled.grammar)):
+            return f"has a rule that no text can fulfil: {rule}"
+        slowest = _slowest_step(compiled, vocabulary)
+        if slowest is None:
+            return "leads to where no text can go on"
+        if slowest > job["step_s"]:
             return f"takes the engine longer than {job['step_s']:g} s for a token"
     return None
 
 
-def _slowest_step(compiled: xgrammar.CompiledGrammar, vocabulary: xgrammar.TokenizerInfo) -> float:
-    """CPU seconds of the slowest of some steps, in which the engine would do nothing for others."""
+def endless_rule(grammar: str) -> str | None:
+    """A rule that the root reaches and that never ends, as `b` in `b ::= b b`: an engine that comes to it fails the request.
+
+    Args:
+        grammar: as xgrammar prints it, in which a rule is a list of alternatives, each a plain sequence.
+    """
+    rules = dict(line.split(" ::= ", 1) for line in grammar.splitlines() if " ::= ((" in line)
+    alternatives = {name: [_needed(part) for part in _TEXTS.sub("", body).split("|")] for name, body in rules.items()}
+    ends: set[str] = set()
+    while more := {
+        name
+        for name, parts in alternatives.items()
+        if name not in ends and any(all(rule in ends or rule not in alternatives for rule in needed) for needed in parts)
+    }:
+        ends |= more
+    reached, new = set[str](), {"root"} & alternatives.keys()
+    while new:
+        reached |= new
+        new = {rule for name in new for needed in alternatives[name] for rule in needed if rule in alternatives} - reached
+    return min(reached - ends, default=None)
+
+
+def _needed(sequence: str) -> list[str]:
+    """Rules that a sequence does not do without; `{0, ...}` is none of them."""
+    return [rule for rule, least in _REFERENCE.findall(sequence) if least != "0"]
+
+
+def _slowest_step(compiled: xgrammar.CompiledGrammar, vocabulary: xgrammar.TokenizerInfo) -> float | None:
+    """CPU seconds of the slowest of some steps, in which the engine would do nothing for others; None for a dead end."""
     matcher = xgrammar.GrammarMatcher(compiled)
     mask = xgrammar.allocate_token_bitmask(1, vocabulary.vocab_size)
     slowest = 0.0
@@ -147,7 +181,7 @@ def _slowest_step(compiled: xgrammar.CompiledGrammar, vocabulary: xgrammar.Token
         filled = time.process_time()
         allowed = numpy.flatnonzero(numpy.unpackbits(mask[0].numpy().view(numpy.uint8), bitorder="little"))
         if not len(allowed):
-            return max(slowest, filled - began)
+            return None
         chosen = int(allowed[step * _STRIDE % len(allowed)])
         accepted = time.process_time()
         goes_on = matcher.accept_token(chosen) and not matcher.is_terminated()

@@ -143,6 +143,25 @@ def test_what_xgrammar_refuses_is_its_clients_error(guarded: tuple[Served, Keys]
         assert not nasty_grammars.LEAKS.search(answer.text)
 
 
+@pytest.mark.parametrize(
+    ("grammar", "rule"),
+    [
+        ('root ::= "a" b\nb ::= b b', "b"),
+        ('root ::= "a" | b\nb ::= "x" c\nc ::= b', "b"),
+        ('root ::= root "a"', "root"),
+        ('root ::= "b b ::= |" [|(] root | ""', None),
+        ('root ::= x{0,3} "a"\nx ::= x "b"', None),
+        ('root ::= "a" d?\nd ::= [a-z\\]]+ | "\\"" d', None),
+    ],
+)
+def test_a_rule_that_never_ends_is_refused(
+    guarded: tuple[Served, Keys], grammar: str, rule: str | None
+) -> None:  # on vLLM such a request ends with 500 as soon as the answer comes to it
+    answer = asked(*guarded, of_output(grammar=grammar))
+    assert answer.status_code == (400 if rule else 200), answer.text
+    assert rule is None or f"has a rule that no text can fulfil: {rule}" in answer.json()["error"]["message"]
+
+
 def test_a_grammar_that_takes_too_long_or_ends_the_compiler_costs_its_own_request_alone(keys: Keys, tmp_path: Path) -> None:
     slow = of_schema({"type": "object", "properties": {f"p{n}": {"type": "string"} for n in range(4000)}})
     deep = BAD["pattern"][0]
