@@ -26,7 +26,7 @@ _ENVIRONMENT = ("PATH", "LD_LIBRARY_PATH", "LD_PRELOAD", "HOME", "LANG", "TZ")
 _START_S = 120.0  # to load the tokenizer, on a machine that loads a model meanwhile
 _WALL_PER_CPU = 4  # what a busy machine may make of a second of CPU time
 _REGEX_CPU_S = 4.0  # vLLM ends the compilation of a regular expression after 5 s, and the request with it
-_STEP_S = 0.25
+_STEP_S = 0.1
 
 
 class GrammarCompiler:
