@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
 """All commands of this project as one: `rts COMMAND ...`. Each is a module with a `main`, imported once it is called."""
 
+import contextlib
+import io
 import re
-import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -52,7 +53,7 @@ complete -o filenames -F _rts rts
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Exit codes: 0 done, 1 failed, 2 bad input, 130 after Ctrl-C."""
-    name, *rest = sys.argv[1:] if argv is None else argv or ["--help"]
+    name, *rest = (sys.argv[1:] if argv is None else argv) or ["--help"]
     if name in ("--help", "-h"):
         print(_usage())
         return 0
@@ -90,9 +91,9 @@ def _completion(argv: Sequence[str]) -> int:
 
 def _words(command: Sequence[str]) -> list[str]:
     """Options of a command and, where it has commands of its own, those with their options."""
-    text = subprocess.run(
-        [sys.executable, "-m", "scripts.rts", *command, "--help"], capture_output=True, text=True, check=True
-    ).stdout
+    with contextlib.redirect_stdout(io.StringIO()) as output, contextlib.suppress(SystemExit):
+        main([*command, "--help"])
+    text = output.getvalue()
     own = re.findall(r"^    ([a-z][a-z-]+)(?=\s)", text, re.MULTILINE) if "COMMAND ..." in text else []
     below = [word for name in own if len(command) == 1 for word in _words([*command, name])]
     return sorted({*re.findall(r"(?<![\w-])--[a-z][a-z-]+", text), *own, *below})

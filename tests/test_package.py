@@ -56,6 +56,19 @@ def test_an_unknown_command_is_refused_with_those_that_are_known() -> None:
     assert (done.returncode, done.stderr) == (2, f"error: 'srve' is no command. One of: {', '.join(COMMANDS)}\n")
 
 
+def test_without_a_command_it_lists_them(installed: Path) -> None:
+    done = rts(installed)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert all(f"  {command} " in done.stdout for command in COMMANDS)
+
+
+def test_completion_can_be_printed_from_anywhere(tmp_path: Path) -> None:
+    script = [sys.executable, str(ROOT / "scripts" / "rts.py"), "completion", "zsh"]
+    done = subprocess.run(script, cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "--dry-run" in done.stdout
+
+
 def test_completion_knows_commands_and_options(tmp_path: Path) -> None:
     script = tmp_path / "rts.bash"
     done = subprocess.run([sys.executable, "-m", "scripts.rts", "completion", "bash"], cwd=ROOT, capture_output=True, text=True)

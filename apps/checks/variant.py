@@ -22,7 +22,8 @@ def merged(base: Any, patch: Any) -> Any:
     Raises:
         UserError: the patch names an item that the base does not have.
     """
-    if isinstance(base, dict) and isinstance(patch, dict):
+    if isinstance(patch, dict):
+        base = base if isinstance(base, dict) else {}
         kept = {key: value for key, value in base.items() if patch.get(key, "") is not None}
         changed = {key: merged(base.get(key), value) for key, value in patch.items() if value is not None}
         return copy.deepcopy(kept) | changed

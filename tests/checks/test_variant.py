@@ -20,6 +20,8 @@ BASE = {"host": "a", "apps": [{"name": "one", "args": {"x": 1, "y": [1, 2]}}, {"
         ({}, {}),
         ({"host": "b", "new": {"a": 1}}, {"host": "b", "new": {"a": 1}}),
         ({"host": None}, {"host": None}),
+        ({"new": {"a": None, "b": {"c": None}}}, {"new": {"b": {}}}),
+        ({"host": {"a": None, "b": 1}}, {"host": {"b": 1}}),
         ({"apps": [{"name": "two", "args": {"z": 3}}]}, {"apps": [BASE["apps"][0], {"name": "two", "args": {"z": 3}}]}),
         (
             {"apps": [{"name": "one", "args": {"y": [3]}}]},
