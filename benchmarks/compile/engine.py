@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from importlib.metadata import version
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, TextIO
 
@@ -130,11 +131,13 @@ def _engine_config(request: Mapping[str, Any]) -> Any:
     from vllm.engine.arg_utils import EngineArgs
 
     arguments = {key: value for key, value in request["engine_kwargs"].items() if key not in _FRONT_END}
-    del_backend = arguments.pop("distributed_executor_backend", None)  # one process builds the runner here
-    assert del_backend in (None, "ray", "uni", "mp")
+    arguments.pop("distributed_executor_backend", None)  # one process builds the runner here
     if layers := request["layers"]:
-        text = json.load(open(os.path.join(request["model"], "config.json")))["text_config"]  # noqa: SIM115
-        arguments["hf_overrides"] = {"text_config": {"num_hidden_layers": layers, "layer_types": text["layer_types"][:layers]}}
+        config = json.loads(Path(request["model"], "config.json").read_text())
+        cut = {"num_hidden_layers": layers}
+        if kinds := config.get("text_config", config).get("layer_types"):
+            cut["layer_types"] = kinds[:layers]
+        arguments["hf_overrides"] = {"text_config": cut} if "text_config" in config else cut
     return EngineArgs(model=request["model"], load_format="dummy", **arguments).create_engine_config()
 
 
@@ -194,7 +197,7 @@ def main(events: TextIO) -> None:
     start = time.monotonic()
     try:
         engine = Engine(request)
-    except (ValueError, NotImplementedError, AttributeError, AssertionError) as error:
+    except (ValueError, TypeError, NotImplementedError, AttributeError, AssertionError) as error:
         emit({"event": "refused", "message": f"{type(error).__name__}: {error}"})
         return
     emit({"event": "engine", **engine.memory(), "build_s": round(time.monotonic() - start, 1)})

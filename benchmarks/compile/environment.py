@@ -4,8 +4,6 @@ The pins are the image's (runtime_env/requirements-tpu.txt). It lies in the chec
 the user's cache.
 """
 
-import fcntl
-import hashlib
 import os
 import shutil
 import subprocess
@@ -13,67 +11,52 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from apps.common.errors import OperationError, UserError
+from apps.common.errors import UserError
 from apps.common.settings import cache_root, inherited_environment
+from benchmarks.environments import ROOT, Environment
 
-ROOT = Path(__file__).resolve().parents[2]
 REQUIREMENTS = ROOT / "runtime_env" / "requirements-tpu.txt"
 PYTHON = "3.12"
-_NEEDED_DISK_GIB = 12
-_NEEDED_MEMORY_GIB = 6
-_DEADLINE_S = 1800
-_VARIABLES = {
-    "JAX_PLATFORMS": "cpu",  # no TPU is looked for
-    "TPU_SKIP_MDS_QUERY": "1",  # nor Google's metadata server, which tpu-inference asks without a deadline
-    "TPU_ACCELERATOR_TYPE": "v6e-16",  # read by both, and decides nothing: the devices are described
+VARIABLES = {
     "TPU_NAME": "none",
-    "TPU_WORKER_ID": "0",
-    "TPU_WORKER_HOSTNAMES": "localhost",
-    "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",  # else a second process fails on libtpu's lock file
     "MODEL_IMPL_TYPE": "flax_nnx",
     "VLLM_DISABLE_COMPILE_CACHE": "1",
     "VLLM_NO_USAGE_STATS": "1",
     "HF_HUB_OFFLINE": "1",
-    "TF_CPP_MIN_LOG_LEVEL": "3",
 }
-
-
-def variables() -> dict[str, str]:
-    """Environment variables for a process that describes its devices."""
-    return {**inherited_environment(), **_VARIABLES, "PYTHONPATH": str(ROOT)}
+"""Variables of a process in it, beside those that every compiler needs."""
+_NEEDED_DISK_GIB = 12
+_NEEDED_MEMORY_GIB = 6
+_DEADLINE_S = 1800
+_VERSION_S = 30
 
 
 def ensure_environment(report: Callable[[str], None]) -> Path:
-    """The environment's Python, installed where it is not there yet; one process installs, others wait.
+    """The environment's Python, installed where it is not there yet.
 
     Raises:
         UserError: no Python 3.12, or too little memory or disk.
         OperationError: the installation failed.
     """
-    home = _home()
-    python, stamp = home / "bin" / "python", home / "installed"
-    wanted = hashlib.sha256(REQUIREMENTS.read_bytes()).hexdigest()
     _check_memory()
-    home.parent.mkdir(parents=True, exist_ok=True)
-    with home.with_name(f"{home.name}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not stamp.exists() or stamp.read_text() != wanted:
-            _check_disk(home.parent)
-            report(f"installing the TPU engine into {home} (once, 10 GB)")
-            uv = _uv()
-            _run([uv, "venv", "--quiet", "--clear", "--python", _find_python(), str(home)])
-            _run([uv, "pip", "install", "--quiet", "--no-deps", "--python", str(python), "--requirement", str(REQUIREMENTS)])
-            stamp.write_text(wanted)
-    return python
+    what = "the TPU engine (10 GB)"
+    environment = Environment(_home(), REQUIREMENTS, what, _DEADLINE_S, ("--no-deps",))
+    environment.ensure(_checked_python, report)
+    return environment.python
 
 
 def _home() -> Path:
     return ROOT / ".venv-tpu" if (ROOT / "pyproject.toml").exists() else cache_root() / "venv-tpu"
 
 
+def _checked_python() -> str:
+    _check_disk(_home().parent)
+    return _find_python()
+
+
 def _find_python() -> str:
     for candidate in _candidates():
-        done = subprocess.run([candidate, "--version"], capture_output=True, text=True)
+        done = subprocess.run([candidate, "--version"], capture_output=True, text=True, timeout=_VERSION_S)
         if done.returncode == 0 and done.stdout.startswith(f"Python {PYTHON}."):
             return candidate
     raise UserError(
@@ -93,14 +76,6 @@ def _candidates() -> Iterator[str]:
         yield from map(str, sorted(pattern.parent.glob(f"{pattern.name}/bin/python{PYTHON}"), reverse=True))
 
 
-def _uv() -> str:
-    beside = Path(sys.executable).with_name("uv")
-    uv = shutil.which("uv") or (str(beside) if beside.exists() else None)
-    if uv is None:
-        raise UserError(f"uv, which installs the TPU engine, is missing: {sys.executable} -m pip install uv")
-    return uv
-
-
 def _check_disk(directory: Path) -> None:
     free = shutil.disk_usage(directory).free / 2**30
     if free < _NEEDED_DISK_GIB:
@@ -114,12 +89,3 @@ def _check_memory() -> None:
         raise UserError(
             f"this machine has {total:.1f} GiB of memory ({free:.1f} free), but the compiler needs {_NEEDED_MEMORY_GIB}"
         )
-
-
-def _run(command: list[str]) -> None:
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=_DEADLINE_S)
-    except subprocess.TimeoutExpired:
-        raise OperationError(f"`{' '.join(command)}` did not finish within {_DEADLINE_S} s") from None
-    if done.returncode != 0:
-        raise OperationError(f"the TPU engine could not be installed: {done.stderr.strip()[-500:]}")

@@ -4,19 +4,18 @@ import contextlib
 import hashlib
 import json
 import os
-import subprocess
 import tempfile
-import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from apps.common.errors import OperationError, UserError
 from apps.common.progress_line import Progress
 from apps.common.settings import cache_root
-from benchmarks.compile.environment import REQUIREMENTS, ROOT, ensure_environment, variables
+from benchmarks.compile.environment import REQUIREMENTS, VARIABLES, ensure_environment
 from benchmarks.compile.request import Request
+from benchmarks.environments import digest, process, receive, send
 
 _SOURCES = (*(Path(__file__).with_name(f"{name}.py") for name in ("described", "engine", "hlo")), REQUIREMENTS)
 _SILENT_S = 900  # longest for one program; on 2 cores the largest known takes 130 s
@@ -67,10 +66,11 @@ def compile_programs(request: Request, names: Sequence[str], tokens: Sequence[st
             progress.report("building the engine over described chips")
             file.parent.mkdir(parents=True, exist_ok=True)
             with file.open("a") as store:
+                store.write("\n")  # ends a line that was cut off in the middle, so that the next one is whole
                 for event in _events(python, compiled, names, tokens, jobs):
+                    _take(compiled, event)  # a refusal is not stored
                     store.write(json.dumps(event) + "\n")
                     store.flush()
-                    _take(compiled, event)
                     if event["event"] in ("program", "failed"):
                         left = len(_missing(compiled, names, tokens))
                         progress.report(f"{left} programs left, {event['name']} {event['tokens'] or ''} is done")
@@ -83,9 +83,7 @@ def compile_programs(request: Request, names: Sequence[str], tokens: Sequence[st
 
 def _file(request: Request) -> Path:
     facts = [request.engine_kwargs, request.model_config, asdict(request.on), request.layers]
-    key = json.dumps(
-        [facts, [hashlib.sha256(source.read_bytes()).hexdigest() for source in _SOURCES]], sort_keys=True, default=str
-    )
+    key = json.dumps([facts, [digest(source) for source in _SOURCES]], sort_keys=True, default=str)
     return cache_root() / "compiler" / "engine" / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.jsonl"
 
 
@@ -139,48 +137,21 @@ def _events(
     python: Path, compiled: Compiled, names: Sequence[str], tokens: Sequence[str], jobs: int | None
 ) -> Iterator[dict[str, Any]]:
     """What the process writes. It asks which of its programs to compile, once it has listed them."""
-    with tempfile.TemporaryDirectory() as directory, tempfile.TemporaryFile("w+") as log, _process(python, log) as process:
-        assert process.stdin
-        assert process.stdout
+    with (
+        tempfile.TemporaryDirectory() as directory,
+        tempfile.TemporaryFile("w+") as log,
+        process(python, "benchmarks.compile.engine", log, VARIABLES) as running,
+    ):
+        assert running.stdin
         asked = {**compiled.request.plain(Path(directory)), "threads": jobs or len(os.sched_getaffinity(0))}
-        _send(process.stdin, asked)
-        for event in _lines(process, process.stdout):
+        send(running.stdin, json.dumps(asked))
+        while line := receive(running, _SILENT_S):
+            event = json.loads(line)
             yield event
             if event["event"] in ("done", "refused"):
                 return  # the process has much to clear away, which nobody has to wait for
             if event["event"] == "plan":
-                _send(process.stdin, [_identity(entry) for entry in _missing(compiled, names, tokens)])
+                send(running.stdin, json.dumps([_identity(entry) for entry in _missing(compiled, names, tokens)]))
         log.seek(0)
         words = [line for line in log.read().splitlines() if line.strip()][-1:] or ["no output"]
-        raise OperationError(f"the compiling process exited with {process.wait(10)}: {words[0][-500:]}")
-
-
-def _send(pipe: IO[str], content: Any) -> None:
-    with contextlib.suppress(BrokenPipeError):  # it has exited, which the missing answer shows
-        pipe.write(json.dumps(content) + "\n")
-        pipe.flush()
-
-
-def _lines(process: "subprocess.Popen[str]", output: Iterable[str]) -> Iterator[dict[str, Any]]:
-    late = threading.Timer(_SILENT_S, process.kill)
-    late.start()
-    try:
-        for line in output:
-            late.cancel()
-            yield json.loads(line)
-            late = threading.Timer(_SILENT_S, process.kill)
-            late.start()
-    finally:
-        late.cancel()
-
-
-@contextlib.contextmanager
-def _process(python: Path, log: IO[str]) -> "Iterator[subprocess.Popen[str]]":
-    command = [str(python), "-m", "benchmarks.compile.engine"]
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": log}
-    process = subprocess.Popen(command, cwd=ROOT, env=variables(), text=True, **pipes)  # type: ignore[call-overload]
-    try:
-        yield process
-    finally:
-        process.kill()
-        process.communicate()
+        raise OperationError(f"the compiling process exited with {running.wait(10)}: {words[0][-500:]}")

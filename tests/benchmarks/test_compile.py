@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from apps.common.errors import UserError
 from apps.slice.memory import Layout, kv_bytes_per_chip, weight_bytes_per_chip
 from apps.slice.models import GEMMA_4_31B
 from benchmarks.compile import results
@@ -95,6 +96,32 @@ def test_a_line_that_was_cut_off_is_not_taken_for_a_result(tmp_path: Path) -> No
     file = tmp_path / "results.jsonl"
     file.write_text(json.dumps({"event": "program", **FITS}) + "\n" + json.dumps({"event": "program", **FITS})[:40])
     assert len(list(results._stored(file))) == 1
+
+
+def test_after_a_line_that_was_cut_off_everything_is_stored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The line that follows must not become a part of it: without the engine's memory there would be no table."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    request = request_for(GEMMA, None, None, None)
+    events = [{"event": "engine", **ENGINE}, {"event": "plan", "programs": [FITS]}, {"event": "program", **FITS}]
+    monkeypatch.setattr(results, "ensure_environment", lambda _: Path("python"))
+    monkeypatch.setattr(results, "_events", lambda *_: iter(events))
+    file = results._file(request)
+    file.parent.mkdir(parents=True)
+    file.write_text(json.dumps(events[0])[:40])
+    first = results.compile_programs(request, [], [], None)
+    monkeypatch.setattr(results, "_events", lambda *_: pytest.fail("it was compiled already"))
+    assert results.compile_programs(request, [], [], None) == first
+    assert first.engine == ENGINE
+
+
+def test_a_refusal_is_asked_for_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    request = request_for(GEMMA, None, None, None)
+    monkeypatch.setattr(results, "ensure_environment", lambda _: Path("python"))
+    monkeypatch.setattr(results, "_events", lambda *_: iter([{"event": "refused", "message": "no room"}]))
+    with pytest.raises(UserError, match="the engine refuses this config: no room"):
+        results.compile_programs(request, [], [], None)
+    assert list(results._stored(results._file(request))) == []
 
 
 @pytest.fixture(scope="module")
