@@ -18,7 +18,8 @@ def test_a_ray_job_measures_the_stack_and_the_report_shows_it(stack: Stack, tmp_
     ray = str(Path(sys.executable).parent / "ray")
     command = [ray, "job", "submit", "--address", dashboard, "--working-dir", str(ROOT), "--"]
     command += ["python", "-m", "benchmarks.serving", "--url", stack.url, "--dashboard", dashboard, *LOAD, "--json"]
-    done = subprocess.run(command, env=stack.environment, capture_output=True, text=True, timeout=300)
+    environment = {**stack.environment, "RAY_AUTH_MODE": "token"}  # as the README exports it
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     line = next(line for line in done.stdout.splitlines() if line.startswith('{"form": "serving-result-2"'))
     result = Result.model_validate(json.loads(line))
