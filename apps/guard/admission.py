@@ -4,6 +4,7 @@ import asyncio
 import hmac
 import logging
 import secrets
+from contextlib import ExitStack
 from dataclasses import replace
 from itertools import chain
 from typing import Any
@@ -26,6 +27,8 @@ from apps.guard.verifier import Verifier
 
 logger = logging.getLogger("ray.serve")
 _CHAT, _COMPLETIONS = "/v1/chat/completions", "/v1/completions"
+Forwarded = tuple[Scope, Receive, Send]
+"""What the app behind is called with."""
 _METHODS = ("GET", "HEAD", "POST")
 _EVERYBODY = "open"
 _GENERATE_NOTHING = ("/tokenize", "/detokenize")
@@ -56,7 +59,7 @@ class Admission:
         tracker = ResponseTracker.of(scope, send)
         self._housekeeping.live[tracker] = asyncio.current_task()
         try:
-            await self._handle_or_refuse(tracker, scope, receive)
+            await self._handle(tracker, scope, receive)
         except ClientLeftError:
             pass
         except asyncio.CancelledError:
@@ -85,15 +88,18 @@ class Admission:
         if not tracker.stuck:
             await tracker.break_off(why)
 
-    async def _handle_or_refuse(self, tracker: ResponseTracker, scope: Scope, receive: Receive) -> None:
+    async def _handle(self, tracker: ResponseTracker, scope: Scope, receive: Receive) -> None:
+        """Admit and forward, or refuse. Frames around the app cost each token of its answer, so admission returns first."""
         try:
-            await self._handle(tracker, scope, receive)
+            with ExitStack() as taken:
+                await self._app(*await self._admit(tracker, scope, receive, taken))
         except Refusal as refusal:
             if not tracker.body_read and not await bodies.discard_body(receive, self._args.bounds.body_bytes):
                 refusal = replace(refusal, headers={**refusal.headers, "connection": "close"})
             await tracker.refuse(refusal)
 
-    async def _handle(self, tracker: ResponseTracker, scope: Scope, receive: Receive) -> None:
+    async def _admit(self, tracker: ResponseTracker, scope: Scope, receive: Receive, taken: ExitStack) -> Forwarded:
+        """What the app is called with; what the request has `taken` is given back when it ends. Raises `Refusal`."""
         path = scope["path"].removeprefix(scope.get("root_path", "")) or "/"
         tracker.access, route = self._routes.find(path)
         if self._settings.local:
@@ -107,17 +113,18 @@ class Admission:
             raise Refusal(405, f"{path[:200]} accepts {', '.join(_METHODS)}.", "method_not_allowed")
         tracker.route = route
         if tracker.access is Access.PUBLIC:
-            await self._app(_forwarded(scope, tracker), receive, tracker.send)
-            return
+            return _forwarded(scope, tracker), receive, tracker.send
         entry = await self._authenticate(tracker)
         usage = tracker.usage = self._usage_of(entry)
         if tracker.access is Access.ADMIN and not (entry and entry.admin):
             raise Refusal(403, "This route needs an admin key.", "insufficient_permissions")
         usage.begin()
-        try:
-            await self._handle_authorized(tracker, entry, path, scope, receive)
-        finally:
-            usage.active -= 1
+        taken.callback(usage.end)
+        if scope["method"] != "POST":
+            send = access.only_allowed_models(entry.models if entry else None, path, tracker.send)
+            return _forwarded(scope, tracker), receive, send
+        asked = await self._read(tracker, entry, path, receive)
+        return await self._admit_generation(tracker, asked, scope, receive, taken)
 
     async def _authenticate(self, tracker: ResponseTracker) -> Entry | None:
         if self._verifier is None:
@@ -137,33 +144,26 @@ class Admission:
         self._usages[name] = (entry, usage)
         return usage
 
-    async def _handle_authorized(
-        self, tracker: ResponseTracker, entry: Entry | None, path: str, scope: Scope, receive: Receive
-    ) -> None:
-        allowed = entry.models if entry else None
-        if scope["method"] != "POST":
-            send = access.only_allowed_models(allowed, path, tracker.send)
-            await self._app(_forwarded(scope, tracker), receive, send)
-            return
+    async def _read(self, tracker: ResponseTracker, entry: Entry | None, path: str, receive: Receive) -> GenerationRequest:
+        """The request, once its body has come and passed the checks."""
         tracker.reads_body = True
         bounds = self._args.bounds
         body = await bodies.read_body(tracker.headers.get(b"content-length", b""), receive, bounds.body_bytes)
         tracker.reads_body, tracker.body_read = False, True
-        is_json = path in _KNOWN or _may_be_json(tracker, body)
+        is_json = path in _KNOWN or bodies.may_be_json(tracker.headers.get(b"content-type", b""), body)
         fields = parse_json(body, self._settings.json_items, bounds.json_depth) if is_json else {}
-        access.check_model(fields.get("model"), allowed)
+        access.check_model(fields.get("model"), entry.models if entry else None)
         tracker.model = str(fields["model"])[:128] if "model" in fields else None
-        cache_salt = None
         if path in (_CHAT, _COMPLETIONS):
             asked = self._fit_to_engine(generation_request.parse(body, fields, bounds, chat=path == _CHAT), tracker)
             vocabulary.check_ids(fields.get("prompt"), self._vocabulary)
-            cache_salt = self._cache_salt(entry, fields)
+            asked = asked._replace(cache_salt=self._cache_salt(entry, fields))
         else:
             generation_request.check_other(path, fields, bounds)
             asked = GenerationRequest.other(body, fields, generates=path not in _GENERATE_NOTHING)
         if is_json and asked.text_bytes > self._settings.text_bytes:
             raise bodies.too_large(self._settings.text_bytes)
-        await self._admit(tracker, asked, scope, receive, cache_salt)
+        return asked
 
     def _cache_salt(self, entry: Entry | None, fields: dict[str, Any]) -> str | None:
         """What parts the prefix cache: each key's own, and within it what the client gives. None: the cache is everybody's."""
@@ -173,9 +173,9 @@ class Admission:
             return None
         return hmac.digest(self._salts, f"{name}\0{given or ''}".encode(), "sha256").hex()
 
-    async def _admit(
-        self, tracker: ResponseTracker, asked: GenerationRequest, scope: Scope, receive: Receive, cache_salt: str | None
-    ) -> None:
+    async def _admit_generation(
+        self, tracker: ResponseTracker, asked: GenerationRequest, scope: Scope, receive: Receive, taken: ExitStack
+    ) -> Forwarded:
         usage = tracker.usage
         assert usage is not None
         if usage.tokens and asked.fields.get("stream_interval", 1) not in (1, None):
@@ -183,23 +183,24 @@ class Admission:
         await self.grammars.check(asked.fields, usage.name)
         usage.charge_prompt(asked.prompt_tokens)
         tracker.charged_prompt = asked.prompt_tokens
-        ticket, to_set = None, None
-        try:
-            if asked.generates:
-                to_set = await caps.max_tokens_to_set(self._app, scope, asked, usage.limits, self._settings.context_tokens)
-            tracker.hides_usage = asked.stream and not asked.wants_usage
-            tracker.unfinished = asked.choices if asked.stream else None
-            ticket = await self._wait_for_room(usage, asked, receive)
-            limit = asked.max_tokens if asked.max_tokens is not None else to_set
-            tracker.max_output = usage.estimate(asked) if limit is None else limit * asked.choices
-            body = generation_request.edited(asked, to_set, cache_salt)
-            await self._app(_forwarded(scope, tracker, body), bodies.replaying(body, receive), tracker.send)
-        finally:
-            cost = tracker.settle()
-            if tracker.output_tokens is not None:
-                usage.update_mean(tracker.output_tokens / asked.choices)
-            if ticket:
-                self.queue.leave(usage.flow, ticket, cost)
+        taken.callback(self._settle, tracker, usage, asked)
+        to_set = None
+        if asked.generates:
+            to_set = await caps.max_tokens_to_set(self._app, scope, asked, usage.limits, self._settings.context_tokens)
+        tracker.hides_usage = asked.stream and not asked.wants_usage
+        tracker.unfinished = asked.choices if asked.stream else None
+        tracker.ticket = await self._wait_for_room(usage, asked, receive)
+        limit = asked.max_tokens if asked.max_tokens is not None else to_set
+        tracker.max_output = usage.estimate(asked) if limit is None else limit * asked.choices
+        body = generation_request.edited(asked, to_set)
+        return _forwarded(scope, tracker, body), bodies.replaying(body, receive), tracker.send
+
+    def _settle(self, tracker: ResponseTracker, usage: KeyUsage, asked: GenerationRequest) -> None:
+        cost = tracker.settle()
+        if tracker.output_tokens is not None:
+            usage.update_mean(tracker.output_tokens / asked.choices)
+        if tracker.ticket:
+            self.queue.leave(usage.flow, tracker.ticket, cost)
 
     def _fit_to_engine(self, asked: GenerationRequest, tracker: ResponseTracker) -> GenerationRequest:
         flavour = self._settings.flavour
@@ -240,8 +241,3 @@ def _forwarded(scope: Scope, tracker: ResponseTracker, body: bytes = b"") -> Sco
     if tracker.body_read:
         headers.append((b"content-length", b"%d" % len(body)))
     return {**scope, "headers": headers}
-
-
-def _may_be_json(tracker: ResponseTracker, body: bytes) -> bool:
-    """Whatever the client calls it: some handlers look only at the body."""
-    return body != b"" and not tracker.headers.get(b"content-type", b"").startswith(b"multipart/")

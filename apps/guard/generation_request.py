@@ -37,6 +37,8 @@ class GenerationRequest(NamedTuple):
     max_prompt_tokens: int | None
     """Upper bound of the longest prompt: each token is at least one byte. None where images make it uncertain."""
     generates: bool = True
+    cache_salt: str | None = None
+    """What parts the prefix cache; None: the cache is everybody's."""
 
     @classmethod
     def other(cls, raw: bytes, fields: dict[str, Any], *, generates: bool) -> "GenerationRequest":
@@ -93,13 +95,13 @@ def check_other(path: str, fields: dict[str, Any], bounds: Bounds) -> None:
         _images(fields.get(name), bounds)
 
 
-def edited(request: GenerationRequest, max_tokens: int | None, cache_salt: str | None) -> bytes:
+def edited(request: GenerationRequest, max_tokens: int | None) -> bytes:
     """The body to forward: a stream is made to end with its token counts; max_tokens and cache_salt are set where given."""
     fields = request.fields
     needs_usage = request.stream and not request.wants_usage
     added: dict[str, Any] = {}
-    if cache_salt is not None:
-        added["cache_salt"] = cache_salt
+    if request.cache_salt is not None:
+        added["cache_salt"] = request.cache_salt
     if max_tokens is not None:
         added["max_tokens"] = max_tokens
     if needs_usage:

@@ -43,6 +43,10 @@ class KeyUsage:
         take(self.requests, 1, "requests", self.name, time.monotonic())
         self.active += 1
 
+    def end(self) -> None:
+        """Count one request less."""
+        self.active -= 1
+
     def charge_prompt(self, tokens: int) -> None:
         """Take a prompt's tokens. Raises `Refusal` 429 if the key has not that many left."""
         take(self.tokens, tokens, "tokens", self.name, time.monotonic())

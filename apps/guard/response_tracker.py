@@ -14,6 +14,7 @@ from starlette.types import Message, Scope, Send
 from apps.guard import answers
 from apps.guard.access import Access
 from apps.guard.answers import Headers, Refusal
+from apps.guard.fair import Ticket
 from apps.guard.key_usage import KeyUsage
 from apps.guard.rates import Bucket
 
@@ -49,6 +50,7 @@ class ResponseTracker:
     """The guard asked for the token counts, the client did not: it does not see them."""
     charged_prompt: int = 0
     """Taken from the key's tokens on entry."""
+    ticket: Ticket | None = None
     max_output: float | None = None
     """Tokens that the engine may have computed of an answer that nobody waited for; None before it took the request."""
     unfinished: int | None = None
@@ -69,8 +71,7 @@ class ResponseTracker:
     _sending_before: Awaitable[None] | None = None
     _stuck_s: float = 0.0
     _is_stream: bool = False
-    _tokens: Bucket | None = None
-    """The key's, if they are limited."""
+    _tokens: Bucket | None = None  # the key's, if they are limited
     _start: Message | None = None  # of an error: until its body is known
     _held: Message | None = None  # of another answer that is no stream: until it is known that it was not aborted
     _error: bytes = b""
@@ -82,9 +83,8 @@ class ResponseTracker:
         """A tracker for a request, under its own id if it has a sane one."""
         headers = dict(scope["headers"])
         given = headers.get(b"x-request-id", b"")  # the client's own, or Serve's where it gave none
-        if _SANE_ID.fullmatch(given):
-            return cls(send, headers, given.decode(), True)
-        return cls(send, headers, f"{random.getrandbits(128):032x}", False)
+        is_sane = _SANE_ID.fullmatch(given) is not None
+        return cls(send, headers, given.decode() if is_sane else f"{random.getrandbits(128):032x}", is_sane)
 
     @property
     def final_status(self) -> int:

@@ -53,7 +53,7 @@ def test_an_edit_only_adds_what_it_says(extra: dict[str, Any], stream: bool, max
         request = asked(raw, chat=True)
     except Refusal:
         return  # half a character
-    sent = generation_request.edited(request, max_tokens, None)
+    sent = generation_request.edited(request, max_tokens)
     added: dict[str, Any] = {"stream_options": {"include_usage": True}} if stream else {}
     added |= {"max_tokens": max_tokens} if max_tokens else {}
     assert json.loads(sent) == {**body, **added}
@@ -70,13 +70,13 @@ def test_an_edit_only_adds_what_it_says(extra: dict[str, Any], stream: bool, max
     ],
 )
 def test_a_stream_is_made_to_end_with_its_counts(options: Any, sent: Any) -> None:
-    body = json.loads(generation_request.edited(asked({**CHAT, "stream": True, "stream_options": options}), None, None))
+    body = json.loads(generation_request.edited(asked({**CHAT, "stream": True, "stream_options": options}), None))
     assert body == {**CHAT, "stream": True, "stream_options": sent}
 
 
 def test_what_needs_no_edit_is_the_same_bytes() -> None:
     raw = b'{"model": "m",  "prompt":"hi", "prompt": "ho", "temperature": 1e0}'
-    assert generation_request.edited(asked(raw), None, None) is raw
+    assert generation_request.edited(asked(raw), None) is raw
 
 
 BAD: dict[str, tuple[Any, str]] = {

@@ -50,7 +50,7 @@ async def _measure(settings: ReplicaGuard, key: str) -> dict[str, float]:
         engines.without_effect(found, settings.flavour, drop=False)
         find_grammars(found, args.bounds.grammars)
         await caps.max_tokens_to_set(stream, scope, request, args.limits, settings.context_tokens)
-        generation_request.edited(request, None, "0" * 64)
+        generation_request.edited(request._replace(cache_salt="0" * 64), None)
 
     async def turn() -> None:
         usage.begin()
