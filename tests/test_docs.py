@@ -41,12 +41,12 @@ IGNORED_OPTIONS = {"--help", "--version"}
 
 def links(page: Path) -> set[tuple[Path, str]]:
     """Files of this project that a page links to or shows, also those that are not there, each with its anchor or nothing."""
-    found = re.findall(r"\]\(([^)#\s]*)#?([^)\s]*)[^)]*\)", page.read_text())
-    return {((page.parent / file).resolve() if file else page, anchor) for file, anchor in found if "://" not in file}
+    targets = re.findall(r"\]\(([^)#\s]*)#?([^)\s]*)[^)]*\)", page.read_text())
+    return {((page.parent / file).resolve() if file else page, anchor) for file, anchor in targets if "://" not in file}
 
 
 def anchors(page: Path) -> set[str]:
-    """Of a page's headings, as GitHub and MkDocs make them."""
+    """Anchors of a page's headings, as GitHub and MkDocs make them."""
     headings = re.findall(r"^#+ (.*)$", page.read_text(), re.MULTILINE)
     return {re.sub(r"[^\w -]", "", heading.lower()).strip().replace(" ", "-") for heading in headings}
 
@@ -128,17 +128,17 @@ def _unknown(arguments: list[str], known: set[str]) -> str | None:
 
 
 def _options_of_script(script: str, arguments: list[str]) -> set[str]:
-    found = parsers_by_name().get(script)
+    parser = parsers_by_name().get(script)
     if script == "scripts/rts.py":
         if arguments[0] in ("completion", "--version"):
             return set()
         assert arguments[0] in COMMANDS
-        found = next(parser for name, parser in parsers_by_name().items() if name == f"rts {arguments[0]}")
-    if found is None:  # written in shell
+        parser = next(command for name, command in parsers_by_name().items() if name == f"rts {arguments[0]}")
+    if parser is None:  # written in shell
         return options_in(subprocess.run([ROOT / script, "--help"], capture_output=True, text=True, check=True).stdout)
-    own = next((parser for name, parser in subcommands(found).items() if name in arguments), None)
-    assert own or not subcommands(found), f"{script}: none of {list(subcommands(found))} in {arguments}"
-    return _options(found) | (_options(own) if own else set())
+    own = next((sub for name, sub in subcommands(parser).items() if name in arguments), None)
+    assert own or not subcommands(parser), f"{script}: none of {list(subcommands(parser))} in {arguments}"
+    return _options(parser) | (_options(own) if own else set())
 
 
 def _options(parser: argparse.ArgumentParser) -> set[str]:
@@ -157,7 +157,7 @@ def _options_of_module(module: str) -> set[str]:
         return set()
     helps = [[]] if module != "apps.weights" else [[name] for name in ("stage", "prefetch", "verify", "list")]
     asked = [[sys.executable, "-m", module, *words, "--help"] for words in helps]
-    return {one for command in asked for one in options_in(subprocess.check_output(command, cwd=ROOT, text=True))}
+    return {option for command in asked for option in options_in(subprocess.check_output(command, cwd=ROOT, text=True))}
 
 
 def options_in(text: str) -> set[str]:

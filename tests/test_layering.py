@@ -73,12 +73,8 @@ PRIVATE = {
 # They set variables for a child process, or for a library that is configured by them alone.
 SETTERS = ("apps/llm/forked_core.py",)
 
-CLEAN = (
-    *("apps", "benchmarks", "emulation", "kuberay", "runtime_env", "scripts"),
-    *(f"tests/{name}" for name in ("llm", "weights", "slice", "checks", "common", "emulation", "runtime_env")),
-    *(f"tests/{name}" for name in ("guard", "chat", "kuberay", "benchmarks")),
-)
-"""Folders that keep to the standard words: all of the product, and the tests of each part of it."""
+CLEAN = ("apps", "benchmarks", "emulation", "kuberay", "runtime_env", "scripts", "tests")
+"""Folders that keep to the standard words."""
 OLD_NAMES = {
     *(
         "Question",

@@ -33,7 +33,7 @@ class GuardedStack:
 
     @classmethod
     def start(cls, home: Path, *options: str, **variables: str) -> "GuardedStack":
-        """By scripts/serve_local.sh, on free ports, with variables of the environment. The file of keys must be there."""
+        """Start by scripts/serve_local.sh, on free ports, with variables of the environment. The file of keys must be there."""
         port, dashboard_port, tls_port = free_ports(3)
         stack = cls(home, port, dashboard_port, tls_port, variables)
         stack.make_certificate()
@@ -63,7 +63,7 @@ class GuardedStack:
 
     @property
     def environment(self) -> dict[str, str]:
-        """Of somebody who has typed nothing of Ray's, in a home where nothing was."""
+        """The environment of somebody who has typed nothing of Ray's, in a home where nothing was."""
         plain = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
         tls = {"HAPROXY_TLS_PEM": str(self.home / "both.pem"), "HAPROXY_TLS_BIND": f"127.0.0.1:{self.tls_port}"}
         directories = {"HOME": str(self.home), "XDG_CACHE_HOME": str(cache_root().parent), "XDG_STATE_HOME": str(self.home)}
@@ -126,20 +126,20 @@ def bearer(key: str) -> dict[str, str]:
 
 def running(stack: GuardedStack) -> float:
     """Requests in vLLM, by its own metrics."""
-    found = [
-        one
-        for one in ray_metrics(stack)
-        if one.startswith(("ray_vllm_num_requests_running{", "ray_vllm_num_requests_waiting{"))
+    gauges = [
+        line
+        for line in ray_metrics(stack)
+        if line.startswith(("ray_vllm_num_requests_running{", "ray_vllm_num_requests_waiting{"))
     ]
-    assert found
-    return sum(float(line.rpartition(" ")[2]) for line in found)
+    assert gauges
+    return sum(float(line.rpartition(" ")[2]) for line in gauges)
 
 
 def ray_metrics(stack: GuardedStack) -> list[str]:
     """What Prometheus would read, some seconds old."""
     targets_file = Path(stack.record.temp_dir) / "ray" / "prom_metrics_service_discovery.json"
     addresses = {address for group in json.loads(targets_file.read_text()) for address in group["targets"]}
-    return [line for one in addresses for line in httpx.get(f"http://{one}/metrics", timeout=30).text.splitlines()]
+    return [line for address in addresses for line in httpx.get(f"http://{address}/metrics", timeout=30).text.splitlines()]
 
 
 def knock(port: int, method: str, metadata: Iterable[tuple[str, str]]) -> bool:

@@ -48,9 +48,9 @@ def test_curl_alone_is_enough(stack: Stack) -> None:
 
 
 def test_an_answer_is_json_of_the_schema(stack: Stack) -> None:
-    found = json.loads(output(stack.url, "json_schema.py"))
-    assert list(found) == ["capital", "continent", "in_the_eu"]
-    assert isinstance(found["in_the_eu"], bool)
+    answer = json.loads(output(stack.url, "json_schema.py"))
+    assert list(answer) == ["capital", "continent", "in_the_eu"]
+    assert isinstance(answer["in_the_eu"], bool)
 
 
 def test_a_tool_is_called_with_arguments_of_its_schema(stack: Stack) -> None:

@@ -28,14 +28,14 @@ from tests.guard.served import Keys, wait_for
 from tests.guard.test_grammars import BAD, GOOD, of_output, of_schema
 
 REQUESTS = 10_000
-MOST_GROWN_MIB = {"llm": 64, "chat": 64, "engine": 512}
+MAX_GROWN_MIB = {"llm": 64, "chat": 64, "engine": 512}
 """After a fifth of the requests. The engine keeps compiled grammars: up to 512 MiB, vLLM's VLLM_XGRAMMAR_CACHE_MB."""
 SECRET_TEXT = "nobody-may-read-this-prompt"
 
 
 @pytest.fixture(scope="module")
 def keys(tmp_path_factory: pytest.TempPathFactory) -> Keys:
-    """As the file was when the stack started; `revoked` is in it no more when a test begins."""
+    """The keys as the file was when the stack started; `revoked` is in it no more when a test begins."""
     made = Keys(tmp_path_factory.mktemp("home") / "keys.json")
     for name in ("alice", "revoked"):
         made.make(name)
@@ -49,8 +49,8 @@ def keys(tmp_path_factory: pytest.TempPathFactory) -> Keys:
 
 @pytest.fixture(scope="module")
 def collector() -> Iterator[Collector]:
-    with running_collector() as found:
-        yield found
+    with running_collector() as running:
+        yield running
 
 
 @pytest.fixture(scope="module")
@@ -118,6 +118,7 @@ def test_hostile_requests(stack: GuardedStack, keys: Keys) -> None:
     secrets = (*keys.texts.values(), "alice", (stack.home / ".ray" / "auth_token").read_text().strip())
     assault = Assault(stack.url, f"{stack.url}/chat", MODEL, keys.texts["mallory"], keys.texts["alice"], secrets)
     requests = assault.draw(REQUESTS)
+    patience_s = max(2, 20 * assault.measure_alone())  # on a machine that does other things, as long as they make it
     slow = round(SHARES["slow"] * REQUESTS)
     assault.run({kind: ones[: len(ones) // 5] for kind, ones in requests.items()}, slow // 5)
     warm = memory(stack)
@@ -125,29 +126,29 @@ def test_hostile_requests(stack: GuardedStack, keys: Keys) -> None:
     assert "100 degrees" in ask(stack.client(keys.texts["alice"]))
     wait_for(lambda: running(stack) == 0, 30, "nothing to be left running")
     grown = {name: after - warm[name] for name, after in memory(stack).items()}
-    print(f"\n{assault.report()}\nMiB when warm {warm}, and more at the end {grown}")
+    print(f"\n{assault.report()}\nbounds: 99 % within {patience_s:.1f} s\nMiB when warm {warm}, and more at the end {grown}")
     assert assault.requests == REQUESTS
     assert assault.statuses["drawn"][200] > REQUESTS * SHARES["drawn"] / 50  # else it would never get past the guard
-    assert assault.quantile(0.99) < 2
-    assert assault.quantile(1) < 15  # two cores have the model, the attack, and what else the machine does
-    assert not {name: more for name, more in grown.items() if more >= MOST_GROWN_MIB[name]}
+    assert assault.quantile(0.99) < patience_s
+    assert assault.quantile(1) < 5 * patience_s  # two cores have the model, the attack, and what else the machine does
+    assert not {name: more for name, more in grown.items() if more >= MAX_GROWN_MIB[name]}
     (audit,) = stack.serve_logs.glob("guard_audit_*.jsonl")
-    told = [
+    audited = [
         line for line in map(json.loads, audit.read_text().splitlines()) if line["key"] == "mallory" and line["status"] == 200
     ]
-    assert max(line["output_tokens"] or 0 for line in told) <= LIMITS["max_tokens"] * Bounds().choices
-    assert max(line["prompt_tokens"] or 0 for line in told) <= LIMITS["context_tokens"] * Bounds().choices
+    assert max(line["output_tokens"] or 0 for line in audited) <= LIMITS["max_tokens"] * Bounds().choices
+    assert max(line["prompt_tokens"] or 0 for line in audited) <= LIMITS["context_tokens"] * Bounds().choices
 
 
 def memory(stack: GuardedStack) -> dict[str, int]:
     """MiB that the replicas have, and the model's engine."""
-    found = {}
+    resident = {}
     for process in processes.find(stack.record.session_ids, Path(stack.record.temp_dir)):
         name = re.search(r"ray::ServeReplica:(\w+)|VLLM::EngineCore", " ".join(process.cmdline()))
         if name:
-            found[name[1] or "engine"] = process.memory_info().rss >> 20
-    assert set(found) == {"llm", "chat", "engine"}
-    return found
+            resident[name[1] or "engine"] = process.memory_info().rss >> 20
+    assert set(resident) == {"llm", "chat", "engine"}
+    return resident
 
 
 @pytest.mark.full
@@ -225,8 +226,8 @@ def test_https_with_a_self_signed_certificate(stack: GuardedStack, keys: Keys) -
     with pytest.raises(httpx.ConnectError, match="CERTIFICATE_VERIFY_FAILED"):
         httpx.get(f"{url}/health")
     context = ssl.create_default_context(cafile=stack.certificate)
-    told = httpx.post(f"{url}/chat/login", data={"key": keys.texts["alice"]}, verify=context)
-    assert "; Secure" in told.headers["set-cookie"]
+    login = httpx.post(f"{url}/chat/login", data={"key": keys.texts["alice"]}, verify=context)
+    assert "; Secure" in login.headers["set-cookie"]
 
 
 DOORS = [
@@ -285,9 +286,9 @@ def test_the_chat_asks_for_a_key_and_answers_under_it(stack: GuardedStack, keys:
         assert visitor.log_in(keys.texts["alice"]).status_code == 200
         assert visitor.get("/gradio_api/file=/etc/passwd").status_code == 404
         assert visitor.fire("submit", [{"text": "x", "files": [as_file("/etc/passwd")]}]).status_code == 400
-        told = visitor.ask("Hello", MODEL, max_tokens=4)
-        assert "· 4 tokens" in told
-        assert keys.texts["alice"].rpartition("_")[2] not in told + visitor.get("/").text
+        answer = visitor.ask("Hello", MODEL, max_tokens=4)
+        assert "· 4 tokens" in answer
+        assert keys.texts["alice"].rpartition("_")[2] not in answer + visitor.get("/").text
     (file,) = stack.serve_logs.glob("guard_audit_*.jsonl")
     assert last_of(file, lambda line: line["route"] == "/v1/chat/completions")["key"] == "alice"
 
@@ -323,17 +324,17 @@ def test_one_id_follows_a_request_through_all_logs(stack: GuardedStack, keys: Ke
     headers = bearer(keys.texts["alice"]) | ({"x-request-id": given_id} if given_id else {})
     body = {"model": MODEL, "prompt": SECRET_TEXT, "max_tokens": 2, "stop": [SECRET_TEXT]}
     answer = httpx.post(f"{stack.url}/v1/completions", json=body, headers=headers, timeout=60)
-    (told,) = answer.headers.get_list("x-request-id")
-    assert told == (given_id or told)
-    assert answer.json()["id"] == f"cmpl-{told}"
+    (shown,) = answer.headers.get_list("x-request-id")
+    assert shown == (given_id or shown)
+    assert answer.json()["id"] == f"cmpl-{shown}"
     (replica,) = stack.serve_logs.glob("replica_llm_*.log")
     (audit,) = stack.serve_logs.glob("guard_audit_*.jsonl")
     haproxy = Path(ray_environment(stack.record)["HAPROXY_LOG"])
-    assert last_of(haproxy, lambda line: line.get("id") == told)["path"] == "/v1/completions"
-    assert last_of(audit, lambda line: line["id"] == told)["key"] == "alice"
-    mine = [line for line in map(json.loads, replica.read_text().splitlines()) if line.get("request_id") == told]
+    assert last_of(haproxy, lambda line: line.get("id") == shown)["path"] == "/v1/completions"
+    assert last_of(audit, lambda line: line["id"] == shown)["key"] == "alice"
+    mine = [line for line in map(json.loads, replica.read_text().splitlines()) if line.get("request_id") == shown]
     assert any(re.match(r"POST \S+ 200 ", line["message"]) for line in mine), mine  # Serve's own
-    assert any(f"Added request cmpl-{told}" in line["message"] for line in mine), mine
+    assert any(f"Added request cmpl-{shown}" in line["message"] for line in mine), mine
     assert SECRET_TEXT not in haproxy.read_text() + replica.read_text()
 
 
@@ -364,7 +365,7 @@ def test_prometheus_sees_requests_and_tokens_by_key(stack: GuardedStack, keys: K
     ask(stack.client(keys.texts["alice"]))
 
     def shown(name: str, label: str) -> bool:
-        return any(one.startswith(f"{name}{{") and 'key="alice"' in one and label in one for one in ray_metrics(stack))
+        return any(line.startswith(f"{name}{{") and 'key="alice"' in line and label in line for line in ray_metrics(stack))
 
     wait_for(lambda: shown("ray_guard_requests_total", 'status="200"'), 40, "requests by key")
     wait_for(lambda: shown("ray_guard_tokens_total", 'kind="output"'), 40, "tokens by key")

@@ -133,7 +133,7 @@ def test_healthy_every_panel_has_data_and_nothing_fires(observed: Observed) -> N
     seen: set[str] = set()
     start = time.monotonic()
 
-    def complete() -> bool:
+    def has_all() -> bool:
         seen.update(observed.firing())
         for panel in [panel for panel, query in missing.items() if observed.query(query)]:
             del missing[panel]
@@ -141,7 +141,7 @@ def test_healthy_every_panel_has_data_and_nothing_fires(observed: Observed) -> N
 
     def watch() -> None:
         try:
-            wait_for(complete, 2 * SOAK_S, "every panel to have data")
+            wait_for(has_all, 2 * SOAK_S, "every panel to have data")
         except AssertionError:
             pytest.fail(f"no data for {sorted(missing)}")
 

@@ -8,19 +8,18 @@ import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import quote, urlsplit
 
 import httpx
-from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from tests.chat import hostile as hostile_chat
 from tests.chat.visitor import Visitor
 from tests.guard import hostile, nasty_grammars
-from tests.guard.hostile import LEAKS, Hostile, Repeated
+from tests.guard.hostile import LEAKS, Hostile, Repeated, drawn
 
 SHARES = {"drawn": 0.4, "token ids": 0.15, "grammars": 0.1, "large": 0.05, "chat": 0.15, "slow": 0.15}
 THREADS = {"drawn": 8, "token ids": 4, "grammars": 5, "large": 2, "chat": 6}
@@ -86,6 +85,14 @@ class Assault:
                 self._over.set()
             polite.result()
 
+    def measure_alone(self, rounds: int = 30) -> float:
+        """Seconds within which the polite client has nearly all of its answers while nothing else is asked."""
+        waits: defaultdict[str, list[float]] = defaultdict(list)
+        with self._polite_requests() as requests:
+            for _ in range(rounds):
+                self._ask_all(requests, waits)
+        return max(sorted(took)[int(len(took) * 0.9)] for took in waits.values())
+
     def check(self, request: Hostile, answer: httpx.Response, text: str) -> None:
         """What no answer may be."""
         shown = f"{request}: {answer.status_code} {text[:500]}"
@@ -145,20 +152,27 @@ class Assault:
                     sender.fire(request)
 
     def _be_polite(self) -> None:
+        with self._polite_requests() as requests:
+            while not self._over.wait(0.05):
+                self._ask_all(requests, self.waits)
+
+    @contextmanager
+    def _polite_requests(self) -> Iterator[dict[str, Callable[[], httpx.Response]]]:
         headers = {"authorization": f"Bearer {self.polite}"}
         body = {"model": self.model, "prompt": "Water boils at", "max_tokens": 4}
         with httpx.Client(base_url=self.url, headers=headers, timeout=60) as http, Visitor(self.chat, self.polite) as visitor:
-            asked: dict[str, Callable[[], httpx.Response]] = {
+            yield {
                 "models": lambda: http.get("/v1/models"),
                 "completions": lambda: http.post("/v1/completions", json=body),
                 "chat page": lambda: visitor.get("/"),
             }
-            while not self._over.wait(0.05):
-                for kind, ask in asked.items():
-                    began = time.monotonic()
-                    answer = ask()
-                    self.waits[kind].append(time.monotonic() - began)
-                    assert answer.status_code == 200, (kind, answer.text[:300])
+
+    def _ask_all(self, requests: Mapping[str, Callable[[], httpx.Response]], waits: dict[str, list[float]]) -> None:
+        for kind, ask in requests.items():
+            began = time.monotonic()
+            answer = ask()
+            waits[kind].append(time.monotonic() - began)
+            assert answer.status_code == 200, (kind, answer.text[:300])
 
     def _drip(self, connections: int, progress: Callable[[], float]) -> None:
         """Clients that send a byte now and then, spread over the run; they leave after some time."""
@@ -259,23 +273,3 @@ def _heard(answer: httpx.Response, patience_s: float) -> str:
 def _chunks(body: Repeated) -> Iterator[bytes]:
     whole = bytes(body)
     return (whole[at : at + 65536] for at in range(0, len(whole), 65536))
-
-
-def drawn(strategy: st.SearchStrategy[Hostile], count: int) -> list[Hostile]:
-    """The same each time: whoever broke nothing sees no failure. One by one, as hypothesis repeats itself within a list."""
-    examples: list[Hostile] = []
-
-    @settings(
-        max_examples=count,
-        phases=[Phase.generate],
-        derandomize=True,
-        deadline=None,
-        database=None,
-        suppress_health_check=list(HealthCheck),
-    )
-    @given(strategy)
-    def draw(request: Hostile) -> None:
-        examples.append(request)
-
-    draw()
-    return examples

@@ -3,9 +3,12 @@
 import json
 import re
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
+from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
+
+T = TypeVar("T")
 
 ODD_NUMBERS = st.sampled_from(
     [0, -1, 1, 2, 7, 2**31, 2**63, 2**64, -(2**63), 1e308, -1e308, 0.1, 1e-320, float("inf"), float("nan")]
@@ -257,3 +260,23 @@ def large(draw: st.DrawFn, model: str) -> Hostile:
     path = draw(st.sampled_from([*GENERATING, "/tokenize", "/detokenize", "/v1/models"]))
     kind = draw(st.sampled_from([b"application/json"] * 4 + [b"multipart/form-data; boundary=x", b"text/plain"]))
     return Hostile("POST", path, [(b"content-type", kind)], body, draw(st.integers(0, 9)) > 0, draw(st.booleans()))
+
+
+def drawn(strategy: st.SearchStrategy[T], count: int) -> list[T]:
+    """The same each time: whoever broke nothing sees no failure. One by one, as hypothesis repeats itself within a list."""
+    examples: list[T] = []
+
+    @settings(
+        max_examples=count,
+        phases=[Phase.generate],
+        derandomize=True,
+        deadline=None,
+        database=None,
+        suppress_health_check=list(HealthCheck),
+    )
+    @given(strategy)
+    def draw(request: T) -> None:
+        examples.append(request)
+
+    draw()
+    return examples

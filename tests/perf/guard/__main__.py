@@ -86,27 +86,27 @@ def _measure(options: argparse.Namespace, key: str, environment: dict[str, str])
 
 
 def _compare(load: Load, contenders: Sequence[Contender], key: str, rounds: int) -> dict[str, Any]:
-    found: dict[bool, list[Figures]] = {False: [], True: []}
+    by_server: dict[bool, list[Figures]] = {False: [], True: []}
     for number in range(-1, rounds):  # round -1 warms both up and does not count
-        for one in contenders if number % 2 else reversed(contenders):
+        for contender in contenders if number % 2 else reversed(contenders):
             for other in contenders:
-                pause(other.processes, other is not one)
-            figures = asyncio.run(run(load, one, key, seed=number + 1))
-            told = f"{load.name}, round {number + 1}, {'with' if one.admission else 'without'}"
-            print(f"{told}: TTFT p99 {figures.ttft_p99_ms:.1f} ms, {figures.output_tok_per_s:.1f} tok/s", file=sys.stderr)
+                pause(other.processes, other is not contender)
+            figures = asyncio.run(run(load, contender, key, seed=number + 1))
+            turn = f"{load.name}, round {number + 1}, {'with' if contender.admission else 'without'}"
+            print(f"{turn}: TTFT p99 {figures.ttft_p99_ms:.1f} ms, {figures.output_tok_per_s:.1f} tok/s", file=sys.stderr)
             if number >= 0:
-                found[one.admission].append(figures)
-    for one in contenders:
-        pause(one.processes, False)
-    pairs = list(zip(found[False], found[True], strict=True))
+                by_server[contender.admission].append(figures)
+    for contender in contenders:
+        pause(contender.processes, False)
+    pairs = list(zip(by_server[False], by_server[True], strict=True))
     return {
         "load": asdict(load),
         "ttft_added_p50_ms": [after.ttft_p50_ms - before.ttft_p50_ms for before, after in pairs],
         "ttft_added_p99_ms": [after.ttft_p99_ms - before.ttft_p99_ms for before, after in pairs],
         "throughput_ratio": [after.output_tok_per_s / before.output_tok_per_s for before, after in pairs],
         "cpu_ratio": [before.cpu_us_per_token / after.cpu_us_per_token for before, after in pairs],
-        "without": [asdict(one) for one in found[False]],
-        "with": [asdict(one) for one in found[True]],
+        "without": [asdict(figures) for figures in by_server[False]],
+        "with": [asdict(figures) for figures in by_server[True]],
     }
 
 
@@ -161,12 +161,12 @@ def _cells(figures: Sequence[dict[str, Any]]) -> Iterator[str]:
         "client_cores",
     )
     for name, digits in zip(names, (1, 1, 2, 0, 1, 2, 2), strict=True):
-        values = [one[name] for one in figures]
+        values = [turn[name] for turn in figures]
         yield "" if None in values else f"{statistics.median(values):.{digits}f}"
 
 
 def _spread(values: Sequence[float], digits: int) -> str:
-    """Of the rounds: the median, and in brackets the least and the most."""
+    """The median of the rounds, and in brackets the least and the most."""
     low, middle, high = (f"{value:.{digits}f}" for value in (min(values), statistics.median(values), max(values)))
     return f"{middle} ({low} to {high})"
 

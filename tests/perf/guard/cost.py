@@ -18,7 +18,7 @@ _CHUNK = (
     b'"model":"google/gemma-4-31B-it","choices":[{"index":0,"text":" word","logprobs":null,"finish_reason":null,'
     b'"stop_reason":null,"token_ids":null,"prompt_logprobs":null,"prompt_token_ids":null}],"usage":null}\n\n'
 )
-"""As vLLM 0.29 writes it."""
+"""An event as vLLM 0.29 writes it."""
 _SHORT, _LONG = 1, 201
 AT_ONCE, _TURNS = 512, 7
 
@@ -48,16 +48,16 @@ async def _measure(settings: ReplicaGuard, key: str, at_once: int) -> dict[str, 
     await _seconds(guard, key, _SHORT, 1)  # the key is hashed once
     request_s, token_s, bare_s = [], [], []
     for _ in range(_TURNS):
-        found = {}
+        seconds = {}
         for app in (guard, stream):
-            found[app] = [await _seconds(app, key, tokens, at_once) for tokens in (_SHORT, _LONG)]
-        short, long = (with_guard - without for with_guard, without in zip(found[guard], found[stream], strict=True))
+            seconds[app] = [await _seconds(app, key, tokens, at_once) for tokens in (_SHORT, _LONG)]
+        short, long = (with_guard - without for with_guard, without in zip(seconds[guard], seconds[stream], strict=True))
         request_s.append(short)
         token_s.append((long - short) / (_LONG - _SHORT))
-        bare_s.append((found[stream][1] - found[stream][0]) / (_LONG - _SHORT))
+        bare_s.append((seconds[stream][1] - seconds[stream][0]) / (_LONG - _SHORT))
     guard.housekeeping.close()
     names = ("request_us", "token_us", "stream_token_us")
-    return {name: 1e6 * statistics.median(found) for name, found in zip(names, (request_s, token_s, bare_s), strict=True)}
+    return {name: 1e6 * statistics.median(turns) for name, turns in zip(names, (request_s, token_s, bare_s), strict=True)}
 
 
 def request_of(key: str, tokens: int) -> tuple[Scope, bytes]:
@@ -68,7 +68,7 @@ def request_of(key: str, tokens: int) -> tuple[Scope, bytes]:
 
 
 async def _seconds(app: ASGIApp, key: str, tokens: int, at_once: int) -> float:
-    """Of one request, on average."""
+    """Seconds of one request, on average."""
     scope, body = request_of(key, tokens)
 
     async def receive() -> Message:

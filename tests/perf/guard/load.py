@@ -1,4 +1,4 @@
-"""So many streams at once against one server, and what its clients and its processor saw of it."""
+"""Streams at once against one server, and what its clients and its processor saw of it."""
 
 import asyncio
 import random
@@ -20,7 +20,7 @@ _WORDS = ("water", "stone", "river", "light", "engine", "copper", "winter", "gar
 
 @dataclass(frozen=True)
 class Load:
-    """So many streams at once, each client asking again as soon as its answer has ended."""
+    """A number of streams at once, each client asking again as soon as its answer has ended."""
 
     name: str
     streams: int
@@ -35,13 +35,13 @@ class Load:
 
 @dataclass(frozen=True)
 class Figures:
-    """Of one load: as a client sees it, and the time in the guard as the server does (None where it was not taken)."""
+    """One load: as a client sees it, and the time in the guard as the server does (None where it was not taken)."""
 
     ttft_p50_ms: float
     ttft_p99_ms: float
     output_tok_per_s: float
     cpu_us_per_token: float
-    """Of all the server's processes."""
+    """CPU time of all the server's processes."""
     server_cores: float
     """Busy with it: a web server can use one."""
     client_cores: float
@@ -97,7 +97,7 @@ async def run(load: Load, contender: Contender, key: str, seed: int) -> Figures:
 
 def _cpu_s(contender: Contender) -> float:
     times = [process.cpu_times() for process in contender.processes]
-    return sum(one.user + one.system for one in times)
+    return sum(spent.user + spent.system for spent in times)
 
 
 async def _stream(http: aiohttp.ClientSession, contender: Contender, prompt: str, max_tokens: int) -> float:
@@ -116,5 +116,5 @@ async def _stream(http: aiohttp.ClientSession, contender: Contender, prompt: str
 
 async def _stopwatch(http: aiohttp.ClientSession, contender: Contender) -> tuple[float, float]:
     async with http.get(contender.server.url + TIMES) as answer:
-        found = await answer.json()
-    return found["p50_ms"], found["p99_ms"]
+        times = await answer.json()
+    return times["p50_ms"], times["p99_ms"]

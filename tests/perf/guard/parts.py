@@ -45,10 +45,10 @@ async def _measure(settings: ReplicaGuard, key: str) -> dict[str, float]:
         await verifier.verify(key.encode())
 
     async def body_and_fields() -> None:
-        found = parse_json(body, settings.json_items, args.bounds.json_depth)
-        request = generation_request.parse(body, found, args.bounds, chat=False)
-        engines.without_effect(found, settings.flavour, drop=False)
-        find_grammars(found, args.bounds.grammars)
+        parsed = parse_json(body, settings.json_items, args.bounds.json_depth)
+        request = generation_request.parse(body, parsed, args.bounds, chat=False)
+        engines.without_effect(parsed, settings.flavour, drop=False)
+        find_grammars(parsed, args.bounds.grammars)
         await caps.max_tokens_to_set(stream, scope, request, args.limits, settings.context_tokens)
         generation_request.edited(request._replace(cache_salt="0" * 64), None)
 
@@ -69,10 +69,10 @@ async def _measure(settings: ReplicaGuard, key: str) -> dict[str, float]:
         await stream({**scope, "tokens": tokens}, _nothing, _take)
 
     await verifier.verify(key.encode())  # hashed once
-    found = {"auth": await _us(auth), "fields": await _us(body_and_fields), "queue": await _us(turn)}
+    parts = {"auth": await _us(auth), "fields": await _us(body_and_fields), "queue": await _us(turn)}
     short, long = [await _us(partial(answer, n)) - await _us(partial(bare, n)) for n in (1, 101)]
     housekeeping.close()
-    return {**found, "tracking": short, "token": (long - short) / 100}
+    return {**parts, "tracking": short, "token": (long - short) / 100}
 
 
 async def _us(part: Callable[[], Awaitable[Any]]) -> float:

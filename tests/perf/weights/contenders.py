@@ -71,13 +71,13 @@ CONTENDERS = {
 
 
 def main(name: str, source: str, directory: Path) -> int:
-    """Prepare, wait for a line on stdin, bring the files, make sure that they are on the disk."""
+    """Prepare, wait for a line on stdin, copy the files, make sure that they are on the disk."""
     shutil.rmtree(directory, ignore_errors=True)
     directory.mkdir(parents=True)
-    bring = CONTENDERS[name](source, directory)
+    copy_weights = CONTENDERS[name](source, directory)
     print("ready", flush=True)
     sys.stdin.readline()
-    bring()
+    copy_weights()
     for path in directory.rglob("*"):
         if path.is_file():
             with path.open("rb") as file:
