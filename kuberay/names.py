@@ -29,6 +29,7 @@ VERSION_CHECK = "versions"
 DASHBOARD_LABEL = "grafana_dashboard"
 
 # Kubernetes
+EVICTION_ANNOTATION = "cluster-autoscaler.kubernetes.io/safe-to-evict"
 JOB_LABEL = "batch.kubernetes.io/job-name"
 
 # GKE

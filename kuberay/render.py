@@ -20,10 +20,10 @@ def manifests(spec: Spec, serve_config: str, part: Part | None = None) -> list[M
     """Every manifest, or those of one part. `serve_config` is the text of the Serve config, which only a RayService carries."""
     platform = [access.namespace(spec)] if spec.namespace != "default" else []
     platform += [*access.service_accounts(spec), *access.user_roles(spec), *admission.pod_policy(spec)]
-    platform += [network.network_policy(spec), ray.disruption_budget(spec)]
+    platform += [network.network_policy(spec), *ray.disruption_budgets(spec)]
     if spec.slices.network == "dranet":
         platform.append(network.claim_template(spec))
-        platform += [network.compute_class(spec)] if spec.cloud.mode == "autopilot" else []
+    platform += [network.compute_class(spec)] if spec.has_compute_class else []
     platform += monitoring.monitoring(spec)
     main = ray.ray_cluster(spec) if spec.kind == "RayCluster" else ray.ray_service(spec, serve_config)
     workload = [staging.staging_job(spec), main]

@@ -70,6 +70,7 @@ class Cloud(_Strict):
     zone: Annotated[str, _matching(_PLACE, "is no zone such as us-east5-b")]  # such as us-east5-b
     cluster: str  # name of the GKE cluster
     mode: Literal["standard", "autopilot"] = "standard"  # of the GKE cluster
+    channel: Literal["regular", "rapid"] = "regular"  # of the GKE cluster's versions
     rapid_cache: bool = True  # keep the bucket's data in the zone
 
     @model_validator(mode="after")
@@ -83,13 +84,17 @@ class Capacity(_Strict):
     """How the TPU hosts are bought. A reservation is named."""
 
     kind: Literal["on-demand", "spot", "flex-start", "reservation"] = "on-demand"  # how they are bought
-    reservation: str | None = None  # its name, where `kind` is reservation
+    reservation: str | None = None  # its name, or projects/PROJECT/reservations/NAME of a shared one
 
     @model_validator(mode="after")
     def _reservation_is_named(self) -> "Capacity":
         if (self.kind == "reservation") != (self.reservation is not None):
             raise ValueError("give the name under `reservation` where, and only where, `kind` is reservation")
         return self
+
+
+def _choices(value: object) -> object:
+    return value if isinstance(value, list | tuple) else (value,)
 
 
 class TpuSlice(_Strict):
@@ -99,11 +104,13 @@ class TpuSlice(_Strict):
     topology: str  # such as 4x4
     count: int = Field(default=1, ge=1, le=64)
     """How many slices; each replica of the model takes one."""
-    capacity: Capacity = Capacity()  # how the hosts are bought
+    capacity: Annotated[tuple[Capacity, ...], BeforeValidator(_choices), Field(min_length=1)] = (Capacity(),)
+    """How the hosts are bought: one way, or a list that GKE tries in this order (a ComputeClass)."""
     network: Literal["dranet", "none"] = "dranet"  # `dranet`: each host gets all its network interfaces
     cpu: Quantity = "100"  # of each host's pod
     memory: Quantity = "400Gi"  # of each host's pod
     run_as_root: bool = False  # only if libtpu may not open the chips' device files as another user
+    capabilities: tuple[Literal["SYS_RESOURCE", "IPC_LOCK", "SYS_NICE"], ...] = ()  # only if libtpu may not lock memory without
 
     @property
     def shape(self) -> Slice:
@@ -181,6 +188,11 @@ class Spec(_Strict):
     """Where OpenTelemetry traces go (OTLP over gRPC); none: nowhere."""
     _folder: Path = PrivateAttr(default=Path())
     users: Users = Users()  # of Google Cloud, and their rights in the namespace
+
+    @property
+    def has_compute_class(self) -> bool:
+        """Whether GKE makes the hosts' nodes by itself, as a ComputeClass says, and not from node pools of `gke.py`."""
+        return self.cloud.mode == "autopilot" or len(self.slices.capacity) > 1
 
     @property
     def weights_url(self) -> str:

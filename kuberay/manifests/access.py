@@ -16,8 +16,8 @@ _RBAC = KINDS["Role"].group
 
 
 def namespace(spec: Spec) -> Manifest:
-    """The namespace; its pods have no rights beyond those of a plain process, unless the spec wants root."""
-    level = "baseline" if spec.slices.run_as_root else "restricted"
+    """The namespace; its pods have no rights beyond those of a plain process, unless the spec wants root or capabilities."""
+    level = "privileged" if spec.slices.capabilities else "baseline" if spec.slices.run_as_root else "restricted"
     labels = {"pod-security.kubernetes.io/enforce": level, "app.kubernetes.io/managed-by": names.MANAGER}
     return {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": spec.namespace, "labels": labels}}
 

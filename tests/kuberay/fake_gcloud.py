@@ -40,6 +40,14 @@ def answer(words: list[str], flags: dict[str, str], things: Things) -> int:
     match words:
         case ["projects", "describe", _]:
             print("123456789012")
+        case ["config", "get-value", "account"]:
+            print("anna@example.com")
+        case ["projects", verb, project]:
+            policy = things.setdefault(f"projects/{project}", {"bindings": []})
+            return bindings(verb, policy, flags)
+        case ["iam", "service-accounts", "create", name]:
+            email = f"{name}@{flags['project']}.iam.gserviceaccount.com"
+            things[f"iam/service-accounts/{email}"] = {"description": flags["description"]}
         case ["services", "enable", *_] | ["container", "clusters", "get-credentials", _]:
             pass
         case ["builds", "submit", _]:
@@ -50,6 +58,8 @@ def answer(words: list[str], flags: dict[str, str], things: Things) -> int:
             things["/".join([*kind, name])] = made(verb, flags)
         case [*kind, "describe", name]:
             return show(things.get("/".join([*kind, name])))
+        case ["container", "clusters", "update", name]:
+            things[f"container/clusters/{name}"]["maintenance"] = flags["maintenance-window-recurrence"]
         case [*kind, "delete", name]:
             del things["/".join([*kind, name])]
         case _:
@@ -82,7 +92,8 @@ def caches(words: list[str], things: Things) -> int:
         case ["create", url, zone]:
             things[url]["caches"].append({"id": f"{url.removeprefix('gs://')}/{zone}", "zone": zone, "state": "RUNNING"})
         case ["disable", name]:
-            things[f"gs://{name.split('/')[0]}"]["caches"] = []
+            for cache in things[f"gs://{name.split('/')[0]}"]["caches"]:  # which stay for an hour and more
+                cache["state"] = "DISABLED"
     return 0
 
 
@@ -108,7 +119,8 @@ def made(verb: str, flags: dict[str, str]) -> dict[str, object]:
     return {
         "labels": given,
         "resourceLabels": given,
-        "config": {"resourceLabels": given},
+        "config": {"resourceLabels": given, "machineType": flags.get("machine-type")},
+        "placementPolicy": {"tpuTopology": flags.get("tpu-topology")},
         "status": "RUNNING",
         "currentMasterVersion": "1.36.1-gke.1000000",
         "addonsConfig": {"rayOperatorConfig": {"enabled": operator}},

@@ -141,7 +141,7 @@ def test_render_needs_no_cluster_and_less_than_a_second() -> None:
     command = [sys.executable, str(ROOT / "scripts" / "cluster.py"), "render", str(EXAMPLE)]
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
-    assert len(list(yaml.safe_load_all(done.stdout))) == 16
+    assert len(list(yaml.safe_load_all(done.stdout))) == 17
 
     def again() -> object:
         return subprocess.run(command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, timeout=60)
