@@ -195,6 +195,13 @@ class Spec(_Strict):
         return self.cloud.mode == "autopilot" or len(self.slices.capacity) > 1
 
     @property
+    def secrets(self) -> dict[str, str]:
+        """Secrets that people make, each with the key that is read of it."""
+        redis = self.fault_tolerance.password if self.fault_tolerance else None
+        keys = {key.name: key.key for key in (self.hub_token, redis) if key}
+        return keys | ({self.api_keys: "keys.json"} if self.api_keys else {})
+
+    @property
     def weights_url(self) -> str:
         """The URL that the model is staged at."""
         return f"gs://{self.bucket}/{self.model.directory or self.model.id.rpartition('/')[2].lower()}"

@@ -9,8 +9,9 @@ from pathlib import Path
 from apps.common.command_line import reports_errors
 from apps.common.errors import OperationError
 from kuberay.gke import gcloud
+from kuberay.gke.access import NEEDED_ROLES
 from kuberay.gke.gcloud import Resource
-from kuberay.gke.resources import NEEDED_ROLES, credentials, resources
+from kuberay.gke.resources import credentials, resources
 from kuberay.spec import Spec, load
 
 _BUCKET = ("bucket ", "Rapid Cache")

@@ -2,9 +2,8 @@
 
 import re
 
-from apps.llm.cache_identity import programs_url
-from kuberay import names
-from kuberay.gke.gcloud import PROJECT_NUMBER, Argv, Description, Resource
+from kuberay.gke.access import BUILD_ROLES, NODE_ROLES, account, bindings, email, has_labels, labels, project
+from kuberay.gke.gcloud import Argv, Description, Resource
 from kuberay.spec import Spec
 from kuberay.versions import FIRST_DRANET_GKE, numbers
 
@@ -19,14 +18,6 @@ _WEEKENDS = (  # GKE changes nodes and control plane then, and not in the middle
     "--maintenance-window-end=2026-01-03T06:00:00Z",
     "--maintenance-window-recurrence=FREQ=WEEKLY;BYDAY=SA,SU",
 )
-_NODE_ROLES = ("roles/container.defaultNodeServiceAccount", "roles/artifactregistry.reader")
-_BUILD_ROLES = ("roles/cloudbuild.builds.builder",)
-NEEDED_ROLES = (
-    *("roles/container.admin", "roles/storage.admin", "roles/artifactregistry.admin", "roles/cloudbuild.builds.editor"),
-    *("roles/serviceusage.serviceUsageAdmin", "roles/iam.serviceAccountAdmin", "roles/iam.serviceAccountUser"),
-    "roles/resourcemanager.projectIamAdmin",
-)
-"""What whoever runs `up` needs in the project; the last two let it use the accounts that it makes, and give them their roles."""
 _BROKEN = ("ERROR", "RUNNING_WITH_ERROR", "STOPPING", "DEGRADED")
 
 
@@ -34,14 +25,14 @@ def resources(spec: Spec) -> list[Resource]:
     """Everything, in order."""
     needed = [_services(spec), _bucket(spec)]
     needed += [_cache(spec)] if spec.cloud.rapid_cache else []
-    needed += _account(spec, "nodes", _NODE_ROLES)
+    needed += account(spec, "nodes", NODE_ROLES)
     if (image := _IMAGE.fullmatch(spec.image)) and image["project"] == spec.cloud.project:
         needed += [_repository(spec, image["region"], image["repository"])]
-        needed += [*_account(spec, "build", _BUILD_ROLES), _image(spec, image["region"])]
+        needed += [*account(spec, "build", BUILD_ROLES), _image(spec, image["region"])]
     needed.append(_cluster(spec))
     if not spec.has_compute_class:
         needed += [_node_pool(spec, number) for number in range(spec.slices.count)]
-    return [*needed, *_bindings(spec)]
+    return [*needed, *bindings(spec)]
 
 
 def location(spec: Spec) -> str:
@@ -51,46 +42,27 @@ def location(spec: Spec) -> str:
 
 def credentials(spec: Spec) -> Argv:
     """The command that writes the kubeconfig."""
-    return ("container", "clusters", "get-credentials", spec.cloud.cluster, f"--location={location(spec)}", _project(spec))
+    return ("container", "clusters", "get-credentials", spec.cloud.cluster, f"--location={location(spec)}", project(spec))
 
 
 def _services(spec: Spec) -> Resource:
     wanted = ("container", "storage", "artifactregistry", "cloudbuild", "iam", "cloudresourcemanager")
-    argv = ("services", "enable", *(f"{name}.googleapis.com" for name in wanted), _project(spec))
+    argv = ("services", "enable", *(f"{name}.googleapis.com" for name in wanted), project(spec))
     return Resource("APIs", None, (argv,))  # enabling what is enabled does nothing; others may use them, so they stay
-
-
-def _email(spec: Spec, use: str) -> str:
-    """The address of a service account of Google's; its name has at most 30 characters."""
-    return f"{spec.name[:24].rstrip('-')}-{use}@{spec.cloud.project}.iam.gserviceaccount.com"
-
-
-def _account(spec: Spec, use: str, roles: Argv) -> list[Resource]:
-    """An account for the nodes or the build, and its roles: the default accounts of a new organisation have none."""
-    email, accounts = _email(spec, use), ("iam", "service-accounts")
-    project, member = spec.cloud.project, f"serviceAccount:{email}"
-    account = Resource(
-        f"account of the {use}",
-        (*accounts, "describe", email, _project(spec)),
-        ((*accounts, "create", email.partition("@")[0], _project(spec), f"--description={_labels(spec)}"),),
-        ((*accounts, "delete", email, _project(spec)),),
-        is_ours=lambda there: there.get("description") == _labels(spec),
-    )
-    return [account, *(_binding(f"{role} for {email}", ("projects",), project, member, role) for role in roles)]
 
 
 def _bucket(spec: Spec) -> Resource:
     url = f"gs://{spec.bucket}"
     create = (
         *("storage", "buckets", "create", url, f"--location={spec.cloud.region}", "--uniform-bucket-level-access"),
-        *("--public-access-prevention", _project(spec)),
+        *("--public-access-prevention", project(spec)),
     )
     return Resource(
         f"bucket {spec.bucket}",
         ("storage", "buckets", "describe", url),
-        (create, ("storage", "buckets", "update", url, f"--update-labels={_labels(spec)}")),
+        (create, ("storage", "buckets", "update", url, f"--update-labels={labels(spec)}")),
         (("storage", "rm", url, "--recursive"),),
-        is_ours=lambda bucket: _has_labels(bucket.get("labels"), spec),
+        is_ours=lambda bucket: has_labels(bucket.get("labels"), spec),
         problem=lambda bucket: _elsewhere(bucket, spec),
         empty_first=("storage", "buckets", "anywhere-caches", "list", url),
     )
@@ -116,36 +88,36 @@ def _serves(cache: Description, zone: str) -> bool:
 
 
 def _repository(spec: Spec, region: str, name: str) -> Resource:
-    place = (name, f"--location={region}", _project(spec))
+    place = (name, f"--location={region}", project(spec))
     return Resource(
         f"image repository {name}",
         ("artifacts", "repositories", "describe", *place),
-        (("artifacts", "repositories", "create", *place, "--repository-format=docker", f"--labels={_labels(spec)}"),),
+        (("artifacts", "repositories", "create", *place, "--repository-format=docker", f"--labels={labels(spec)}"),),
         (("artifacts", "repositories", "delete", *place),),
-        is_ours=lambda repository: _has_labels(repository.get("labels"), spec),
+        is_ours=lambda repository: has_labels(repository.get("labels"), spec),
     )
 
 
 def _image(spec: Spec, region: str) -> Resource:
-    account = f"projects/{spec.cloud.project}/serviceAccounts/{_email(spec, 'build')}"
+    builder = f"projects/{spec.cloud.project}/serviceAccounts/{email(spec, 'build')}"
     build = (
         *("builds", "submit", ".", f"--config={_BUILD_CONFIG}", f"--substitutions=_IMAGE={spec.image}", f"--region={region}"),
-        *(f"--service-account={account}", "--default-buckets-behavior=regional-user-owned-bucket"),
+        *(f"--service-account={builder}", "--default-buckets-behavior=regional-user-owned-bucket"),
     )
     return Resource(
         "image",
-        ("artifacts", "docker", "images", "describe", spec.image, _project(spec)),
-        ((*build, _project(spec)),),
+        ("artifacts", "docker", "images", "describe", spec.image, project(spec)),
+        ((*build, project(spec)),),
         state=lambda image: str((image.get("image_summary") or {}).get("digest", "there")),
     )  # goes with its repository
 
 
 def _cluster(spec: Spec) -> Resource:
-    place = (spec.cloud.cluster, f"--location={location(spec)}", _project(spec))
+    place = (spec.cloud.cluster, f"--location={location(spec)}", project(spec))
     common = (
-        *(*place, f"--release-channel={spec.cloud.channel}", f"--labels={_labels(spec)}"),
+        *(*place, f"--release-channel={spec.cloud.channel}", f"--labels={labels(spec)}"),
         # not its log collection: a side-car in each pod, of which nobody has said that the level `restricted` takes it
-        *(f"--service-account={_email(spec, 'nodes')}", "--enable-ray-cluster-monitoring"),
+        *(f"--service-account={email(spec, 'nodes')}", "--enable-ray-cluster-monitoring"),
     )
     autopilot = ("container", "clusters", "create-auto", *common, "--enable-ray-operator")
     standard = (
@@ -161,7 +133,7 @@ def _cluster(spec: Spec) -> Resource:
         ("container", "clusters", "describe", *place),
         (autopilot if spec.cloud.mode == "autopilot" else standard, weekends),
         (("container", "clusters", "delete", *place),),
-        is_ours=lambda cluster: _has_labels(cluster.get("resourceLabels"), spec),
+        is_ours=lambda cluster: has_labels(cluster.get("resourceLabels"), spec),
         state=lambda cluster: f"{cluster.get('status')}, {cluster.get('currentMasterVersion')}",
         problem=lambda cluster: _cluster_problem(cluster, spec),
     )
@@ -190,12 +162,12 @@ def _cluster_problem(cluster: Description, spec: Spec) -> str | None:
 def _node_pool(spec: Spec, number: int) -> Resource:
     shape = spec.slices.shape
     name = f"{spec.name}-tpu-{number}"
-    place = (name, f"--cluster={spec.cloud.cluster}", f"--location={location(spec)}", _project(spec))
+    place = (name, f"--cluster={spec.cloud.cluster}", f"--location={location(spec)}", project(spec))
     create = (
         *("container", "node-pools", "create", *place),
         *(f"--machine-type={shape.machine_type}", f"--tpu-topology={shape.topology}"),
-        *("--enable-gvnic", f"--scopes={_POOL_SCOPE}", "--workload-metadata=GKE_METADATA", f"--labels={_labels(spec)}"),
-        f"--service-account={_email(spec, 'nodes')}",
+        *("--enable-gvnic", f"--scopes={_POOL_SCOPE}", "--workload-metadata=GKE_METADATA", f"--labels={labels(spec)}"),
+        f"--service-account={email(spec, 'nodes')}",
         *_network(spec),
         *_capacity(spec),
     )
@@ -204,7 +176,7 @@ def _node_pool(spec: Spec, number: int) -> Resource:
         ("container", "node-pools", "describe", *place),
         (create,),
         (("container", "node-pools", "delete", *place),),
-        is_ours=lambda pool: _has_labels((pool.get("config") or {}).get("resourceLabels"), spec),
+        is_ours=lambda pool: has_labels((pool.get("config") or {}).get("resourceLabels"), spec),
         state=lambda pool: str(pool.get("status")),
         problem=lambda pool: _pool_problem(pool, spec),
     )
@@ -243,75 +215,8 @@ def _capacity(spec: Spec) -> Argv:
             return size
 
 
-def _project(spec: Spec) -> str:
-    return f"--project={spec.cloud.project}"
-
-
-def _labels(spec: Spec) -> str:
-    """Which deployment made it: another one may use the same cluster or bucket, and must not remove it."""
-    return f"managed-by={names.MANAGER},deployment={spec.name}"
-
-
-def _has_labels(labels: dict[str, str] | None, spec: Spec) -> bool:
-    return {"managed-by": names.MANAGER, "deployment": spec.name}.items() <= (labels or {}).items()
-
-
 def _elsewhere(bucket: Description, spec: Spec) -> str | None:
     place = str(bucket.get("location", "")).lower()
     if not place or place == spec.cloud.region:
         return None
     return f"is in {place}, the TPU hosts are in {spec.cloud.region}: use another bucket, or every start reads from afar"
-
-
-def _bindings(spec: Spec) -> list[Resource]:
-    """What the pods may do with the bucket, as themselves (Workload Identity Federation): no service account of Google, no key.
-
-    Serving reads, and writes the programs that its engine has compiled for this model; staging writes.
-    """
-    serving, staging = names.serving_account(spec.name), names.staging_account(spec.name)
-    return [
-        _on_bucket(spec, serving, "roles/storage.objectViewer"),
-        _on_bucket(spec, serving, "roles/storage.objectUser", programs_url(spec.weights_url, "")),
-        _on_bucket(spec, staging, "roles/storage.objectUser"),
-        _on_bucket(spec, staging, "roles/storage.legacyBucketReader"),  # to see where the bucket is
-    ]
-
-
-def _on_bucket(spec: Spec, account: str, role: str, below: str | None = None) -> Resource:
-    """A role of a Kubernetes account on the whole bucket, or on what is below a URL in it."""
-    pool = f"projects/{PROJECT_NUMBER}/locations/global/workloadIdentityPools/{spec.cloud.project}.svc.id.goog"
-    member = f"principal://iam.googleapis.com/{pool}/subject/ns/{spec.namespace}/sa/{account}"
-    bucket = f"gs://{spec.bucket}"
-    expression = _names_begin_with(spec.bucket, below.removeprefix(f"{bucket}/")) if below else None
-    title = f"{role} on {below or 'the bucket'} for {account}"
-    return _binding(title, ("storage", "buckets"), bucket, member, role, expression)
-
-
-def _binding(title: str, what: Argv, name: str, member: str, role: str, expression: str | None = None) -> Resource:
-    """A role of a member on a project or a bucket."""
-    ending = member.rpartition(PROJECT_NUMBER)[2]  # a policy has the number itself
-    # A policy with a condition takes no change that leaves the condition open.
-    condition = f"expression={expression},title={member.rpartition('/')[2]}" if expression else "None"
-    change = (name, f"--member={member}", f"--role={role}", f"--condition={condition}")
-
-    def is_there(policy: Description) -> bool:
-        granted = (policy or {}).get("bindings", [])
-        same = [binding for binding in granted if binding["role"] == role and _condition(binding) == expression]
-        return any(member.endswith(ending) for binding in same for member in binding["members"])
-
-    return Resource(
-        title,
-        (*what, "get-iam-policy", name),
-        ((*what, "add-iam-policy-binding", *change),),
-        ((*what, "remove-iam-policy-binding", *change),),
-        is_there=is_there,
-    )
-
-
-def _names_begin_with(bucket: str, prefix: str) -> str:
-    """The condition as IAM wants it; it must be written the same way when the right is taken back."""
-    return f'resource.name.startsWith("projects/_/buckets/{bucket}/objects/{prefix}")'
-
-
-def _condition(binding: Description) -> str | None:
-    return (binding.get("condition") or {}).get("expression")

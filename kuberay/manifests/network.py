@@ -40,7 +40,10 @@ def _priority(spec: Spec, capacity: Capacity) -> dict[str, Any]:
             _, _, path = (capacity.reservation or "").rpartition("projects/")
             project, _, name = path.rpartition("/reservations/")
             shared = {"project": project} if project else {}
-            return {**priority, "reservations": {"affinity": "Specific", "specific": [{"name": name, **shared, "zones": zones}]}}
+            return {
+                **priority,
+                "reservations": {"affinity": "Specific", "specific": [{"name": name, **shared, "zones": zones}]},
+            }
         case "spot":
             priority["spot"] = True
         case "flex-start":

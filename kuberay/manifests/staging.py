@@ -9,7 +9,7 @@ from kuberay.objects import Manifest
 from kuberay.spec import Spec
 
 _DEADLINE_S = 6 * 3600
-_TOKEN = "/etc/hub"
+_HUB = "/etc/hub"
 
 
 def staging_job(spec: Spec) -> Manifest:
@@ -19,14 +19,14 @@ def staging_job(spec: Spec) -> Manifest:
     command += ["--region", spec.cloud.region]
     pod_context, container_context = hardened()
     token = spec.hub_token
-    mount = [{"name": "token", "mountPath": _TOKEN, "readOnly": True}] if token else []
+    mount = [{"name": "token", "mountPath": _HUB, "readOnly": True}] if token else []
     secret = {"secretName": token.name, "items": [{"key": token.key, "path": "token"}], "defaultMode": 0o440} if token else {}
     container = {
         "name": "stage",
         "image": spec.image,
         "command": command,
         # a file, as child processes inherit an environment
-        "env": [{"name": "HOME", "value": "/tmp"}, *([{"name": "HF_TOKEN_PATH", "value": f"{_TOKEN}/token"}] if token else [])],  # noqa: S108
+        "env": [{"name": "HOME", "value": "/tmp"}, *([{"name": "HF_TOKEN_PATH", "value": f"{_HUB}/token"}] if token else [])],  # noqa: S108
         "resources": resources({"cpu": "2", "memory": "8Gi"}),  # beside the head on one node of the default pool
         "securityContext": container_context,
         "volumeMounts": [{"name": "tmp", "mountPath": "/tmp"}, *mount],  # noqa: S108

@@ -37,17 +37,9 @@ def main(argv: list[str]) -> int:
 def answer(words: list[str], flags: dict[str, str], things: Things) -> int:
     if words[0] == "storage":
         return storage(words[1:], flags, things)
+    if words[0] in ("projects", "config") or words[:3] == ["iam", "service-accounts", "create"]:
+        return access(words, flags, things)
     match words:
-        case ["projects", "describe", _]:
-            print("123456789012")
-        case ["config", "get-value", "account"]:
-            print("anna@example.com")
-        case ["projects", verb, project]:
-            policy = things.setdefault(f"projects/{project}", {"bindings": []})
-            return bindings(verb, policy, flags)
-        case ["iam", "service-accounts", "create", name]:
-            email = f"{name}@{flags['project']}.iam.gserviceaccount.com"
-            things[f"iam/service-accounts/{email}"] = {"description": flags["description"]}
         case ["services", "enable", *_] | ["container", "clusters", "get-credentials", _]:
             pass
         case ["builds", "submit", _]:
@@ -65,6 +57,20 @@ def answer(words: list[str], flags: dict[str, str], things: Things) -> int:
         case _:
             print(f"unknown command: {words}", file=sys.stderr)
             return 2
+    return 0
+
+
+def access(words: list[str], flags: dict[str, str], things: Things) -> int:
+    match words:
+        case ["projects", "describe", _]:
+            print("123456789012")
+        case ["config", "get-value", "account"]:
+            print("anna@example.com")
+        case ["projects", verb, project]:
+            return bindings(verb, things.setdefault(f"projects/{project}", {"bindings": []}), flags)
+        case ["iam", "service-accounts", "create", name]:
+            email = f"{name}@{flags['project']}.iam.gserviceaccount.com"
+            things[f"iam/service-accounts/{email}"] = {"description": flags["description"]}
     return 0
 
 

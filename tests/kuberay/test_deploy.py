@@ -29,7 +29,7 @@ def head(kubelet: Kubelet) -> Iterator[FakeRay]:
 @pytest.fixture
 def ray(deployment: Deployment, slice_nodes: Cloud, head: FakeRay) -> Deployment:  # noqa: ARG001
     """A deployment that is ready for apps."""
-    deployment.do("apply")
+    deployment.apply()
     deployment.give_secrets()
     deployment.do("wait", "--timeout=60")
     return deployment
@@ -110,7 +110,7 @@ def test_the_token_opens_the_dashboard_and_is_never_shown(ray: Deployment, head:
 
 
 def test_a_cluster_that_is_not_ready_is_left_alone(deployment: Deployment) -> None:
-    deployment.do("apply")
+    deployment.apply()
     wait_for(deployment.pods, 20, "no pods")
     refused = deployment.run("deploy")
     assert refused.code == 1

@@ -105,7 +105,7 @@ def test_from_a_spec_to_an_answer_and_back(flow: Deployment, real_kubelet: Kubel
     def note(what: str) -> None:
         print(f"{time.monotonic() - started:5.0f} s  {what}")
 
-    flow.do("apply")
+    flow.apply()
     flow.give_secrets()
     note("applied")
     # First the head alone: KubeRay's hosts ask for it all the time, with a new Python each, which is much for two cores.

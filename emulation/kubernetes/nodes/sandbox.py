@@ -56,6 +56,8 @@ class SandboxUnavailableError(Exception):
 class SandboxRuntime:
     """Use `sandboxes`."""
 
+    has_network = True
+
     def __init__(
         self, api: Api, egress: Path, directory: Path, network: "subprocess.Popen[str]", environment: Mapping[str, str]
     ):
