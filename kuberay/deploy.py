@@ -20,7 +20,6 @@ from kuberay.manifests import manifest
 from kuberay.objects import Manifest
 from kuberay.spec import Spec
 
-_KEY = "serve.yaml"
 _HOLDER = "ray-tpu-serve/deploying"
 _UNTIL = "ray-tpu-serve/deploying-until"
 _MAX_HELD = timedelta(minutes=10)  # far more than a deploy takes; after it the lock of someone who has vanished is void
@@ -39,7 +38,7 @@ def deploy(api: Api, spec: Spec, dashboard: Dashboard, config: Config, *, remove
     with locked(api, record, _LOCK_S):
         whole = config if remove_others else merged(config, dashboard.serve())
         dashboard.serve_deploy(whole)
-        data = {"data": {_KEY: yaml.safe_dump(whole, sort_keys=False)}}
+        data = {"data": {names.SERVE_CONFIG_KEY: yaml.safe_dump(whole, sort_keys=False)}}
         api.patch("ConfigMap", record["metadata"]["name"], spec.namespace, data)
     return whole
 
@@ -47,7 +46,7 @@ def deploy(api: Api, spec: Spec, dashboard: Dashboard, config: Config, *, remove
 def last_deployed(api: Api, spec: Spec) -> Config | None:
     """What was deployed last, with all apps; None if nothing was."""
     record = api.get("ConfigMap", names.serve_config_map(spec.name), spec.namespace)
-    text = (record or {}).get("data", {}).get(_KEY)
+    text = (record or {}).get("data", {}).get(names.SERVE_CONFIG_KEY)
     return yaml.safe_load(text) if text else None
 
 

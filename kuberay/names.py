@@ -19,6 +19,7 @@ SLICE_LABEL = "ray.io/worker-group-replica-name"
 HOST_LABEL = "ray.io/replica-host-index"
 ORIGINATOR_LABEL = "ray.io/originated-from-cr-name"
 SERVE_ANNOTATION = "ray.io/enable-serve-service"
+SERVE_CONFIG_KEY = "serve.yaml"
 TOKEN_KEY = "auth_token"  # noqa: S105 - the key in the secret, not a secret
 PORTS = {"gcs-server": 6379, "dashboard": 8265, "client": 10001, "serve": 8000, "metrics": 8080}
 AGENT_PORT = 52365

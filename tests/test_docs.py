@@ -152,9 +152,10 @@ def _options_of_script(script: str, arguments: list[str]) -> set[str]:
         if arguments[0] in ("completion", "--version", "NAME"):
             return set()
         assert arguments[0] in COMMANDS
-        found = next(parser for name, parser in parsers_by_name().items() if name.startswith(f"rts {arguments[0]}"))
+        found = parsers_by_name().get(f"rts {arguments[0]}")
     if found is None:  # written in shell
-        return options_in(subprocess.run([ROOT / script, "--help"], capture_output=True, text=True, check=True).stdout)
+        command = [str(ROOT / script), *(arguments[:1] if script == "scripts/rts.py" else []), "--help"]
+        return options_in(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
     own = next((parser for name, parser in subcommands(found).items() if name in arguments), None)
     assert own or not subcommands(found), f"{script}: none of {list(subcommands(found))} in {arguments}"
     return _options(found) | (_options(own) if own else set())

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from apps.common.settings import OTLP_ENDPOINT, SERVE_HAPROXY, SERVE_TRACES
+from apps.common.settings import OTLP_ENDPOINT, RAY_TOKEN, SERVE_HAPROXY, SERVE_TRACES
 from apps.slice.models import recorded_shape
 from kuberay import names
 from kuberay.objects import Manifest, parse_quantity
@@ -12,6 +12,7 @@ from kuberay.versions import pinned
 WEIGHTS = "/weights"
 CACHE = "/cache"
 KEYS = "/etc/guard"
+_SERVE_CONFIG = "/etc/serve"
 USER = 1000
 OBJECT_STORE_BYTES = 16 * 1024**3  # what the hosts exchange of the weights; Ray would take 30 % of the memory
 _DISK = "10Gi"  # logs, and a host's compiled programs; Autopilot gives a pod that asks for none 1 GiB
@@ -27,6 +28,10 @@ def head_template(spec: Spec) -> Manifest:
     container = {**_container(spec, "ray-head", wanted), "ports": [_port(name) for name in names.PORTS]}
     template = _template(spec, container, _volumes(spec), hardened())
     template["spec"]["initContainers"] = [_version_check(spec)]
+    if spec.kind == "RayCluster" and not spec.fault_tolerance:  # otherwise KubeRay, or Ray itself, brings the apps back
+        template["spec"]["containers"].append(_redeploy(spec))
+        config = {"name": names.serve_config_map(spec.name), "optional": True}
+        template["spec"]["volumes"].append({"name": "serve-config", "configMap": config})
     return template
 
 
@@ -125,6 +130,23 @@ def _version_check(spec: Spec) -> Manifest:
         "resources": resources({"cpu": "1", "memory": "512Mi"}),
         "securityContext": container_context,
         "terminationMessagePolicy": "FallbackToLogsOnError",
+    }
+
+
+def _redeploy(spec: Spec) -> Manifest:
+    """Bring the apps back after the loss of the head, from the ConfigMap of what was deployed last."""
+    _, container_context = hardened()
+    source = {"secretKeyRef": {"name": names.ray_token(spec.name, spec.kind), "key": names.TOKEN_KEY}}
+    token = {"env": [{"name": RAY_TOKEN, "valueFrom": source}]} if spec.auth == "token" else {}
+    return {
+        "name": "redeploy",
+        "image": spec.image,
+        "imagePullPolicy": "IfNotPresent",
+        "command": ["python", "-m", "apps.common.redeploy", f"{_SERVE_CONFIG}/{names.SERVE_CONFIG_KEY}"],
+        **token,
+        "resources": resources({"cpu": "100m", "memory": "256Mi"}),
+        "volumeMounts": [{"name": "serve-config", "mountPath": _SERVE_CONFIG, "readOnly": True}],
+        "securityContext": container_context,
     }
 
 
