@@ -29,6 +29,10 @@ VERSION_CHECK = "versions"
 # Grafana's side-car (its Helm chart's default)
 DASHBOARD_LABEL = "grafana_dashboard"
 
+# Kueue
+QUEUE_LABEL = "kueue.x-k8s.io/queue-name"
+QUEUE_TOPOLOGY = "kueue.x-k8s.io/podset-required-topology"
+
 # Kubernetes
 EVICTION_ANNOTATION = "cluster-autoscaler.kubernetes.io/safe-to-evict"
 JOB_LABEL = "batch.kubernetes.io/job-name"
@@ -36,9 +40,11 @@ JOB_LABEL = "batch.kubernetes.io/job-name"
 # GKE
 TPU_RESOURCE = "google.com/tpu"
 ACCELERATOR_LABEL = "cloud.google.com/gke-tpu-accelerator"
+NODE_POOL_LABEL = "cloud.google.com/gke-nodepool"
 TOPOLOGY_LABEL = "cloud.google.com/gke-tpu-topology"
 SPOT_LABEL = "cloud.google.com/gke-spot"
 COMPUTE_CLASS_LABEL = "cloud.google.com/compute-class"
+CERTIFICATES_ANNOTATION = "networking.gke.io/certmap"
 NETWORK_DEVICE_CLASS = "netdev.google.com"
 
 LONGEST_CLUSTER_NAME = 41
@@ -66,6 +72,8 @@ staging_job: Callable[[str], str] = "{}-stage-weights".format
 """The job that brings the model from the hub to the bucket."""
 serve_config_map: Callable[[str], str] = "{}-serve-config".format
 """The Serve config that was deployed last, so that it can be deployed again."""
+certificate_map: Callable[[str], str] = "{}-certificates".format
+"""The map of Google-managed certificates that `gke.py` makes for the addresses of `expose`."""
 dashboards: Callable[[str], str] = "{}-dashboards".format
 """The dashboards, for Grafana."""
 users_role: Callable[[str, str], str] = "{}-{}".format

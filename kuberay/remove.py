@@ -11,7 +11,7 @@ from kuberay.spec import Spec
 
 _KINDS = (
     *("RayService", "RayCluster", "Job", "PodMonitoring", "Rules", "PodMonitor", "PrometheusRule"),
-    *("PodDisruptionBudget", "NetworkPolicy"),
+    *("PodDisruptionBudget", "NetworkPolicy", "HTTPRoute", "Gateway", "GCPBackendPolicy", "HealthCheckPolicy", "Service"),
     *("ResourceClaimTemplate", "ComputeClass", "RoleBinding", "Role", "ServiceAccount"),
 )
 """What render makes, users before what they use. Pods and services are KubeRay's, and go with their cluster."""

@@ -4,8 +4,10 @@ from typing import Any, Literal
 
 import yaml
 
-from kuberay.manifests import access, admission, monitoring, network, ray, staging
+from kuberay.manifests import access, admission, gateway, monitoring, network, ray, staging
+from kuberay.manifests.overlay import overlaid
 from kuberay.objects import Manifest
+from kuberay.platform_spec import Overlay
 from kuberay.spec import Spec
 
 Part = Literal["platform", "workload"]
@@ -24,10 +26,11 @@ def manifests(spec: Spec, serve_config: str, part: Part | None = None) -> list[M
     if spec.slices.network == "dranet":
         platform.append(network.claim_template(spec))
     platform += [network.compute_class(spec)] if spec.has_compute_class else []
-    platform += monitoring.monitoring(spec)
+    platform += [*monitoring.monitoring(spec), *gateway.gateway(spec)]
     main = ray.ray_cluster(spec) if spec.kind == "RayCluster" else ray.ray_service(spec, serve_config)
     workload = [staging.staging_job(spec), main]
-    return {"platform": platform, "workload": workload}[part] if part else platform + workload
+    chosen = {"platform": platform, "workload": workload}[part] if part else platform + workload
+    return overlaid(spec, chosen) if spec.overlay != Overlay() else chosen
 
 
 def to_yaml(documents: list[Manifest], source: str) -> str:

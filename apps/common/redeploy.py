@@ -1,7 +1,7 @@
 """Deploy the Serve config of a file on a head that knows of no Serve: one that has come in the place of a lost one.
 
-`python -m apps.common.redeploy FILE` runs beside the head in its pod, for as long as that lives. The file is that of a ConfigMap,
-which whoever deploys keeps. A Serve that was started is left alone, whatever it serves.
+`python -m apps.common.redeploy FILE` runs beside the head in its pod, for as long as that lives. The file is that of a
+ConfigMap, which whoever deploys keeps. A Serve that was started is left alone, whatever it serves.
 """
 
 import sys

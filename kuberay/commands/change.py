@@ -149,6 +149,8 @@ def _pods_of(spec: Spec, owner: Manifest) -> dict[str, str]:
 
 
 def _clusters(api: Api, options: Options, spec: Spec) -> Clusters:
+    if spec.overlay.kueue:
+        raise OperationError("Kueue decides whether the hosts are there: set `active: false` in the deployment's Workload")
     if spec.kind == "RayService":
         raise OperationError("a RayService cannot be parked with KubeRay 1.6: use a RayCluster, or `down` and `apply`")
     return clusters(api, options.backend)

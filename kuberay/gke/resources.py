@@ -3,6 +3,7 @@
 import re
 
 from kuberay.gke.access import BUILD_ROLES, NODE_ROLES, account, bindings, email, has_labels, labels, project
+from kuberay.gke.certificates import certificates
 from kuberay.gke.gcloud import Argv, Description, Resource
 from kuberay.spec import Spec
 from kuberay.versions import FIRST_DRANET_GKE, numbers
@@ -32,7 +33,7 @@ def resources(spec: Spec) -> list[Resource]:
     needed.append(_cluster(spec))
     if not spec.has_compute_class:
         needed += [_node_pool(spec, number) for number in range(spec.slices.count)]
-    return [*needed, *bindings(spec)]
+    return [*needed, *certificates(spec), *bindings(spec)]
 
 
 def location(spec: Spec) -> str:
@@ -46,7 +47,8 @@ def credentials(spec: Spec) -> Argv:
 
 
 def _services(spec: Spec) -> Resource:
-    wanted = ("container", "storage", "artifactregistry", "cloudbuild", "iam", "cloudresourcemanager")
+    wanted = ["container", "storage", "artifactregistry", "cloudbuild", "iam", "cloudresourcemanager"]
+    wanted += ["certificatemanager"] if spec.expose else []
     argv = ("services", "enable", *(f"{name}.googleapis.com" for name in wanted), project(spec))
     return Resource("APIs", None, (argv,))  # enabling what is enabled does nothing; others may use them, so they stay
 
@@ -126,6 +128,7 @@ def _cluster(spec: Spec) -> Resource:
         *(f"--machine-type={DEFAULT_MACHINE}", "--num-nodes=1"),
         *("--enable-autoscaling", "--min-nodes=1", f"--max-nodes={_DEFAULT_MACHINES}"),
         *("--enable-managed-prometheus", "--enable-image-streaming", "--shielded-secure-boot"),
+        *("--gateway-api=standard", "--enable-cost-allocation"),
     )
     weekends = ("container", "clusters", "update", *place, *_WEEKENDS)
     return Resource(

@@ -56,6 +56,8 @@ def _viewing(spec: Spec) -> list[Manifest]:
         _rule("resource.k8s.io", ["resourceclaimtemplates", "resourceclaims"], _READ),
         _rule("networking.k8s.io", ["networkpolicies"], _READ),
         _rule("policy", ["poddisruptionbudgets"], _READ),
+        _rule(KINDS["Gateway"].group, ["gateways", "httproutes"], _READ),
+        _rule(KINDS["HealthCheckPolicy"].group, ["gcpbackendpolicies", "healthcheckpolicies"], _READ),
         _rule("monitoring.googleapis.com", ["podmonitorings", "rules"], _READ),
         _rule("monitoring.coreos.com", ["podmonitors", "prometheusrules"], _READ),
         _rule(_RBAC, ["roles", "rolebindings"], _READ),

@@ -4,6 +4,7 @@ from typing import Any
 
 from kuberay import names
 from kuberay.manifests import manifest
+from kuberay.manifests.gateway import load_balancer_rules
 from kuberay.objects import Manifest
 from kuberay.spec import Capacity, Spec
 
@@ -64,6 +65,7 @@ def network_policy(spec: Spec) -> Manifest:
             {"from": [{"podSelector": {}}], "ports": [_tcp(names.PORTS["serve"])]},
             *_collectors(spec),
             *_operator(spec),
+            *load_balancer_rules(spec),
         ],
         "egress": [
             {"to": [own]},

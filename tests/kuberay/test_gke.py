@@ -24,6 +24,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "spot": {"slices__capacity__kind": "spot", "slices__count": 2},
     "flex-start": {"slices__capacity__kind": "flex-start", "slices__network": "none"},
     "reservation": {"slices__capacity": {"kind": "reservation", "reservation": "ours"}, "cloud__rapid_cache": False},
+    "exposed": {"expose": {"host": "llm.example.com", "iap": True, "dashboard": "ray.example.com"}},
     "choices": {"slices__capacity": [{"kind": "spot"}, {"kind": "on-demand"}], "cloud__channel": "rapid"},
 }
 

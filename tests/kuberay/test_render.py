@@ -37,6 +37,21 @@ VARIANTS: dict[str, dict[str, Any]] = {
         "metrics_labels": {"release": "prometheus"},
         "traces": "http://otel-collector.monitoring:4317",
     },
+    "exposed-with-a-queue": {
+        "expose": {"host": "llm.example.com", "iap": True, "dashboard": "ray.example.com"},
+        "overlay": {
+            "labels": {"team": "ml"},
+            "annotations": {"example.com/owner": "ml"},
+            "tolerations": [{"key": "dedicated", "operator": "Exists"}],
+            "priority_class": "serving",
+            "env": {"HTTPS_PROXY": "http://proxy:3128", "HOME": "/not-ours-to-change"},
+            "pull_secrets": ["registry"],
+            "patches": {"NetworkPolicy/gemma": {"metadata": {"labels": {"patched": "yes"}}}},
+            "kueue": {"queue": "tpu", "topology": "cloud.google.com/gke-nodepool"},
+        },
+        "slices__capacity": [{"kind": "reservation", "reservation": "projects/other/reservations/ours"}, {"kind": "on-demand"}],
+        "slices__capabilities": ["SYS_RESOURCE"],
+    },
     "bare": {
         "namespace": "default",
         "auth": "none",
