@@ -2,6 +2,7 @@
 
 import secrets
 import sys
+from contextlib import suppress
 from typing import Any
 
 from apps.common.errors import OperationError
@@ -15,6 +16,8 @@ from kuberay.forward import forwarded_dashboard
 from kuberay.manifests import manifest
 from kuberay.objects import Manifest, title
 from kuberay.render import manifests
+from kuberay.rollout.apply import deployed_config
+from kuberay.rollout.history import History
 from kuberay.spec import Spec, load
 from kuberay.state import read_state
 
@@ -98,10 +101,21 @@ def deploy_apps(options: Options) -> None:
 def park(options: Options) -> None:
     """Give the TPU hosts back; the objects stay."""
     api, spec = connected(options), load(options.spec)
-    _clusters(api, options, spec).suspend(spec.name, spec.namespace, suspended=True)
+    backend = _clusters(api, options, spec)
+    _note_what_runs(api, spec)
+    backend.suspend(spec.name, spec.namespace, suspended=True)
     with Progress() as progress:
         wait.until_gone(api, spec, names.ray_pods(spec.name), progress.report, options.timeout)
     print("parked: no pods are left; `scripts/cluster.py unpark` brings them back")
+
+
+def _note_what_runs(api: Api, spec: Spec) -> None:
+    """Note what `unpark` is to bring back, also where it was deployed past this project; nothing where no head answers."""
+    with suppress(OperationError), forwarded_dashboard(api, spec, read_state(api, spec)) as dashboard:
+        running = deployed_config(dashboard.serve())
+        if running["applications"]:
+            with deploy.ClusterStore.locked(api, spec) as store:
+                History(store).note(dict(running))
 
 
 def unpark(options: Options) -> None:
