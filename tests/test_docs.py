@@ -29,6 +29,8 @@ FOREIGN = {
     "curl",
     "eval",
     "export",
+    "gcloud",
+    "helm",
     "kubectl",
     "pipx",
     "pre-commit",

@@ -8,7 +8,7 @@ from typing import Any
 from apps.common.errors import OperationError
 from apps.common.progress_line import Progress
 from kuberay import apply as applying
-from kuberay import deploy, names, reasons, remove, wait
+from kuberay import names, reasons, remove, wait
 from kuberay.api import Api, ForbiddenError
 from kuberay.clusters import Clusters, clusters
 from kuberay.commands import Options, checked, connected, force_conflicts, print_counts
@@ -16,6 +16,7 @@ from kuberay.forward import forwarded_dashboard
 from kuberay.manifests import manifest
 from kuberay.objects import Manifest, title
 from kuberay.render import manifests
+from kuberay.rollout import deploy
 from kuberay.rollout.apply import deployed_config
 from kuberay.rollout.history import History
 from kuberay.spec import Spec, load

@@ -13,12 +13,12 @@ from apps.common.serve_status import waiting_for
 from kuberay import apply, names, reasons, wait
 from kuberay.api import Api
 from kuberay.commands import Options, checked, connected, force_conflicts, print_counts
-from kuberay.deploy import last_deployed
 from kuberay.doctor import ClusterSnapshot
 from kuberay.doctor.examine import examine, report
 from kuberay.forward import forwarded_dashboard, forwarding
 from kuberay.remove import superseded
 from kuberay.render import manifests
+from kuberay.rollout.deploy import last_deployed
 from kuberay.spec import Spec, load
 from kuberay.state import State, index_of_pod, read_state
 

@@ -16,8 +16,8 @@ from apps.common.serve_status import all_running, waiting_for
 from apps.common.settings import ray_token, state_root
 from kuberay.api import connect
 from kuberay.dashboard import Config, Dashboard, merged
-from kuberay.deploy import ClusterStore
 from kuberay.forward import forwarded_dashboard
+from kuberay.rollout.deploy import ClusterStore
 from kuberay.rollout.effects import as_text, describe, effects, strongest
 from kuberay.rollout.history import Change, FileStore, History, now
 from kuberay.spec import load

@@ -29,7 +29,7 @@ class Change:
 
 
 class Store(Protocol):
-    """A place for the changes of one Serve: a file here (`FileStore`), or its cluster (`kuberay.deploy.ClusterStore`)."""
+    """A place for the changes of one Serve: a file here (`FileStore`), or its cluster (`rollout.deploy.ClusterStore`)."""
 
     def read(self) -> list[dict[str, Any]]:
         """What is kept there; nothing where there is none yet, or it is not ours."""

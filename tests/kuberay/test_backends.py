@@ -73,6 +73,18 @@ def test_errors_that_kuberays_client_swallows_are_told(deployment: Deployment, f
     assert "made  RayCluster/gemma" in deployment.apply(_THEIRS)
 
 
+@pytest.mark.usefixtures("python_client", "slice_nodes")
+def test_the_documents_program_deploys(deployment: Deployment, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "kuberay_client.md").read_text()
+    program = page.partition("```python\n")[2].partition("```")[0]
+    deployment.prepare()
+    monkeypatch.setenv("KUBECONFIG", str(deployment.kubeconfig))
+    (deployment.directory / "cluster.yaml").write_text(deployment.spec.read_text())
+    monkeypatch.chdir(deployment.directory)
+    exec(compile(program, "docs/kuberay_client.md", "exec"), {})  # noqa: S102 - this project's own page
+    assert len(deployment.until_ready()) == 5
+
+
 def test_it_is_not_installed(deployment: Deployment) -> None:
     missing = deployment.run("apply", _THEIRS)
     assert missing.code == 2

@@ -8,8 +8,8 @@ import pytest
 from apps.common.errors import OperationError
 from emulation.kubernetes.nodes.kubelet import Kubelet
 from kuberay.api import connect
-from kuberay.deploy import locked
 from kuberay.objects import Manifest
+from kuberay.rollout.deploy import locked
 from tests.kuberay.deployment import Deployment
 from tests.kuberay.faulty_proxy import FaultyProxy
 from tests.kuberay.test_wait import following
