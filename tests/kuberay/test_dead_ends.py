@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from emulation.kubernetes.nodes.api import Json, wait_for
+from emulation.kubernetes.nodes.api import Api, Json, wait_for
 from emulation.kubernetes.nodes.cloud import Cloud
 from emulation.kubernetes.nodes.kubelet import Kubelet
 from tests.kuberay.deployment import Deployment
@@ -98,6 +98,12 @@ def test_a_kuberay_before_1_6_gets_what_it_knows(deployment: Deployment) -> None
         assert (refused.code, "install 1.6 or later (docs/gke.md#an-older-kuberay)" in refused.err) == (1, True), refused.text
 
 
+def knows(api: Api, field: str) -> bool:
+    """Whether the server has that field of a RayCluster's spec, by its own description."""
+    schemas = api.get("/openapi/v3/apis/ray.io/v1")["components"]["schemas"]
+    return field in schemas["io.ray.v1.RayCluster"]["properties"]["spec"]["properties"]
+
+
 @contextmanager
 def without_fields(deployment: Deployment, *fields: str) -> Iterator[None]:
     """The cluster's type as an older KubeRay has it."""
@@ -112,6 +118,7 @@ def without_fields(deployment: Deployment, *fields: str) -> Iterator[None]:
         for name in absent:
             del properties[name]
         api.merge(_CRD, {"spec": {"versions": crd["spec"]["versions"]}})
+        wait_for(lambda: {name for name in fields if not knows(api, name)} == set(absent), 30, "the type stays as it was")
 
     (schema,) = (v["schema"]["openAPIV3Schema"] for v in api.get(_CRD)["spec"]["versions"] if v["name"] == "v1")
     known: Json = schema["properties"]["spec"]["properties"]

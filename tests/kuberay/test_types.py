@@ -1,4 +1,4 @@
-"""Every variant of the manifests against the types of a real API server, strictly: KubeRay's, Gateway API's, stand-ins of GKE's."""
+"""Every variant of the manifests against a real API server's types, strictly: KubeRay's, Gateway API's, stand-ins of GKE's."""
 
 import json
 import subprocess
@@ -8,8 +8,10 @@ from typing import Any
 import pytest
 import yaml
 
+from emulation.kubernetes.nodes.api import wait_for
 from emulation.kubernetes.nodes.cloud import Cloud
 from tests.kuberay.deployment import Deployment
+from tests.kuberay.test_dead_ends import knows
 from tests.kuberay.test_render import VARIANTS
 
 pytestmark = pytest.mark.full
@@ -35,6 +37,7 @@ def test_a_kuberay_of_2025_takes_what_it_knows(deployment: Deployment, cloud: Cl
     try:
         for kind in _KINDS:
             deployment.plane.api.merge(_TYPES.format(kind), {"spec": {"versions": old[kind]}})
+        wait_for(lambda: not knows(deployment.plane.api, "authOptions"), 30, "the server still knows the new fields")
         refused = deployment.run("apply", "--dry-run")
         assert (refused.code, "knows no token" in refused.err) == (1, True), refused.text
         deployment.change(auth="none")
@@ -42,6 +45,7 @@ def test_a_kuberay_of_2025_takes_what_it_knows(deployment: Deployment, cloud: Cl
     finally:
         for kind in _KINDS:
             deployment.plane.api.merge(_TYPES.format(kind), {"spec": {"versions": now[kind]}})
+        wait_for(lambda: knows(deployment.plane.api, "authOptions"), 30, "the server does not know its fields again")
 
 
 def _types_of(module: str) -> dict[str, list[dict[str, Any]]]:
