@@ -5,7 +5,7 @@ Asks again, for a while, where a request met a busy server or a broken connectio
 
 import json
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -28,6 +28,7 @@ _BUSY = (429, 502, 503, 504)
 _PAUSES_S = (0.5, 1.0, 2.0, 4.0)  # after an error inside the API server
 _UNKNOWN_FIELD = b"typed patch object"  # of server-side apply, which answers 500 to a field that does not exist
 _NO_SUCH_KIND = "the cluster has no such kind of object: install what brings it, or choose in the spec what does without"
+_LOG_IN = "the cluster does not know you (any more): `gcloud auth login` and `gcloud container clusters get-credentials`"
 _WRITES = 4  # attempts at an object that others write at the same moment
 
 
@@ -50,12 +51,18 @@ class ForbiddenError(ApiError):
     """A request that this user may not make."""
 
 
+class ConflictError(ApiError):
+    """A field that another manager has set differs from what is applied."""
+
+
 @dataclass(frozen=True)
 class Api:
     """One cluster, as one user. `context` is for people."""
 
     _client: client.ApiClient
     context: str
+    _log_in: Callable[[], object] = lambda: None
+    """Reads the credentials again: a token's file may have a new one, a plugin can be asked."""
 
     def get(self, kind: str, name: str, namespace: str | None = None) -> Manifest | None:
         """One object, or None if there is none.
@@ -164,6 +171,7 @@ class Api:
         headers = {"Accept": _JSON, "Content-Type": content_type}
         # Server-side apply takes YAML, of which JSON is a part; as text, it goes through the client unchanged.
         sent = json.dumps(body) if content_type.endswith("yaml") else body
+        unknown = False
         for pause_s in (*_PAUSES_S, None):
             with _explained(self.context):
                 request = self._client.param_serialize(
@@ -173,6 +181,10 @@ class Api:
             if answer.status < 400:
                 break
             message = answer.read()
+            if answer.status == 401 and not unknown:
+                unknown = True
+                self._log_in()
+                continue
             if answer.status != 500 or _UNKNOWN_FIELD in message or pause_s is None:
                 raise _error(answer.status, message)
             time.sleep(pause_s)
@@ -195,7 +207,7 @@ def connect(kubeconfig: str | None = None, context: str | None = None) -> Api:
         ) from None
     pauses: dict[str, Any] = {"total": _RETRIES, "backoff_factor": 0.5, "backoff_jitter": 0.2}
     settings.retries = Retry(**pauses, status_forcelist=_BUSY, allowed_methods=None, raise_on_status=False)
-    return Api(client.ApiClient(settings), name)
+    return Api(client.ApiClient(settings), name, lambda: _load(settings, kubeconfig, context))
 
 
 def _load(settings: client.Configuration, kubeconfig: str | None, context: str | None) -> str:
@@ -217,9 +229,12 @@ def _error(status: int, body: bytes) -> ApiError:
         causes = [cause.get("reason") for cause in (status_object.get("details") or {}).get("causes") or []]
     except ValueError:
         message, reason, causes = _NO_SUCH_KIND if status == 404 else body.decode(errors="replace").strip()[:300], "", []
+    if status == 401:
+        message = f"{message or 'Unauthorized'}: {_LOG_IN}"
+    if "FieldManagerConflict" in causes:
+        return ConflictError(message, status)
     kind = ForbiddenError if status == 403 and reason == "Forbidden" else ApiError
-    # A field that another manager holds is a conflict, too, and stays one.
-    return kind(message or f"HTTP {status}", status, transient=status == 409 and "FieldManagerConflict" not in causes)
+    return kind(message or f"HTTP {status}", status, transient=status == 409)
 
 
 @contextmanager

@@ -2,20 +2,22 @@
 
 import difflib
 from collections.abc import Container, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import yaml
 
 from apps.common.errors import OperationError
-from kuberay.api import Api, ApiError, ForbiddenError
+from kuberay.api import Api, ApiError, ConflictError, ForbiddenError
 from kuberay.clusters import Clusters
 from kuberay.names import MANAGER
 from kuberay.objects import Manifest, kind_of, parse_quantity, title
 
-Verb = Literal["create", "change", "unchanged", "forbidden", "hidden"]
-"""`forbidden`: it would change and this user may not; `hidden`: of the whole cluster, and not for this user to see."""
+Verb = Literal["create", "change", "unchanged", "conflict", "forbidden", "hidden"]
+"""`conflict`: somebody else has set fields of it; `forbidden`: it would change and this user may not; `hidden`: of the whole
+cluster, and not for this user to see."""
 _SERVERS_OWN = ("managedFields", "resourceVersion", "uid", "creationTimestamp", "generation", "selfLink", "finalizers")
+_OLD_KUBERAY = "field not declared in schema"
 _IMMUTABLE = ("Job",)
 """A job's template cannot change; a job that is there under its name, which its content decides, is the one that is wanted."""
 
@@ -28,27 +30,29 @@ class Change:
     manifest: Manifest
     before: Manifest | None
     after: Manifest
+    note: str = ""
+    """What has to be known about it."""
+    tried: bool = True
+    """False where its namespace is still to come, and the server could not be asked."""
 
     def diff(self) -> str:
         """A unified diff of the object as YAML; empty where nothing would change."""
         if self.verb in ("unchanged", "hidden"):
             return ""
-        before, after = (_text(manifest).splitlines(keepends=True) for manifest in (self.before, self.after))
-        name = title(self.manifest)
-        return "".join(difflib.unified_diff(before, after, f"{name} (there)", f"{name} (wanted)"))
+        return _diff(self.before, self.after)
 
 
 def plan(api: Api, manifests: Iterable[Manifest], *, force_conflicts: Container[str] = ()) -> list[Change]:
     """What would change, by a dry run of the API server, which also refuses what it would not take.
 
     Raises:
-        ApiError: the server refuses an object, or another manager holds a field (of other kinds than `force_conflicts`).
+        ApiError: the server refuses an object.
     """
     changes: list[Change] = []
     namespaces_to_come: set[str] = set()
     for manifest in manifests:
         if manifest["metadata"].get("namespace") in namespaces_to_come:  # the server cannot try what is in none
-            change = Change("create", manifest, None, manifest)
+            change = Change("create", manifest, None, manifest, tried=False)
         else:
             change = _plan_object(api, manifest, force=manifest["kind"] in force_conflicts)
         if manifest["kind"] == "Namespace" and change.verb == "create":
@@ -64,6 +68,8 @@ def apply(api: Api, clusters: Clusters, change: Change, *, force_conflicts: Cont
         ApiError: the server refuses it.
         OperationError: it would change something that this user may not change.
     """
+    if not change.tried:
+        (change,) = plan(api, [change.manifest], force_conflicts=force_conflicts)
     if change.verb in ("unchanged", "hidden"):
         return
     if change.verb == "forbidden":
@@ -93,8 +99,29 @@ def _plan_object(api: Api, manifest: Manifest, *, force: bool) -> Change:
         after = api.apply(manifest, dry_run=True, force=force)
     except ForbiddenError:
         return Change(_verb_of_forbidden(manifest, before), manifest, before, manifest)
+    except ConflictError as error:
+        after = api.apply(manifest, dry_run=True, force=True)
+        return Change("conflict", manifest, before, after, f"{error}\n--force takes the fields over")
+    except ApiError as error:
+        if _OLD_KUBERAY not in str(error) or manifest["kind"] != "RayCluster":
+            raise
+        return _for_an_old_kuberay(api, manifest, str(error), force=force)
     verb: Verb = "create" if before is None else "unchanged" if _bare(before) == _bare(after) else "change"
     return Change(verb, manifest, before, after)
+
+
+def _for_an_old_kuberay(api: Api, manifest: Manifest, error: str, *, force: bool) -> Change:
+    """The change without what KubeRay before 1.6 does not know, or why there is none."""
+    if ".spec.authOptions" in error:
+        raise OperationError(
+            "this KubeRay (before 1.5) knows no token, so everybody in the cluster's network could run code on Ray: install "
+            "1.6 or later (docs/gke.md#an-older-kuberay), or set `auth: none`"
+        )
+    if "upgradeStrategy" not in manifest["spec"]:
+        raise OperationError(f"this KubeRay is too old: install 1.6 or later (docs/gke.md#an-older-kuberay). {error}")
+    spec = {key: value for key, value in manifest["spec"].items() if key != "upgradeStrategy"}
+    change = _plan_object(api, {**manifest, "spec": spec}, force=force)
+    return replace(change, note="this KubeRay (before 1.6) leaves running pods as they are: after a change, park and unpark")
 
 
 def _of_others(before: Manifest) -> bool:
@@ -148,6 +175,17 @@ def _bare(manifest: Manifest | None) -> Manifest:
         return {}
     metadata = {key: value for key, value in manifest["metadata"].items() if key not in _SERVERS_OWN}
     return {**{key: value for key, value in manifest.items() if key != "status"}, "metadata": metadata}
+
+
+def removal_diff(live: Manifest) -> str:
+    """A unified diff of an object that the spec does not describe any more."""
+    return _diff(live, None)
+
+
+def _diff(before: Manifest | None, after: Manifest | None) -> str:
+    name = title(before or after or {})
+    old, new = (_text(manifest).splitlines(keepends=True) for manifest in (before, after))
+    return "".join(difflib.unified_diff(old, new, f"{name} (there)", f"{name} (wanted)"))
 
 
 def _text(manifest: Manifest | None) -> str:

@@ -58,6 +58,11 @@ def _parser() -> argparse.ArgumentParser:
         )
         return command
 
+    def with_part(command: argparse.ArgumentParser) -> None:
+        command.add_argument(
+            "--part", choices=("platform", "workload"), help="only what an administrator gives, or only the rest"
+        )
+
     def with_timeout(command: argparse.ArgumentParser, minutes: float) -> argparse.ArgumentParser:
         command.add_argument(
             "--timeout", type=seconds, default=minutes * _MINUTE_S, metavar="S", help="longest wait (default: %(default).0f s)"
@@ -65,13 +70,14 @@ def _parser() -> argparse.ArgumentParser:
         return command
 
     render = add("render", "print the manifests; no cluster is asked")
-    render.add_argument("--part", choices=("platform", "workload"), help="only what an administrator gives, or only the rest")
+    with_part(render)
     for name, what in (("diff", "show what apply would change"), ("apply", "make the cluster what the spec describes")):
         command = connected(add(name, what))
         command.add_argument("--force", action="store_true", help="take over fields that somebody else has set")
         if name == "apply":
             command.add_argument("--dry-run", action="store_true", help="ask the API server, and change nothing")
-            command.add_argument("--yes", action="store_true", help="also where it restarts running pods")
+            with_part(command)
+            command.add_argument("--yes", action="store_true", help="also where it restarts running pods, or removes something")
     with_timeout(connected(add("wait", "follow until the head and all hosts are ready", "wait_for")), 45)
     connected(add("status", "what is there, what it waits for, which apps run")).add_argument("--json", action="store_true")
     deploy = with_timeout(connected(add("deploy", "deploy the Serve config and wait until its apps run", "deploy_apps")), 60)

@@ -19,6 +19,7 @@ SLICE_LABEL = "ray.io/worker-group-replica-name"
 HOST_LABEL = "ray.io/replica-host-index"
 ORIGINATOR_LABEL = "ray.io/originated-from-cr-name"
 SERVE_ANNOTATION = "ray.io/enable-serve-service"
+SERVE_CONFIG_KEY = "serve.yaml"
 TOKEN_KEY = "auth_token"  # noqa: S105 - the key in the secret, not a secret
 PORTS = {"gcs-server": 6379, "dashboard": 8265, "client": 10001, "serve": 8000, "metrics": 8080}
 AGENT_PORT = 52365
@@ -28,15 +29,22 @@ VERSION_CHECK = "versions"
 # Grafana's side-car (its Helm chart's default)
 DASHBOARD_LABEL = "grafana_dashboard"
 
+# Kueue
+QUEUE_LABEL = "kueue.x-k8s.io/queue-name"
+QUEUE_TOPOLOGY = "kueue.x-k8s.io/podset-required-topology"
+
 # Kubernetes
+EVICTION_ANNOTATION = "cluster-autoscaler.kubernetes.io/safe-to-evict"
 JOB_LABEL = "batch.kubernetes.io/job-name"
 
 # GKE
 TPU_RESOURCE = "google.com/tpu"
 ACCELERATOR_LABEL = "cloud.google.com/gke-tpu-accelerator"
+NODE_POOL_LABEL = "cloud.google.com/gke-nodepool"
 TOPOLOGY_LABEL = "cloud.google.com/gke-tpu-topology"
 SPOT_LABEL = "cloud.google.com/gke-spot"
 COMPUTE_CLASS_LABEL = "cloud.google.com/compute-class"
+CERTIFICATES_ANNOTATION = "networking.gke.io/certmap"
 NETWORK_DEVICE_CLASS = "netdev.google.com"
 
 LONGEST_CLUSTER_NAME = 41
@@ -64,6 +72,8 @@ staging_job: Callable[[str], str] = "{}-stage-weights".format
 """The job that brings the model from the hub to the bucket."""
 serve_config_map: Callable[[str], str] = "{}-serve-config".format
 """The Serve config that was deployed last, so that it can be deployed again."""
+certificate_map: Callable[[str], str] = "{}-certificates".format
+"""The map of Google-managed certificates that `gke.py` makes for the addresses of `expose`."""
 dashboards: Callable[[str], str] = "{}-dashboards".format
 """The dashboards, for Grafana."""
 users_role: Callable[[str, str], str] = "{}-{}".format

@@ -44,6 +44,8 @@ _BY_VERSION = {
     ),
     "authorization.k8s.io/v1": ("SelfSubjectAccessReview",),
     "cloud.google.com/v1": ("ComputeClass",),
+    "gateway.networking.k8s.io/v1": ("Gateway", "HTTPRoute"),
+    "networking.gke.io/v1": ("GCPBackendPolicy", "HealthCheckPolicy"),
     "monitoring.googleapis.com/v1": ("PodMonitoring", "Rules"),
     "monitoring.coreos.com/v1": ("PodMonitor", "PrometheusRule"),
     "ray.io/v1": ("RayCluster", "RayService"),
@@ -58,7 +60,7 @@ def _plural(kind: str) -> str:
     """`networkpolicies` of `NetworkPolicy`: the plurals are English, and there is no other source of them without a server."""
     if kind == "Rules":
         return "rules"
-    return re.sub("s$", "se", re.sub("y$", "ie", kind.lower())) + "s"
+    return re.sub("s$", "se", re.sub("(?<!a)y$", "ie", kind.lower())) + "s"
 
 
 KINDS = {

@@ -5,11 +5,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from kuberay import names
-from kuberay.objects import Manifest
+from kuberay.objects import Manifest, parse_quantity
 from kuberay.state import State, condition, events_about, index_of_pod, is_ready, slice_of_pod
 
 _OF_EVERY_POD_WITH_CLAIMS = "no new claims to deallocate"  # of every such pod, whatever the reason is
 _WAITS_FOR_HEAD = "wait-gcs-ready"  # the init container that the operator gives the hosts
+_SEEN_WITHIN_S = 30
+_START_KUBERAY = (
+    "`kubectl get pods -A -l app.kubernetes.io/name=kuberay-operator` shows it; on GKE it is the add-on RayOperator"
+)
 _SEE_LOGS = "scripts/cluster.py logs shows its last words"
 
 
@@ -73,11 +77,27 @@ def _pod(state: State, pod: Manifest, who: str | None = None) -> list[Reason]:
     if pod.get("status", {}).get("phase") in ("Failed", "Succeeded"):
         return [Reason(who, f"has ended ({_how_it_ended(pod)})", "KubeRay replaces all hosts of its slice")]
     if not pod["spec"].get("nodeName"):
-        return [Reason(who, *_unscheduled(pod, events))]
+        return [Reason(who, *_unscheduled(state, pod, events))]
     return [Reason(who, *_starting(pod, events))]
 
 
-def _unscheduled(pod: Manifest, events: Sequence[Manifest]) -> tuple[str, str | None]:
+def _holders(state: State, pod: Manifest) -> list[str]:
+    """Pods that have a place on a node and do nothing with it."""
+    there = [*state.pods, *state.staging_pods, *state.others]
+    idle = [
+        other
+        for other in there
+        if other["spec"].get("nodeName") and other["status"].get("phase") == "Pending" and other is not pod
+    ]
+    return [f"{each['metadata']['name']} holds {_cpu(each)} CPU of a node, and {_starting(each, ())[0]}" for each in idle]
+
+
+def _cpu(pod: Manifest) -> str:
+    asked = [container.get("resources", {}).get("requests", {}).get("cpu", "0") for container in pod["spec"]["containers"]]
+    return f"{sum(map(parse_quantity, asked)):g}"
+
+
+def _unscheduled(state: State, pod: Manifest, events: Sequence[Manifest]) -> tuple[str, str | None]:
     conditions = pod["status"].get("conditions", [])
     scheduler = next((entry["message"] for entry in conditions if entry["type"] == "PodScheduled"), None)
     text = " ".join(filter(None, (scheduler, _latest(events, "FailedScaleUp", "NotTriggerScaleUp"))))
@@ -89,6 +109,8 @@ def _unscheduled(pod: Manifest, events: Sequence[Manifest]) -> tuple[str, str | 
         return f"Google Cloud's quota is used up: {text}", "ask for more TPU quota in the region, or use a reservation"
     if not text:
         return "waits for a node: the scheduler has not seen it yet", None
+    if "insufficient" in about and (holders := _holders(state, pod)):
+        return f"waits for a node: {text}", f"{'; '.join(holders)}: `kubectl delete` what is not needed any more"
     return f"waits for a node: {text}", "no node fits: `scripts/gke.py status` shows the node pool, doctor the labels"
 
 
@@ -106,7 +128,10 @@ def _starting(pod: Manifest, events: Sequence[Manifest]) -> tuple[str, str | Non
                 return f"ends again and again ({_how_it_ended(pod)})", _SEE_LOGS
         if _has_failed(container):
             return f"ended, and is started again ({_how_it_ended(pod)})", _SEE_LOGS
-    if mount := _latest(events, "FailedMount", "FailedAttachVolume"):
+    # once it has its address, its volumes are mounted, and what an event says was true before
+    if condition(pod, "PodReadyToStartContainers") != "True" and (
+        mount := _latest(events, "FailedMount", "FailedAttachVolume")
+    ):
         return f"a volume cannot be mounted: {mount}", None
     running = [init["name"] for init in status.get("initContainerStatuses", []) if "running" in init.get("state", {})]
     if running:
@@ -149,7 +174,11 @@ def _how_it_ended(pod: Manifest) -> str:
 
 def _unseen(state: State) -> list[Reason]:
     assert state.cluster
-    unseen = Reason("RayCluster", "KubeRay has not seen it as it is now", "doctor shows whether KubeRay runs")
+    if state.unseen_s > _SEEN_WITHIN_S:
+        what, advice = f"KubeRay has not seen it for {state.unseen_s:.0f} s: it does not run", _START_KUBERAY
+    else:
+        what, advice = "KubeRay has not seen it as it is now", None
+    unseen = Reason("RayCluster", what, advice)
     return _invalid(events_about(state.events, state.cluster)) or [unseen]
 
 

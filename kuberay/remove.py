@@ -1,5 +1,6 @@
 """Take a deployment out of the cluster: everything that carries its label, in the reverse order, and nothing else."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from kuberay import names
@@ -10,11 +11,10 @@ from kuberay.spec import Spec
 
 _KINDS = (
     *("RayService", "RayCluster", "Job", "PodMonitoring", "Rules", "PodMonitor", "PrometheusRule"),
-    *("PodDisruptionBudget", "NetworkPolicy"),
+    *("PodDisruptionBudget", "NetworkPolicy", "HTTPRoute", "Gateway", "GCPBackendPolicy", "HealthCheckPolicy", "Service"),
     *("ResourceClaimTemplate", "ComputeClass", "RoleBinding", "Role", "ServiceAccount"),
 )
 """What render makes, users before what they use. Pods and services are KubeRay's, and go with their cluster."""
-_POLICIES = ("ValidatingAdmissionPolicyBinding", "ValidatingAdmissionPolicy")
 _TENANTS = ("RayCluster", "RayService", "Pod", "Job", "Deployment", "Service", "ConfigMap", "Secret", "ServiceAccount")
 _KUBERNETES_OWN = ("kube-root-ca.crt", "default")
 
@@ -29,28 +29,42 @@ class Removal:
 
 def plan(api: Api, spec: Spec) -> Removal:
     """Every object of this deployment, in the order of removal."""
-    selector = f"app.kubernetes.io/instance={spec.name},app.kubernetes.io/managed-by={names.MANAGER}"
-    # Of kinds that users may not list.
-    named = [("ConfigMap", name(spec.name)) for name in (names.serve_config_map, names.dashboards)]
-    named += [("Secret", names.service_token_secret(spec.name))] if spec.kind == "RayService" else []
-    removed = [{**live, "kind": kind} for kind, name in named if (live := api.get(kind, name, spec.namespace))]
+    removed: list[Manifest] = []
     hidden: list[str] = []
-    for kind in (*_KINDS, *_POLICIES):
+    for kind in (*_named(spec), *_KINDS):
         try:
-            if kind in _POLICIES:  # by name: another namespace may have a deployment of the same name, so of the same labels
-                policy = api.get(kind, names.pod_policy(spec.namespace, spec.name))
-                objects = [policy] if policy else []
-            else:
-                objects = api.objects(kind, spec.namespace if KINDS[kind].namespaced else None, selector)
+            removed += [{**live, "kind": kind} for live in _live(api, spec, kind) if "ownerReferences" not in live["metadata"]]
         except ForbiddenError:
-            hidden.append(kind)
-            continue
-        removed += [{**live, "kind": kind} for live in objects if "ownerReferences" not in live["metadata"]]
+            hidden += [] if kind == "Secret" and spec.kind == "RayCluster" else [kind]  # which has none of its own
     return Removal(tuple(removed), tuple(hidden))
 
 
-def remove(api: Api, clusters: Clusters, manifest: Manifest) -> str:
-    """Delete one object; what was done, for people. What this user may not delete stays, and is named."""
+def superseded(api: Api, spec: Spec, described: Iterable[Manifest]) -> list[Manifest]:
+    """Objects of this deployment that its spec does not describe any more, such as the role of somebody who has left."""
+    needed = {title(manifest) for manifest in described} | {f"ConfigMap/{names.serve_config_map(spec.name)}"}
+    needed |= {f"Secret/{names.service_token_secret(spec.name)}"} if spec.kind == "RayService" else set()
+    return [live for live in plan(api, spec).objects if title(live) not in needed]
+
+
+def _live(api: Api, spec: Spec, kind: str) -> list[Manifest]:
+    namespace = spec.namespace if KINDS[kind].namespaced else None
+    if named := _named(spec).get(kind):
+        return [live for name in named if (live := api.get(kind, name, namespace))]
+    return api.objects(kind, namespace, f"app.kubernetes.io/instance={spec.name},app.kubernetes.io/managed-by={names.MANAGER}")
+
+
+def _named(spec: Spec) -> dict[str, tuple[str, ...]]:
+    """Objects that are asked for by name: users may not list their kind, or another namespace has some of the same labels."""
+    policy = (names.pod_policy(spec.namespace, spec.name),)
+    return {
+        "ConfigMap": (names.serve_config_map(spec.name), names.dashboards(spec.name)),
+        "Secret": (names.service_token_secret(spec.name),),
+        **dict.fromkeys(("ValidatingAdmissionPolicyBinding", "ValidatingAdmissionPolicy"), policy),
+    }
+
+
+def remove(api: Api, clusters: Clusters, manifest: Manifest) -> str | None:
+    """Delete one object. What this user may not delete stays, and is named in what is returned."""
     metadata = manifest["metadata"]
     try:
         if manifest["kind"] == "RayCluster":
@@ -59,7 +73,7 @@ def remove(api: Api, clusters: Clusters, manifest: Manifest) -> str:
             api.delete(manifest["kind"], metadata["name"], metadata.get("namespace"))
     except ForbiddenError:
         return f"{title(manifest)} stays: you may not delete it"
-    return f"{title(manifest)} deleted"
+    return None
 
 
 def remove_namespace(api: Api, spec: Spec) -> str | None:

@@ -4,8 +4,10 @@ from typing import Any, Literal
 
 import yaml
 
-from kuberay.manifests import access, admission, monitoring, network, ray, staging
+from kuberay.manifests import access, admission, gateway, monitoring, network, ray, staging
+from kuberay.manifests.overlay import overlaid
 from kuberay.objects import Manifest
+from kuberay.platform_spec import Overlay
 from kuberay.spec import Spec
 
 Part = Literal["platform", "workload"]
@@ -20,14 +22,15 @@ def manifests(spec: Spec, serve_config: str, part: Part | None = None) -> list[M
     """Every manifest, or those of one part. `serve_config` is the text of the Serve config, which only a RayService carries."""
     platform = [access.namespace(spec)] if spec.namespace != "default" else []
     platform += [*access.service_accounts(spec), *access.user_roles(spec), *admission.pod_policy(spec)]
-    platform += [network.network_policy(spec), ray.disruption_budget(spec)]
+    platform += [network.network_policy(spec), *ray.disruption_budgets(spec)]
     if spec.slices.network == "dranet":
         platform.append(network.claim_template(spec))
-        platform += [network.compute_class(spec)] if spec.cloud.mode == "autopilot" else []
-    platform += monitoring.monitoring(spec)
+    platform += [network.compute_class(spec)] if spec.has_compute_class else []
+    platform += [*monitoring.monitoring(spec), *gateway.gateway(spec)]
     main = ray.ray_cluster(spec) if spec.kind == "RayCluster" else ray.ray_service(spec, serve_config)
     workload = [staging.staging_job(spec), main]
-    return {"platform": platform, "workload": workload}[part] if part else platform + workload
+    chosen = {"platform": platform, "workload": workload}[part] if part else platform + workload
+    return overlaid(spec, chosen) if spec.overlay != Overlay() else chosen
 
 
 def to_yaml(documents: list[Manifest], source: str) -> str:

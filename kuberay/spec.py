@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, PrivateAttr, model_validator
 
 from apps.checks.arguments import against_model
 from apps.checks.source import read
@@ -15,6 +15,7 @@ from apps.common.errors import UserError
 from apps.slice.topology import Slice, slice_of
 from kuberay import names
 from kuberay.objects import parse_quantity
+from kuberay.platform_spec import Expose, Overlay, Strict, matching
 
 _PROJECT = Path(__file__).parents[1]
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9._-]{1,61}[a-z0-9]")
@@ -22,19 +23,6 @@ _IMAGE = re.compile(r"(?P<name>[a-z0-9]+(?:[._:/-]+[a-z0-9]+)*?)(?::(?P<tag>[\w.
 _PLACE = re.compile(r"[a-z]+-[a-z]+[0-9]+(-[a-z])?")
 _COLLECTOR = re.compile(r"https?://[^\s/:]+:\d+")
 _USER = re.compile(r"(user|group|serviceAccount):\S+@\S+")
-
-
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-def _matching(pattern: "re.Pattern[str]", what: str) -> AfterValidator:
-    def check(value: str) -> str:
-        if not pattern.fullmatch(value):
-            raise ValueError(what)
-        return value
-
-    return AfterValidator(check)
 
 
 def _quantity(value: str) -> str:
@@ -54,22 +42,23 @@ Metrics = Annotated[Literal["gmp", "operator", "off"], BeforeValidator(_switch)]
 """Who reads metrics and rules: Google's managed Prometheus, the Prometheus operator, or nobody."""
 
 
-class SecretKey(_Strict):
+class SecretKey(Strict):
     """A key of a Kubernetes secret that exists already; what it holds never comes near this tool."""
 
     name: str  # of the secret, in the deployment's namespace
     key: str  # within the secret
 
 
-class Cloud(_Strict):
+class Cloud(Strict):
     """Place in Google Cloud. `mode` is GKE's, `cluster` its name there; `rapid_cache` keeps the bucket's data in the zone."""
 
-    project: Annotated[str, _matching(re.compile(r"[a-z][-a-z0-9]{4,28}[a-z0-9]"), "is no project id (6 to 30 of a-z, 0-9, -)")]
+    project: Annotated[str, matching(re.compile(r"[a-z][-a-z0-9]{4,28}[a-z0-9]"), "is no project id (6 to 30 of a-z, 0-9, -)")]
     """Id of the Google Cloud project."""
-    region: Annotated[str, _matching(_PLACE, "is no region such as us-east5")]  # such as us-east5
-    zone: Annotated[str, _matching(_PLACE, "is no zone such as us-east5-b")]  # such as us-east5-b
+    region: Annotated[str, matching(_PLACE, "is no region such as us-east5")]  # such as us-east5
+    zone: Annotated[str, matching(_PLACE, "is no zone such as us-east5-b")]  # such as us-east5-b
     cluster: str  # name of the GKE cluster
     mode: Literal["standard", "autopilot"] = "standard"  # of the GKE cluster
+    channel: Literal["regular", "rapid"] = "regular"  # of the GKE cluster's versions
     rapid_cache: bool = True  # keep the bucket's data in the zone
 
     @model_validator(mode="after")
@@ -79,11 +68,11 @@ class Cloud(_Strict):
         return self
 
 
-class Capacity(_Strict):
+class Capacity(Strict):
     """How the TPU hosts are bought. A reservation is named."""
 
     kind: Literal["on-demand", "spot", "flex-start", "reservation"] = "on-demand"  # how they are bought
-    reservation: str | None = None  # its name, where `kind` is reservation
+    reservation: str | None = None  # its name, or projects/PROJECT/reservations/NAME of a shared one
 
     @model_validator(mode="after")
     def _reservation_is_named(self) -> "Capacity":
@@ -92,18 +81,24 @@ class Capacity(_Strict):
         return self
 
 
-class TpuSlice(_Strict):
+def _choices(value: object) -> object:
+    return value if isinstance(value, list | tuple) else (value,)
+
+
+class TpuSlice(Strict):
     """The slices: one replica of the model takes one. `cpu` and `memory` are for each host's pod."""
 
     generation: str = "v6e"  # as in apps/slice/topology.py
     topology: str  # such as 4x4
     count: int = Field(default=1, ge=1, le=64)
     """How many slices; each replica of the model takes one."""
-    capacity: Capacity = Capacity()  # how the hosts are bought
+    capacity: Annotated[tuple[Capacity, ...], BeforeValidator(_choices), Field(min_length=1)] = (Capacity(),)
+    """How the hosts are bought: one way, or a list that GKE tries in this order (a ComputeClass)."""
     network: Literal["dranet", "none"] = "dranet"  # `dranet`: each host gets all its network interfaces
     cpu: Quantity = "100"  # of each host's pod
     memory: Quantity = "400Gi"  # of each host's pod
     run_as_root: bool = False  # only if libtpu may not open the chips' device files as another user
+    capabilities: tuple[Literal["SYS_RESOURCE", "IPC_LOCK", "SYS_NICE"], ...] = ()  # only if libtpu may not lock memory without
 
     @property
     def shape(self) -> Slice:
@@ -122,14 +117,14 @@ class TpuSlice(_Strict):
         return self
 
 
-class Head(_Strict):
+class Head(Strict):
     """Ray's head: control store, dashboard, Serve's controller. No model runs on it."""
 
     cpu: Quantity = "4"  # of its pod
     memory: Quantity = "16Gi"  # of its pod
 
 
-class Model(_Strict):
+class Model(Strict):
     """What is served. `serve_config` is a path, from the spec's file or else from this project; `directory` the model's own in
     the bucket."""
 
@@ -139,18 +134,18 @@ class Model(_Strict):
     directory: str | None = None  # in the bucket; none: the model's name in lower case
 
 
-class Redis(_Strict):
+class Redis(Strict):
     """An external Redis that keeps the head's state, so that a lost head loses no app."""
 
-    address: Annotated[str, _matching(re.compile(r"\S+:\d+"), "is no host:port")]
+    address: Annotated[str, matching(re.compile(r"\S+:\d+"), "is no host:port")]
     """HOST:PORT."""
     password: SecretKey | None = None  # none: Redis asks for none
 
 
-User = Annotated[str, _matching(_USER, "is no user:..., group:... or serviceAccount:... with an address")]
+User = Annotated[str, matching(_USER, "is no user:..., group:... or serviceAccount:... with an address")]
 
 
-class Users(_Strict):
+class Users(Strict):
     """Who may do what in the namespace. Each group may also do what those before it may."""
 
     viewers: tuple[User, ...] = ()  # may see status and logs
@@ -158,7 +153,7 @@ class Users(_Strict):
     admins: tuple[User, ...] = ()  # may also apply, park, unpark and remove
 
 
-class Spec(_Strict):
+class Spec(Strict):
     """A deployment."""
 
     name: str  # of the RayCluster or RayService
@@ -168,7 +163,7 @@ class Spec(_Strict):
     cloud: Cloud  # the Google Cloud project and the GKE cluster
     slices: TpuSlice  # TPU slices
     model: Model  # what is served
-    bucket: Annotated[str, _matching(_BUCKET, "is no bucket name (3 to 63 of a-z, 0-9, -, _ and .)")]
+    bucket: Annotated[str, matching(_BUCKET, "is no bucket name (3 to 63 of a-z, 0-9, -, _ and .)")]
     """Name of the bucket that weights and compiled programs are in."""
     head: Head = Head()  # Ray's head
     auth: Literal["token", "none"] = "token"  # `token`: Ray's dashboard, jobs and client ask for the cluster's token
@@ -176,11 +171,25 @@ class Spec(_Strict):
     api_keys: str | None = None  # secret with keys.json, mounted at /etc/guard
     fault_tolerance: Redis | None = None  # an external Redis
     metrics: Metrics = "gmp"  # who reads metrics and rules: Google's managed Prometheus, the Prometheus operator, nobody
-    metrics_labels: dict[str, str] = {}  # labels by which the operator's Prometheus selects; with `metrics: operator` alone
-    traces: Annotated[str, _matching(_COLLECTOR, "is no collector such as http://HOST:4317 (OTLP over gRPC)")] | None = None
+    metrics_labels: dict[str, str] = Field(default={})  # by which the operator's Prometheus selects; with `metrics: operator`
+    traces: Annotated[str, matching(_COLLECTOR, "is no collector such as http://HOST:4317 (OTLP over gRPC)")] | None = None
     """Where OpenTelemetry traces go (OTLP over gRPC); none: nowhere."""
+    expose: Expose | None = None  # an address that people reach
+    overlay: Overlay = Overlay()  # what a platform team adds
     _folder: Path = PrivateAttr(default=Path())
     users: Users = Users()  # of Google Cloud, and their rights in the namespace
+
+    @property
+    def has_compute_class(self) -> bool:
+        """Whether GKE makes the hosts' nodes by itself, as a ComputeClass says, and not from node pools of `gke.py`."""
+        return self.cloud.mode == "autopilot" or len(self.slices.capacity) > 1
+
+    @property
+    def secrets(self) -> dict[str, str]:
+        """Secrets that people make, each with the key that is read of it."""
+        redis = self.fault_tolerance.password if self.fault_tolerance else None
+        keys = {key.name: key.key for key in (self.hub_token, redis) if key}
+        return keys | ({self.api_keys: "keys.json"} if self.api_keys else {})
 
     @property
     def weights_url(self) -> str:
@@ -205,6 +214,8 @@ class Spec(_Strict):
             raise ValueError(f"namespace {self.namespace!r}: at most 63 lower-case letters, digits and dashes")
         if self.metrics_labels and self.metrics != "operator":
             raise ValueError("metrics_labels are what a Prometheus of the operator selects: give them with `metrics: operator`")
+        if self.expose and not self.api_keys:
+            raise ValueError("what people reach needs keys: name the secret with keys.json under api_keys")
         image = _IMAGE.fullmatch(self.image)
         if not image or not (image["tag"] or image["digest"]) or (image["tag"] == "latest" and not image["digest"]):
             raise ValueError(f"image {self.image!r}: give a tag other than latest, or better a digest (name@sha256:...)")

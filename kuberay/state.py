@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 from kuberay import names
 from kuberay.api import Api
@@ -22,6 +23,10 @@ class State:
     staging: Manifest | None = None
     """The job that stages the weights; None where it was never made, or was removed after it had done its work."""
     staging_pods: tuple[Manifest, ...] = ()
+    others: tuple[Manifest, ...] = ()
+    """Other pods of the namespace, such as those of an older staging job."""
+    unseen_s: float = 0
+    """Seconds since the cluster was last changed by somebody else than KubeRay."""
 
     @property
     def head(self) -> Manifest | None:
@@ -71,13 +76,18 @@ def read_state(api: Api, spec: Spec) -> State:
         cluster = max(clusters, key=_created, default=None)
     else:
         cluster = api.get("RayCluster", spec.name, spec.namespace)
-    selector = ",".join(f"{key}={value}" for key, value in names.ray_pods(spec.name).items())
-    pods = api.objects("Pod", spec.namespace, selector)
     job = api.get("Job", staging_job(spec)["metadata"]["name"], spec.namespace)
-    job_pods = api.objects("Pod", spec.namespace, f"{names.JOB_LABEL}={job['metadata']['name']}") if job else []
+    of_job = {names.JOB_LABEL: job["metadata"]["name"]} if job else names.ray_pods(spec.name)
+    there = api.objects("Pod", spec.namespace)
+    pods = [pod for pod in there if _has_labels(pod, names.ray_pods(spec.name))]
+    job_pods = [pod for pod in there if pod not in pods and _has_labels(pod, of_job)]
+    others = [pod for pod in there if pod not in pods and pod not in job_pods]
     about = {owner["metadata"]["uid"] for owner in (service, cluster, *pods, *job_pods) if owner}
     events = [event for event in api.objects("Event", spec.namespace, fields="type=Warning") if _uid(event) in about]
-    return State(cluster, service, tuple(pods), tuple(sorted(events, key=_when)), job, tuple(job_pods))
+    events.sort(key=_when)
+    return State(
+        cluster, service, tuple(pods), tuple(events), job, tuple(job_pods), tuple(others), _unseen_s(cluster) if cluster else 0
+    )
 
 
 def is_ready(pod: Manifest) -> bool:
@@ -104,6 +114,17 @@ def index_of_pod(pod: Manifest) -> int:
 def events_about(events: Iterable[Manifest], manifest: Manifest) -> list[Manifest]:
     """The events about one object, oldest first."""
     return [event for event in events if _uid(event) == manifest["metadata"]["uid"]]
+
+
+def _has_labels(manifest: Manifest, labels: dict[str, str]) -> bool:
+    return labels.items() <= (manifest["metadata"].get("labels") or {}).items()
+
+
+def _unseen_s(cluster: Manifest) -> float:
+    fields = cluster["metadata"].get("managedFields") or []
+    times = [entry["time"] for entry in fields if "time" in entry and entry.get("subresource") != "status"]
+    changed = datetime.fromisoformat(max([_created(cluster), *times]))
+    return (datetime.now(UTC) - changed).total_seconds()
 
 
 def _created(manifest: Manifest) -> str:

@@ -10,9 +10,12 @@ from collections.abc import Iterator
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
+from ray.scripts.scripts import cli as ray_cli
+from ray.serve.scripts import cli as serve_cli
 
 from docs.make_reference import parsers, subcommands
 from scripts.rts import COMMANDS
@@ -26,16 +29,15 @@ FOREIGN = {
     "curl",
     "eval",
     "export",
+    "gcloud",
+    "helm",
     "kubectl",
     "pipx",
     "pre-commit",
-    "ray",
-    "serve",
     "lm_eval",
-    ".venv/bin/ray",
-    ".venv/bin/serve",
 }
 """Programs in the docs that are not this project's; what follows them is theirs to check."""
+RAY = {"ray": ray_cli, "serve": serve_cli}
 IGNORED_OPTIONS = {"--help", "--version"}
 
 
@@ -63,6 +65,11 @@ def commands(page: Path) -> Iterator[list[str]]:
                 words = words[1:]
             if words:
                 yield words
+    for span in re.findall(r"`([^`\n]+ [^`\n]+)`", re.sub(r"^```.*?^```", "", text, flags=re.MULTILINE | re.DOTALL)):
+        words = span.split()  # a command in the middle of a sentence, by its name with or without the folder
+        script = words[0] if "/" in words[0] else f"scripts/{words[0]}"
+        if re.fullmatch(r"scripts/[\w.]+\.(py|sh)|(\.venv/bin/)?(ray|serve|python)", words[0]) or (ROOT / script).is_file():
+            yield [script if (ROOT / script).is_file() else words[0], *words[1:]]
 
 
 def test_every_link_leads_to_a_file_and_a_heading() -> None:
@@ -110,6 +117,8 @@ def _fault(words: list[str]) -> str | None:
     program, *arguments = words
     if program in FOREIGN or re.match(r"[\w.]+\.yaml:\d+:$", program):  # the latter is output
         return None
+    if (tool := RAY.get(program.removeprefix(".venv/bin/"))) is not None:
+        return _unknown_to_click(tool, arguments)
     if program == "cp":
         return None if (ROOT / arguments[0]).is_file() else f"no file {arguments[0]}"
     if program in (".venv/bin/python", "python") and arguments[0] == "-m":
@@ -121,6 +130,18 @@ def _fault(words: list[str]) -> str | None:
     return _unknown(arguments, _options_of_script(program, arguments))
 
 
+def _unknown_to_click(tool: Any, arguments: list[str]) -> str | None:
+    """A subcommand or an option that Ray's own command does not have."""
+    while arguments and hasattr(tool, "commands"):
+        name, *arguments = arguments
+        if name not in tool.commands:
+            return f"it has no {name}"
+        tool = tool.commands[name]
+    end = arguments.index("--") if "--" in arguments else len(arguments)
+    known = {option for parameter in tool.params for option in (*parameter.opts, *parameter.secondary_opts)}
+    return _unknown(arguments[:end], known)
+
+
 def _unknown(arguments: list[str], known: set[str]) -> str | None:
     given = {word.partition("=")[0] for word in arguments if re.match(r"--[a-z]", word)}
     unknown = given - known - IGNORED_OPTIONS
@@ -130,12 +151,13 @@ def _unknown(arguments: list[str], known: set[str]) -> str | None:
 def _options_of_script(script: str, arguments: list[str]) -> set[str]:
     parser = parsers_by_name().get(script)
     if script == "scripts/rts.py":
-        if arguments[0] in ("completion", "--version"):
+        if arguments[0] in ("completion", "--version", "NAME"):
             return set()
         assert arguments[0] in COMMANDS
-        parser = next(command for name, command in parsers_by_name().items() if name == f"rts {arguments[0]}")
+        parser = parsers_by_name().get(f"rts {arguments[0]}")
     if parser is None:  # written in shell
-        return options_in(subprocess.run([ROOT / script, "--help"], capture_output=True, text=True, check=True).stdout)
+        command = [str(ROOT / script), *(arguments[:1] if script == "scripts/rts.py" else []), "--help"]
+        return options_in(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
     own = next((sub for name, sub in subcommands(parser).items() if name in arguments), None)
     assert own or not subcommands(parser), f"{script}: none of {list(subcommands(parser))} in {arguments}"
     return _options(parser) | (_options(own) if own else set())

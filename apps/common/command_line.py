@@ -21,7 +21,9 @@ def reports_errors(interrupted: str = "stopped") -> Callable[[Callable[P, int]],
         @functools.wraps(main)
         def wrapper(*args: P.args, **options: P.kwargs) -> int:
             try:
-                return main(*args, **options)
+                code = main(*args, **options)
+                sys.stdout.flush()  # here, not at the interpreter's end, which would complain of a closed pipe
+                return code
             except BundleError as error:
                 print(f"error: {error}", file=sys.stderr)
                 return error.exit_code

@@ -42,7 +42,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def write_files(directory: Path, stack: StackRecord, trial: float, export_s: float) -> None:
-    """Write what Prometheus reads: its configuration, the rules (times divided by `trial`), and a page for each dashboard."""
+    """Write what Prometheus reads at its start: its configuration, and the rules (times divided by `trial`)."""
     groups = rules() if trial == 1 else shrunk(rules(), trial, math.ceil(_MIN_EXPORTS * export_s))
     (directory / "alerts.yaml").write_text(yaml.safe_dump(groups))
     hosts = Path(stack.temp_dir) / "ray" / "prom_metrics_service_discovery.json"  # kept up to date by Ray's head
@@ -51,10 +51,18 @@ def write_files(directory: Path, stack: StackRecord, trial: float, export_s: flo
     intervals = {"scrape_interval": every, "evaluation_interval": every}
     config = {"global": intervals, "rule_files": ["alerts.yaml"], "scrape_configs": [scrape]}
     (directory / "prometheus.yml").write_text(yaml.safe_dump(config))
-    pages = directory / "consoles"
-    pages.mkdir()
+    (directory / "consoles").mkdir()
+
+
+def _write_pages(directory: Path, alerts: str) -> None:
+    """Write a page for each dashboard, which Prometheus reads when it is asked for; each links to the alerts."""
     for dashboard in dashboards():
-        (pages / f"{dashboard.name}.html").write_text(to_console(dashboard, dashboards(), _WINDOW))
+        (directory / f"{dashboard.name}.html").write_text(to_console(dashboard, dashboards(), _WINDOW, alerts))
+
+
+def alerts_page(url: str) -> str:
+    """The path of Prometheus's own alerts: Debian's package has only the classic pages."""
+    return "/alerts" if httpx.get(f"{url}/alerts", timeout=5, follow_redirects=True).is_success else "/classic/alerts"
 
 
 def _run(program: str, directory: Path, own_port: int) -> int:
@@ -67,9 +75,11 @@ def _run(program: str, directory: Path, own_port: int) -> int:
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # stop as on Ctrl-C
     process = subprocess.Popen(command)
     try:
-        _wait_until_ready(process, url)
+        wait_until_ready(process, url)
+        alerts = alerts_page(url)
+        _write_pages(directory / "consoles", alerts)
         pages = "\n".join(f"  {dashboard.title:<18} {url}/consoles/{dashboard.name}.html" for dashboard in dashboards())
-        print(f"{pages}\n  {'Alerts':<18} {url}/alerts\nCtrl-C stops it.", flush=True)
+        print(f"{pages}\n  {'Alerts':<18} {url}{alerts}\nCtrl-C stops it.", flush=True)
         code = process.wait()
         raise OperationError(f"Prometheus exited by itself with code {code}")
     except KeyboardInterrupt:
@@ -79,7 +89,8 @@ def _run(program: str, directory: Path, own_port: int) -> int:
         process.wait(_START_S)
 
 
-def _wait_until_ready(process: "subprocess.Popen[bytes]", url: str) -> None:
+def wait_until_ready(process: "subprocess.Popen[bytes]", url: str) -> None:
+    """Return when Prometheus answers. Raises `OperationError` where it ends or does not in time."""
     deadline = time.monotonic() + _START_S
     while process.poll() is None and time.monotonic() < deadline:
         try:

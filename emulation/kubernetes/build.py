@@ -21,6 +21,8 @@ MODULE = Path(__file__).parent
 _KUBERNETES = "k8s.io/kubernetes"
 _OPERATOR = "github.com/ray-project/kuberay/ray-operator"
 _ETCD = "go.etcd.io/etcd/server/v3"
+_GATEWAY = "sigs.k8s.io/gateway-api"
+_TYPES = tuple(f"config/crd/standard/gateway.networking.k8s.io_{kind}.yaml" for kind in ("gateways", "httproutes"))
 _PACKAGES = {
     "etcd": _ETCD,
     "kube-apiserver": f"{_KUBERNETES}/cmd/kube-apiserver",
@@ -64,7 +66,7 @@ def programs() -> Programs:
     if assets and (lacking := [name for name in _ASSETS if not (assets / name).is_file()]):
         raise UserError(f"KUBEBUILDER_ASSETS={assets}: {', '.join(lacking)} missing there: correct it, or unset it")
     sources = [MODULE / "go.mod", MODULE / "go.sum", *sorted(MODULE.glob("nodes/*.go"))]
-    recipe = "\n".join([*_wanted(assets), _link_flags()]).encode()
+    recipe = "\n".join([*_wanted(assets), _link_flags(), *_TYPES]).encode()
     digest = hashlib.sha256(b"".join([recipe, *(path.read_bytes() for path in sources)])).hexdigest()
     return Programs(cache_root() / "control-plane" / digest[:16], assets)
 
@@ -105,6 +107,9 @@ def _build_into(wanted: Programs, go: str, report: Report) -> None:
         (part / "server").rename(part / "etcd")
     config = Path(_go(go, "list", "-m", "-f", "{{.Dir}}", _OPERATOR)) / "config"
     shutil.copytree(config / "crd" / "bases", part / "crd", copy_function=shutil.copyfile)
+    gateway = Path(_go(go, "list", "-m", "-f", "{{.Dir}}", _GATEWAY))
+    for path in _TYPES:
+        shutil.copyfile(gateway / path, part / "crd" / Path(path).name)
     (part / "rbac").mkdir()
     shutil.copyfile(config / "rbac" / "role.yaml", part / "rbac" / "role.yaml")
     built = {"versions": versions(), "go": _go(go, "env", "GOVERSION"), "seconds": round(time.monotonic() - started)}

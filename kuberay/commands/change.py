@@ -1,19 +1,24 @@
 """Commands that change the cluster: apply, deploy, park, unpark, down."""
 
 import secrets
+import sys
+from contextlib import suppress
 from typing import Any
 
 from apps.common.errors import OperationError
 from apps.common.progress_line import Progress
 from kuberay import apply as applying
-from kuberay import deploy, names, reasons, remove, wait
-from kuberay.api import Api
+from kuberay import names, reasons, remove, wait
+from kuberay.api import Api, ForbiddenError
 from kuberay.clusters import Clusters, clusters
 from kuberay.commands import Options, checked, connected, force_conflicts, print_counts
 from kuberay.forward import forwarded_dashboard
 from kuberay.manifests import manifest
 from kuberay.objects import Manifest, title
 from kuberay.render import manifests
+from kuberay.rollout import deploy
+from kuberay.rollout.apply import deployed_config
+from kuberay.rollout.history import History
 from kuberay.spec import Spec, load
 from kuberay.state import read_state
 
@@ -23,20 +28,58 @@ _WORDS = {"create": "made", "change": "changed", "unchanged": "as it was", "forb
 def apply(options: Options) -> None:
     """Make the cluster what the spec describes."""
     api, wanted, forced = connected(options), checked(options), force_conflicts(options)
-    changes = applying.plan(api, manifests(wanted.spec, wanted.serve_text), force_conflicts=forced)
-    if any(map(applying.restarts_pods, changes)) and not (options.yes or options.dry_run):
+    spec = wanted.spec
+    changes = applying.plan(api, manifests(spec, wanted.serve_text, options.part), force_conflicts=forced)
+    if conflicts := [f"{title(change.manifest)}: {change.note}" for change in changes if change.verb == "conflict"]:
+        raise OperationError("\n".join(conflicts))
+    old = [] if options.part else remove.superseded(api, spec, manifests(spec, wanted.serve_text))
+    if not (options.yes or options.dry_run):
+        _ask(changes, old)
+    backend = clusters(api, options.backend)
+    for live in old:  # first: it may hold what the new ones need
+        print(f"{'would be removed' if options.dry_run else 'removed':>18}  {title(live)}")
+        if not options.dry_run and (left := remove.remove(api, backend, live)):
+            print(left, file=sys.stderr)
+    for change in changes:
+        if not options.dry_run:
+            _check_secrets(api, spec, change)
+            applying.apply(api, backend, change, force_conflicts=forced)
+        print(f"{_WORDS[change.verb]:>18}  {title(change.manifest)}")
+        if change.note:
+            print(f"note: {change.note}", file=sys.stderr)
+    if not options.dry_run:
+        _make_token(api, spec)
+    print_counts(changes, dry_run=options.dry_run)
+
+
+def _ask(changes: list[applying.Change], old: list[Manifest]) -> None:
+    """Raise where somebody has to agree first. A staging job of before has done its work, or never will."""
+    if any(map(applying.restarts_pods, changes)):
         raise OperationError(
             "this changes the pods of a running cluster: KubeRay ends them all, and the model is away until it is loaded and "
             "compiled again. `diff` shows the change; --yes makes it"
         )
-    backend = clusters(api, options.backend)
-    for change in changes:
-        if not options.dry_run:
-            applying.apply(api, backend, change, force_conflicts=forced)
-        print(f"{_WORDS[change.verb]:>18}  {title(change.manifest)}")
-    if not options.dry_run:
-        _make_token(api, wanted.spec)
-    print_counts(changes, dry_run=options.dry_run)
+    if gone := [title(live) for live in old if live["kind"] != "Job"]:
+        raise OperationError(f"this removes {', '.join(gone)}, which the spec does not describe any more: --yes does it")
+
+
+def _check_secrets(api: Api, spec: Spec, change: applying.Change) -> None:
+    """Raise before pods are wanted, and nodes for them rented, that would wait for a secret that nobody has made."""
+    if change.verb != "create" or change.manifest["kind"] not in ("Job", "RayCluster", "RayService"):
+        return
+    if missing := [name for name in spec.secrets if not _may_be_there(api, name, spec.namespace)]:
+        commands = "".join(
+            f"\n  kubectl -n {spec.namespace} create secret generic {name} --from-file={spec.secrets[name]}=FILE"
+            for name in missing
+        )
+        raise OperationError(f"the pods need secrets that are not there. Make them and apply again:{commands}")
+
+
+def _may_be_there(api: Api, secret: str, namespace: str) -> bool:
+    try:
+        return api.get("Secret", secret, namespace) is not None
+    except ForbiddenError:
+        return True
 
 
 def deploy_apps(options: Options) -> None:
@@ -59,10 +102,21 @@ def deploy_apps(options: Options) -> None:
 def park(options: Options) -> None:
     """Give the TPU hosts back; the objects stay."""
     api, spec = connected(options), load(options.spec)
-    _clusters(api, options, spec).suspend(spec.name, spec.namespace, suspended=True)
+    backend = _clusters(api, options, spec)
+    _note_what_runs(api, spec)
+    backend.suspend(spec.name, spec.namespace, suspended=True)
     with Progress() as progress:
         wait.until_gone(api, spec, names.ray_pods(spec.name), progress.report, options.timeout)
     print("parked: no pods are left; `scripts/cluster.py unpark` brings them back")
+
+
+def _note_what_runs(api: Api, spec: Spec) -> None:
+    """Note what `unpark` is to bring back, also where it was deployed past this project; nothing where no head answers."""
+    with suppress(OperationError), forwarded_dashboard(api, spec, read_state(api, spec)) as dashboard:
+        running = deployed_config(dashboard.serve())
+        if running["applications"]:
+            with deploy.ClusterStore.locked(api, spec) as store:
+                History(store).note(dict(running))
 
 
 def unpark(options: Options) -> None:
@@ -89,7 +143,7 @@ def down(options: Options) -> None:
         return
     backend = clusters(api, options.backend)
     for live in removal.objects:
-        print(remove.remove(api, backend, live))
+        print(remove.remove(api, backend, live) or f"{title(live)} deleted")
         if live["kind"] in ("RayCluster", "RayService", "Job"):  # what its pods use goes after them
             with Progress() as progress:
                 wait.until_gone(api, spec, _pods_of(spec, live), progress.report, options.timeout)
@@ -110,6 +164,8 @@ def _pods_of(spec: Spec, owner: Manifest) -> dict[str, str]:
 
 
 def _clusters(api: Api, options: Options, spec: Spec) -> Clusters:
+    if spec.overlay.kueue:
+        raise OperationError("Kueue decides whether the hosts are there: set `active: false` in the deployment's Workload")
     if spec.kind == "RayService":
         raise OperationError("a RayService cannot be parked with KubeRay 1.6: use a RayCluster, or `down` and `apply`")
     return clusters(api, options.backend)

@@ -13,11 +13,12 @@ from apps.common.serve_status import waiting_for
 from kuberay import apply, names, reasons, wait
 from kuberay.api import Api
 from kuberay.commands import Options, checked, connected, force_conflicts, print_counts
-from kuberay.deploy import last_deployed
 from kuberay.doctor import ClusterSnapshot
 from kuberay.doctor.examine import examine, report
 from kuberay.forward import forwarded_dashboard, forwarding
+from kuberay.remove import superseded
 from kuberay.render import manifests
+from kuberay.rollout.deploy import last_deployed
 from kuberay.spec import Spec, load
 from kuberay.state import State, index_of_pod, read_state
 
@@ -28,6 +29,10 @@ def diff(options: Options) -> None:
     changes = apply.plan(api, manifests(wanted.spec, wanted.serve_text), force_conflicts=force_conflicts(options))
     for change in changes:
         sys.stdout.write(change.diff())
+        if change.note:
+            print(f"note: {change.note}", file=sys.stderr)
+    for live in superseded(api, wanted.spec, [change.manifest for change in changes]):
+        sys.stdout.write(apply.removal_diff(live))
     print_counts(changes)
 
 

@@ -85,7 +85,7 @@ def needed_objects(snapshot: ClusterSnapshot) -> list[Diagnosis]:
     wanted = [("ServiceAccount", names.serving_account(spec.name))]
     if spec.slices.network == "dranet":
         wanted.append(("ResourceClaimTemplate", names.claim_template(spec.name)))
-    wanted += [("Secret", name) for name in _secrets(snapshot)]
+    wanted += [("Secret", name) for name in spec.secrets]
     return [diagnosis for kind, name in wanted for diagnosis in _needed(snapshot, kind, name)]
 
 
@@ -171,12 +171,6 @@ _RIGHTS = {
     "down": (("delete", "{main}", ""),),
 }
 """What each command of scripts/cluster.py needs: verb, kind, subresource."""
-
-
-def _secrets(snapshot: ClusterSnapshot) -> list[str]:
-    spec = snapshot.spec
-    redis = spec.fault_tolerance.password if spec.fault_tolerance else None
-    return [name for name in (spec.api_keys, *(key.name for key in (spec.hub_token, redis) if key)) if name]
 
 
 def _needed(snapshot: ClusterSnapshot, kind: str, name: str) -> list[Diagnosis]:

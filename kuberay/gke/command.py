@@ -2,12 +2,14 @@
 
 import argparse
 import json
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from apps.common.command_line import reports_errors
 from apps.common.errors import OperationError
 from kuberay.gke import gcloud
+from kuberay.gke.access import NEEDED_ROLES
 from kuberay.gke.gcloud import Resource
 from kuberay.gke.resources import credentials, resources
 from kuberay.spec import Spec, load
@@ -38,17 +40,18 @@ def plan(spec: Spec, options: argparse.Namespace) -> None:  # noqa: ARG001 - as 
 def up(spec: Spec, options: argparse.Namespace) -> None:  # noqa: ARG001
     """Make what is not there, check what is."""
     number = gcloud.run(_number(spec)).strip()
+    _note_roles(spec)
     for resource in resources(spec):
         there = gcloud.inspect(resource)
         if there is not None:
-            if problem := resource.problem(there):
-                raise OperationError(f"{resource.title} {problem}")
-            note = "" if resource.is_ours(there) else " (not made for this deployment: down leaves it)"
+            _check(resource, there)
+            note = "" if gcloud.is_ours(resource, there) else " (not made for this deployment: down leaves it)"
             print(f"{'there already':>14}  {resource.title}{note}")
             continue
         for argv in resource.create:
             print(f"{'':>14}  {gcloud.shown(argv)}", flush=True)
             gcloud.run(_with(argv, number))
+        _check(resource, gcloud.inspect(resource))
         print(f"{'made':>14}  {resource.title}", flush=True)
     gcloud.run(credentials(spec))
     print(f"{'kubeconfig':>14}  points at {spec.cloud.cluster}; next: scripts/cluster.py apply")
@@ -74,21 +77,44 @@ def status(spec: Spec, options: argparse.Namespace) -> None:
 def down(spec: Spec, options: argparse.Namespace) -> None:
     """Remove what up made, the last first."""
     number = gcloud.run(_number(spec)).strip()
+    left = []
     for resource in reversed(resources(spec)):
         if not resource.delete or resource.describe is None:
             continue
         if options.keep_bucket and resource.title.startswith(_BUCKET):
             print(f"{'kept':>14}  {resource.title}")
-            continue
-        _remove(resource, number, dry_run=options.dry_run)
+        elif not _remove(resource, number, dry_run=options.dry_run):
+            left.append(resource.title)
+    if left:
+        raise OperationError(f"{', '.join(left)}: not empty yet; run `scripts/gke.py down` again in an hour or two")
 
 
-def _remove(resource: Resource, number: str, *, dry_run: bool) -> None:
+def _check(resource: Resource, there: gcloud.Description | None) -> None:
+    if there is not None and (problem := resource.problem(there)):
+        raise OperationError(f"{resource.title} {problem}")
+
+
+def _note_roles(spec: Spec) -> None:
+    """Roles are seen where the person has them directly, so a lack is a note: a group may give them."""
+    person = gcloud.run(("config", "get-value", "account")).strip()
+    policy = gcloud.describe(("projects", "get-iam-policy", spec.cloud.project)) or {}
+    bindings = policy.get("bindings") or []
+    own = {binding["role"] for binding in bindings if any(who.endswith(f":{person}") for who in binding["members"])}
+    missing = [role for role in NEEDED_ROLES if role not in own]
+    if missing and "roles/owner" not in own:
+        print(f"note: {person} does not have by itself (a group may give it): {', '.join(missing)}", file=sys.stderr)
+
+
+def _remove(resource: Resource, number: str, *, dry_run: bool) -> bool:
+    """Remove a thing if `up` has made it; False where it has to be tried again later."""
     there = gcloud.inspect(resource)
     if there is None:
         print(f"{'not there':>14}  {resource.title}")
-    elif not resource.is_ours(there):
+    elif not gcloud.is_ours(resource, there):
         print(f"{'stays':>14}  {resource.title}: was not made by this command")
+    elif resource.empty_first and not dry_run and gcloud.describe(resource.empty_first):
+        print(f"{'stays':>14}  {resource.title}: its Rapid Cache lives for an hour and more after it is disabled")
+        return False
     else:
         for argv in resource.delete:
             if dry_run:
@@ -96,6 +122,7 @@ def _remove(resource: Resource, number: str, *, dry_run: bool) -> None:
             else:
                 gcloud.run(_with(argv, number))
                 print(f"{'deleted':>14}  {resource.title}", flush=True)
+    return True
 
 
 def _number(spec: Spec) -> gcloud.Argv:

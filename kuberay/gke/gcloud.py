@@ -1,9 +1,11 @@
 """gcloud: run it, always as a list of arguments and never through a shell, and what one thing in Google Cloud is to it."""
 
 import json
+import re
 import shlex
 import shutil
 import subprocess
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +19,11 @@ PROJECT_NUMBER = "@PROJECT_NUMBER@"
 _ROOT = Path(__file__).parents[2]
 _TIMEOUT_S = 3600  # a cluster or a node pool takes up to half an hour
 _ABSENT = ("NOT_FOUND", "not found", "404", "does not exist")
+_NOT_YET = re.compile(r"[Ss]ervice account \S+ does not exist")  # a new account is known everywhere after some seconds
+_TRIES, _PAUSE_S = 6, 10.0
 _HINTS = {
+    "GPUS_ALL_REGIONS": "of this quota, which counts accelerators of every kind, a new project has none: ask for it, too",
+    "actAs": "the account may not use that service account: it needs Service Account User",
     "QUOTA": "the project's quota is used up: ask for more (TPU v6e, in the region of the zone), or use a reservation",
     "GCE_STOCKOUT": "the zone has no such TPU hosts left now: try another zone, a reservation, or capacity flex-start",
     "ZONE_RESOURCE_POOL_EXHAUSTED": "the zone has no such hosts left now: try another zone, a reservation, or flex-start",
@@ -45,6 +51,10 @@ class Resource:
     state: Callable[[Description], str] = lambda _: "there"
     problem: Callable[[Description], str | None] = lambda _: None
     """Why what is there cannot be used, and what to do."""
+    owner: "Resource | None" = None
+    """Whose `is_ours` counts for it, where it has no labels itself."""
+    empty_first: Argv | None = None
+    """A list that has to be empty before it can be removed."""
 
 
 def run(argv: Sequence[str]) -> str:
@@ -54,9 +64,13 @@ def run(argv: Sequence[str]) -> str:
         UserError: there is no gcloud.
         OperationError: it fails; its own message, and what that means where it is known.
     """
-    done = _run(argv)
-    if done.returncode:
-        raise OperationError(_explain(argv, done.stderr))
+    for left in reversed(range(_TRIES)):
+        done = _run(argv)
+        if not done.returncode:
+            break
+        if not (left and _NOT_YET.search(done.stderr)):
+            raise OperationError(_explain(argv, done.stderr))
+        time.sleep(_PAUSE_S)
     return done.stdout
 
 
@@ -74,6 +88,14 @@ def inspect(resource: Resource) -> Description | None:
     """What describes a resource; None where it is not there, or shown by no command. Raises as `run`."""
     description = describe(resource.describe) if resource.describe else None
     return description if description is not None and resource.is_there(description) else None
+
+
+def is_ours(resource: Resource, there: Description) -> bool:
+    """Whether `up` has made it for this deployment."""
+    if resource.owner is None:
+        return resource.is_ours(there)
+    owner = inspect(resource.owner)
+    return owner is not None and resource.owner.is_ours(owner)
 
 
 def shown(argv: Sequence[str]) -> str:

@@ -2,27 +2,38 @@
 
 import re
 
-from apps.llm.cache_identity import programs_url
-from kuberay import names
-from kuberay.gke.gcloud import PROJECT_NUMBER, Argv, Description, Resource
+from kuberay.gke.access import BUILD_ROLES, NODE_ROLES, account, bindings, email, has_labels, labels, project
+from kuberay.gke.certificates import certificates
+from kuberay.gke.gcloud import Argv, Description, Resource
 from kuberay.spec import Spec
 from kuberay.versions import FIRST_DRANET_GKE, numbers
 
 _IMAGE = re.compile(r"(?P<region>[a-z0-9-]+)-docker\.pkg\.dev/(?P<project>[^/]+)/(?P<repository>[^/]+)/.+")
 _POOL_SCOPE = "https://www.googleapis.com/auth/cloud-platform"
 _BUILD_CONFIG = "runtime_env/cloudbuild.yaml"
+DEFAULT_MACHINE = "n2-standard-8"
+"""The default pool's machine: the head and the staging job fit on one, beside what GKE itself runs."""
+_DEFAULT_MACHINES = 3  # at most; the autoscaler makes what a pod waits for
+_WEEKENDS = (  # GKE changes nodes and control plane then, and not in the middle of a working day
+    "--maintenance-window-start=2026-01-03T00:00:00Z",
+    "--maintenance-window-end=2026-01-03T06:00:00Z",
+    "--maintenance-window-recurrence=FREQ=WEEKLY;BYDAY=SA,SU",
+)
+_BROKEN = ("ERROR", "RUNNING_WITH_ERROR", "STOPPING", "DEGRADED")
 
 
 def resources(spec: Spec) -> list[Resource]:
     """Everything, in order."""
     needed = [_services(spec), _bucket(spec)]
     needed += [_cache(spec)] if spec.cloud.rapid_cache else []
+    needed += account(spec, "nodes", NODE_ROLES)
     if (image := _IMAGE.fullmatch(spec.image)) and image["project"] == spec.cloud.project:
-        needed += [_repository(spec, image["region"], image["repository"]), _image(spec, image["region"])]
+        needed += [_repository(spec, image["region"], image["repository"])]
+        needed += [*account(spec, "build", BUILD_ROLES), _image(spec, image["region"])]
     needed.append(_cluster(spec))
-    if spec.cloud.mode == "standard":
+    if not spec.has_compute_class:
         needed += [_node_pool(spec, number) for number in range(spec.slices.count)]
-    return [*needed, *_bindings(spec)]
+    return [*needed, *certificates(spec), *bindings(spec)]
 
 
 def location(spec: Spec) -> str:
@@ -32,12 +43,13 @@ def location(spec: Spec) -> str:
 
 def credentials(spec: Spec) -> Argv:
     """The command that writes the kubeconfig."""
-    return ("container", "clusters", "get-credentials", spec.cloud.cluster, f"--location={location(spec)}", _project(spec))
+    return ("container", "clusters", "get-credentials", spec.cloud.cluster, f"--location={location(spec)}", project(spec))
 
 
 def _services(spec: Spec) -> Resource:
-    wanted = ("container", "storage", "artifactregistry", "cloudbuild")
-    argv = ("services", "enable", *(f"{name}.googleapis.com" for name in wanted), _project(spec))
+    wanted = ["container", "storage", "artifactregistry", "cloudbuild", "iam", "cloudresourcemanager"]
+    wanted += ["certificatemanager"] if spec.expose else []
+    argv = ("services", "enable", *(f"{name}.googleapis.com" for name in wanted), project(spec))
     return Resource("APIs", None, (argv,))  # enabling what is enabled does nothing; others may use them, so they stay
 
 
@@ -45,15 +57,16 @@ def _bucket(spec: Spec) -> Resource:
     url = f"gs://{spec.bucket}"
     create = (
         *("storage", "buckets", "create", url, f"--location={spec.cloud.region}", "--uniform-bucket-level-access"),
-        *("--public-access-prevention", _project(spec)),
+        *("--public-access-prevention", project(spec)),
     )
     return Resource(
         f"bucket {spec.bucket}",
         ("storage", "buckets", "describe", url),
-        (create, ("storage", "buckets", "update", url, f"--update-labels={_labels(spec)}")),
+        (create, ("storage", "buckets", "update", url, f"--update-labels={labels(spec)}")),
         (("storage", "rm", url, "--recursive"),),
-        is_ours=lambda bucket: _has_labels(bucket.get("labels"), spec),
+        is_ours=lambda bucket: has_labels(bucket.get("labels"), spec),
         problem=lambda bucket: _elsewhere(bucket, spec),
+        empty_first=("storage", "buckets", "anywhere-caches", "list", url),
     )
 
 
@@ -65,52 +78,65 @@ def _cache(spec: Spec) -> Resource:
         ("storage", "buckets", "anywhere-caches", "list", url),
         (("storage", "buckets", "anywhere-caches", "create", url, spec.cloud.zone, *options),),
         (("storage", "buckets", "anywhere-caches", "disable", f"{spec.bucket}/{spec.cloud.zone}"),),
-        is_there=lambda caches: any(cache.get("zone", cache.get("id", "")).endswith(spec.cloud.zone) for cache in caches or []),
+        is_there=lambda caches: any(_serves(cache, spec.cloud.zone) for cache in caches or []),
+        owner=_bucket(spec),  # a cache has no labels of its own
         state=lambda caches: ", ".join(str(cache.get("state", "there")) for cache in caches),
     )
 
 
+def _serves(cache: Description, zone: str) -> bool:
+    """Whether a cache is in the zone, and stays: one that is disabled is still listed for an hour and more."""
+    return cache.get("zone", cache.get("id", "")).endswith(zone) and str(cache.get("state")).lower() != "disabled"
+
+
 def _repository(spec: Spec, region: str, name: str) -> Resource:
-    place = (name, f"--location={region}", _project(spec))
+    place = (name, f"--location={region}", project(spec))
     return Resource(
         f"image repository {name}",
         ("artifacts", "repositories", "describe", *place),
-        (("artifacts", "repositories", "create", *place, "--repository-format=docker", f"--labels={_labels(spec)}"),),
+        (("artifacts", "repositories", "create", *place, "--repository-format=docker", f"--labels={labels(spec)}"),),
         (("artifacts", "repositories", "delete", *place),),
-        is_ours=lambda repository: _has_labels(repository.get("labels"), spec),
+        is_ours=lambda repository: has_labels(repository.get("labels"), spec),
     )
 
 
 def _image(spec: Spec, region: str) -> Resource:
-    build = ("builds", "submit", ".", f"--config={_BUILD_CONFIG}", f"--substitutions=_IMAGE={spec.image}", f"--region={region}")
+    builder = f"projects/{spec.cloud.project}/serviceAccounts/{email(spec, 'build')}"
+    build = (
+        *("builds", "submit", ".", f"--config={_BUILD_CONFIG}", f"--substitutions=_IMAGE={spec.image}", f"--region={region}"),
+        *(f"--service-account={builder}", "--default-buckets-behavior=regional-user-owned-bucket"),
+    )
     return Resource(
         "image",
-        ("artifacts", "docker", "images", "describe", spec.image, _project(spec)),
-        ((*build, _project(spec)),),
+        ("artifacts", "docker", "images", "describe", spec.image, project(spec)),
+        ((*build, project(spec)),),
         state=lambda image: str((image.get("image_summary") or {}).get("digest", "there")),
     )  # goes with its repository
 
 
 def _cluster(spec: Spec) -> Resource:
-    place = (spec.cloud.cluster, f"--location={location(spec)}", _project(spec))
-    # The rapid channel is the first to have DRANET.
+    place = (spec.cloud.cluster, f"--location={location(spec)}", project(spec))
     common = (
-        *(*place, "--release-channel=rapid", f"--labels={_labels(spec)}"),
-        *("--enable-ray-cluster-logging", "--enable-ray-cluster-monitoring"),
+        *(*place, f"--release-channel={spec.cloud.channel}", f"--labels={labels(spec)}"),
+        # not its log collection: a side-car in each pod, of which nobody has said that the level `restricted` takes it
+        *(f"--service-account={email(spec, 'nodes')}", "--enable-ray-cluster-monitoring"),
     )
     autopilot = ("container", "clusters", "create-auto", *common, "--enable-ray-operator")
     standard = (
         *("container", "clusters", "create", *common, "--addons=RayOperator", "--enable-dataplane-v2"),
         *(f"--workload-pool={spec.cloud.project}.svc.id.goog", "--workload-metadata=GKE_METADATA"),
-        "--machine-type=n2-standard-8",
-        *("--num-nodes=1", "--enable-managed-prometheus", "--enable-image-streaming", "--shielded-secure-boot"),
+        *(f"--machine-type={DEFAULT_MACHINE}", "--num-nodes=1"),
+        *("--enable-autoscaling", "--min-nodes=1", f"--max-nodes={_DEFAULT_MACHINES}"),
+        *("--enable-managed-prometheus", "--enable-image-streaming", "--shielded-secure-boot"),
+        *("--gateway-api=standard", "--enable-cost-allocation"),
     )
+    weekends = ("container", "clusters", "update", *place, *_WEEKENDS)
     return Resource(
         f"GKE cluster {spec.cloud.cluster} ({spec.cloud.mode})",
         ("container", "clusters", "describe", *place),
-        (autopilot if spec.cloud.mode == "autopilot" else standard,),
+        (autopilot if spec.cloud.mode == "autopilot" else standard, weekends),
         (("container", "clusters", "delete", *place),),
-        is_ours=lambda cluster: _has_labels(cluster.get("resourceLabels"), spec),
+        is_ours=lambda cluster: has_labels(cluster.get("resourceLabels"), spec),
         state=lambda cluster: f"{cluster.get('status')}, {cluster.get('currentMasterVersion')}",
         problem=lambda cluster: _cluster_problem(cluster, spec),
     )
@@ -118,6 +144,8 @@ def _cluster(spec: Spec) -> Resource:
 
 def _cluster_problem(cluster: Description, spec: Spec) -> str | None:
     """The first thing that a cluster lacks, and what to do; None where it has all that a deployment needs."""
+    if cluster.get("status") in _BROKEN:
+        return f"is {cluster['status']}: {cluster.get('statusMessage') or 'see its page in the console'}"
     addons = cluster.get("addonsConfig") or {}
     update = f"gcloud container clusters update {spec.cloud.cluster}"
     if not (addons.get("rayOperatorConfig") or {}).get("enabled"):
@@ -130,18 +158,19 @@ def _cluster_problem(cluster: Description, spec: Spec) -> str | None:
         return "has no Dataplane V2, which cannot be added later: make another cluster, or set slices.network: none"
     version = str(cluster.get("currentMasterVersion", ""))
     if version and numbers(version) < numbers(FIRST_DRANET_GKE):
-        return f"is {version}, DRANET for TPU begins with {FIRST_DRANET_GKE}: upgrade it (`{update} --help`)"
+        return f"is {version}, DRANET for TPU begins with {FIRST_DRANET_GKE}: upgrade it, or make it with cloud.channel: rapid"
     return None
 
 
 def _node_pool(spec: Spec, number: int) -> Resource:
     shape = spec.slices.shape
     name = f"{spec.name}-tpu-{number}"
-    place = (name, f"--cluster={spec.cloud.cluster}", f"--location={location(spec)}", _project(spec))
+    place = (name, f"--cluster={spec.cloud.cluster}", f"--location={location(spec)}", project(spec))
     create = (
         *("container", "node-pools", "create", *place),
         *(f"--machine-type={shape.machine_type}", f"--tpu-topology={shape.topology}"),
-        *("--enable-gvnic", f"--scopes={_POOL_SCOPE}", "--workload-metadata=GKE_METADATA", f"--labels={_labels(spec)}"),
+        *("--enable-gvnic", f"--scopes={_POOL_SCOPE}", "--workload-metadata=GKE_METADATA", f"--labels={labels(spec)}"),
+        f"--service-account={email(spec, 'nodes')}",
         *_network(spec),
         *_capacity(spec),
     )
@@ -150,9 +179,22 @@ def _node_pool(spec: Spec, number: int) -> Resource:
         ("container", "node-pools", "describe", *place),
         (create,),
         (("container", "node-pools", "delete", *place),),
-        is_ours=lambda pool: _has_labels((pool.get("config") or {}).get("resourceLabels"), spec),
+        is_ours=lambda pool: has_labels((pool.get("config") or {}).get("resourceLabels"), spec),
         state=lambda pool: str(pool.get("status")),
+        problem=lambda pool: _pool_problem(pool, spec),
     )
+
+
+def _pool_problem(pool: Description, spec: Spec) -> str | None:
+    """Why the pods would never come to its nodes."""
+    shape = spec.slices.shape
+    there = ((pool.get("config") or {}).get("machineType"), (pool.get("placementPolicy") or {}).get("tpuTopology"))
+    if pool.get("status") in _BROKEN:
+        return f"is {pool['status']} ({pool.get('statusMessage') or 'without a reason'}): delete it, and run up again"
+    if there != (shape.machine_type, shape.topology):
+        what = f"has machines {there[0]} with topology {there[1]}, the spec needs {shape.machine_type} with {shape.topology}"
+        return f"{what}: delete it, or give the deployment another name"
+    return None
 
 
 def _network(spec: Spec) -> Argv:
@@ -162,29 +204,18 @@ def _network(spec: Spec) -> Argv:
 
 
 def _capacity(spec: Spec) -> Argv:
-    hosts, capacity = spec.slices.shape.hosts, spec.slices.capacity
+    """All hosts come when their pods wait for them, and go when there are none: a parked cluster costs no TPU."""
+    (capacity,) = spec.slices.capacity
+    size = ("--num-nodes=0", "--enable-autoscaling", "--min-nodes=0", f"--max-nodes={spec.slices.shape.hosts}")
     match capacity.kind:
         case "spot":
-            return (f"--num-nodes={hosts}", "--spot")
+            return (*size, "--spot")
         case "reservation":
-            return (f"--num-nodes={hosts}", "--reservation-affinity=specific", f"--reservation={capacity.reservation}")
-        case "flex-start":  # nodes come when pods wait for them, and are kept for at most seven days
-            return ("--num-nodes=0", "--flex-start", "--enable-autoscaling", "--min-nodes=0", f"--max-nodes={hosts}")
+            return (*size, "--reservation-affinity=specific", f"--reservation={capacity.reservation}")
+        case "flex-start":  # and are kept for at most seven days
+            return (*size, "--flex-start")
         case _:
-            return (f"--num-nodes={hosts}",)
-
-
-def _project(spec: Spec) -> str:
-    return f"--project={spec.cloud.project}"
-
-
-def _labels(spec: Spec) -> str:
-    """Which deployment made it: another one may use the same cluster or bucket, and must not remove it."""
-    return f"managed-by={names.MANAGER},deployment={spec.name}"
-
-
-def _has_labels(labels: dict[str, str] | None, spec: Spec) -> bool:
-    return {"managed-by": names.MANAGER, "deployment": spec.name}.items() <= (labels or {}).items()
+            return size
 
 
 def _elsewhere(bucket: Description, spec: Spec) -> str | None:
@@ -192,51 +223,3 @@ def _elsewhere(bucket: Description, spec: Spec) -> str | None:
     if not place or place == spec.cloud.region:
         return None
     return f"is in {place}, the TPU hosts are in {spec.cloud.region}: use another bucket, or every start reads from afar"
-
-
-def _bindings(spec: Spec) -> list[Resource]:
-    """What the pods may do with the bucket, as themselves (Workload Identity Federation): no service account of Google, no key.
-
-    Serving reads, and writes the programs that its engine has compiled for this model; staging writes.
-    """
-    serving, staging = names.serving_account(spec.name), names.staging_account(spec.name)
-    return [
-        _binding(spec, serving, "roles/storage.objectViewer"),
-        _binding(spec, serving, "roles/storage.objectUser", programs_url(spec.weights_url, "")),
-        _binding(spec, staging, "roles/storage.objectUser"),
-        _binding(spec, staging, "roles/storage.legacyBucketReader"),  # to see where the bucket is
-    ]
-
-
-def _binding(spec: Spec, account: str, role: str, below: str | None = None) -> Resource:
-    """A role on the whole bucket, or on what is below a URL in it."""
-    pool = f"projects/{PROJECT_NUMBER}/locations/global/workloadIdentityPools/{spec.cloud.project}.svc.id.goog"
-    ending = f"/subject/ns/{spec.namespace}/sa/{account}"
-    bucket = f"gs://{spec.bucket}"
-    expression = _names_begin_with(spec.bucket, below.removeprefix(f"{bucket}/")) if below else None
-    # A policy with a condition takes no change that leaves the condition open.
-    condition = f"expression={expression},title={account}" if expression else "None"
-    who = f"--member=principal://iam.googleapis.com/{pool}{ending}"
-    change = (bucket, who, f"--role={role}", f"--condition={condition}")
-
-    def is_there(policy: Description) -> bool:
-        granted = (policy or {}).get("bindings", [])
-        same = [binding for binding in granted if binding["role"] == role and _condition(binding) == expression]
-        return any(member.endswith(ending) for binding in same for member in binding["members"])
-
-    return Resource(
-        f"{role} on {below or 'the bucket'} for {account}",
-        ("storage", "buckets", "get-iam-policy", bucket),
-        (("storage", "buckets", "add-iam-policy-binding", *change),),
-        (("storage", "buckets", "remove-iam-policy-binding", *change),),
-        is_there=is_there,
-    )
-
-
-def _names_begin_with(bucket: str, prefix: str) -> str:
-    """The condition as IAM wants it; it must be written the same way when the right is taken back."""
-    return f'resource.name.startsWith("projects/_/buckets/{bucket}/objects/{prefix}")'
-
-
-def _condition(binding: Description) -> str | None:
-    return (binding.get("condition") or {}).get("expression")

@@ -16,8 +16,8 @@ _RBAC = KINDS["Role"].group
 
 
 def namespace(spec: Spec) -> Manifest:
-    """The namespace; its pods have no rights beyond those of a plain process, unless the spec wants root."""
-    level = "baseline" if spec.slices.run_as_root else "restricted"
+    """The namespace; its pods have no rights beyond those of a plain process, unless the spec wants root or capabilities."""
+    level = "privileged" if spec.slices.capabilities else "baseline" if spec.slices.run_as_root else "restricted"
     labels = {"pod-security.kubernetes.io/enforce": level, "app.kubernetes.io/managed-by": names.MANAGER}
     return {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": spec.namespace, "labels": labels}}
 
@@ -56,6 +56,8 @@ def _viewing(spec: Spec) -> list[Manifest]:
         _rule("resource.k8s.io", ["resourceclaimtemplates", "resourceclaims"], _READ),
         _rule("networking.k8s.io", ["networkpolicies"], _READ),
         _rule("policy", ["poddisruptionbudgets"], _READ),
+        _rule(KINDS["Gateway"].group, ["gateways", "httproutes"], _READ),
+        _rule(KINDS["HealthCheckPolicy"].group, ["gcpbackendpolicies", "healthcheckpolicies"], _READ),
         _rule("monitoring.googleapis.com", ["podmonitorings", "rules"], _READ),
         _rule("monitoring.coreos.com", ["podmonitors", "prometheusrules"], _READ),
         _rule(_RBAC, ["roles", "rolebindings"], _READ),

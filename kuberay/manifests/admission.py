@@ -10,8 +10,6 @@ from kuberay.manifests import manifest
 from kuberay.objects import Manifest
 from kuberay.spec import Spec
 
-_CONFIG_MAPS = ("kube-root-ca.crt",)
-"""The config map that is in every namespace: Kubernetes mounts it beside an account's token."""
 _DEFAULTS: Manifest = {"matchPolicy": "Equivalent", "namespaceSelector": {}, "objectSelector": {}}
 """Left out, the server adds them, and the whole is then not what another manager applies."""
 _VOLUMES = ("emptyDir", "downwardAPI", "projected", "secret", "configMap")
@@ -53,6 +51,11 @@ def _secrets(spec: Spec) -> dict[str, list[str]]:
     }
 
 
+def _config_maps(spec: Spec) -> list[str]:
+    """The one that Kubernetes mounts beside an account's token, and the Serve config that was deployed last."""
+    return ["kube-root-ca.crt", names.serve_config_map(spec.name)]
+
+
 def _variables(spec: Spec) -> dict[str, str]:
     kinds = ("containers", "initContainers", "ephemeralContainers")
     return {
@@ -60,7 +63,7 @@ def _variables(spec: Spec) -> dict[str, str]:
         "volumes": "object.spec.?volumes.orValue([])",
         "containers": " + ".join(f"object.spec.?{kind}.orValue([])" for kind in kinds),
         "secrets": f"{json.dumps(_secrets(spec))}[?variables.account].orValue([])",
-        "configMaps": json.dumps(_CONFIG_MAPS),
+        "configMaps": json.dumps(_config_maps(spec)),
     }
 
 
@@ -85,7 +88,7 @@ def _validations(spec: Spec) -> list[Manifest]:
         },
         _validation(
             _reads_only("variables.configMaps", "configMap", "name", "configMapKeyRef", "configMapRef"),
-            f"pods {where} may read no config map but {', '.join(_CONFIG_MAPS)}",
+            f"pods {where} may read no config map but {', '.join(_config_maps(spec))}",
         ),
     ]
 

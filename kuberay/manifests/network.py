@@ -1,11 +1,12 @@
-"""Networks: the hosts' own interfaces (DRANET), the compute class that has them on Autopilot, and who may talk to whom."""
+"""Networks: the hosts' own interfaces (DRANET), the compute class of nodes that have them, and who may talk to whom."""
 
 from typing import Any
 
 from kuberay import names
 from kuberay.manifests import manifest
+from kuberay.manifests.gateway import load_balancer_rules
 from kuberay.objects import Manifest
-from kuberay.spec import Spec
+from kuberay.spec import Capacity, Spec
 
 _DNS = [{"protocol": protocol, "port": 53} for protocol in ("UDP", "TCP")]
 _METADATA = [{"port": port, "protocol": "TCP"} for port in (80, 987, 988)]  # GKE's metadata server, for Workload Identity
@@ -21,21 +22,34 @@ def claim_template(spec: Spec) -> Manifest:
 
 
 def compute_class(spec: Spec) -> Manifest:
-    """The nodes that Autopilot makes for the hosts: with DRANET, and in the way that their capacity is bought."""
-    priority: dict[str, Any] = {"machineType": spec.slices.shape.machine_type, "acceleratorNetworkProfile": "auto"}
-    capacity = spec.slices.capacity
-    if capacity.kind == "spot":
-        priority["spot"] = True
-    if capacity.kind == "flex-start":
-        priority["flexStart"] = {"enabled": True}
-    if capacity.kind == "reservation":
-        priority["reservations"] = {"affinity": "Specific", "specific": [{"name": capacity.reservation}]}
-    wanted = {
+    """The nodes that GKE makes for the hosts: in the zone, with DRANET, bought in the first way of those given that works."""
+    wanted: dict[str, Any] = {
         "nodePoolAutoCreation": {"enabled": True},
-        "nodePoolConfig": {"dra": {"networking": {"enabled": True}}},
-        "priorities": [priority],
+        "priorities": [_priority(spec, capacity) for capacity in spec.slices.capacity],
     }
+    if spec.slices.network == "dranet":
+        wanted["nodePoolConfig"] = {"dra": {"networking": {"enabled": True}}}
     return manifest(spec, "network", "ComputeClass", names.compute_class(spec.name), spec=wanted)
+
+
+def _priority(spec: Spec, capacity: Capacity) -> dict[str, Any]:
+    zones = [spec.cloud.zone]
+    priority: dict[str, Any] = {"machineType": spec.slices.shape.machine_type}
+    priority |= {"acceleratorNetworkProfile": "auto"} if spec.slices.network == "dranet" else {}
+    match capacity.kind:
+        case "reservation":
+            _, _, path = (capacity.reservation or "").rpartition("projects/")
+            project, _, name = path.rpartition("/reservations/")
+            shared = {"project": project} if project else {}
+            return {
+                **priority,
+                "reservations": {"affinity": "Specific", "specific": [{"name": name, **shared, "zones": zones}]},
+            }
+        case "spot":
+            priority["spot"] = True
+        case "flex-start":
+            priority["flexStart"] = {"enabled": True}
+    return {**priority, "location": {"zones": zones}}
 
 
 def network_policy(spec: Spec) -> Manifest:
@@ -51,6 +65,7 @@ def network_policy(spec: Spec) -> Manifest:
             {"from": [{"podSelector": {}}], "ports": [_tcp(names.PORTS["serve"])]},
             *_collectors(spec),
             *_operator(spec),
+            *load_balancer_rules(spec),
         ],
         "egress": [
             {"to": [own]},

@@ -1,17 +1,21 @@
 """Pod templates of Ray's head and of the TPU hosts: image, environment, volumes, rights, probes."""
 
-from apps.common.settings import OTLP_ENDPOINT, SERVE_HAPROXY, SERVE_TRACES
+from collections.abc import Sequence
+
+from apps.common.settings import OTLP_ENDPOINT, RAY_TOKEN, SERVE_HAPROXY, SERVE_TRACES
 from apps.slice.models import recorded_shape
 from kuberay import names
 from kuberay.objects import Manifest, parse_quantity
-from kuberay.spec import SecretKey, Spec
+from kuberay.spec import Spec
 from kuberay.versions import pinned
 
 WEIGHTS = "/weights"
 CACHE = "/cache"
 KEYS = "/etc/guard"
+_SERVE_CONFIG = "/etc/serve"
 USER = 1000
 OBJECT_STORE_BYTES = 16 * 1024**3  # what the hosts exchange of the weights; Ray would take 30 % of the memory
+_DISK = "10Gi"  # logs, and a host's compiled programs; Autopilot gives a pod that asks for none 1 GiB
 _DRAIN_S = 20  # a spot host has 30 s, of which GKE keeps some
 _GRACE_S = 60
 _MODEL_MARGIN = 1.1  # tokenizer, templates and the vision tower beside the weights that the record counts
@@ -20,19 +24,24 @@ _BF16_BYTES = 2
 
 def head_template(spec: Spec) -> Manifest:
     """The pod of the head, which serves no model: no TPU, no weights."""
-    resources = {"cpu": spec.head.cpu, "memory": spec.head.memory}
-    container = {**_container(spec, "ray-head", resources), "ports": [_port(name) for name in names.PORTS]}
-    template = _template(spec, container, _volumes(spec), root=False)
+    wanted = {"cpu": spec.head.cpu, "memory": spec.head.memory}
+    container = {**_container(spec, "ray-head", wanted), "ports": [_port(name) for name in names.PORTS]}
+    template = _template(spec, container, _volumes(spec), hardened())
     template["spec"]["initContainers"] = [_version_check(spec)]
+    if spec.kind == "RayCluster" and not spec.fault_tolerance:  # otherwise KubeRay, or Ray itself, brings the apps back
+        template["spec"]["containers"].append(_redeploy(spec))
+        config = {"name": names.serve_config_map(spec.name), "optional": True}
+        template["spec"]["volumes"].append({"name": "serve-config", "configMap": config})
     return template
 
 
 def host_template(spec: Spec) -> Manifest:
     """The pod of one host of a slice. The hosts of a slice live and die together, so none of them is restarted in its place."""
     shape = spec.slices.shape
-    resources = {"cpu": spec.slices.cpu, "memory": spec.slices.memory, names.TPU_RESOURCE: str(shape.chips_per_host)}
-    container = _container(spec, "ray-worker", resources)
-    container["env"] += [_plain(name, value) for name, value in _TPU_ENVIRONMENT.items()]
+    wanted = {"cpu": spec.slices.cpu, "memory": spec.slices.memory, names.TPU_RESOURCE: str(shape.chips_per_host)}
+    container = _container(spec, "ray-worker", wanted)
+    variables = {**_TPU_ENVIRONMENT, "TPU_ACCELERATOR_TYPE": shape.pod_type}  # name and number are the webhook's to give
+    container["env"] += [_plain(name, value) for name, value in variables.items()]
     container["env"] += [
         {"name": "NODE_IP", "valueFrom": {"fieldRef": {"fieldPath": "status.hostIP"}}},
         _plain("VBAR_CONTROL_SERVICE_URL", "$(NODE_IP):8353"),
@@ -42,7 +51,8 @@ def host_template(spec: Spec) -> Manifest:
     if spec.slices.network == "dranet":
         container["resources"]["claims"] = [{"name": "netdev"}]
     volumes = [*_volumes(spec), _weights_volume(spec), {"name": "cache", "emptyDir": {}}]
-    template = _template(spec, container, volumes, root=spec.slices.run_as_root)
+    rights = hardened(root=spec.slices.run_as_root, capabilities=spec.slices.capabilities)
+    template = _template(spec, container, volumes, rights)
     template["spec"] |= {
         "restartPolicy": "Never",
         "terminationGracePeriodSeconds": _GRACE_S,
@@ -55,17 +65,17 @@ def host_template(spec: Spec) -> Manifest:
     return template
 
 
-def from_secret(name: str, source: SecretKey) -> Manifest:
-    """An environment variable whose value is in a secret."""
-    return {"name": name, "valueFrom": {"secretKeyRef": {"name": source.name, "key": source.key}}}
+def resources(wanted: dict[str, str]) -> Manifest:
+    """A container's resources: what it gets is what it asks for, and room for its logs on the node's disk."""
+    return {"requests": {**wanted, "ephemeral-storage": _DISK}, "limits": dict(wanted)}
 
 
-def hardened(*, root: bool = False) -> tuple[Manifest, Manifest]:
+def hardened(*, root: bool = False, capabilities: Sequence[str] = ()) -> tuple[Manifest, Manifest]:
     """(pod's, container's) security context: no root, no privilege, a root file system that nobody writes."""
     user = {"runAsUser": 0} if root else {"runAsNonRoot": True, "runAsUser": USER, "runAsGroup": USER}
     pod = {**user, "fsGroup": USER, "seccompProfile": {"type": "RuntimeDefault"}}
-    container = {"allowPrivilegeEscalation": False, "readOnlyRootFilesystem": True, "capabilities": {"drop": ["ALL"]}}
-    return pod, container
+    rights = {"drop": ["ALL"], **({"add": list(capabilities)} if capabilities else {})}
+    return pod, {"allowPrivilegeEscalation": False, "readOnlyRootFilesystem": True, "capabilities": rights}
 
 
 _TPU_ENVIRONMENT = {
@@ -94,14 +104,14 @@ def _environment(spec: Spec) -> list[Manifest]:
     return [_plain(name, value) for name, value in values.items()]
 
 
-def _container(spec: Spec, name: str, resources: dict[str, str]) -> Manifest:
+def _container(spec: Spec, name: str, wanted: dict[str, str]) -> Manifest:
     keys = [{"name": "api-keys", "mountPath": KEYS, "readOnly": True}] if spec.api_keys else []
     return {
         "name": name,
         "image": spec.image,
         "imagePullPolicy": "IfNotPresent",
         "env": _environment(spec),
-        "resources": {"requests": dict(resources), "limits": dict(resources)},
+        "resources": resources(wanted),
         "volumeMounts": [{"name": "tmp", "mountPath": "/tmp"}, *keys],  # noqa: S108
         "readinessProbe": _probe(period_s=5, failures=3),
         "livenessProbe": _probe(period_s=10, failures=30),  # a compiling host may be silent for minutes
@@ -110,7 +120,6 @@ def _container(spec: Spec, name: str, resources: dict[str, str]) -> Manifest:
 
 def _version_check(spec: Spec) -> Manifest:
     """Check the image: with another Ray or vLLM the pod stops here, with the reason in its status. All pods have one image."""
-    resources = {"cpu": "1", "memory": "512Mi"}
     _, container_context = hardened()
     return {
         "name": names.VERSION_CHECK,
@@ -118,17 +127,34 @@ def _version_check(spec: Spec) -> Manifest:
         "imagePullPolicy": "IfNotPresent",
         "command": ["python", "-m", "runtime_env.image", "versions"],
         "args": [f"{package}=={pinned(package)}" for package in ("ray", "vllm-tpu")],
-        "resources": {"requests": dict(resources), "limits": dict(resources)},
+        "resources": resources({"cpu": "1", "memory": "512Mi"}),
         "securityContext": container_context,
         "terminationMessagePolicy": "FallbackToLogsOnError",
     }
 
 
-def _template(spec: Spec, container: Manifest, volumes: list[Manifest], *, root: bool) -> Manifest:
-    pod_context, container_context = hardened(root=root)
+def _redeploy(spec: Spec) -> Manifest:
+    """Bring the apps back after the loss of the head, from the ConfigMap of what was deployed last."""
+    _, container_context = hardened()
+    source = {"secretKeyRef": {"name": names.ray_token(spec.name, spec.kind), "key": names.TOKEN_KEY}}
+    token = {"env": [{"name": RAY_TOKEN, "valueFrom": source}]} if spec.auth == "token" else {}
+    return {
+        "name": "redeploy",
+        "image": spec.image,
+        "imagePullPolicy": "IfNotPresent",
+        "command": ["python", "-m", "apps.common.redeploy", f"{_SERVE_CONFIG}/{names.SERVE_CONFIG_KEY}"],
+        **token,
+        "resources": resources({"cpu": "100m", "memory": "256Mi"}),
+        "volumeMounts": [{"name": "serve-config", "mountPath": _SERVE_CONFIG, "readOnly": True}],
+        "securityContext": container_context,
+    }
+
+
+def _template(spec: Spec, container: Manifest, volumes: list[Manifest], rights: tuple[Manifest, Manifest]) -> Manifest:
+    pod_context, container_context = rights
     return {
         # KubeRay's services select pods by its own app.kubernetes.io/name: one of ours would hide them
-        "metadata": {"labels": names.pod_labels(spec.name)},
+        "metadata": {"labels": names.pod_labels(spec.name), "annotations": {names.EVICTION_ANNOTATION: "false"}},
         "spec": {
             "serviceAccountName": names.serving_account(spec.name),
             "automountServiceAccountToken": False,  # Cloud Storage is reached through GKE's metadata server
@@ -158,9 +184,9 @@ def _weights_volume(spec: Spec) -> Manifest:
 def _node_selector(spec: Spec) -> dict[str, str]:
     shape = spec.slices.shape
     selector = {names.ACCELERATOR_LABEL: shape.generation.gke_accelerator, names.TOPOLOGY_LABEL: shape.topology}
-    if spec.cloud.mode == "autopilot" and spec.slices.network == "dranet":
+    if spec.has_compute_class:
         selector[names.COMPUTE_CLASS_LABEL] = names.compute_class(spec.name)
-    elif spec.slices.capacity.kind == "spot":
+    elif spec.slices.capacity[0].kind == "spot":
         selector[names.SPOT_LABEL] = "true"
     return selector
 

@@ -1,4 +1,4 @@
-"""The RayCluster, or the RayService with the same pods in it, and the disruption budget of its hosts."""
+"""The RayCluster, or the RayService with the same pods in it, and the disruption budgets of its pods."""
 
 from typing import Any
 
@@ -29,12 +29,23 @@ def ray_service(spec: Spec, serve_config: str) -> Manifest:
     return manifest(spec, "ray", "RayService", spec=wanted)
 
 
-def disruption_budget(spec: Spec) -> Manifest:
-    """No host is evicted while it can be helped: with one host the whole slice goes, and 20 minutes of compiling."""
-    selector = {"matchLabels": {**names.pod_labels(spec.name), names.GROUP_LABEL: names.TPU_GROUP}}
-    # a number, as Kubernetes knows no scale of a RayCluster; of several slices one may go
-    wanted = {"minAvailable": spec.slices.shape.hosts * max(1, spec.slices.count - 1), "selector": selector}
-    return manifest(spec, "operation", "PodDisruptionBudget", f"{spec.name}-hosts", spec=wanted)
+def disruption_budgets(spec: Spec) -> list[Manifest]:
+    """No pod is evicted while it can be helped: with a host goes its slice, with the head all, and 20 minutes of compiling."""
+    # numbers, as Kubernetes knows no scale of a RayCluster; of several slices one may go
+    budgets = (
+        ("head", {names.NODE_TYPE_LABEL: "head"}, 1),
+        ("hosts", {names.GROUP_LABEL: names.TPU_GROUP}, spec.slices.shape.hosts * max(1, spec.slices.count - 1)),
+    )
+    return [
+        manifest(
+            spec,
+            "operation",
+            "PodDisruptionBudget",
+            f"{spec.name}-{name}",
+            spec={"minAvailable": number, "selector": {"matchLabels": {**names.pod_labels(spec.name), **labels}}},
+        )
+        for name, labels, number in budgets
+    ]
 
 
 def _cluster_spec(spec: Spec) -> dict[str, Any]:

@@ -4,11 +4,12 @@ import hashlib
 
 from kuberay import names
 from kuberay.manifests import manifest
-from kuberay.manifests.pods import from_secret, hardened
+from kuberay.manifests.pods import hardened, resources
 from kuberay.objects import Manifest
 from kuberay.spec import Spec
 
 _DEADLINE_S = 6 * 3600
+_HUB = "/etc/hub"
 
 
 def staging_job(spec: Spec) -> Manifest:
@@ -17,15 +18,18 @@ def staging_job(spec: Spec) -> Manifest:
     command += ["--revision", spec.model.revision] if spec.model.revision else []
     command += ["--region", spec.cloud.region]
     pod_context, container_context = hardened()
-    resources = {"cpu": "4", "memory": "8Gi"}
+    token = spec.hub_token
+    mount = [{"name": "token", "mountPath": _HUB, "readOnly": True}] if token else []
+    secret = {"secretName": token.name, "items": [{"key": token.key, "path": "token"}], "defaultMode": 0o440} if token else {}
     container = {
         "name": "stage",
         "image": spec.image,
         "command": command,
-        "env": [{"name": "HOME", "value": "/tmp"}, *([from_secret("HF_TOKEN", spec.hub_token)] if spec.hub_token else [])],  # noqa: S108
-        "resources": {"requests": resources, "limits": resources},
+        # a file, as child processes inherit an environment
+        "env": [{"name": "HOME", "value": "/tmp"}, *([{"name": "HF_TOKEN_PATH", "value": f"{_HUB}/token"}] if token else [])],  # noqa: S108
+        "resources": resources({"cpu": "2", "memory": "8Gi"}),  # beside the head on one node of the default pool
         "securityContext": container_context,
-        "volumeMounts": [{"name": "tmp", "mountPath": "/tmp"}],  # noqa: S108
+        "volumeMounts": [{"name": "tmp", "mountPath": "/tmp"}, *mount],  # noqa: S108
     }
     digest = hashlib.sha256(repr((spec.image, command)).encode()).hexdigest()[:8]
     pod = {
@@ -34,7 +38,7 @@ def staging_job(spec: Spec) -> Manifest:
         "automountServiceAccountToken": False,
         "securityContext": pod_context,
         "containers": [container],
-        "volumes": [{"name": "tmp", "emptyDir": {}}],
+        "volumes": [{"name": "tmp", "emptyDir": {}}, *([{"name": "token", "secret": secret}] if token else [])],
     }
     wanted = {
         "backoffLimit": 4,  # it goes on where it stopped

@@ -78,12 +78,12 @@ def to_json(dashboard: Dashboard, namespace: str) -> str:
     return json.dumps({**whole, "panels": _PANELS}).replace(f'"{_PANELS}"', f"[\n{panels}\n]") + "\n"
 
 
-def to_console(dashboard: Dashboard, all_dashboards: list[Dashboard], window: str) -> str:
-    """The template of Prometheus's own page, with links to the other dashboards; rates are over `window`."""
+def to_console(dashboard: Dashboard, all_dashboards: list[Dashboard], window: str, alerts: str) -> str:
+    """The template of Prometheus's own page, with links to the other dashboards and the alerts; rates are over `window`."""
     links = "".join(f'<a href="{other.name}.html">{escape(other.title)}</a>' for other in all_dashboards)
     panels = json.dumps([_console_panel(panel, window) for panel in dashboard.panels])
-    page = (_HERE / "console.html").read_text()
-    return page.replace("__TITLE__", escape(dashboard.title)).replace("__LINKS__", links).replace("__PANELS__", panels)
+    page = (_HERE / "console.html").read_text().replace("__TITLE__", escape(dashboard.title))
+    return page.replace("__LINKS__", f'{links}<a href="{alerts}">Alerts</a>').replace("__PANELS__", panels)
 
 
 def _grafana_panel(panel: Panel, number: int, namespace: str) -> dict[str, Any]:

@@ -4,8 +4,8 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Callable
-from datetime import UTC, datetime
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from apps.checks.serve_rules import check_serve_config
@@ -14,9 +14,14 @@ from apps.common.errors import OperationError, UserError
 from apps.common.progress_line import Progress
 from apps.common.serve_status import all_running, waiting_for
 from apps.common.settings import ray_token, state_root
+from kuberay.api import connect
 from kuberay.dashboard import Config, Dashboard, merged
+from kuberay.forward import forwarded_dashboard
+from kuberay.rollout.deploy import ClusterStore
 from kuberay.rollout.effects import as_text, describe, effects, strongest
-from kuberay.rollout.history import Change, History
+from kuberay.rollout.history import Change, FileStore, History, now
+from kuberay.spec import load
+from kuberay.state import read_state
 
 _POLL_S = 0.5
 _SETTLE_S = 1.5  # after a PUT Serve still shows the old state for a moment
@@ -26,8 +31,23 @@ Report = Callable[[str], None]
 def run(options: argparse.Namespace) -> None:
     """Do what one of the commands plan, apply and rollback wants. Raises `UserError` and `OperationError`."""
     config = _checked(options) if options.command != "rollback" else None
-    dashboard = Dashboard(options.address.rstrip("/"), ray_token())
-    history = History.of(state_root(), dashboard.url)
+    with _target(options) as (dashboard, history):
+        _run(options, config, dashboard, history)
+
+
+@contextmanager
+def _target(options: argparse.Namespace) -> Iterator[tuple[Dashboard, History]]:
+    """The Serve to change, and where its changes are noted. On Kubernetes nobody else deploys inside the block."""
+    if options.cluster is None:
+        url = options.address.rstrip("/")
+        yield Dashboard(url, ray_token()), History(FileStore(state_root(), url))
+        return
+    api, spec = connect(options.kubeconfig, options.context), load(options.cluster)
+    with forwarded_dashboard(api, spec, read_state(api, spec)) as dashboard, ClusterStore.locked(api, spec) as store:
+        yield dashboard, History(store)
+
+
+def _run(options: argparse.Namespace, config: Config | None, dashboard: Dashboard, history: History) -> None:
     serve = dashboard.serve()
     deployed = deployed_config(serve)
     if config is None:
@@ -80,7 +100,7 @@ def apply(
     serve = dashboard.serve()
     before = deployed_config(serve)
     if all_running(serve["applications"]):
-        _note_as_good(history, before)
+        history.note(dict(before))
     try:
         seconds, away_s = _deploy(dashboard, config, report, timeout_s)
     except OperationError as error:
@@ -92,7 +112,7 @@ def apply(
         except OperationError as second:
             raise OperationError(f"{error}\nand the config before it does not run either: {second}") from second
         raise OperationError(f"{error}\nThe config before it runs again") from error
-    change = Change(_now(), dict(config), *kind, round(seconds, 1), round(away_s, 1))
+    change = Change(now(), dict(config), *kind, round(seconds, 1), round(away_s, 1))
     history.add(change)
     return change
 
@@ -140,12 +160,6 @@ def _check_weights(llm: dict[str, Any]) -> None:
         raise OperationError(f"{url} does not hold a complete model: stage {name} there first (python -m apps.weights stage)")
 
 
-def _note_as_good(history: History, config: Config) -> None:
-    last = history.changes[-1].config if history.changes else None
-    if last is None or strongest(effects(config, last, remove_others=True)) != "nothing":
-        history.add(Change(_now(), dict(config), "found"))
-
-
 def _is_away(app: dict[str, Any]) -> bool:
     """True for a model without a replica; while Serve builds an app it lists none of those that still run."""
     if "llm_configs" not in ((app.get("deployed_app_config") or {}).get("args") or {}):
@@ -153,7 +167,3 @@ def _is_away(app: dict[str, Any]) -> bool:
     deployments = (app.get("deployments") or {}).values()
     states = [replica["state"] for deployment in deployments for replica in deployment["replicas"]]
     return bool(states) and "RUNNING" not in states
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")

@@ -21,8 +21,7 @@ def main(argv: Sequence[str]) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="scripts/change.py",
-        description="Change what a running Serve serves: see what it would do, do it, go back. A cluster's dashboard is at "
-        "localhost:8265 while scripts/cluster.py forward runs.",
+        description="Change what a running Serve serves: see what it would do, do it, go back.",
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     words = {
@@ -39,6 +38,10 @@ def _parser() -> argparse.ArgumentParser:
             slices = "TPU slices that the cluster has (default: %(default)s)"
             command.add_argument("--slices", type=whole_number, default=1, help=slices)
             command.add_argument("--alone", action="store_true", help="remove the apps that this config does not name")
+        cluster = "the cluster of this cluster.yaml, whose changes it keeps; in the place of --address"
+        command.add_argument("--cluster", type=Path, metavar="SPEC", help=cluster)
+        command.add_argument("--kubeconfig", metavar="FILE", help="with --cluster (default: KUBECONFIG, or ~/.kube/config)")
+        command.add_argument("--context", help="with --cluster: of the kubeconfig (default: its current one)")
         address = "Ray's dashboard (default: %(default)s)"
         command.add_argument("-a", "--address", type=url, default="http://127.0.0.1:8265", metavar="URL", help=address)
         if name == "plan":

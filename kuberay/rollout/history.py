@@ -2,9 +2,10 @@
 
 import json
 import re
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from kuberay.rollout.effects import effects, strongest
 
@@ -27,30 +28,60 @@ class Change:
     away_s: float | None = None
 
 
-@dataclass
+class Store(Protocol):
+    """A place for the changes of one Serve: a file here (`FileStore`), or its cluster (`rollout.deploy.ClusterStore`)."""
+
+    def read(self) -> list[dict[str, Any]]:
+        """What is kept there; nothing where there is none yet, or it is not ours."""
+
+    def write(self, changes: list[dict[str, Any]]) -> None:
+        """Keep these, whole or not at all."""
+
+
+@dataclass(frozen=True)
+class FileStore:
+    """Changes of a Serve that is not on Kubernetes, by its dashboard's address."""
+
+    root: Path
+    address: str
+
+    @property
+    def path(self) -> Path:
+        return self.root / "changes" / f"{re.sub(r'[^a-zA-Z0-9.]+', '-', self.address)}.json"
+
+    def read(self) -> list[dict[str, Any]]:
+        try:
+            return list(json.loads(self.path.read_text()))
+        except (FileNotFoundError, ValueError):
+            return []
+
+    def write(self, changes: list[dict[str, Any]]) -> None:
+        self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        draft = self.path.with_suffix(".new")
+        draft.write_text(json.dumps(changes, indent=1))
+        draft.replace(self.path)
+
+
 class History:
     """The changes of one Serve; the newest is last."""
 
-    path: Path
-    changes: list[Change] = field(default_factory=list)
-
-    @classmethod
-    def of(cls, root: Path, address: str) -> "History":
-        """The history of the Serve at a dashboard's address, in a file of its own."""
-        path = root / "changes" / f"{re.sub(r'[^a-zA-Z0-9.]+', '-', address)}.json"
+    def __init__(self, store: Store) -> None:
+        self._store = store
         try:
-            changes = [Change(**record) for record in json.loads(path.read_text())]
-        except (FileNotFoundError, ValueError, TypeError):  # none yet, or not ours
-            changes = []
-        return cls(path, changes)
+            self.changes = [Change(**record) for record in store.read()]
+        except TypeError:  # of another version
+            self.changes = []
 
     def add(self, change: Change) -> None:
-        """Note a change, whole or not at all."""
+        """Note a change."""
         self.changes = [*self.changes, change][-_KEPT:]
-        self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        draft = self.path.with_suffix(".new")
-        draft.write_text(json.dumps([asdict(change) for change in self.changes], indent=1))
-        draft.replace(self.path)
+        self._store.write([asdict(change) for change in self.changes])
+
+    def note(self, config: dict[str, Any]) -> None:
+        """Note a config that runs, where it is another than the last."""
+        last = self.changes[-1].config if self.changes else None
+        if last is None or strongest(effects(config, last, remove_others=True)) != "nothing":
+            self.add(Change(now(), config, "found"))
 
     def last(self, kind: str, replicas: int) -> Change | None:
         """The newest change of a kind, with so many replicas, of which the time is known."""
@@ -63,3 +94,8 @@ class History:
         return next(
             (config for config in configs if strongest(effects(deployed, config, remove_others=True)) != "nothing"), None
         )
+
+
+def now() -> str:
+    """The time of a change."""
+    return datetime.now(UTC).isoformat(timespec="seconds")

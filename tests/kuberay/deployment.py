@@ -68,6 +68,16 @@ class Deployment:
         assert done.code == 0, done.text
         return done.text
 
+    def prepare(self, *options: str) -> str:
+        """Make what has to be there before pods: the namespace, and the secrets that people make."""
+        output = self.do("apply", "--part=platform", *options)
+        self.give_secrets()
+        return output
+
+    def apply(self, *options: str) -> str:
+        """Apply as docs/gke.md has it, in two steps; all that they printed."""
+        return self.prepare(*options) + self.do("apply", *options)
+
     def render(self) -> str:
         """What `render` prints; it asks no cluster, so it takes no kubeconfig."""
         out = io.StringIO()

@@ -37,9 +37,9 @@ def main(argv: list[str]) -> int:
 def answer(words: list[str], flags: dict[str, str], things: Things) -> int:
     if words[0] == "storage":
         return storage(words[1:], flags, things)
+    if words[0] in ("projects", "config") or words[:3] == ["iam", "service-accounts", "create"]:
+        return access(words, flags, things)
     match words:
-        case ["projects", "describe", _]:
-            print("123456789012")
         case ["services", "enable", *_] | ["container", "clusters", "get-credentials", _]:
             pass
         case ["builds", "submit", _]:
@@ -50,11 +50,27 @@ def answer(words: list[str], flags: dict[str, str], things: Things) -> int:
             things["/".join([*kind, name])] = made(verb, flags)
         case [*kind, "describe", name]:
             return show(things.get("/".join([*kind, name])))
+        case ["container", "clusters", "update", name]:
+            things[f"container/clusters/{name}"]["maintenance"] = flags["maintenance-window-recurrence"]
         case [*kind, "delete", name]:
             del things["/".join([*kind, name])]
         case _:
             print(f"unknown command: {words}", file=sys.stderr)
             return 2
+    return 0
+
+
+def access(words: list[str], flags: dict[str, str], things: Things) -> int:
+    match words:
+        case ["projects", "describe", _]:
+            print("123456789012")
+        case ["config", "get-value", "account"]:
+            print("anna@example.com")
+        case ["projects", verb, project]:
+            return bindings(verb, things.setdefault(f"projects/{project}", {"bindings": []}), flags)
+        case ["iam", "service-accounts", "create", name]:
+            email = f"{name}@{flags['project']}.iam.gserviceaccount.com"
+            things[f"iam/service-accounts/{email}"] = {"description": flags["description"]}
     return 0
 
 
@@ -82,7 +98,8 @@ def caches(words: list[str], things: Things) -> int:
         case ["create", url, zone]:
             things[url]["caches"].append({"id": f"{url.removeprefix('gs://')}/{zone}", "zone": zone, "state": "RUNNING"})
         case ["disable", name]:
-            things[f"gs://{name.split('/')[0]}"]["caches"] = []
+            for cache in things[f"gs://{name.split('/')[0]}"]["caches"]:  # which stay for an hour and more
+                cache["state"] = "DISABLED"
     return 0
 
 
@@ -108,7 +125,8 @@ def made(verb: str, flags: dict[str, str]) -> dict[str, object]:
     return {
         "labels": given,
         "resourceLabels": given,
-        "config": {"resourceLabels": given},
+        "config": {"resourceLabels": given, "machineType": flags.get("machine-type")},
+        "placementPolicy": {"tpuTopology": flags.get("tpu-topology")},
         "status": "RUNNING",
         "currentMasterVersion": "1.36.1-gke.1000000",
         "addonsConfig": {"rayOperatorConfig": {"enabled": operator}},

@@ -15,6 +15,7 @@ class FakeRay:
 
     def __init__(self) -> None:
         self.deployed: dict[str, Any] = {"applications": []}
+        self.started = False
         self.tokens: set[str | None] = set()
         self.failures: dict[str, str | None] = {}
         """Messages of apps that fail; None for one that never gets anywhere."""
@@ -24,13 +25,14 @@ class FakeRay:
 
     def answer(self, verb: str, path: str, body: dict[str, Any]) -> dict[str, Any]:
         if verb == "PUT":
-            self.deployed = body
+            self.deployed, self.started = body, True
         if path.endswith("/chat/completions"):
             return {"choices": [{"message": {"role": "assistant", "content": "Because their chips are wired to each other."}}]}
         if "version" in path:
             return {"version": "4", "ray_version": pinned("ray"), "ray_commit": ""}
         apps = {app["name"]: self._status(app) for app in self.deployed["applications"]}
-        return {"applications": apps, "http_options": self.deployed.get("http_options")}
+        controller = {"actor_id": "1"} if self.started else {}
+        return {"applications": apps, "controller_info": controller, "http_options": self.deployed.get("http_options")}
 
     def _status(self, app: dict[str, Any]) -> dict[str, Any]:
         status, message = "RUNNING", ""

@@ -13,7 +13,7 @@ pytestmark = pytest.mark.full
 @pytest.fixture
 def guarded(deployment: Deployment) -> Deployment:
     """The namespace with its policy in force, and secrets in it."""
-    deployment.do("apply")
+    deployment.apply()
     deployment.give_secrets()
     wait_for(
         lambda: create(deployment, with_secret("default", "api-keys")).status_code == 403, 30, "the policy is not in force"
@@ -161,7 +161,7 @@ def test_an_added_container_reads_no_secret_either(guarded: Deployment) -> None:
 def test_the_projects_own_pods_pass(deployment: Deployment, changes: dict[str, Any]) -> None:
     """The example's are in every other test of this folder."""
     deployment.change(**changes)
-    deployment.do("apply")
+    deployment.apply()
     deployment.do("apply")  # the policy is in force by now, and what is there stays
     api = deployment.plane.api
     api.delete(deployment.path("pods"), gracePeriodSeconds=0)

@@ -28,7 +28,7 @@ def variables(pod: Json) -> dict[str, Any]:
 
 @pytest.mark.usefixtures("slice_nodes")
 def test_one_apply_makes_a_head_and_one_whole_slice(deployment: Deployment) -> None:
-    output = deployment.do("apply")
+    output = deployment.apply()
     assert f"made  Namespace/{deployment.namespace}" in output
     assert "made  RayCluster/gemma" in output
     head, *hosts = sorted(deployment.until_ready(), key=lambda pod: pod["metadata"]["labels"]["ray.io/node-type"])
@@ -49,7 +49,7 @@ def test_one_apply_makes_a_head_and_one_whole_slice(deployment: Deployment) -> N
 
 @pytest.mark.usefixtures("slice_nodes")
 def test_a_second_apply_changes_nothing_and_diff_is_empty(deployment: Deployment) -> None:
-    deployment.do("apply")
+    deployment.apply()
     deployment.until_ready()
     generations = {live["metadata"]["name"]: live["metadata"]["generation"] for live in deployment_objects(deployment)}
     output = deployment.do("apply")
@@ -73,7 +73,7 @@ def test_a_dry_run_changes_nothing(deployment: Deployment) -> None:
     output = deployment.do("apply", "--dry-run")
     assert "would be made" in output
     assert api.find(f"/api/v1/namespaces/{deployment.namespace}") is None
-    deployment.do("apply")
+    deployment.apply()
     version = deployment.cluster()["metadata"]["resourceVersion"]
     deployment.change(head={"cpu": "8"})
     assert "1 would be changed" in deployment.do("apply", "--dry-run")
@@ -107,7 +107,7 @@ def test_the_server_refuses_typos(deployment: Deployment, place: tuple[Any, ...]
 
 @pytest.mark.usefixtures("slice_nodes")
 def test_a_new_image_restarts_all_pods_and_only_with_yes(deployment: Deployment) -> None:
-    deployment.do("apply")
+    deployment.apply()
     before = {pod["metadata"]["uid"] for pod in deployment.until_ready()}
     deployment.change(image=_OTHER_IMAGE)
     refused = deployment.run("apply")
@@ -120,7 +120,7 @@ def test_a_new_image_restarts_all_pods_and_only_with_yes(deployment: Deployment)
 
 
 def test_a_field_that_somebody_else_has_set_is_a_conflict(deployment: Deployment) -> None:
-    deployment.do("apply")
+    deployment.apply()
     change = {"apiVersion": "ray.io/v1", "kind": "RayCluster", "metadata": {"name": "gemma", "namespace": deployment.namespace}}
     theirs = {**change, "spec": {"upgradeStrategy": {"type": "None"}}}
     plane = deployment.plane
@@ -143,6 +143,7 @@ def test_a_field_that_somebody_else_has_set_is_a_conflict(deployment: Deployment
 
 @pytest.mark.usefixtures("slice_nodes")
 def test_two_people_apply_at_once(deployment: Deployment) -> None:
+    deployment.prepare()
     both = [deployment.start("apply") for _ in range(2)]
     for process in both:
         output, _ = process.communicate(timeout=90)
@@ -167,7 +168,7 @@ def test_kubectl_applies_the_rendered_yaml_without_this_project(deployment: Depl
 def test_metrics_alerts_and_dashboards_come_along(deployment: Deployment, system: str) -> None:
     monitor, rules = {"gmp": ("PodMonitoring", "Rules"), "operator": ("PodMonitor", "PrometheusRule")}[system]
     deployment.change(metrics=system)
-    output = deployment.do("apply")
+    output = deployment.apply()
     assert all(f"made  {title}" in output for title in (f"{monitor}/gemma", f"{rules}/gemma", "ConfigMap/gemma-dashboards"))
     live = deployment.plane.api.get(KINDS[rules].path(deployment.namespace, "gemma"))
     assert {rule["alert"] for group in live["spec"]["groups"] for rule in group["rules"]} == _ALERTS
@@ -191,7 +192,7 @@ def test_a_cluster_without_the_operators_kinds_is_told_so(deployment: Deployment
 @pytest.mark.usefixtures("slice_nodes")
 def test_a_disruption_budget_guards_the_hosts(deployment: Deployment) -> None:
     api = deployment.plane.api
-    deployment.do("apply")
+    deployment.apply()
     deployment.until_ready()
     budget = deployment.path("poddisruptionbudgets", "gemma-hosts", "policy/v1")
     wait_for(lambda: api.get(budget).get("status", {}).get("currentHealthy") == 4, 20, "the budget does not count four hosts")
@@ -205,7 +206,7 @@ def test_a_disruption_budget_guards_the_hosts(deployment: Deployment) -> None:
 @pytest.mark.usefixtures("slice_nodes")
 def test_a_ray_service_gets_the_same_pods(deployment: Deployment) -> None:
     deployment.change(kind="RayService")
-    deployment.do("apply")
+    deployment.apply()
     deployment.until_ready()
     names = {pod["metadata"]["labels"]["ray.io/cluster"] for pod in deployment.pods()}
     assert len(names) == 1
@@ -220,7 +221,7 @@ def test_a_ray_service_gets_the_same_pods(deployment: Deployment) -> None:
 def test_two_slices_are_two_replicas_of_four_hosts(deployment: Deployment, slice_nodes: Cloud) -> None:
     slice_nodes.add_tpu_pool("slice-b")
     deployment.change(slices__count=2)
-    deployment.do("apply")
+    deployment.apply()
     wait_for(lambda: len(deployment.hosts()) == 8, 30, "no eight hosts")
     by_slice: dict[str, set[str]] = {}
     for pod in deployment.hosts():

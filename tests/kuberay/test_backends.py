@@ -36,7 +36,7 @@ def python_client(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 @pytest.mark.usefixtures("python_client", "slice_nodes")
 def test_kubernetes_own_and_kuberays_client_make_the_same(deployment: Deployment, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("KUBECONFIG", "/nonexistent")  # what --kubeconfig says counts
-    deployment.do("apply", _THEIRS)
+    deployment.apply(_THEIRS)
     first = {pod["metadata"]["uid"] for pod in deployment.until_ready()}
     assert "0 made, 0 changed" in deployment.do("apply")
     assert deployment.run("diff", _THEIRS).out == ""
@@ -52,7 +52,7 @@ def test_kubernetes_own_and_kuberays_client_make_the_same(deployment: Deployment
 @pytest.mark.usefixtures("python_client")
 def test_a_change_through_kuberays_client(deployment: Deployment, cloud: Cloud) -> None:
     cloud.add_cpu_pool()
-    deployment.do("apply", _THEIRS)
+    deployment.apply(_THEIRS)
     deployment.change(head={"cpu": "6"})
     assert "changed  RayCluster/gemma" in deployment.do("apply", _THEIRS, "--yes")
     limits = deployment.cluster()["spec"]["headGroupSpec"]["template"]["spec"]["containers"][0]["resources"]["limits"]
@@ -70,7 +70,19 @@ def test_errors_that_kuberays_client_swallows_are_told(deployment: Deployment, f
     faulty_proxy.answer(400, times=1, verb="POST", path="*/rayclusters")
     failed = deployment.run("apply", _THEIRS)
     assert (failed.code, "python_client failed" in failed.err) == (1, True)
-    assert "made  RayCluster/gemma" in deployment.do("apply", _THEIRS)
+    assert "made  RayCluster/gemma" in deployment.apply(_THEIRS)
+
+
+@pytest.mark.usefixtures("python_client", "slice_nodes")
+def test_the_documents_program_deploys(deployment: Deployment, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "kuberay_client.md").read_text()
+    program = page.partition("```python\n")[2].partition("```")[0]
+    deployment.prepare()
+    monkeypatch.setenv("KUBECONFIG", str(deployment.kubeconfig))
+    (deployment.directory / "cluster.yaml").write_text(deployment.spec.read_text())
+    monkeypatch.chdir(deployment.directory)
+    exec(compile(program, "docs/kuberay_client.md", "exec"), {})  # noqa: S102 - this project's own page
+    assert len(deployment.until_ready()) == 5
 
 
 def test_it_is_not_installed(deployment: Deployment) -> None:

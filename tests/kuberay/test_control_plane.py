@@ -43,9 +43,11 @@ def test_up_try_it_and_down(person: Person) -> None:
     environment = {"KUBECONFIG": line[1]}
     assert "It is up already" in person.type("scripts/control_plane.sh", "up", "--detach").stdout
     api, spec = Api(Path(line[1])), "kuberay/examples/gemma-v6e-4x4.yaml"
+    assert person.type("scripts/cluster.py", "apply", spec, "--part=platform", **environment).returncode == 0
+    for name in ("api-keys", "hub-token"):
+        api.create("/api/v1/namespaces/gemma/secrets", {"metadata": {"name": name}})
     applied = person.type("scripts/cluster.py", "apply", spec, **environment)
     assert applied.returncode == 0, applied.stderr
-    api.create("/api/v1/namespaces/gemma/secrets", {"metadata": {"name": "api-keys"}})
     pods = "/api/v1/namespaces/gemma/pods"
     wait_for(lambda: [condition(pod, "Ready").get("status") for pod in api.items(pods)].count("True") == 5, 60, "no five pods")
     running = json.loads(person.type("scripts/control_plane.sh", "status", "--json").stdout)["running"]

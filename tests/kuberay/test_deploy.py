@@ -29,7 +29,7 @@ def head(kubelet: Kubelet) -> Iterator[FakeRay]:
 @pytest.fixture
 def ray(deployment: Deployment, slice_nodes: Cloud, head: FakeRay) -> Deployment:  # noqa: ARG001
     """A deployment that is ready for apps."""
-    deployment.do("apply")
+    deployment.apply()
     deployment.give_secrets()
     deployment.do("wait", "--timeout=60")
     return deployment
@@ -79,6 +79,26 @@ def test_a_head_that_lost_its_apps_gets_them_again(ray: Deployment, head: FakeRa
     assert head.names() == {"llm", "chat", "other"}
 
 
+def test_what_was_changed_by_other_tools_comes_back_too(ray: Deployment, head: FakeRay) -> None:
+    """One history: of `change.py` with the cluster's file, of `serve deploy` past this project, and of `cluster.py`."""
+    from kuberay.rollout.command import main as change
+
+    ray.do("deploy")
+    options = [f"--cluster={ray.spec}", f"--kubeconfig={ray.kubeconfig}"]
+    assert change(["apply", str(chat_app(ray, "other")), "--timeout=30", *options]) == 0
+    assert head.names() == {"llm", "chat", "other"}
+    head.deployed = {"applications": []}
+    assert "running: other, llm, chat" in ray.do("deploy", "--last")
+    assert change(["rollback", *options]) == 0
+    assert head.names() == {"llm", "chat"}
+    changed = [{**app, "route_prefix": "/elsewhere"} for app in head.deployed["applications"] if app["name"] == "chat"]
+    head.deployed = {**head.deployed, "applications": changed}  # `serve deploy`, past this project
+    ray.do("park", "--timeout=60")
+    head.deployed, head.started = {"applications": []}, False
+    assert "apps: chat" in ray.do("unpark", "--timeout=60")
+    assert head.deployed["applications"][0]["route_prefix"] == "/elsewhere"
+
+
 def test_an_app_that_fails_is_told_with_its_reason(ray: Deployment, head: FakeRay) -> None:
     head.failures["llm"] = "Traceback (most recent call last):\n  ...\nValueError: no such model"
     failed = ray.run("deploy")
@@ -110,7 +130,7 @@ def test_the_token_opens_the_dashboard_and_is_never_shown(ray: Deployment, head:
 
 
 def test_a_cluster_that_is_not_ready_is_left_alone(deployment: Deployment) -> None:
-    deployment.do("apply")
+    deployment.apply()
     wait_for(deployment.pods, 20, "no pods")
     refused = deployment.run("deploy")
     assert refused.code == 1

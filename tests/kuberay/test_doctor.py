@@ -38,7 +38,7 @@ def on_gke(proxy: FaultyProxy, deployment: Deployment, version: str) -> None:
 @pytest.mark.usefixtures("slice_nodes")
 def test_a_sound_deployment(deployment: Deployment, faulty_proxy: FaultyProxy) -> None:
     on_gke(faulty_proxy, deployment, "v1.36.1-gke.1000000")
-    deployment.do("apply")
+    deployment.apply()
     deployment.give_secrets()
     deployment.do("wait", "--timeout=60")
     done = deployment.run("doctor")
@@ -59,7 +59,7 @@ def test_a_sound_deployment(deployment: Deployment, faulty_proxy: FaultyProxy) -
 
 @pytest.mark.usefixtures("slice_nodes")
 def test_it_changes_nothing(deployment: Deployment, faulty_proxy: FaultyProxy) -> None:
-    deployment.do("apply")
+    deployment.apply()
     deployment.kubeconfig = faulty_proxy.kubeconfig
     deployment.run("doctor")
     assert faulty_proxy.count("GET") > 10
@@ -118,7 +118,7 @@ def test_a_cluster_without_the_webhook(deployment: Deployment, cloud: Cloud) -> 
     assert (severity, evidence) == ("error", "no webhook for TPU pods is registered")
     cloud.add_cpu_pool()
     cloud.add_tpu_pool("slice-a")
-    deployment.do("apply")
+    deployment.apply()
     deployment.until_ready()
     severity, evidence, diagnosis = finding(deployment, "TPU webhook")
     assert (severity, "has no TPU_WORKER_ID" in evidence) == ("error", True)
@@ -151,7 +151,7 @@ def test_dranet_is_missing(deployment: Deployment) -> None:
 
 @pytest.mark.usefixtures("slice_nodes")
 def test_an_image_edit_that_does_nothing(deployment: Deployment) -> None:
-    deployment.do("apply")
+    deployment.apply()
     deployment.until_ready()
     deployment.plane.api.merge(deployment.cluster_path, {"spec": {"upgradeStrategy": {"type": "None"}}})
     deployment.change(image="us-east5-docker.pkg.dev/my-project/ray-tpu-serve/server:0.2.0")
@@ -162,7 +162,7 @@ def test_an_image_edit_that_does_nothing(deployment: Deployment) -> None:
 
 @pytest.mark.usefixtures("slice_nodes")
 def test_hosts_of_an_older_kuberay_are_orphans(deployment: Deployment, control_plane: ControlPlane) -> None:
-    deployment.do("apply")
+    deployment.apply()
     deployment.until_ready()
     with control_plane.paused("ray-operator"):
         adopt(deployment, "old", {"ray.io/worker-group-replica-name": None, "ray.io/replica-host-index": None})
@@ -172,7 +172,7 @@ def test_hosts_of_an_older_kuberay_are_orphans(deployment: Deployment, control_p
 
 @pytest.mark.usefixtures("slice_nodes")
 def test_a_slice_with_a_host_twice(deployment: Deployment, control_plane: ControlPlane) -> None:
-    deployment.do("apply")
+    deployment.apply()
     deployment.until_ready()
     with control_plane.paused("ray-operator"):
         adopt(deployment, "twin", {"ray.io/replica-host-index": "0"})
@@ -195,7 +195,7 @@ def adopt(deployment: Deployment, name: str, labels: dict[str, str | None]) -> N
 
 @pytest.mark.usefixtures("slice_nodes")
 def test_a_status_that_is_not_true_any_more(deployment: Deployment, kubelet: Kubelet) -> None:
-    deployment.do("apply")
+    deployment.apply()
     deployment.until_ready()
     wait_for(lambda: deployment.cluster().get("status", {}).get("state") == "ready", 20, "KubeRay does not call it ready")
     kubelet.orders.unready.add("gemma-tpu-worker-*")
@@ -250,7 +250,7 @@ def test_a_quota_that_is_too_small(deployment: Deployment) -> None:
 
 
 def test_another_ray_than_the_images(deployment: Deployment) -> None:
-    deployment.do("apply")
+    deployment.apply()
     deployment.plane.api.merge(deployment.cluster_path, {"spec": {"rayVersion": "2.55.0"}})
     severity, evidence, _ = finding(deployment, "Ray version")
     assert (severity, "has rayVersion 2.55.0" in evidence) == ("error", True)
@@ -259,7 +259,7 @@ def test_another_ray_than_the_images(deployment: Deployment) -> None:
 @pytest.mark.usefixtures("slice_nodes")
 def test_an_image_of_other_versions(deployment: Deployment, kubelet: Kubelet) -> None:
     kubelet.orders.last_words["versions"] = "error: ray is 2.55.0, and must be 2.60.0"
-    deployment.do("apply")
+    deployment.apply()
     deployment.give_secrets()
     wait_for(lambda: findings(deployment, "image versions"), 20, "nothing is reported about the image")
     severity, evidence, diagnosis = finding(deployment, "image versions")

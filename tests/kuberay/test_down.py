@@ -40,7 +40,7 @@ def everything(api: Api, namespace: str | None = None) -> set[tuple[str, str]]:
 def test_nothing_is_left_of_an_own_namespace(deployment: Deployment, changes: dict[str, Any]) -> None:
     api = deployment.plane.api
     before = everything(api)
-    deployment.change(**changes)
+    deployment.change(api_keys=None, hub_token=None, **changes)
     deployment.do("apply")
     wait_for(deployment.pods, 30, "no pods")
     assert everything(api) > before
@@ -65,13 +65,13 @@ def test_other_peoples_things_stay(deployment: Deployment) -> None:
     }
     for plural, body in theirs.items():
         api.create(deployment.path(plural), body)
-    deployment.give_secrets("api-keys")
+    deployment.give_secrets()
     before = everything(api, ns)
-    deployment.do("apply")
+    deployment.apply()
     deployment.until_ready()
     deployment.do("down", "--timeout=60")
     assert everything(api, ns) == before
-    api.delete(deployment.path("secrets", "api-keys"))
+    api.delete(deployment.path("secrets"))
     for plural, body in theirs.items():
         api.delete(deployment.path(plural, body["metadata"]["name"]))
     deployment.do("down")
@@ -79,7 +79,7 @@ def test_other_peoples_things_stay(deployment: Deployment) -> None:
 
 
 def test_an_own_namespace_stays_while_others_are_in_it(deployment: Deployment) -> None:
-    deployment.do("apply")
+    deployment.apply()
     deployment.give_secrets()
     output = deployment.do("down", "--timeout=60")
     assert f"Namespace/{deployment.namespace} stays: it has Secret/" in output
@@ -87,6 +87,6 @@ def test_an_own_namespace_stays_while_others_are_in_it(deployment: Deployment) -
 
 def test_a_second_down_and_one_without_anything_are_no_errors(deployment: Deployment) -> None:
     assert deployment.run("down").code == 0
-    deployment.do("apply")
+    deployment.apply()
     deployment.do("down", "--timeout=60")
     assert deployment.run("down").code == 0

@@ -6,9 +6,10 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from apps.common.errors import OperationError
+from emulation.kubernetes.nodes.kubelet import Kubelet
 from kuberay.api import connect
-from kuberay.deploy import locked
 from kuberay.objects import Manifest
+from kuberay.rollout.deploy import locked
 from tests.kuberay.deployment import Deployment
 from tests.kuberay.faulty_proxy import FaultyProxy
 from tests.kuberay.test_wait import following
@@ -27,12 +28,12 @@ def through(deployment: Deployment, faulty_proxy: FaultyProxy) -> Deployment:
 def test_a_busy_server_is_asked_again(through: Deployment, faulty_proxy: FaultyProxy, status: int) -> None:
     faulty_proxy.answer(status, times=3, verb="PATCH", retry_after=1 if status == 429 else None)
     faulty_proxy.answer(status, times=2, verb="GET")
-    assert "made  RayCluster/gemma" in through.do("apply")
+    assert "made  RayCluster/gemma" in through.apply()
     assert "0 made, 0 changed" in through.do("apply")
 
 
 def test_retry_after_is_kept(through: Deployment, faulty_proxy: FaultyProxy) -> None:
-    through.do("apply")
+    through.apply()
     faulty_proxy.answer(429, times=1, verb="GET", path="*/rayclusters/*", retry_after=3)
     started = time.monotonic()
     through.do("diff")
@@ -40,7 +41,7 @@ def test_retry_after_is_kept(through: Deployment, faulty_proxy: FaultyProxy) -> 
 
 
 def test_a_server_that_stays_down_is_an_error_in_words(through: Deployment, faulty_proxy: FaultyProxy) -> None:
-    through.do("apply")
+    through.apply()
     faulty_proxy.answer(403, times=10**6, path="*/rayclusters/*")
     refused = through.run("apply")
     assert refused.code == 1
@@ -52,7 +53,7 @@ def test_cut_connections_before_and_after_the_deed(through: Deployment, faulty_p
     faulty_proxy.cut(times=2, verb="PATCH")
     faulty_proxy.cut(times=1, verb="PATCH", after_it_is_done=True)
     faulty_proxy.cut(times=1, verb="GET", after_it_is_done=True)
-    through.do("apply")
+    through.apply()
     assert "0 made, 0 changed" in through.do("apply")
     faulty_proxy.cut(times=1, verb="DELETE", path="*/rayclusters/*", after_it_is_done=True)
     through.do("down")
@@ -62,19 +63,20 @@ def test_cut_connections_before_and_after_the_deed(through: Deployment, faulty_p
 def test_a_conflict_of_the_moment_does_not_stop_an_apply(through: Deployment, faulty_proxy: FaultyProxy) -> None:
     """The answer of an API server when somebody else writes the same object at the same time."""
     faulty_proxy.answer(409, times=1, verb="PATCH", path="*/roles/gemma-viewers")
-    assert "made  RayCluster/gemma" in through.do("apply")
+    assert "made  RayCluster/gemma" in through.apply()
     assert faulty_proxy.count("PATCH", "*/roles/gemma-viewers") == 2  # the conflict, and the one after it
 
 
 @pytest.mark.usefixtures("slice_nodes")
-def test_wait_goes_on_through_all_of_it(through: Deployment, faulty_proxy: FaultyProxy) -> None:
-    through.do("apply")
+def test_wait_goes_on_through_all_of_it(through: Deployment, faulty_proxy: FaultyProxy, kubelet: Kubelet) -> None:
+    kubelet.orders.held.add("*-stage-weights-*")
+    through.apply()
     with following(through) as wait:
-        wait.until_printed("hub-token")
+        wait.until_printed("weights")
         for status in (429, 500, 503):
             faulty_proxy.answer(status, times=2, verb="GET")
         faulty_proxy.cut(times=2, verb="GET")
-        through.give_secrets()
+        kubelet.orders.held.clear()
         assert "4 of 4 hosts ready after" in wait.until_done()
 
 

@@ -24,6 +24,8 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "spot": {"slices__capacity__kind": "spot", "slices__count": 2},
     "flex-start": {"slices__capacity__kind": "flex-start", "slices__network": "none"},
     "reservation": {"slices__capacity": {"kind": "reservation", "reservation": "ours"}, "cloud__rapid_cache": False},
+    "exposed": {"expose": {"host": "llm.example.com", "iap": True, "dashboard": "ray.example.com"}},
+    "choices": {"slices__capacity": [{"kind": "spot"}, {"kind": "on-demand"}], "cloud__channel": "rapid"},
 }
 
 
@@ -44,12 +46,17 @@ class Project:
         return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
     def changes(self) -> list[list[str]]:
-        reading = {"describe", "list", "get-iam-policy", "get-credentials", "enable"}
+        reading = {"describe", "list", "get-iam-policy", "get-credentials", "get-value", "enable"}
         return [call for call in self.calls() if not reading & set(call)]
 
     def things(self) -> dict[str, Any]:
         path = self.home / "things.json"
         return dict(json.loads(path.read_text())) if path.exists() else {}
+
+    def change(self, name: str, **values: Any) -> None:
+        things = self.things()
+        things[name] |= values
+        (self.home / "things.json").write_text(json.dumps(things))
 
     def fail(self, word: str, message: str) -> None:
         (self.home / "fail").write_text(f"{word}\t{message}")
@@ -104,23 +111,82 @@ def test_from_an_empty_project_and_back(project: Project) -> None:
     assert "would run  gcloud container clusters delete gemma" in planned.stdout
     assert project.changes() == first
 
+    project.change("gs://my-project-gemma", caches=[])  # it would keep the bucket for an hour
     gone = project.run("down")
     assert gone.returncode == 0, gone.stderr
-    assert set(project.things()) == {
-        "us-east5-docker.pkg.dev/my-project/ray-tpu-serve/server:0.1.0"
-    }  # went with its repository
+    image = "us-east5-docker.pkg.dev/my-project/ray-tpu-serve/server:0.1.0"  # went with its repository
+    assert set(project.things()) == {image, "projects/my-project"}
+    assert project.things()["projects/my-project"] == {"bindings": []}
     assert not any(row["there"] for row in json.loads(project.run("status", "--json").stdout) if row["what"] != "image")
     assert project.run("down").returncode == 0
 
 
 def test_what_others_made_is_used_and_never_removed(project: Project) -> None:
-    bucket = {"location": "US-EAST5", "labels": {"deployment": "other"}, "bindings": [], "caches": []}
+    caches = [{"id": "my-project-gemma/us-east5-b", "zone": "us-east5-b", "state": "RUNNING"}]
+    bucket = {"location": "US-EAST5", "labels": {"deployment": "other"}, "bindings": [], "caches": caches}
     (project.home / "things.json").write_text(json.dumps({"gs://my-project-gemma": bucket}))
     up = project.run("up")
     assert "there already  bucket my-project-gemma (not made for this deployment: down leaves it)" in up.stdout
     down = project.run("down")
     assert "stays  bucket my-project-gemma: was not made by this command" in down.stdout
-    assert project.things()["gs://my-project-gemma"]["bindings"] == []  # but what was given on it is taken back
+    kept = project.things()["gs://my-project-gemma"]
+    assert kept["caches"] == caches
+    assert kept["bindings"] == []  # but what was given on it is taken back
+
+
+def test_a_bucket_waits_for_its_cache_to_be_gone(project: Project) -> None:
+    project.run("up")
+    down = project.run("down")
+    assert down.returncode == 1
+    assert "stays  bucket my-project-gemma: its Rapid Cache lives for an hour and more" in down.stdout
+    assert "run `scripts/gke.py down` again" in down.stderr
+    assert "gs://my-project-gemma" in project.things()
+    assert "container/clusters/gemma" not in project.things()  # nothing else waits for it
+
+
+def test_new_accounts_have_the_roles_that_they_need_and_no_default_one_is_used(project: Project) -> None:
+    up = project.run("up")
+    given = {(binding["role"], *binding["members"]) for binding in project.things()["projects/my-project"]["bindings"]}
+    nodes, build = (f"gemma-{use}@my-project.iam.gserviceaccount.com" for use in ("nodes", "build"))
+    assert given == {
+        ("roles/container.defaultNodeServiceAccount", f"serviceAccount:{nodes}"),
+        ("roles/artifactregistry.reader", f"serviceAccount:{nodes}"),
+        ("roles/cloudbuild.builds.builder", f"serviceAccount:{build}"),
+    }
+    makes_nodes = [call for call in project.changes() if call[0] == "container"]
+    assert all(f"--service-account={nodes}" in call for call in makes_nodes)
+    (submit,) = [call for call in project.changes() if call[:2] == ["builds", "submit"]]
+    assert f"--service-account=projects/my-project/serviceAccounts/{build}" in submit
+    assert "anna@example.com does not have by itself" in up.stderr
+    assert "roles/iam.serviceAccountUser" in up.stderr
+    owner = {"role": "roles/owner", "members": ["user:anna@example.com"]}
+    project.change("projects/my-project", bindings=[owner])
+    assert "note:" not in project.run("up").stderr
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"status": "ERROR", "statusMessage": "no quota"}, "is ERROR (no quota): delete it, and run up again"),
+        ({"placementPolicy": {"tpuTopology": "2x4"}}, "with topology 2x4, the spec needs ct6e-standard-4t with 4x4"),
+    ],
+)
+def test_a_node_pool_that_no_pod_would_come_to_is_refused(project: Project, change: dict[str, Any], message: str) -> None:
+    project.run("up")
+    project.change("container/node-pools/gemma-tpu-0", **change)
+    again = project.run("up")
+    assert again.returncode == 1
+    assert message in again.stderr
+
+
+def test_a_parked_cluster_has_no_tpu_nodes_however_they_are_bought(project: Project) -> None:
+    for variant in ({}, VARIANTS["spot"], VARIANTS["flex-start"], VARIANTS["reservation"]):
+        project.spec = write_spec(project.home, **variant)
+        pools = [line for line in project.run("plan").stdout.splitlines() if "node-pools create" in line]
+        assert pools
+        assert all("--num-nodes=0 --enable-autoscaling --min-nodes=0 --max-nodes=4" in pool for pool in pools)
+    project.spec = write_spec(project.home, **VARIANTS["choices"])  # which are a ComputeClass's
+    assert "node-pools" not in project.run("plan").stdout
 
 
 def test_the_bucket_can_be_kept(project: Project) -> None:
@@ -156,9 +222,7 @@ def test_a_run_that_breaks_off_is_gone_on_with(project: Project) -> None:
 )
 def test_a_cluster_that_lacks_something_is_refused_by_name(project: Project, change: dict[str, Any], message: str) -> None:
     project.run("up")
-    things = project.things()
-    things["container/clusters/gemma"] |= change
-    (project.home / "things.json").write_text(json.dumps(things))
+    project.change("container/clusters/gemma", **change)
     up = project.run("up")
     assert up.returncode == 1
     assert message in up.stderr
@@ -167,9 +231,7 @@ def test_a_cluster_that_lacks_something_is_refused_by_name(project: Project, cha
 
 def test_a_bucket_in_another_region_is_refused(project: Project) -> None:
     project.run("up")
-    things = project.things()
-    things["gs://my-project-gemma"]["location"] = "EUROPE-WEST4"
-    (project.home / "things.json").write_text(json.dumps(things))
+    project.change("gs://my-project-gemma", location="EUROPE-WEST4")
     assert "is in europe-west4, the TPU hosts are in us-east5" in project.run("up").stderr
 
 

@@ -6,9 +6,12 @@ import shutil
 import subprocess
 from pathlib import Path
 
+import httpx
 import pytest
 import yaml
 
+from emulation.hosts.observe import alerts_page, wait_until_ready
+from emulation.hosts.preflight import free_ports
 from kuberay.observability.dashboards import Dashboard, dashboards, to_console, to_grafana, to_json
 from kuberay.observability.rules import in_namespace, rules, shrunk
 from tests.e2e.conftest import ROOT
@@ -86,11 +89,27 @@ def test_the_dashboards_questions_are_promql(tmp_path: Path) -> None:
     promtool("check", "rules", str(tmp_path / "asked.yaml"))
 
 
+@pytest.mark.skipif(shutil.which("prometheus") is None, reason="prometheus is not installed (Debian: prometheus)")
+def test_the_link_to_the_alerts_leads_to_a_page(tmp_path: Path) -> None:
+    (tmp_path / "prometheus.yml").write_text("{}")
+    (port,) = free_ports(1)
+    url = f"http://127.0.0.1:{port}"
+    options = [f"--config.file={tmp_path}/prometheus.yml", f"--storage.tsdb.path={tmp_path}/data"]
+    process = subprocess.Popen(["prometheus", *options, f"--web.listen-address=127.0.0.1:{port}", "--log.level=error"])
+    try:
+        wait_until_ready(process, url)
+        assert httpx.get(url + alerts_page(url), timeout=5, follow_redirects=True).status_code == 200
+    finally:
+        process.kill()
+        process.wait()
+
+
 @pytest.mark.parametrize("dashboard", dashboards(), ids=lambda dashboard: dashboard.name)
 def test_the_console_holds_nothing_that_its_template_would_fill_in(dashboard: Dashboard) -> None:
-    page = to_console(dashboard, dashboards(), "1m")
+    page = to_console(dashboard, dashboards(), "1m", "/alerts")
     assert "{{" not in page
     assert "__" not in re.sub(r"__name__", "", page)
+    assert '<a href="/alerts">' in page
     assert all(f"{other.name}.html" in page for other in dashboards())
 
 

@@ -37,6 +37,21 @@ VARIANTS: dict[str, dict[str, Any]] = {
         "metrics_labels": {"release": "prometheus"},
         "traces": "http://otel-collector.monitoring:4317",
     },
+    "exposed-with-a-queue": {
+        "expose": {"host": "llm.example.com", "iap": True, "dashboard": "ray.example.com"},
+        "overlay": {
+            "labels": {"team": "ml"},
+            "annotations": {"example.com/owner": "ml"},
+            "tolerations": [{"key": "dedicated", "operator": "Exists"}],
+            "priority_class": "serving",
+            "env": {"HTTPS_PROXY": "http://proxy:3128", "HOME": "/not-ours-to-change"},
+            "pull_secrets": ["registry"],
+            "patches": {"NetworkPolicy/gemma": {"metadata": {"labels": {"patched": "yes"}}}},
+            "kueue": {"queue": "tpu", "topology": "cloud.google.com/gke-nodepool"},
+        },
+        "slices__capacity": [{"kind": "reservation", "reservation": "projects/other/reservations/ours"}, {"kind": "on-demand"}],
+        "slices__capabilities": ["SYS_RESOURCE"],
+    },
     "bare": {
         "namespace": "default",
         "auth": "none",
@@ -141,7 +156,7 @@ def test_render_needs_no_cluster_and_less_than_a_second() -> None:
     command = [sys.executable, str(ROOT / "scripts" / "cluster.py"), "render", str(EXAMPLE)]
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
-    assert len(list(yaml.safe_load_all(done.stdout))) == 16
+    assert len(list(yaml.safe_load_all(done.stdout))) == 17
 
     def again() -> object:
         return subprocess.run(command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, timeout=60)

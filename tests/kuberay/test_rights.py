@@ -23,7 +23,7 @@ _USERS = {
 def given(deployment: Deployment) -> Deployment:
     """What an administrator gives: everything but Ray, and a role for Anna."""
     deployment.change(users=_USERS)
-    deployment.do("apply")
+    deployment.apply()
     deployment.give_secrets()
     deployment.plane.api.delete(deployment.cluster_path)
     wait_for(lambda: deployment.plane.api.find(deployment.cluster_path) is None, 20, "the RayCluster stays")
@@ -39,7 +39,7 @@ def anna(given: Deployment) -> Path:
 def test_every_command_works_for_an_admin(given: Deployment, anna: Path) -> None:
     given.kubeconfig = anna
     assert "+kind: RayCluster" in given.do("diff")
-    assert "made  RayCluster/gemma" in given.do("apply")
+    assert "made  RayCluster/gemma" in given.apply()
     assert "head ready, 4 of 4 hosts ready after" in given.do("wait", "--timeout=60")
     assert "4 of 4 hosts ready" in given.do("status")
     assert "emulated: ray-head" in given.do("logs", "--tail=5")
@@ -57,7 +57,7 @@ def test_every_command_works_for_an_admin(given: Deployment, anna: Path) -> None
 
 def test_a_group_has_the_same_role(given: Deployment) -> None:
     given.kubeconfig = given.plane.kubeconfig_for("carla@example.com", ["ml-team@example.com"])
-    assert "made  RayCluster/gemma" in given.do("apply")
+    assert "made  RayCluster/gemma" in given.apply()
 
 
 _MATRIX: dict[str, tuple[str, set[str]]] = {
@@ -105,7 +105,7 @@ def _may(api: Api, namespace: str, asked: str) -> bool:
 @pytest.mark.usefixtures("slice_nodes")
 def test_a_deployer_sees_and_reaches_the_cluster_and_changes_none_of_its_pods(deployment: Deployment) -> None:
     deployment.change(users=_USERS)
-    deployment.do("apply")
+    deployment.apply()
     deployment.until_ready()
     deployment.kubeconfig = deployment.plane.kubeconfig_for("dora@example.com")
     assert "4 of 4 hosts ready" in deployment.do("status")
@@ -119,7 +119,7 @@ def test_a_deployer_sees_and_reaches_the_cluster_and_changes_none_of_its_pods(de
 
 def test_a_user_sees_no_other_secret_and_changes_no_rights(given: Deployment, anna: Path, control_plane: ControlPlane) -> None:
     api = Api(anna)
-    given.do("apply")
+    given.apply()
     own = given.path("secrets", "gemma")
     wait_for(lambda: given.plane.api.find(own), 20, "KubeRay made no token")
     assert api.find(own)

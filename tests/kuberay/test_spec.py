@@ -9,6 +9,7 @@ import pytest
 from apps.common.errors import UserError
 from kuberay.consistency import load_checked
 from kuberay.objects import parse_quantity
+from kuberay.render import manifests
 from kuberay.spec import load
 from tests.kuberay.specs import spec, write_spec
 
@@ -38,6 +39,11 @@ from tests.kuberay.specs import spec, write_spec
         ({"fault_tolerance": {"address": "redis"}}, "is no host:port"),
         ({"slices": None}, "'slices' is missing"),
         ({"traces": "otel-collector"}, "is no collector such as http://HOST:4317"),
+        ({"expose": {"host": "llm"}}, "is no host name such as llm.example.com"),
+        ({"expose": {"host": "llm.example.com"}, "api_keys": None}, "what people reach needs keys"),
+        ({"expose": {"host": "llm.example.com", "dashboard": "ray.example.com"}}, "with `iap: true` alone"),
+        ({"overlay": {"label": {}}}, "did you mean labels?"),
+        ({"slices__capacity": []}, "at least 1"),
         ({"metrics": "prometheus"}, "'gmp', 'operator' or 'off'"),
         ({"metrics_labels": {"release": "x"}}, "give them with `metrics: operator`"),
     ],
@@ -119,3 +125,9 @@ def test_quantities(text: str, value: str) -> None:
 def test_other_texts_are_no_quantities(text: str) -> None:
     with pytest.raises(ValueError, match="no Kubernetes quantity"):
         parse_quantity(text)
+
+
+def test_a_patch_of_nothing_is_refused(tmp_path: Path) -> None:
+    wanted = spec(tmp_path, overlay={"patches": {"Deployment/gemma": {}}})
+    with pytest.raises(UserError, match="there is no Deployment/gemma; there are Namespace/gemma"):
+        manifests(wanted, "")

@@ -1,5 +1,6 @@
 """`wait` reports which pod waits for what, each cause provoked; it sees lost hosts, a restarted API server, and parking."""
 
+import re
 import subprocess
 import time
 from collections.abc import Iterator
@@ -53,7 +54,7 @@ def following(deployment: Deployment, command: str = "wait") -> Iterator[Followi
 @pytest.mark.usefixtures("tpu_webhook")
 def test_hosts_wait_for_nodes_and_get_them(deployment: Deployment, cloud: Cloud) -> None:
     cloud.add_cpu_pool()
-    deployment.do("apply")
+    deployment.apply()
     deployment.give_secrets()
     with following(deployment) as wait:
         wait.until_printed(
@@ -72,7 +73,7 @@ def test_a_quota_that_is_too_small(deployment: Deployment) -> None:
     wait_for(
         lambda: "hard" in api.get(deployment.path("resourcequotas", "tpus")).get("status", {}), 20, "the quota is not counted"
     )
-    deployment.do("apply")
+    deployment.apply()
     with following(deployment) as wait:
         wait.until_printed(
             "quota does not let it make a pod", "exceeded quota: tpus", "raise the ResourceQuota", "pods are made"
@@ -83,7 +84,7 @@ def test_a_quota_that_is_too_small(deployment: Deployment) -> None:
 def test_google_clouds_quota(deployment: Deployment, cloud: Cloud) -> None:
     """GKE's autoscaler reports it in an event like this."""
     cloud.add_cpu_pool()
-    deployment.do("apply")
+    deployment.apply()
     wait_for(lambda: len(deployment.hosts()) == 4, 20, "no four hosts")
     meta = deployment.hosts()[0]["metadata"]
     event = {
@@ -102,7 +103,7 @@ def test_google_clouds_quota(deployment: Deployment, cloud: Cloud) -> None:
 @pytest.mark.usefixtures("slice_nodes")
 def test_an_image_that_is_not_there(deployment: Deployment, kubelet: Kubelet) -> None:
     kubelet.orders.unpullable.add("*server:0.1.0")
-    deployment.do("apply")
+    deployment.apply()
     deployment.give_secrets()
     with following(deployment) as wait:
         wait.until_printed("head: its image cannot be pulled", "server:0.1.0: not found", "weights: its image cannot be pulled")
@@ -113,7 +114,7 @@ def test_an_image_that_is_not_there(deployment: Deployment, kubelet: Kubelet) ->
 @pytest.mark.usefixtures("slice_nodes")
 def test_a_claim_template_that_is_not_there(deployment: Deployment) -> None:
     template = deployment.path("resourceclaimtemplates", "gemma-netdev", "resource.k8s.io/v1")
-    deployment.do("apply")
+    deployment.apply()
     deployment.until_ready()
     deployment.do("park")
     deployment.plane.api.delete(template)
@@ -125,38 +126,50 @@ def test_a_claim_template_that_is_not_there(deployment: Deployment) -> None:
 def test_network_cards_that_no_node_has(deployment: Deployment, cloud: Cloud) -> None:
     cloud.add_cpu_pool()
     cloud.add_tpu_pool("slice-a", dranet=False)
-    deployment.do("apply")
+    deployment.apply()
     with following(deployment) as wait:
         wait.until_printed("waits for its network claim", "4 cannot allocate all claims")
 
 
 @pytest.mark.usefixtures("slice_nodes")
 def test_a_secret_that_is_made_by_hand(deployment: Deployment) -> None:
+    """Before it is there no pod is asked for, so no node is rented; what is lost later is named."""
     deployment.change(api_keys="our-keys")
+    early = deployment.run("apply")
+    assert early.code == 1
+    for name, key in (("hub-token", "token"), ("our-keys", "keys.json")):
+        command = f"kubectl -n {deployment.namespace} create secret generic {name} --from-file={key}=FILE"
+        assert command in early.err
+    assert (deployment.pods(), deployment.plane.api.find(deployment.cluster_path)) == ([], None)
+    deployment.prepare()
+    secret = {"metadata": {"name": "our-keys"}}
+    deployment.plane.api.create(deployment.path("secrets"), secret)
     deployment.do("apply")
+    deployment.do("wait", "--timeout=60")
+    deployment.plane.api.delete(deployment.path("secrets", "our-keys"))
+    deployment.plane.api.delete(deployment.path("pods"), gracePeriodSeconds=0)
     with following(deployment) as wait:
-        wait.until_printed('weights: secret "hub-token" not found', "make the secret", 'secret "our-keys" not found')
-        deployment.give_secrets("hub-token")
-        deployment.plane.api.create(deployment.path("secrets"), {"metadata": {"name": "our-keys"}})
+        wait.until_printed("a volume cannot be mounted", 'secret "our-keys" not found')
+        deployment.plane.api.create(deployment.path("secrets"), secret)
         wait.until_done()
 
 
 @pytest.mark.usefixtures("slice_nodes")
 def test_a_webhook_that_fails_lets_no_host_be_made(deployment: Deployment, tpu_webhook: TpuWebhook) -> None:
-    deployment.do("apply", "--dry-run")
+    deployment.prepare()
     tpu_webhook.break_down()
     refused = deployment.run("apply")
     assert refused.code == 1
     assert "webhook" in refused.err
     tpu_webhook.mend()
-    deployment.do("apply")
+    deployment.apply()
     deployment.until_ready()
 
 
 @pytest.mark.usefixtures("slice_nodes")
 def test_a_webhook_that_fails_only_for_pods(deployment: Deployment, tpu_webhook: TpuWebhook) -> None:
     tpu_webhook.break_down("/mutate")
-    deployment.do("apply")
+    deployment.apply()
     with following(deployment) as wait:
         wait.until_printed(
             "a webhook refuses its pods, or does not answer", "mutate.kuberay-tpu-webhook.google.com", "see doctor"
@@ -165,7 +178,7 @@ def test_a_webhook_that_fails_only_for_pods(deployment: Deployment, tpu_webhook:
 
 @pytest.mark.usefixtures("slice_nodes")
 def test_a_spec_that_kuberay_refuses_ends_the_wait_at_once(deployment: Deployment) -> None:
-    deployment.do("apply")
+    deployment.apply()
     deployment.until_ready()
     group = deployment.cluster()["spec"]["workerGroupSpecs"][0]
     change = {"spec": {"workerGroupSpecs": [{**group, "minReplicas": 2, "maxReplicas": 1}]}}
@@ -176,17 +189,18 @@ def test_a_spec_that_kuberay_refuses_ends_the_wait_at_once(deployment: Deploymen
 
 @pytest.mark.usefixtures("slice_nodes")
 def test_a_lost_host_costs_the_slice_and_is_told(deployment: Deployment, kubelet: Kubelet) -> None:
-    deployment.do("apply")
+    kubelet.orders.held.add("*-stage-weights-*")
+    deployment.apply()
     before = deployment.until_ready()
     hosts = {pod["metadata"]["uid"] for pod in deployment.hosts()}
     with following(deployment) as wait:
-        wait.until_printed("weights")  # which keep it waiting until there is a token
+        wait.until_printed("weights")  # which keep it waiting
         kubelet.fail(deployment.hosts()[2]["metadata"]["name"], exit_code=137, reason="OOMKilled")
         wait.until_printed("is gone; KubeRay replaces it")
         wait_for(
             lambda: not hosts & {pod["metadata"]["uid"] for pod in deployment.pods()}, 20, "hosts of the broken slice stay"
         )
-        deployment.give_secrets()
+        kubelet.orders.held.clear()
         wait.until_done()
     head = next(pod for pod in before if pod["metadata"]["labels"]["ray.io/node-type"] == "head")
     assert head["metadata"]["uid"] in {pod["metadata"]["uid"] for pod in deployment.pods()}
@@ -194,7 +208,7 @@ def test_a_lost_host_costs_the_slice_and_is_told(deployment: Deployment, kubelet
 
 @pytest.mark.usefixtures("slice_nodes")
 def test_park_gives_the_hosts_back_and_unpark_brings_them_again(deployment: Deployment) -> None:
-    deployment.do("apply")
+    deployment.apply()
     deployment.give_secrets()
     before = {pod["metadata"]["uid"] for pod in deployment.until_ready()}
     assert "no pods are left" in deployment.do("park", "--timeout=60")
@@ -208,7 +222,7 @@ def test_park_gives_the_hosts_back_and_unpark_brings_them_again(deployment: Depl
 @pytest.mark.usefixtures("tpu_webhook")
 def test_an_api_server_that_restarts_in_the_middle(deployment: Deployment, cloud: Cloud, control_plane: ControlPlane) -> None:
     cloud.add_cpu_pool()
-    deployment.do("apply")
+    deployment.apply()
     deployment.give_secrets()
     with following(deployment) as wait:
         wait.until_printed("waits for a node")
@@ -219,7 +233,7 @@ def test_an_api_server_that_restarts_in_the_middle(deployment: Deployment, cloud
 
 def test_the_deadline_is_kept_and_names_every_reason(deployment: Deployment, cloud: Cloud) -> None:
     cloud.add_cpu_pool()
-    deployment.do("apply")
+    deployment.apply()
     started = time.monotonic()
     late = deployment.run("wait", "--timeout=4")
     assert late.code == 1
@@ -229,11 +243,17 @@ def test_the_deadline_is_kept_and_names_every_reason(deployment: Deployment, clo
 
 
 @pytest.mark.usefixtures("slice_nodes")
-def test_an_operator_that_does_not_look(deployment: Deployment, control_plane: ControlPlane) -> None:
+def test_an_operator_that_is_stopped(
+    deployment: Deployment, control_plane: ControlPlane, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with control_plane.paused("ray-operator"):
-        deployment.do("apply")
+        deployment.apply()
         late = deployment.run("wait", "--timeout=1")
-        assert "KubeRay has not seen it as it is now (doctor shows whether KubeRay runs)" in late.err
+        assert "KubeRay has not seen it as it is now" in late.err
+        monkeypatch.setattr("kuberay.reasons._SEEN_WITHIN_S", 0)
+        for command, options in (("wait", ["--timeout=1"]), ("status", []), ("doctor", [])):
+            text = deployment.run(command, *options).text
+            assert re.search(r"KubeRay has not seen it for \d+ s: it does not run .*kuberay-operator", text, re.DOTALL), text
     deployment.until_ready()
 
 

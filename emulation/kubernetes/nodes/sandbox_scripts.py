@@ -31,7 +31,7 @@ ip netns delete "$1"
 rm -rf "/run/pods/$1"
 """
 
-# NAME HOST PROJECT FILES VOLUMES COMMAND... with a line VOLUME PATH for each mount.
+# NAME HOST PROJECT FILES VOLUMES COMMAND... with a line SOURCE PATH for each mount.
 # The root is this machine's, put together anew so that paths can be added to it.
 IN_CONTAINER = r"""
 exec nsenter "--net=/run/netns/$1" -- unshare --mount --uts --ipc --pid --fork --kill-child=KILL --mount-proc \
@@ -54,8 +54,8 @@ exec nsenter "--net=/run/netns/$1" -- unshare --mount --uts --ipc --pid --fork -
     mount --bind "$pod/tmp" "$root/tmp"
     while read -r volume path; do
       [ "$volume" ] || continue
-      mkdir -p "$pod/volumes/$volume" "$root$path"
-      mount --bind "$pod/volumes/$volume" "$root$path"
+      mkdir -p "$volume" "$root$path"
+      mount --bind "$volume" "$root$path"
     done <<< "$5"
     for path in "$3" "$4"; do  # of this machine, and the pod has a /tmp of its own
       case "$path" in /tmp/*)

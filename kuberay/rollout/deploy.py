@@ -1,14 +1,17 @@
 """Deploy a Serve config to a cluster, beside the apps that are there already, one deploy at a time.
 
-A ConfigMap keeps what was deployed last, so that it can be deployed again. A note in it is the lock: Serve takes the whole list
+A ConfigMap keeps what was deployed, so that it can be deployed again. A note in it is the lock: Serve takes the whole list
 of apps at once, so that of two people who each add an app the later one would remove the other's.
 """
 
+import json
 import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import yaml
 
@@ -18,9 +21,10 @@ from kuberay.api import Api, ApiError
 from kuberay.dashboard import Config, Dashboard, merged
 from kuberay.manifests import manifest
 from kuberay.objects import Manifest
+from kuberay.rollout.history import History
 from kuberay.spec import Spec
 
-_KEY = "serve.yaml"
+_HISTORY = "changes.json"
 _HOLDER = "ray-tpu-serve/deploying"
 _UNTIL = "ray-tpu-serve/deploying-until"
 _MAX_HELD = timedelta(minutes=10)  # far more than a deploy takes; after it the lock of someone who has vanished is void
@@ -29,26 +33,48 @@ _POLL_S = 1.0
 _CONFLICT = 409
 
 
+@dataclass(frozen=True)
+class ClusterStore:
+    """The changes of a cluster's Serve, in the ConfigMap that a new head reads the last one of them from."""
+
+    api: Api
+    spec: Spec
+
+    @classmethod
+    @contextmanager
+    def locked(cls, api: Api, spec: Spec) -> Iterator["ClusterStore"]:
+        """The store, with nobody else deploying inside the block. Raises `OperationError` if others do all the time."""
+        record = manifest(spec, "serve", "ConfigMap", names.serve_config_map(spec.name), data={})
+        with locked(api, record, _LOCK_S):
+            yield cls(api, spec)
+
+    def read(self) -> list[dict[str, Any]]:
+        record = self.api.get("ConfigMap", names.serve_config_map(self.spec.name), self.spec.namespace) or {}
+        return list(json.loads((record.get("data") or {}).get(_HISTORY, "[]")))
+
+    def write(self, changes: list[dict[str, Any]]) -> None:
+        last = yaml.safe_dump(changes[-1]["config"], sort_keys=False)
+        data = {"data": {names.SERVE_CONFIG_KEY: last, _HISTORY: json.dumps(changes)}}
+        self.api.patch("ConfigMap", names.serve_config_map(self.spec.name), self.spec.namespace, data)
+
+
 def deploy(api: Api, spec: Spec, dashboard: Dashboard, config: Config, *, remove_others: bool = False) -> Config:
     """Hand a config to Serve; returns it with the apps that were kept. `remove_others` removes those instead.
 
     Raises:
         OperationError: `serve deploy` fails, or others deploy all the time.
     """
-    record = manifest(spec, "serve", "ConfigMap", names.serve_config_map(spec.name), data={})
-    with locked(api, record, _LOCK_S):
+    with ClusterStore.locked(api, spec) as store:
         whole = config if remove_others else merged(config, dashboard.serve())
         dashboard.serve_deploy(whole)
-        data = {"data": {_KEY: yaml.safe_dump(whole, sort_keys=False)}}
-        api.patch("ConfigMap", record["metadata"]["name"], spec.namespace, data)
+        History(store).note(whole)
     return whole
 
 
 def last_deployed(api: Api, spec: Spec) -> Config | None:
     """What was deployed last, with all apps; None if nothing was."""
-    record = api.get("ConfigMap", names.serve_config_map(spec.name), spec.namespace)
-    text = (record or {}).get("data", {}).get(_KEY)
-    return yaml.safe_load(text) if text else None
+    changes = History(ClusterStore(api, spec)).changes
+    return changes[-1].config if changes else None
 
 
 @contextmanager

@@ -1,0 +1,91 @@
+"""An address that people reach: Gateway, routes, health checks and timeouts of GKE's load balancer, and its way through.
+
+The API is open to whoever has a key, which the guard checks. Chat and dashboard are there with Google's sign-in (IAP) alone.
+"""
+
+from typing import Any
+
+from kuberay import names
+from kuberay.manifests import manifest
+from kuberay.objects import KINDS, Manifest
+from kuberay.platform_spec import Expose
+from kuberay.spec import Spec
+
+_STREAM_S = 3600  # the guard's own limit of a request
+_DRAIN_S = 60
+_HEALTHZ = {"serve": "/-/healthz", "dashboard": "/api/gcs_healthz"}  # HAProxy's, where requests are taken; and Ray's
+_LOAD_BALANCERS = ("130.211.0.0/22", "35.191.0.0/16")
+"""Google's front ends and health checks. Source: https://cloud.google.com/load-balancing/docs/firewall-rules"""
+
+
+def gateway(spec: Spec) -> list[Manifest]:
+    """Everything for `expose`; nothing without it."""
+    expose = spec.expose
+    if expose is None:
+        return []
+    objects = [_gateway(spec, expose), *_backend(spec, "api", "serve", ["/v1"], expose.host)]
+    if expose.iap:
+        objects += _backend(spec, "chat", "serve", ["/chat"], expose.host, iap=True)
+    if expose.dashboard:
+        objects += _backend(spec, "dashboard", "dashboard", ["/"], expose.dashboard, iap=True)
+    return objects
+
+
+def load_balancer_rules(spec: Spec) -> list[Manifest]:
+    """What the network policy lets in: the load balancer's ranges, at the ports that it serves."""
+    if spec.expose is None:
+        return []
+    ports = [names.PORTS["serve"], *([names.PORTS["dashboard"]] if spec.expose.dashboard else [])]
+    ranges = [*_LOAD_BALANCERS, *spec.expose.proxy_ranges]
+    return [
+        {
+            "from": [{"ipBlock": {"cidr": cidr}} for cidr in ranges],
+            "ports": [{"protocol": "TCP", "port": port} for port in ports],
+        }
+    ]
+
+
+def _gateway(spec: Spec, expose: Expose) -> Manifest:
+    hosts = [("api", expose.host), *([("dashboard", expose.dashboard)] if expose.dashboard else [])]
+    own = {"allowedRoutes": {"namespaces": {"from": "Same"}}}
+    listeners = [{"name": name, "protocol": "HTTPS", "port": 443, "hostname": host, **own} for name, host in hosts]
+    made = manifest(spec, "gateway", "Gateway", spec={"gatewayClassName": expose.gateway_class, "listeners": listeners})
+    made["metadata"]["annotations"] = {
+        names.CERTIFICATES_ANNOTATION: expose.certificate_map or names.certificate_map(spec.name)
+    }
+    return made
+
+
+def _backend(spec: Spec, name: str, port: str, paths: list[str], host: str, *, iap: bool = False) -> list[Manifest]:
+    """A service of its own, as GKE's policies are for a whole service."""
+    own = f"{spec.name}-{name}"
+    listener = "dashboard" if name == "dashboard" else "api"
+    selector = names.ray_pods(spec.name) | ({names.NODE_TYPE_LABEL: "head"} if port == "dashboard" else {})
+    number = names.PORTS[port]
+    service = {"selector": selector, "ports": [{"name": port, "protocol": "TCP", "port": number, "targetPort": number}]}
+    this = {"group": "", "kind": "Service", "name": own}
+    matches = [{"path": {"type": "PathPrefix", "value": path}} for path in paths]
+    route = {
+        "parentRefs": [{**_reference("Gateway", spec.name), "sectionName": listener}],
+        "hostnames": [host],
+        "rules": [{"matches": matches, "backendRefs": [{**this, "port": number, "weight": 1}]}],
+    }
+    check = {"portSpecification": "USE_FIXED_PORT", "port": number, "requestPath": _HEALTHZ[port]}
+    backend: dict[str, Any] = {"timeoutSec": _STREAM_S, "connectionDraining": {"drainingTimeoutSec": _DRAIN_S}}
+    backend |= {"iap": {"enabled": True}} if iap else {}
+    return [
+        manifest(spec, "gateway", "Service", own, spec=service),
+        manifest(spec, "gateway", "HTTPRoute", own, spec=route),
+        manifest(spec, "gateway", "GCPBackendPolicy", own, spec={"default": backend, "targetRef": this}),
+        manifest(
+            spec,
+            "gateway",
+            "HealthCheckPolicy",
+            own,
+            spec={"default": {"config": {"type": "HTTP", "httpHealthCheck": check}}, "targetRef": this},
+        ),
+    ]
+
+
+def _reference(kind: str, name: str) -> Manifest:
+    return {"group": KINDS[kind].group, "kind": kind, "name": name}

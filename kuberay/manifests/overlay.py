@@ -1,0 +1,80 @@
+"""What a platform team adds to the manifests: labels, tolerations, a queue, patches. What this project sets itself stays."""
+
+import copy
+from collections.abc import Iterator
+from typing import Any
+
+from apps.common.errors import UserError
+from kuberay import names
+from kuberay.objects import Manifest, title
+from kuberay.platform_spec import Overlay
+from kuberay.spec import Spec
+
+
+def overlaid(spec: Spec, manifests: list[Manifest]) -> list[Manifest]:
+    """The manifests with the spec's overlay.
+
+    Raises:
+        UserError: it patches an object that is not there.
+    """
+    overlay = spec.overlay
+    there = [title(manifest) for manifest in manifests]
+    if unknown := [name for name in overlay.patches if name not in there]:
+        raise UserError(f"overlay.patches: there is no {', '.join(unknown)}; there are {', '.join(there)}")
+    return [_overlaid(overlay, copy.deepcopy(manifest)) for manifest in manifests]
+
+
+def _overlaid(overlay: Overlay, manifest: Manifest) -> Manifest:
+    _add_metadata(overlay, manifest["metadata"])
+    for template in _pod_templates(manifest):
+        _add_metadata(overlay, template.setdefault("metadata", {}))
+        _add_to_pod(overlay, template["spec"])
+    if overlay.kueue and manifest["kind"] in ("RayCluster", "RayService"):
+        manifest["metadata"]["labels"][names.QUEUE_LABEL] = overlay.kueue.queue
+        if overlay.kueue.topology:
+            *_, hosts = _pod_templates(manifest)
+            hosts["metadata"]["annotations"][names.QUEUE_TOPOLOGY] = overlay.kueue.topology
+    return _merged(manifest, overlay.patches.get(title(manifest), {}))
+
+
+def _add_metadata(overlay: Overlay, metadata: dict[str, Any]) -> None:
+    for key, added in (("labels", overlay.labels), ("annotations", overlay.annotations)):
+        if added:
+            metadata[key] = {**added, **metadata.get(key, {})}
+
+
+def _add_to_pod(overlay: Overlay, pod: dict[str, Any]) -> None:
+    if overlay.tolerations:
+        pod["tolerations"] = [*pod.get("tolerations", []), *overlay.tolerations]
+    if overlay.priority_class:
+        pod["priorityClassName"] = overlay.priority_class
+    if overlay.pull_secrets:
+        pod["imagePullSecrets"] = [{"name": name} for name in overlay.pull_secrets]
+    for container in (*pod.get("initContainers", []), *pod["containers"]) if overlay.env else ():
+        own = {variable["name"] for variable in container.get("env", [])}
+        added = [{"name": name, "value": value} for name, value in overlay.env.items() if name not in own]
+        container["env"] = [*container.get("env", []), *added]
+
+
+def _pod_templates(manifest: Manifest) -> Iterator[dict[str, Any]]:
+    """Pod templates of an object; those of a RayCluster are the head's and the hosts'."""
+    spec: dict[str, Any] = manifest.get("spec") or {}
+    cluster: dict[str, Any] = spec.get("rayClusterConfig") or spec
+    if manifest["kind"] == "Job":
+        yield spec["template"]
+    elif "headGroupSpec" in cluster:
+        yield cluster["headGroupSpec"]["template"]
+        yield from (group["template"] for group in cluster["workerGroupSpecs"])
+
+
+def _merged(target: Any, patch: Any) -> Any:
+    """JSON merge patch (RFC 7386): null removes a key."""
+    if not isinstance(patch, dict):
+        return patch
+    merged = dict(target) if isinstance(target, dict) else {}
+    for key, value in patch.items():
+        if value is None:
+            merged.pop(key, None)
+        else:
+            merged[key] = _merged(merged.get(key), value)
+    return merged
