@@ -1,4 +1,4 @@
-"""How every command of this project reports an error that is meant for people, and how it ends on Ctrl-C."""
+"""How every command of this project starts, reports an error that is meant for people, and ends on Ctrl-C."""
 
 import functools
 import os
@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import ParamSpec
 
 from apps.common.errors import BundleError
+from apps.common.settings import keep_loopback_direct
 
 INTERRUPTED = 130
 """Exit code after Ctrl-C, by the shells' convention."""
@@ -15,11 +16,15 @@ P = ParamSpec("P")
 
 
 def reports_errors(interrupted: str = "stopped") -> Callable[[Callable[P, int]], Callable[P, int]]:
-    """Decorate a function that returns a command's exit code: errors become one line on stderr, Ctrl-C prints `interrupted`."""
+    """Decorate a function that returns a command's exit code: errors become one line on stderr, Ctrl-C prints `interrupted`.
+
+    What the command asks on this machine, it and its children ask directly, whatever proxy the user's environment has.
+    """
 
     def decorate(main: Callable[P, int]) -> Callable[P, int]:
         @functools.wraps(main)
         def wrapper(*args: P.args, **options: P.kwargs) -> int:
+            keep_loopback_direct()
             try:
                 return main(*args, **options)
             except BundleError as error:

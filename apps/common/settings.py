@@ -42,6 +42,27 @@ def inherited_environment() -> dict[str, str]:
     return dict(os.environ)
 
 
+_PROXIES, _NO_PROXY = ("http_proxy", "https_proxy", "all_proxy"), ("no_proxy", "NO_PROXY")
+_LOOPBACK = ("127.0.0.1", "localhost", "::1")
+
+
+def keep_loopback_direct() -> None:
+    """Let this process and its children reach this machine without the user's proxy, which knows another 127.0.0.1.
+
+    A SOCKS proxy is taken out: httpx has no support for it here, and would refuse to start rather than go without it.
+    """
+    exempt = [host for name in _NO_PROXY for host in os.environ.get(name, "").replace(" ", "").split(",") if host]
+    os.environ.update(dict.fromkeys(_NO_PROXY, ",".join(dict.fromkeys([*exempt, *_LOOPBACK]))))
+    for name in [name for name in os.environ if name.lower() in _PROXIES and os.environ[name].startswith("socks")]:
+        del os.environ[name]
+
+
+def proxy_exemptions() -> str | None:
+    """What a shell with a proxy needs in `no_proxy`, so that its own programs reach this machine; None without a proxy."""
+    has_proxy = any(name.lower() in _PROXIES and value for name, value in os.environ.items())
+    return os.environ.get("no_proxy") if has_proxy else None
+
+
 def direct_streaming() -> bool:
     """True when Ray was started with direct streaming: the engine's own HTTP server answers, behind HAProxy.
 

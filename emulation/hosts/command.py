@@ -14,6 +14,7 @@ import yaml
 from apps.common.command_line import reports_errors
 from apps.common.errors import OperationError, UserError
 from apps.common.progress_line import Progress
+from apps.common.settings import proxy_exemptions
 from apps.guard.keyfile import change_keys, make_key, read_keys, utc_now
 from emulation.hosts import config, cpu, head, hosts, model, preflight, processes, record, staged, token, watch
 from emulation.hosts.options import DownOptions, HostOptions, UpOptions
@@ -223,12 +224,16 @@ def _summary(stack: StackRecord, seconds: float | None) -> str:
     ready = f"Ready after {seconds:.0f} s.\n" if seconds is not None else ""
     place = token.where(head.stack_environment(Path(stack.temp_dir), stack.first_port, classic=stack.classic))
     ray_commands = f"  Ray CLI    export {token.MODE}=token; `serve` and `ray` then send that token\n"
+    exempt = proxy_exemptions()
+    proxy = (
+        f"  Proxy      export no_proxy={exempt}; curl and Ray's commands then reach this machine without it\n" if exempt else ""
+    )
     key = "-H 'authorization: Bearer KEY' " if stack.own_key() else ""
     return (
         f"{ready}  API        {stack.api_url}   (model {stack.model_id})\n"
         f"  Chat       {stack.chat_url}{'   (log in with a key)' if key else ''}\n"
         f"  Dashboard  {stack.dashboard_url}{f'   (asks for the token {place})' if place else ''}\n"
-        f"{ray_commands if place else ''}"
+        f"{ray_commands if place else ''}{proxy}"
         f"  Try        curl {stack.api_url}/chat/completions -H 'content-type: application/json' {key}\\\n"
         f'               -d \'{{"model": "{stack.model_id}", "messages": '
         f'[{{"role": "user", "content": "Water boils at"}}], "max_tokens": 32}}\''
