@@ -12,6 +12,9 @@ from apps.common.settings import keep_loopback_direct
 INTERRUPTED = 130
 """Exit code after Ctrl-C, by the shells' convention."""
 
+NOTHING_LEFT = 100
+"""Exit code of a check after which the scripts have nothing to run, as after --help; theirs is then 0."""
+
 P = ParamSpec("P")
 
 
@@ -36,7 +39,23 @@ def reports_errors(interrupted: str = "stopped") -> Callable[[Callable[P, int]],
             except BrokenPipeError:  # `| head` has read enough
                 os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
                 return 0
+            except OSError as error:
+                if error.filename is None:  # of a network, or a fault of ours
+                    raise
+                print(f"error: {error.filename}: {error.strerror}", file=sys.stderr)
+                return 1
 
         return wrapper
 
     return decorate
+
+
+@reports_errors()
+def check_options(is_done: Callable[[], bool]) -> int:
+    """Exit code of a script's check before its environment is installed: 0 to go on, `NOTHING_LEFT`, or an error's."""
+    try:
+        return NOTHING_LEFT if is_done() else 0
+    except SystemExit as end:  # argparse's
+        if end.code:
+            raise
+        return NOTHING_LEFT

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from apps.common.errors import UserError
+
 PROJECT = "ray-tpu-serve"
 
 
@@ -19,16 +21,36 @@ def name_and_version() -> str:
     return f"{PROJECT} {number}"
 
 
+CACHE, STATE = "XDG_CACHE_HOME", "XDG_STATE_HOME"
+
+
 def cache_root() -> Path:
     """Directory for downloaded or converted files, by the XDG base directory specification."""
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base) / PROJECT
+    return _in_home(CACHE, ".cache")
 
 
 def state_root() -> Path:
     """Directory for what a running local stack has to remember (ports, process ids), by the XDG specification."""
-    base = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
-    return Path(base) / PROJECT
+    return _in_home(STATE, ".local/state")
+
+
+def _in_home(variable: str, place: str) -> Path:
+    base = os.environ.get(variable)
+    try:
+        return Path(base or Path.home() / place) / PROJECT
+    except RuntimeError as error:  # this user has no home
+        raise UserError(f"{error}: set {variable} to a directory that you may write to") from None
+
+
+def make_directory(directory: Path, variable: str) -> Path:
+    """Make a directory below the place that a variable names. Raises `UserError` where a home is missing or read-only."""
+    try:
+        directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+    except OSError as error:
+        raise UserError(f"{error}: set {variable} to a directory that you may write to") from None
+    if not os.access(directory, os.W_OK):
+        raise UserError(f"{directory} is read-only for you: set {variable} to a directory that you may write to")
+    return directory
 
 
 def kubebuilder_assets() -> Path | None:

@@ -47,12 +47,10 @@ def _up(options: UpOptions) -> int:
 
 
 def _start(options: UpOptions, progress: Progress) -> tuple[StackRecord, head.Head]:
-    preflight.check_machine(root := preflight.temp_root(), vllm=options.engine != "sim")
-    preflight.check_port(options.port, "--port")
-    preflight.check_port(options.dashboard_port, "--dashboard-port")
+    preflight.check_start(options)
     if options.keys:
         read_keys(Path(options.keys))
-    temp_dir = Path(tempfile.mkdtemp(prefix="rts-", dir=root))
+    temp_dir = Path(tempfile.mkdtemp(prefix="rts-", dir=preflight.temp_root()))
     try:
         serve_config = _config(options, progress, temp_dir)
         if options.keys:

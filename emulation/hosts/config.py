@@ -10,7 +10,7 @@ from apps.checks.variant import merged
 from apps.common.errors import UserError
 from apps.slice.topology import Slice
 from apps.weights.args import CALLBACK
-from emulation.hosts.head import PROJECT_ROOT
+from emulation.hosts.user_path import PROJECT_ROOT
 
 LOCAL_CONFIG = PROJECT_ROOT / "serve_configs" / "local.yaml"
 TPU_CONFIG = PROJECT_ROOT / "serve_configs" / "gemma.yaml"

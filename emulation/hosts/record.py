@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 from apps.common.errors import UserError
-from apps.common.settings import state_root
+from apps.common.settings import STATE, make_directory, state_root
 
 
 @dataclass(frozen=True)
@@ -113,9 +113,7 @@ def exclusive(port: int) -> Iterator[None]:
 
 
 def _directory() -> Path:
-    directory = state_root() / "local"
-    directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-    return directory
+    return make_directory(state_root() / "local", STATE)
 
 
 def _path(port: int) -> Path:
