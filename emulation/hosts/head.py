@@ -83,6 +83,8 @@ def stack_environment(temp_dir: Path, first_port: int, *, classic: bool) -> dict
         "HF_HUB_OFFLINE": "1",  # weights are local by now; without it every start would ask the hub
         "VLLM_NO_USAGE_STATS": "1",
         "DO_NOT_TRACK": "1",
+        # Ray would end the model, or its own controller, when any program of the machine fills 95 % of its memory.
+        "RAY_memory_monitor_refresh_ms": "0",
         **inherited,
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{inherited.get('PATH', '')}",
         **path_variables(inherited),

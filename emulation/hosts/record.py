@@ -30,6 +30,10 @@ class StackRecord:
     hosts: dict[str, int] = field(default_factory=dict)
     redis: str | None = None
     """HOST:PORT of the Redis with the head's state."""
+    started_with: dict[str, str | None] = field(default_factory=dict)
+    """What a second start must have in common."""
+    ready: bool = False
+    """Whether it was started to the end."""
 
     @property
     def session_ids(self) -> list[int]:
@@ -86,6 +90,11 @@ def add_host(port: int, name: str, session_id: int) -> None:
 def set_head(port: int, session_id: int) -> None:
     """Record the session of a head that was started again."""
     _change(port, lambda stack: replace(stack, session_id=session_id))
+
+
+def set_ready(port: int) -> None:
+    """Record that the stack was started to the end."""
+    _change(port, lambda stack: replace(stack, ready=True))
 
 
 def _change(port: int, change: Callable[[StackRecord], StackRecord]) -> None:

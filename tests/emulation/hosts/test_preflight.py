@@ -110,13 +110,13 @@ def test_free_ports_are_free_and_below_the_systems_own_range() -> None:
 
 
 def test_config_follows_port_and_model() -> None:
-    changed = config.with_model(config.with_port(config.load(config.LOCAL_CONFIG), 9123), "my", "/models/my", own_template=True)
+    changed = config.with_model(config.with_port(config.own(), 9123), "my", "/models/my", own_template=True)
     llm, chat = changed["applications"]
     assert changed["http_options"] == {"host": "127.0.0.1", "port": 9123}
     assert chat["args"]["api_url"] == "http://127.0.0.1:9123/v1"
     assert config.served_model(changed) == ("my", "/models/my")
     assert "chat_template" not in llm["args"]["llm_configs"][0]["engine_kwargs"]
-    assert config.served_model(config.load(config.LOCAL_CONFIG)) == ("gemma-3-270m", "cache:gemma-3-270m")
+    assert config.served_model(config.own()) == ("gemma-3-270m", "cache:gemma-3-270m")
 
 
 def test_records_are_found_and_removed() -> None:

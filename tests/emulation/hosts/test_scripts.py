@@ -138,7 +138,13 @@ def test_scripts_run_through_a_symlink_from_anywhere_whatever_python_is_set_up(
 @needs_root
 @pytest.mark.parametrize("home", ["/nonexistent", "/proc"])
 def test_a_home_that_cannot_be_written_is_named_with_what_to_set(home: str, checkout: Path) -> None:
-    command = ["setpriv", "--reuid=nobody", "--clear-groups", checkout / "scripts" / "serve_local.sh", "--port=30990"]
+    command: list[str | Path] = [
+        "setpriv",
+        "--reuid=nobody",
+        "--clear-groups",
+        checkout / "scripts" / "serve_local.sh",
+        "--port=30990",
+    ]
     done = run(command, HOME=home, PATH="/usr/bin:/bin", XDG_STATE_HOME="", XDG_CACHE_HOME="")
     refused(done, home)
     assert "set XDG_STATE_HOME to a directory that you may write to" in done.stderr
