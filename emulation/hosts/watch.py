@@ -68,9 +68,7 @@ def wait_until_serving(
     """
     while True:
         if head.process.poll() is not None:
-            raise OperationError(
-                f"Ray's head exited with code {head.process.returncode}: {reason(head.log.read_text(errors='replace'))}"
-            )
+            raise OperationError(f"Ray's head exited with code {head.process.returncode}: {reason(head.log)}")
         if deploy.poll() is None:
             report("starting Ray and Serve")
         elif deploy.returncode:
