@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Write the pinned requirements of every flavour from pyproject.toml. Run it after a change of dependencies, and commit the result.
 set -euo pipefail
-cd "$(dirname "$0")/.."
+cd "$(dirname "$(readlink -f "$0")")/.."
 case "${1:-}" in -h | --help) sed -n '2s/^# //p' "$0"; exit 0 ;; esac
 export UV_CUSTOM_COMPILE_COMMAND=scripts/pin.sh
 pin() { uv pip compile pyproject.toml --quiet --no-annotate --no-emit-index-url --no-emit-find-links "$@"; }

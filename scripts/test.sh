@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Set up what the tests need and run each feature's main path, in ten minutes. --all runs everything, --rest what the first leaves out; other arguments go to pytest.
 set -euo pipefail
-cd "$(dirname "$0")/.."
-. scripts/_environment.sh
+. "$(dirname "$(readlink -f "$0")")/_environment.sh"
+cd "$root"
 case "${1:-}" in -h | --help) sed -n '2s/^# //p' "$0"; exit 0 ;; esac
 ensure_environment dev
 # What some tests need of the system, and its Debian packages.

@@ -2,6 +2,7 @@
 
 import inspect
 import pkgutil
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -35,6 +36,7 @@ def check_serve_config(config: Any, *, direct_streaming: bool = True, slices: in
             findings += below(path, _application(application, direct_streaming=direct_streaming, slices=slices))
             findings += below(path, _chat_address(application, config.get("http_options")))
             findings += below(path, check_doors(application, config.get("http_options")))
+            findings += below(path, _places(application))
     return findings + _duplicates(applications)
 
 
@@ -51,6 +53,19 @@ def _application(application: Mapping[str, Any], *, direct_streaming: bool, slic
         findings += below(("args", "llm_configs"), checked) + below(
             ("args",), check_guard(args, direct_streaming=direct_streaming)
         )
+    return findings
+
+
+def _places(application: Mapping[str, Any]) -> list[Finding]:
+    """Check what Ray's schema takes for any text: a route, and where the app's code is."""
+    findings = []
+    route, import_path = application.get("route_prefix"), application.get("import_path")
+    if isinstance(route, str) and not re.fullmatch(r"/|(/[^/{}]+)+", route):
+        message = f"is {route!r}: a route starts with / and does not end with one, and has no wildcards"
+        findings.append(Finding(("route_prefix",), message, value=route, allowed="/, or one such as /chat"))
+    if isinstance(import_path, str) and not re.fullmatch(r"\w+(\.\w+)*:\w+(\.\w+)*|\w+(\.\w+)+", import_path):
+        message = f"is {import_path!r}, which is no module with an app in it"
+        findings.append(Finding(("import_path",), message, value=import_path, allowed="one such as package.module:app"))
     return findings
 
 

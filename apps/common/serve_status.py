@@ -12,12 +12,16 @@ def all_running(applications: Applications) -> bool:
     return bool(applications) and all(app["status"] == "RUNNING" for app in applications.values())
 
 
+def failures(applications: Applications) -> dict[str, str]:
+    """Each app that has failed, with the reason in one line."""
+    return {
+        name: f"app {name} is {app['status']}: {_reason(app)}" for name, app in applications.items() if app["status"] in _FAILED
+    }
+
+
 def failure(applications: Applications) -> str | None:
-    """The app that has failed and why, in one line; None if none has."""
-    for name, app in applications.items():
-        if app["status"] in _FAILED:
-            return f"app {name} is {app['status']}: {_reason(app)}"
-    return None
+    """The first app that has failed and why, in one line; None if none has."""
+    return next(iter(failures(applications).values()), None)
 
 
 def waiting_for(applications: Applications) -> str:

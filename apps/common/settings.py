@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from apps.common.errors import UserError
+
 PROJECT = "ray-tpu-serve"
 
 
@@ -19,16 +21,36 @@ def name_and_version() -> str:
     return f"{PROJECT} {number}"
 
 
+CACHE, STATE = "XDG_CACHE_HOME", "XDG_STATE_HOME"
+
+
 def cache_root() -> Path:
     """Directory for downloaded or converted files, by the XDG base directory specification."""
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base) / PROJECT
+    return _in_home(CACHE, ".cache")
 
 
 def state_root() -> Path:
     """Directory for what a running local stack has to remember (ports, process ids), by the XDG specification."""
-    base = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
-    return Path(base) / PROJECT
+    return _in_home(STATE, ".local/state")
+
+
+def _in_home(variable: str, place: str) -> Path:
+    base = os.environ.get(variable)
+    try:
+        return Path(base or Path.home() / place) / PROJECT
+    except RuntimeError as error:  # this user has no home
+        raise UserError(f"{error}: set {variable} to a directory that you may write to") from None
+
+
+def make_directory(directory: Path, variable: str) -> Path:
+    """Make a directory below the place that a variable names. Raises `UserError` where a home is missing or read-only."""
+    try:
+        directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+    except OSError as error:
+        raise UserError(f"{error}: set {variable} to a directory that you may write to") from None
+    if not os.access(directory, os.W_OK):
+        raise UserError(f"{directory} is read-only for you: set {variable} to a directory that you may write to")
+    return directory
 
 
 def kubebuilder_assets() -> Path | None:
@@ -40,6 +62,27 @@ def kubebuilder_assets() -> Path | None:
 def inherited_environment() -> dict[str, str]:
     """A copy of the environment, for the child processes of a command."""
     return dict(os.environ)
+
+
+_PROXIES, _NO_PROXY = ("http_proxy", "https_proxy", "all_proxy"), ("no_proxy", "NO_PROXY")
+_LOOPBACK = ("127.0.0.1", "localhost", "::1")
+
+
+def keep_loopback_direct() -> None:
+    """Let this process and its children reach this machine without the user's proxy, which knows another 127.0.0.1.
+
+    A SOCKS proxy is taken out: httpx has no support for it here, and would refuse to start rather than go without it.
+    """
+    exempt = [host for name in _NO_PROXY for host in os.environ.get(name, "").replace(" ", "").split(",") if host]
+    os.environ.update(dict.fromkeys(_NO_PROXY, ",".join(dict.fromkeys([*exempt, *_LOOPBACK]))))
+    for name in [name for name in os.environ if name.lower() in _PROXIES and os.environ[name].startswith("socks")]:
+        del os.environ[name]
+
+
+def proxy_exemptions() -> str | None:
+    """What a shell with a proxy needs in `no_proxy`, so that its own programs reach this machine; None without a proxy."""
+    has_proxy = any(name.lower() in _PROXIES and value for name, value in os.environ.items())
+    return os.environ.get("no_proxy") if has_proxy else None
 
 
 def direct_streaming() -> bool:

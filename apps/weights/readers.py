@@ -4,6 +4,7 @@ HTTP is the standard library's: it reads from the socket straight into the calle
 fails with a `TransientError` where a retry may help, and with a `ContentError` where the file is missing or too short.
 """
 
+import base64
 import contextlib
 import http.client
 import ssl
@@ -11,7 +12,8 @@ import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Protocol
-from urllib.parse import SplitResult, urlsplit
+from urllib.parse import SplitResult, unquote, urlsplit
+from urllib.request import getproxies, proxy_bypass
 
 import numpy as np
 
@@ -100,11 +102,7 @@ class HttpReader:
         opened: tuple[str, http.client.HTTPConnection] | None = getattr(self._local, "open", None)
         if opened and opened[0] == url.netloc:
             return opened[1]
-        if url.scheme == "https":
-            context = ssl.create_default_context()
-            new: http.client.HTTPConnection = http.client.HTTPSConnection(url.netloc, timeout=self._stall_s, context=context)
-        else:
-            new = http.client.HTTPConnection(url.netloc, timeout=self._stall_s)
+        new = _connection(url, self._stall_s)
         self._local.open = (url.netloc, new)
         return new
 
@@ -113,6 +111,21 @@ class HttpReader:
             with contextlib.suppress(OSError):
                 opened[1].close()
             self._local.open = None
+
+
+def _connection(url: SplitResult, timeout_s: float) -> http.client.HTTPConnection:
+    """A connection to a URL's host: over TLS through the proxy that the environment names for it, if any."""
+    if url.scheme != "https":
+        return http.client.HTTPConnection(url.netloc, timeout=timeout_s)
+    context = ssl.create_default_context()
+    proxy = urlsplit(getproxies().get("https", ""))
+    if not proxy.netloc or proxy_bypass(url.netloc):
+        return http.client.HTTPSConnection(url.netloc, timeout=timeout_s, context=context)
+    connection = http.client.HTTPSConnection(proxy.hostname or "", proxy.port, timeout=timeout_s, context=context)
+    login = f"{unquote(proxy.username)}:{unquote(proxy.password or '')}" if proxy.username else ""
+    headers = {"proxy-authorization": f"Basic {base64.b64encode(login.encode()).decode()}"} if login else {}
+    connection.set_tunnel(url.hostname or "", url.port or 443, headers)
+    return connection
 
 
 def _raise_refusal(name: str, response: http.client.HTTPResponse) -> None:

@@ -181,10 +181,13 @@ def _open(url: str) -> tuple[Any, str]:
 
     if not url.partition("://")[2 if "://" in url else 0].strip("/"):
         raise UserError(f"{url!r} names no bucket or directory: give one such as gs://BUCKET/MODEL")
-    options = {}
+    options: dict[str, Any] = {}
     if url.startswith(("gs://", "gcs://")):
         prepare_gcsfs()
-        options = {"use_listings_cache": False, "skip_instance_cache": True}  # another process may be writing there
+        options = {
+            **{"use_listings_cache": False, "skip_instance_cache": True},  # another process may be writing there
+            "session_kwargs": {"trust_env": True},  # the user's proxy, which aiohttp does not take by itself
+        }
     try:
         fs, root = fsspec.core.url_to_fs(url, **options)
     except (ValueError, ImportError) as error:

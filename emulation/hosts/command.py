@@ -1,7 +1,9 @@
 """Run `up` and `down`: the order of the steps, and what they print on the terminal."""
 
+import contextlib
 import shutil
 import signal
+import subprocess
 import sys
 import tempfile
 import time
@@ -11,15 +13,18 @@ from typing import Any
 
 import yaml
 
+from apps.common import serve_status
 from apps.common.command_line import reports_errors
 from apps.common.errors import OperationError, UserError
 from apps.common.progress_line import Progress
-from apps.guard.keyfile import change_keys, make_key, read_keys, utc_now
-from emulation.hosts import config, cpu, head, hosts, model, preflight, processes, record, staged, token, watch
+from apps.guard.keyfile import read_keys
+from emulation.hosts import chosen, config, head, hosts, preflight, processes, record, watch
 from emulation.hosts.options import DownOptions, HostOptions, UpOptions
 from emulation.hosts.record import StackRecord
+from emulation.hosts.summary import summary
 
 _START_DEADLINE_S = 600
+_WATCH_S = 5
 
 
 @reports_errors()
@@ -31,31 +36,30 @@ def run(options: UpOptions | DownOptions | HostOptions) -> int:
 
 
 def _up(options: UpOptions) -> int:
-    signal.signal(signal.SIGTERM, _interrupt)
+    for number in (signal.SIGTERM, signal.SIGHUP):  # the latter when the terminal is closed, and not below nohup
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, _interrupt)
     with record.exclusive(options.port):
         running = _running_record(options.port)
         if running:
             return _already_up(running, options)
         started = time.monotonic()
         with Progress() as progress:
-            stack, ray_head = _start(options, progress)
-        print(_summary(stack, time.monotonic() - started), flush=True)
+            stack, ray_head, failed = _start(options, progress)
+        print(summary(stack, time.monotonic() - started), *(f"warning: {why}" for why in failed), sep="\n", flush=True)
     if options.detach:
+        print(f"It runs in the background: scripts/stop_local.sh --port {stack.port} stops it.")
         return 0
     return _wait_for_end(stack, ray_head)
 
 
-def _start(options: UpOptions, progress: Progress) -> tuple[StackRecord, head.Head]:
-    preflight.check_machine(root := preflight.temp_root(), vllm=options.engine != "sim")
-    preflight.check_port(options.port, "--port")
-    preflight.check_port(options.dashboard_port, "--dashboard-port")
+def _start(options: UpOptions, progress: Progress) -> tuple[StackRecord, head.Head, list[str]]:
+    preflight.check_start(options)
     if options.keys:
         read_keys(Path(options.keys))
-    temp_dir = Path(tempfile.mkdtemp(prefix="rts-", dir=root))
+    temp_dir = Path(tempfile.mkdtemp(prefix="rts-", dir=preflight.temp_root()))
     try:
-        serve_config = _config(options, progress, temp_dir)
-        if options.keys:
-            serve_config = _guarded(serve_config, Path(options.keys), temp_dir)
+        serve_config = chosen.serve_config_for(options, progress, temp_dir)
         ports = (options.port, options.dashboard_port)
         ray_head = head.start_head(temp_dir, *ports, classic=options.classic, redis=options.redis)
     except BaseException:
@@ -71,12 +75,14 @@ def _start(options: UpOptions, progress: Progress) -> tuple[StackRecord, head.He
         str(temp_dir),
         ray_head.first_port,
         redis=options.redis,
+        started_with=chosen.started_with(options),
     )
     try:
         record.write_record(stack)
         if options.slices:
             hosts.start_slices(stack, options.slices, options.absent)
-        _deploy(stack, serve_config, ray_head, progress)
+        failed = _deploy(stack, serve_config, ray_head, progress)
+        record.set_ready(stack.port)
     except OperationError as error:
         _stop(stack)
         raise OperationError(f"{error}\nNothing is left running; the logs are in {temp_dir}") from error
@@ -84,42 +90,11 @@ def _start(options: UpOptions, progress: Progress) -> tuple[StackRecord, head.He
         _stop(stack)
         shutil.rmtree(temp_dir, ignore_errors=True)
         raise
-    return stack, ray_head
+    return stack, ray_head, failed
 
 
-def _guarded(serve_config: dict[str, Any], keys_file: Path, temp_dir: Path) -> dict[str, Any]:
-    """Add the guard, with a key of the stack's own, made here, for its test request."""
-    text, id, entry = make_key({"name": "first-answer"}, utc_now())
-    own_keys, own_key = temp_dir / "own-keys.json", StackRecord.own_key_in(temp_dir)
-    change_keys(own_keys, lambda table: table.with_entry(id, entry))
-    own_key.touch(0o600)
-    own_key.write_text(text + "\n")
-    return config.with_guard(serve_config, [keys_file.absolute(), own_keys])
-
-
-def _config(options: UpOptions, progress: Progress, temp_dir: Path) -> dict[str, Any]:
-    if options.engine == "sim":
-        chosen_config = config.load(Path(options.config)) if options.config else config.emulated()
-        emulated = config.with_port(chosen_config, options.port)
-        return config.with_weights(emulated, *staged.stage_here(staged.stand_in(temp_dir), temp_dir))
-    local = config.with_port(config.load(Path(options.config or config.LOCAL_CONFIG)), options.port)
-    serve_config = config.with_dtype(local, cpu.best_dtype(cpu.flags()))
-    if options.engine == "cpu":
-        serve_config = config.with_slice(serve_config, hosts.EMULATED)
-    if options.model is None:
-        progress.report("weights: Gemma 3 270M (converted once, then only checked)")
-        weights = model.make_laptop_weights(temp_dir / "weights.log")
-        if options.engine == "cpu":
-            progress.report("weights: staging them for the slice's hosts")
-            return config.with_weights(serve_config, *staged.stage_here(weights, temp_dir))
-        return serve_config
-    progress.report(f"weights: {options.model}")
-    chosen = model.chosen_model(options.model)
-    own_template = config.has_chat_template(chosen.directory)
-    return config.with_model(serve_config, chosen.id, str(chosen.directory), own_template=own_template)
-
-
-def _deploy(stack: StackRecord, serve_config: dict[str, Any], ray_head: head.Head, progress: Progress) -> None:
+def _deploy(stack: StackRecord, serve_config: dict[str, Any], ray_head: head.Head, progress: Progress) -> list[str]:
+    """Deploy the config, and wait for an answer of its model. Returns why other apps have failed."""
     path = Path(stack.temp_dir) / "serve.yaml"
     path.write_text(yaml.safe_dump(serve_config, sort_keys=False))
     deadline, starts = time.time() + _START_DEADLINE_S, Counter[str]()
@@ -131,21 +106,22 @@ def _deploy(stack: StackRecord, serve_config: dict[str, Any], ray_head: head.Hea
         progress.report(text)
 
     with watch.deploying(ray_head, stack.dashboard_url, path, deadline) as deploy:
-        watch.wait_until_serving(ray_head, deploy, stack.dashboard_url, report)
+        failed = watch.wait_until_serving(ray_head, deploy, stack.dashboard_url, config.model_apps(serve_config), report)
     progress.report("sending a test request")
     watch.send_test_request(stack.api_url, stack.model_id, stack.own_key())
+    return failed
 
 
 def _already_up(running: StackRecord, options: UpOptions) -> int:
-    if options.classic != running.classic or (options.model and not _same_model(options.model, running)):
-        raise UserError(
-            f"port {running.port} already serves {running.model_id} ({'classic' if running.classic else 'direct'} path): "
-            f"stop it first with scripts/stop_local.sh --port {running.port}, or choose another --port"
-        )
+    stop = f"stop it first with scripts/stop_local.sh --port {running.port}, or choose another --port"
+    if options.model and not _same_model(options.model, running):
+        raise UserError(f"port {running.port} already serves {running.model_id}: {stop}")
+    if other := [name for name, value in chosen.started_with(options).items() if running.started_with.get(name) != value]:
+        raise UserError(f"port {running.port} already serves {running.model_id} with another {', '.join(other)}: {stop}")
     if options.keys and running.own_key() is None:
-        raise UserError(f"port {running.port} already serves without keys: stop it first, or choose another --port")
+        raise UserError(f"port {running.port} already serves without keys: {stop}")
     watch.send_test_request(running.api_url, running.model_id, running.own_key())
-    print(f"It is up already.\n{_summary(running, None)}")
+    print(f"It is up already.\n{summary(running, None)}")
     return 0
 
 
@@ -154,14 +130,14 @@ def _same_model(wanted: str, running: StackRecord) -> bool:
 
 
 def _running_record(port: int) -> StackRecord | None:
-    """The record on that port if its head runs; what a stack without a head has left is stopped and removed.
+    """The record on that port if its head runs; what a lost head, or a start that was killed, has left is stopped and removed.
 
     Raises:
         UserError: the head is gone, but may come back to a model that still runs.
     """
     stack = record.read_record(port)
-    if stack and not hosts.head_runs(stack):
-        if stack.redis and processes.find([*stack.hosts.values()], Path(stack.temp_dir)):
+    if stack and not (stack.ready and hosts.head_runs(stack)):
+        if stack.ready and stack.redis and processes.find([*stack.hosts.values()], Path(stack.temp_dir)):
             raise UserError(
                 f"the stack on port {port} has lost its head, and its hosts wait for it: --start-host head brings it back, "
                 "--stop stops all"
@@ -174,18 +150,34 @@ def _running_record(port: int) -> StackRecord | None:
 
 def _wait_for_end(stack: StackRecord, ray_head: head.Head) -> int:
     print("Ctrl-C stops it.", flush=True)
+    state = None
     try:
-        code = ray_head.process.wait()
-        print(f"error: Ray's head exited by itself with code {code}", file=sys.stderr)
+        while ray_head.process.poll() is None:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                ray_head.process.wait(_WATCH_S)
+            state = _report_change(state, watch.applications(ray_head, stack.dashboard_url))
+        print(f"error: Ray's head exited by itself: {watch.reason(ray_head.log)}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         return 0
     finally:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second Ctrl-C must not leave half of it running
-        print("\nStopping ...", flush=True)
+        for number in (signal.SIGINT, signal.SIGHUP):  # a second Ctrl-C must not leave half of it running
+            signal.signal(number, signal.SIG_IGN)
+        with contextlib.suppress(OSError):  # the terminal may be gone
+            print("\nStopping ...", flush=True)
         with record.exclusive(stack.port):
             _stop(stack)
             shutil.rmtree(stack.temp_dir, ignore_errors=True)
+
+
+def _report_change(before: str | None, apps: serve_status.Applications) -> str | None:
+    """Tell when an app is lost, and when it is back: Ray replaces what has ended, also when another program took its memory."""
+    if not apps:
+        return before
+    now = "all apps run" if serve_status.all_running(apps) else serve_status.failure(apps) or serve_status.waiting_for(apps)
+    if before not in (None, now):
+        print(f"{now}{'' if serve_status.all_running(apps) else '; Ray starts again what has ended'}", flush=True)
+    return now
 
 
 def _down(options: DownOptions) -> int:
@@ -217,19 +209,3 @@ def _stop(stack: StackRecord) -> None:
 
 def _interrupt(*_: object) -> None:
     raise KeyboardInterrupt
-
-
-def _summary(stack: StackRecord, seconds: float | None) -> str:
-    ready = f"Ready after {seconds:.0f} s.\n" if seconds is not None else ""
-    place = token.where(head.stack_environment(Path(stack.temp_dir), stack.first_port, classic=stack.classic))
-    ray_commands = f"  Ray CLI    export {token.MODE}=token; `serve` and `ray` then send that token\n"
-    key = "-H 'authorization: Bearer KEY' " if stack.own_key() else ""
-    return (
-        f"{ready}  API        {stack.api_url}   (model {stack.model_id})\n"
-        f"  Chat       {stack.chat_url}{'   (log in with a key)' if key else ''}\n"
-        f"  Dashboard  {stack.dashboard_url}{f'   (asks for the token {place})' if place else ''}\n"
-        f"{ray_commands if place else ''}"
-        f"  Try        curl {stack.api_url}/chat/completions -H 'content-type: application/json' {key}\\\n"
-        f'               -d \'{{"model": "{stack.model_id}", "messages": '
-        f'[{{"role": "user", "content": "Water boils at"}}], "max_tokens": 32}}\''
-    )

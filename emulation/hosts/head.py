@@ -12,8 +12,8 @@ from pathlib import Path
 from apps.common.settings import SERVE_HAPROXY, SERVE_TRACES, inherited_environment, otlp_endpoint
 from emulation.hosts import token
 from emulation.hosts.preflight import LOOPBACK, free_ports
+from emulation.hosts.user_path import PROJECT_ROOT, path_variables
 
-PROJECT_ROOT = Path(__file__).resolve().parents[2]
 HEAD_LOG = "ray-start.log"
 _OBJECT_STORE_BYTES = 150 * 1024**2  # nothing large is passed between actors here
 _LOGICAL_CPUS = 4  # the apps ask for 2.1; a logical count, not a claim on cores
@@ -83,9 +83,11 @@ def stack_environment(temp_dir: Path, first_port: int, *, classic: bool) -> dict
         "HF_HUB_OFFLINE": "1",  # weights are local by now; without it every start would ask the hub
         "VLLM_NO_USAGE_STATS": "1",
         "DO_NOT_TRACK": "1",
+        # Ray would end the model, or its own controller, when any program of the machine fills 95 % of its memory.
+        "RAY_memory_monitor_refresh_ms": "0",
         **inherited,
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{inherited.get('PATH', '')}",
-        "PYTHONPATH": str(PROJECT_ROOT),
+        **path_variables(inherited),
         "TMPDIR": str(temporary),
         "GRADIO_TEMP_DIR": str(temporary / "gradio"),
         "MALLOC_ARENA_MAX": "2",  # threads that each keep a heap cost hundreds of MB here

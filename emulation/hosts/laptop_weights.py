@@ -15,6 +15,7 @@ import psutil
 
 from apps.common.command_line import reports_errors
 from apps.common.errors import UserError
+from apps.common.settings import CACHE, make_directory
 from apps.weights import cache, local_manifest
 
 LAPTOP_MODEL = "gemma-3-270m"
@@ -35,7 +36,7 @@ def ensure_laptop_weights() -> Path:
     if cache.is_whole(target):
         return target
     package_version = _package_version()
-    target.parent.mkdir(parents=True, exist_ok=True)
+    make_directory(target.parent, CACHE)
     _check_disk(target.parent)
     _remove_leftovers(target.parent)
     work = Path(tempfile.mkdtemp(prefix=f".{LAPTOP_MODEL}.{os.getpid()}.", dir=target.parent))

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from apps.common.errors import OperationError, UserError
 from apps.weights.cache import resolve_source
-from emulation.hosts.head import PROJECT_ROOT
+from emulation.hosts.user_path import PROJECT_ROOT
 
 _HUB_FILES = ["*.json", "*.safetensors", "*.jinja", "*.model"]
 

@@ -1,24 +1,30 @@
-"""Check that this machine is fit to serve and that the ports are free, before anything is started; one clear line each."""
+"""Check that this machine is fit to serve and that the ports are free, before anything is fetched or started.
+
+One clear line each, and the standard library only: the first check is that of a bare Python.
+"""
 
 import ctypes
 import platform
 import random
 import shutil
 import socket
+import sys
 import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 
-import psutil
-
 from apps.common.errors import OperationError, UserError
-from emulation.hosts import cpu
+from emulation.hosts import cpu, machine
+from emulation.hosts.options import UpOptions
 
 LOOPBACK = "127.0.0.1"
 MAX_TEMP_ROOT = 12
 _PORTS = range(20_000, 32_000)
 _VLLM_MEMORY_BYTES = 7 * 1024**3
 _RAY_MEMORY_BYTES = 4 * 1024**3  # five nodes and their workers, without a model
+_CORES = 2
+_PROCESSORS = ("x86_64", "aarch64")
+_ELSEWHERE = "docs/laptop.md#other-systems says what works without"
 _NEEDED_DISK_BYTES = 1 * 1024**3  # Ray's logs and object store
 
 
@@ -31,13 +37,21 @@ def temp_root() -> Path:
     return wanted if len(str(wanted)) <= MAX_TEMP_ROOT else Path("/tmp")  # noqa: S108 - what is created in it is private
 
 
-def check_machine(temp_root: Path, *, vllm: bool) -> None:
-    """Raise `UserError` for what would fail much later with an obscure message. `vllm`: whether vLLM will compute the model."""
-    _check_memory(psutil.virtual_memory().available, _VLLM_MEMORY_BYTES if vllm else _RAY_MEMORY_BYTES)
-    _check_disk(temp_root, shutil.disk_usage(temp_root).free)
-    if vllm and platform.system() == "Linux":
+def check_start(options: UpOptions) -> None:
+    """Raise `UserError` for what would fail much later with an obscure message."""
+    vllm = options.engine != "sim"
+    _check_platform(platform.system(), platform.machine())
+    _check_memory(machine.available_bytes(), _VLLM_MEMORY_BYTES if vllm else _RAY_MEMORY_BYTES)
+    _check_disk(root := temp_root(), shutil.disk_usage(root).free)
+    if vllm:
         _check_cpu(platform.machine(), cpu.flags())
         _check_numa()
+    check_port(options.port, "--port")
+    check_port(options.dashboard_port, "--dashboard-port")
+    if (cores := machine.cores()) < _CORES:
+        print(
+            f"warning: {cores:g} core where {_CORES} are meant: the start takes minutes, and answers are slow", file=sys.stderr
+        )
 
 
 def check_port(port: int, option: str) -> None:
@@ -59,6 +73,8 @@ def free_ports(count: int, *, avoid: Iterable[int] = ()) -> list[int]:
     They are below the range that systems hand out by themselves: Ray and every client take ports from that range at any moment,
     so one that is free now may not be when its server starts.
     """
+    import psutil  # here and below: a bare Python lacks it
+
     taken = {*avoid, *(c.laddr[1] for c in psutil.net_connections("tcp") if c.laddr)}
     blocks = list(range(_PORTS.start, _PORTS.stop - count, count))
     random.shuffle(blocks)
@@ -69,11 +85,19 @@ def free_ports(count: int, *, avoid: Iterable[int] = ()) -> list[int]:
     raise OperationError(f"no {count} consecutive free ports between {_PORTS.start} and {_PORTS.stop}")
 
 
-def _check_memory(available: int, needed: int) -> None:
-    if available < needed:
+def _check_platform(system: str, processor: str) -> None:
+    if system != "Linux":
+        way = "WSL 2" if system != "Darwin" else "a Linux virtual machine or a container"
+        raise UserError(f"{system} is not Linux, for which vLLM and HAProxy are built: use {way}; {_ELSEWHERE}")
+    if processor not in _PROCESSORS:
+        raise UserError(f"there is no vLLM for a {processor} processor: use {' or '.join(_PROCESSORS)}; {_ELSEWHERE}")
+
+
+def _check_memory(available: int | None, needed: int) -> None:
+    if available is not None and available < needed:
         raise UserError(
             f"{available / 1024**3:.1f} GiB of memory are available, but the stack needs {needed / 1024**3:.0f} GiB: "
-            "close other programs, or use a larger machine"
+            "close other programs, raise the container's limit, or use a larger machine"
         )
 
 
@@ -98,6 +122,10 @@ def _check_numa() -> None:
 
 
 def _owner_of(port: int) -> str:
+    try:
+        import psutil
+    except ImportError:
+        return ""
     try:
         listening = (c for c in psutil.net_connections("tcp") if c.status == "LISTEN" and c.laddr and c.pid)
         pid = next(c.pid for c in listening if c.laddr[1:2] == (port,))

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 from apps.common.errors import UserError
-from apps.common.settings import state_root
+from apps.common.settings import STATE, make_directory, state_root
 
 
 @dataclass(frozen=True)
@@ -30,6 +30,10 @@ class StackRecord:
     hosts: dict[str, int] = field(default_factory=dict)
     redis: str | None = None
     """HOST:PORT of the Redis with the head's state."""
+    started_with: dict[str, str | None] = field(default_factory=dict)
+    """What a second start must have in common."""
+    ready: bool = False
+    """Whether it was started to the end."""
 
     @property
     def session_ids(self) -> list[int]:
@@ -88,6 +92,11 @@ def set_head(port: int, session_id: int) -> None:
     _change(port, lambda stack: replace(stack, session_id=session_id))
 
 
+def set_ready(port: int) -> None:
+    """Record that the stack was started to the end."""
+    _change(port, lambda stack: replace(stack, ready=True))
+
+
 def _change(port: int, change: Callable[[StackRecord], StackRecord]) -> None:
     with (_directory() / f"{port}.hosts.lock").open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
@@ -113,9 +122,7 @@ def exclusive(port: int) -> Iterator[None]:
 
 
 def _directory() -> Path:
-    directory = state_root() / "local"
-    directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-    return directory
+    return make_directory(state_root() / "local", STATE)
 
 
 def _path(port: int) -> Path:

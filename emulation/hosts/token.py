@@ -14,15 +14,23 @@ MODE = "RAY_AUTH_MODE"
 
 
 def ensure_token(environment: Mapping[str, str]) -> None:
-    """Create the user's token if there is none: as `ray get-auth-token --generate`, but readable by its owner alone."""
+    """Create the user's token if there is none: as `ray get-auth-token --generate`, but readable by its owner alone.
+
+    Raises:
+        UserError: the user's home cannot be written.
+    """
     if environment.get(MODE, "token") != "token" or environment.get(RAY_TOKEN) or environment.get(RAY_TOKEN_PATH):
         return
     file = ray_token_file({})
-    file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     try:
+        file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     except FileExistsError:
         return
+    except OSError as error:
+        raise UserError(
+            f"{error}: set HOME to a directory that you may write to, or {RAY_TOKEN_PATH} to a file there"
+        ) from None
     with os.fdopen(descriptor, "w") as out:
         out.write(secrets.token_hex(32))
 

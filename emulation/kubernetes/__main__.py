@@ -1,15 +1,15 @@
-"""`python -m emulation.kubernetes COMMAND`; `check-options` parses the options of one and does nothing else."""
+"""`python -m emulation.kubernetes COMMAND`; `check` before it looks at the options of one, and does nothing else."""
 
 import sys
 from pathlib import Path
 
+from apps.common.command_line import check_options
 from emulation.kubernetes import options
 
 
 def main(argv: list[str]) -> int:
-    if argv[:1] == ["check-options"]:
-        options.parse(argv[1:])
-        return 0
+    if argv[:1] == ["check"]:
+        return check_options(lambda: not options.parse(argv[1:]))
     if argv[:1] == ["supervise"]:  # what `up` starts
         from emulation.kubernetes import supervisor
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import psutil
 
 from apps.common.errors import UserError
-from apps.common.settings import state_root
+from apps.common.settings import STATE, make_directory, state_root
 
 
 @dataclass(frozen=True)
@@ -64,5 +64,4 @@ def _lives(plane: PlaneRecord) -> bool:
 
 
 def _path() -> Path:
-    state_root().mkdir(parents=True, exist_ok=True, mode=0o700)
-    return state_root() / "control-plane.json"
+    return make_directory(state_root(), STATE) / "control-plane.json"

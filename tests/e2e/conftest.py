@@ -43,7 +43,9 @@ class Stack:
 @pytest.fixture(scope="session", params=["direct", pytest.param("classic", marks=pytest.mark.full)])
 def stack(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     port, dashboard_port = free_ports(2)
-    environment = {**os.environ, "XDG_STATE_HOME": str(tmp_path_factory.mktemp("state"))}
+    # As in a company: nothing on this machine may be asked through the proxy. This one answers nobody.
+    proxies = dict.fromkeys(("http_proxy", "HTTPS_PROXY", "all_proxy"), "http://127.0.0.1:9")
+    environment = {**os.environ, **proxies, "XDG_STATE_HOME": str(tmp_path_factory.mktemp("state"))}
     options = ["--detach", f"--port={port}", f"--dashboard-port={dashboard_port}"]
     options += ["--classic"] if request.param == "classic" else []
     start = time.monotonic()

@@ -25,17 +25,32 @@ def wait_for(condition: Callable[[], object], seconds: float, what: str) -> None
 
 
 @pytest.mark.full
-def test_ctrl_c_while_starting_stops_all(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("signals", "code"),
+    [
+        ([signal.SIGTSTP, signal.SIGCONT, signal.SIGINT], 130),
+        ([signal.SIGHUP], 130),
+        ([signal.SIGKILL], -signal.SIGKILL),
+    ],
+    ids=["ctrl-z, fg, ctrl-c", "closed terminal", "killed"],
+)
+def test_a_start_that_is_cut_off_leaves_nothing(signals: list[signal.Signals], code: int, tmp_path: Path) -> None:
     port, dashboard_port = preflight.free_ports(2)
     record = tmp_path / "ray-tpu-serve" / "local" / f"{port}.json"
     command = [str(ROOT / "scripts" / "serve_local.sh"), f"--port={port}", f"--dashboard-port={dashboard_port}"]
-    starting = subprocess.Popen(command, env={**os.environ, "XDG_STATE_HOME": str(tmp_path)}, start_new_session=True)
+    environment = {**os.environ, "XDG_STATE_HOME": str(tmp_path)}
+    starting = subprocess.Popen(command, env=environment, start_new_session=True)
     wait_for(record.exists, 400, "Ray is being started")
     stack = json.loads(record.read_text())
     session, temp_dir = stack["session_id"], Path(stack["temp_dir"])
     wait_for(lambda: len(processes.find([session], temp_dir)) > 5, 60, "Ray's processes")
-    os.killpg(starting.pid, signal.SIGINT)
-    assert starting.wait(90) == 130
+    for number in signals:
+        os.killpg(starting.pid, number) if number is not signal.SIGKILL else starting.kill()
+    assert starting.wait(90) == code
+    if code < 0:  # it could not clean up: its own children end, and the next command finds the rest
+        wait_for(lambda: not processes.find([starting.pid], temp_dir), 30, "`serve deploy` has ended")
+        stop = [str(ROOT / "scripts" / "stop_local.sh"), f"--port={port}"]
+        assert subprocess.run(stop, env=environment, timeout=90).returncode == 0
     assert processes.find([session], temp_dir) == []
     assert not temp_dir.exists()
     assert not record.exists()

@@ -3,11 +3,14 @@
 import errno
 import multiprocessing
 import os
+import socket
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from apps.common.errors import ContentError, OperationError, UserError
@@ -15,6 +18,8 @@ from apps.weights import local_copy, receipt
 from apps.weights.manifest import MANIFEST_NAME, dumps
 from apps.weights.prefetch import prefetch
 from apps.weights.progress import Progress
+from apps.weights.readers import HttpReader
+from apps.weights.retry import TransientError
 from apps.weights.sources import open_source
 from apps.weights.stage import stage
 from apps.weights.store import Store
@@ -63,6 +68,25 @@ def test_a_bucket_that_stumbles_is_asked_again(
     prefetch(URL, tmp_path / "host", progress, parallel=1)
     assert contents(tmp_path / "host", files) == files
     assert progress.retries == len(faults)
+
+
+def test_a_bucket_is_read_through_the_users_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as proxy, ThreadPoolExecutor(1) as pool:
+
+        def refuse() -> bytes:
+            connection, _ = proxy.accept()
+            with connection:
+                asked = connection.recv(1000)
+                connection.sendall(b"HTTP/1.1 407 Proxy Authentication Required\r\n\r\n")
+            return asked
+
+        asked = pool.submit(refuse)
+        monkeypatch.setenv("https_proxy", f"http://me:pass%20word@127.0.0.1:{proxy.getsockname()[1]}")
+        reader = HttpReader(lambda name: f"https://bucket.invalid/{name}", dict)
+        with pytest.raises(TransientError, match="407"):
+            list(reader.pieces("file", 0, 10, np.empty(10, np.uint8)))
+    assert asked.result().startswith(b"CONNECT bucket.invalid:443 ")
+    assert b"basic bwu6cgfzcyb3b3jk" in asked.result().lower()
 
 
 def test_a_stalled_range_is_asked_again_elsewhere(bucket: Bucket, files: dict[str, bytes], tmp_path: Path) -> None:

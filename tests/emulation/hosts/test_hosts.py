@@ -29,7 +29,7 @@ def headless(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[
     head, host = sleeping(temp_dir), sleeping(temp_dir)
     head.kill()
     head.wait()
-    stack = StackRecord(head.pid, PORT, PORT + 1, "m", "m", False, str(temp_dir), PORT + 2, {"slice-a/0": host.pid})
+    stack = StackRecord(head.pid, PORT, PORT + 1, "m", "m", False, str(temp_dir), PORT + 2, {"slice-a/0": host.pid}, ready=True)
     record.write_record(stack)
     yield stack, host
     host.kill()
@@ -42,6 +42,14 @@ def test_a_start_ends_what_a_lost_head_left(headless: tuple[StackRecord, "subpro
     assert not psutil.pid_exists(host.pid)
     assert not Path(stack.temp_dir).exists()
     assert record.read_record(PORT) is None
+
+
+def test_a_start_ends_what_a_killed_start_left(headless: tuple[StackRecord, "subprocess.Popen[bytes]"]) -> None:
+    stack, host = headless
+    head = sleeping(Path(stack.temp_dir))
+    record.write_record(replace(stack, session_id=head.pid, ready=False))
+    assert command._running_record(PORT) is None
+    assert not {head.pid, host.pid} & set(psutil.pids())
 
 
 def test_a_start_leaves_hosts_that_wait_for_their_head(headless: tuple[StackRecord, "subprocess.Popen[bytes]"]) -> None:

@@ -27,6 +27,41 @@ def test_bad_options_exit_2_with_a_message(arguments: list[str], capsys: pytest.
     assert "error" in capsys.readouterr().err
 
 
+LEAST = """
+applications:
+  - import_path: apps.llm:build_app
+    args:
+      llm_configs:
+        - {model_loading_config: {model_id: m, model_source: /models/m}, accelerator_config: {kind: cpu}}
+  - {name: hello, import_path: hello:app, route_prefix: /h}
+http_options: {request_timeout_s: 60}
+"""
+
+
+@pytest.mark.parametrize("http_options", ["", "http_options: {request_timeout_s: 60}", "http_options: {port: 9000}"])
+def test_what_validates_can_be_deployed(http_options: str, tmp_path: Path) -> None:
+    mine = tmp_path / "mine.yaml"
+    mine.write_text(LEAST.replace("http_options: {request_timeout_s: 60}", http_options))
+    loaded = config.with_dtype(config.with_port(config.load(mine), 8100), "float32")
+    model, hello = loaded["applications"]
+    assert (loaded["http_options"]["host"], loaded["http_options"]["port"]) == ("127.0.0.1", 8100)
+    assert model["args"]["llm_configs"][0]["engine_kwargs"] == {"dtype": "float32"}
+    assert hello == {"name": "hello", "import_path": "hello:app", "route_prefix": "/h"}
+    assert config.served_model(config.with_guard(loaded, [tmp_path / "keys.json"])) == ("m", "/models/m")
+    assert config.served_model(config.with_model(loaded, "n", "/models/n", own_template=True)) == ("n", "/models/n")
+    assert config.model_apps(config.with_weights(loaded, "file:///bucket", "/disk")) == {"default"}
+
+
+def test_what_a_config_says_itself_is_kept(tmp_path: Path) -> None:
+    mine = tmp_path / "mine.yaml"
+    own = "accelerator_config: {kind: cpu}, engine_kwargs: {dtype: float16}"
+    chat = "  - {name: chat, import_path: apps.chat:build_app, route_prefix: /chat, args: {api_url: 'http://other:9000/v1'}}\n"
+    mine.write_text(LEAST.replace("accelerator_config: {kind: cpu}", own).replace("http_options", chat + "http_options"))
+    model, _, chat_app = config.with_dtype(config.with_port(config.load(mine), 8100), "float32")["applications"]
+    assert model["args"]["llm_configs"][0]["engine_kwargs"] == {"dtype": "float16"}
+    assert chat_app["args"]["api_url"] == "http://other:9000/v1"
+
+
 def test_a_config_of_ones_own_is_read_or_refused_in_one_line(tmp_path: Path) -> None:
     for command in ("up", "slice"):
         parsed = options.parse([command, "--config", "mine.yaml"])
@@ -36,7 +71,10 @@ def test_a_config_of_ones_own_is_read_or_refused_in_one_line(tmp_path: Path) -> 
     for content, why in (
         (None, "No such file"),
         ("a: [", "mine.yaml"),
-        ("applications: []", "not a Serve config with a model"),
+        ("applications: []", "none has a model"),
+        ("applications: [{import_path: hello:app}]", "none has a model"),
+        (LEAST.replace("route_prefix: /h", "route_prefix: h"), r"applications\[1\].route_prefix: is 'h'.*allowed: /, or one"),
+        (LEAST.replace("http_options: {", "http_options: {prt: 1, hst: 2, "), "did you mean .*; 1 more: scripts/validate.py"),
     ):
         if content is not None:
             mine.write_text(content)

@@ -10,7 +10,7 @@ import psutil
 import pytest
 
 from apps.common.errors import UserError
-from emulation.hosts import config, cpu, preflight, processes, record
+from emulation.hosts import config, cpu, machine, preflight, processes, record
 from emulation.hosts.record import StackRecord
 
 
@@ -43,6 +43,57 @@ def test_a_cpu_that_vllm_cannot_use_is_reported() -> None:
     preflight._check_cpu("aarch64", set())
 
 
+@pytest.mark.parametrize(
+    ("system", "processor", "way"),
+    [
+        ("Darwin", "arm64", "a Linux virtual machine"),
+        ("Windows", "AMD64", "use WSL 2"),
+        ("Linux", "riscv64", "x86_64 or aarch64"),
+    ],
+)
+def test_other_systems_are_named_with_what_to_do(system: str, processor: str, way: str) -> None:
+    with pytest.raises(UserError, match=rf"{way}.*docs/laptop.md#other-systems"):
+        preflight._check_platform(system, processor)
+    preflight._check_platform("Linux", "aarch64")
+
+
+@pytest.mark.parametrize(
+    ("groups", "files"),
+    [
+        (
+            "0::/user/me",
+            {
+                "user/me/memory.max": "max",
+                "user/memory.max": "4000000000",
+                "user/memory.current": "3000000000",
+                "user/memory.stat": "anon 1\ninactive_file 500000000",
+                "user/me/cpu.max": "150000 100000",
+            },
+        ),
+        (
+            "5:cpu,cpuacct:/\n4:memory:/docker/a\n0::/",
+            {
+                "memory/memory.limit_in_bytes": "4000000000",
+                "memory/memory.usage_in_bytes": "3000000000",
+                "memory/memory.stat": "total_inactive_file 500000000",
+                "cpu/cpu.cfs_quota_us": "150000",
+                "cpu/cpu.cfs_period_us": "100000",
+            },
+        ),
+    ],
+    ids=["v2", "v1"],
+)
+def test_a_containers_limits_count(groups: str, files: dict[str, str], tmp_path: Path) -> None:
+    tree = {"proc/self/cgroup": groups, "proc/meminfo": "MemAvailable: 16000000 kB"}
+    for name, text in {**tree, **{f"sys/fs/cgroup/{name}": text for name, text in files.items()}}.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text + "\n")
+    assert machine.available_bytes(tmp_path) == 1_500_000_000
+    assert machine.cores(tmp_path) == min(1.5, machine.cores())
+    (tmp_path / "proc/self/cgroup").write_text("0::/\n")
+    assert machine.available_bytes(tmp_path) == 16_384_000_000
+
+
 def test_bfloat16_only_where_it_is_not_emulated() -> None:
     assert cpu.best_dtype({"avx2"}, "x86_64") == "float32"
     assert cpu.best_dtype({"avx2", "avx512f"}, "x86_64") == "bfloat16"
@@ -59,13 +110,13 @@ def test_free_ports_are_free_and_below_the_systems_own_range() -> None:
 
 
 def test_config_follows_port_and_model() -> None:
-    changed = config.with_model(config.with_port(config.load(config.LOCAL_CONFIG), 9123), "my", "/models/my", own_template=True)
+    changed = config.with_model(config.with_port(config.own(), 9123), "my", "/models/my", own_template=True)
     llm, chat = changed["applications"]
     assert changed["http_options"] == {"host": "127.0.0.1", "port": 9123}
     assert chat["args"]["api_url"] == "http://127.0.0.1:9123/v1"
     assert config.served_model(changed) == ("my", "/models/my")
     assert "chat_template" not in llm["args"]["llm_configs"][0]["engine_kwargs"]
-    assert config.served_model(config.load(config.LOCAL_CONFIG)) == ("gemma-3-270m", "cache:gemma-3-270m")
+    assert config.served_model(config.own()) == ("gemma-3-270m", "cache:gemma-3-270m")
 
 
 def test_records_are_found_and_removed() -> None:

@@ -23,10 +23,7 @@ def serve_config_for(engine: str, streams: int | None = None) -> dict[str, Any]:
     """
     from emulation.hosts import config, cpu
 
-    if engine == "sim":
-        served = config.emulated()
-    else:
-        served = config.with_dtype(config.load(config.LOCAL_CONFIG), cpu.best_dtype(cpu.flags()))
+    served = config.emulated() if engine == "sim" else config.with_dtype(config.own(), cpu.best_dtype(cpu.flags()))
     for app in served["applications"]:
         if "llm_configs" not in app["args"]:
             continue

@@ -1,0 +1,36 @@
+"""What is told of a start that failed: the line that says why, not the last one."""
+
+from pathlib import Path
+
+import pytest
+
+from emulation.hosts.watch import reason
+
+HEAD = """
+Ray runtime started.
+Some Ray subprocesses exited unexpectedly:
+  ray_client_server [exit code=1]
+
+----- BEGIN ray_client_server.err tail (exit code(s)=1) -----
+Traceback (most recent call last):
+  File "server.py", line 1, in main
+RuntimeError: Failed to bind to address 127.0.0.1:30635
+E1129 18:43:30 chttp2_server.cc:1
+----- END ray_client_server.err tail (exit code(s)=1) -----
+
+Remaining processes will be killed.
+"""
+
+
+@pytest.mark.parametrize(
+    ("log", "why"),
+    [
+        (HEAD, "ray_client_server [exit code=1] / RuntimeError: Failed to bind to address 127.0.0.1:30635"),
+        ("OSError: [Errno 28] No space left on device\nbye\n", "OSError: [Errno 28] No space left on device"),
+        ("one\n\ntwo\n", "one / two"),
+        ("", "no output"),
+    ],
+)
+def test_the_line_that_says_why_is_shown(log: str, why: str, tmp_path: Path) -> None:
+    (tmp_path / "log").write_text(log)
+    assert reason(tmp_path / "log") == why
