@@ -12,7 +12,7 @@ def main(argv: list[str]) -> int:
     parsed = options.parse(argv)
     from emulation.hosts import command  # heavy: only once there is something to do
 
-    return command.run(parsed)
+    return command.run(parsed, argv)
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from apps.common.command_line import reports_errors
 from apps.common.errors import OperationError, UserError
 from apps.common.progress_line import Progress
 from apps.guard.keyfile import change_keys, make_key, read_keys, utc_now
-from emulation.hosts import config, cpu, head, hosts, model, preflight, processes, record, staged, token, watch
+from emulation.hosts import config, cpu, head, hosts, model, preflight, processes, record, staged, token, tpu_engine, watch
 from emulation.hosts.options import DownOptions, HostOptions, UpOptions
 from emulation.hosts.record import StackRecord
 
@@ -23,11 +24,23 @@ _START_DEADLINE_S = 600
 
 
 @reports_errors()
-def run(options: UpOptions | DownOptions | HostOptions) -> int:
-    """Run one command. Returns the exit code: 0 done, 1 failed, 2 the input or the machine does not allow it."""
+def run(options: UpOptions | DownOptions | HostOptions, arguments: Sequence[str]) -> int:
+    """Run one command, which has these arguments. Returns the exit code: 0 done, 1 failed, 2 the input or the machine does not
+    allow it."""
     if isinstance(options, HostOptions):
-        return hosts.change(options.port, options.host, start=options.start)
-    return _up(options) if isinstance(options, UpOptions) else _down(options)
+        return _change_host(options, arguments)
+    if isinstance(options, DownOptions):
+        return _down(options)
+    if options.engine == "tpu":
+        tpu_engine.enter(arguments, lambda text: print(text, file=sys.stderr))
+    return _up(options)
+
+
+def _change_host(options: HostOptions, arguments: Sequence[str]) -> int:
+    stack = record.read_record(options.port)
+    if stack and stack.python != sys.executable:
+        tpu_engine.go_on_as(Path(stack.python), arguments)  # a host has the Python of its stack
+    return hosts.change(options.port, options.host, start=options.start)
 
 
 def _up(options: UpOptions) -> int:
@@ -46,7 +59,7 @@ def _up(options: UpOptions) -> int:
 
 
 def _start(options: UpOptions, progress: Progress) -> tuple[StackRecord, head.Head]:
-    preflight.check_machine(root := preflight.temp_root(), vllm=options.engine != "sim")
+    preflight.check_machine(root := preflight.temp_root(), engine=options.engine or "cpu")
     preflight.check_port(options.port, "--port")
     preflight.check_port(options.dashboard_port, "--dashboard-port")
     if options.keys:
@@ -102,13 +115,15 @@ def _config(options: UpOptions, progress: Progress, temp_dir: Path) -> dict[str,
         chosen_config = config.load(Path(options.config)) if options.config else config.emulated()
         emulated = config.with_port(chosen_config, options.port)
         return config.with_weights(emulated, *staged.stage_here(staged.stand_in(temp_dir), temp_dir))
+    if options.engine == "tpu":
+        return _tpu_config(options, progress, temp_dir)
     local = config.with_port(config.load(Path(options.config or config.LOCAL_CONFIG)), options.port)
     serve_config = config.with_dtype(local, cpu.best_dtype(cpu.flags()))
     if options.engine == "cpu":
         serve_config = config.with_slice(serve_config, hosts.EMULATED)
     if options.model is None:
         progress.report("weights: Gemma 3 270M (converted once, then only checked)")
-        weights = model.make_laptop_weights(temp_dir / "weights.log")
+        weights = model.run_maker("emulation.hosts.laptop_weights", temp_dir / "weights.log")
         if options.engine == "cpu":
             progress.report("weights: staging them for the slice's hosts")
             return config.with_weights(serve_config, *staged.stage_here(weights, temp_dir))
@@ -117,6 +132,14 @@ def _config(options: UpOptions, progress: Progress, temp_dir: Path) -> dict[str,
     chosen = model.chosen_model(options.model)
     own_template = config.has_chat_template(chosen.directory)
     return config.with_model(serve_config, chosen.id, str(chosen.directory), own_template=own_template)
+
+
+def _tpu_config(options: UpOptions, progress: Progress, temp_dir: Path) -> dict[str, Any]:
+    tpu_engine.install_plugin(temp_dir)
+    chosen = config.load(Path(options.config)) if options.config else config.emulated(tpu_engine=True)
+    progress.report(f"weights: {tpu_engine.MODEL}, random (made once)")
+    weights = model.run_maker("emulation.tpu.model", temp_dir / "weights.log")
+    return config.with_weights(config.with_port(chosen, options.port), *staged.stage_here(weights, temp_dir))
 
 
 def _deploy(stack: StackRecord, serve_config: dict[str, Any], ray_head: head.Head, progress: Progress) -> None:

@@ -17,8 +17,11 @@ from emulation.hosts import cpu
 LOOPBACK = "127.0.0.1"
 MAX_TEMP_ROOT = 12
 _PORTS = range(20_000, 32_000)
-_VLLM_MEMORY_BYTES = 7 * 1024**3
-_RAY_MEMORY_BYTES = 4 * 1024**3  # five nodes and their workers, without a model
+_NEEDED_MEMORY_GIB = {
+    "sim": 4,  # five nodes and their workers, without a model
+    "cpu": 7,
+    "tpu": 12,  # the engine in five processes
+}
 _NEEDED_DISK_BYTES = 1 * 1024**3  # Ray's logs and object store
 
 
@@ -31,11 +34,11 @@ def temp_root() -> Path:
     return wanted if len(str(wanted)) <= MAX_TEMP_ROOT else Path("/tmp")  # noqa: S108 - what is created in it is private
 
 
-def check_machine(temp_root: Path, *, vllm: bool) -> None:
-    """Raise `UserError` for what would fail much later with an obscure message. `vllm`: whether vLLM will compute the model."""
-    _check_memory(psutil.virtual_memory().available, _VLLM_MEMORY_BYTES if vllm else _RAY_MEMORY_BYTES)
+def check_machine(temp_root: Path, *, engine: str) -> None:
+    """Raise `UserError` for what would fail much later with an obscure message. `engine`: as `--engine` has it."""
+    _check_memory(psutil.virtual_memory().available, _NEEDED_MEMORY_GIB[engine] * 1024**3)
     _check_disk(temp_root, shutil.disk_usage(temp_root).free)
-    if vllm and platform.system() == "Linux":
+    if engine == "cpu" and platform.system() == "Linux":
         _check_cpu(platform.machine(), cpu.flags())
         _check_numa()
 

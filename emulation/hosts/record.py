@@ -5,6 +5,7 @@ One record per API port, and a lock that is held while a stack is being started 
 
 import fcntl
 import json
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
@@ -30,6 +31,8 @@ class StackRecord:
     hosts: dict[str, int] = field(default_factory=dict)
     redis: str | None = None
     """HOST:PORT of the Redis with the head's state."""
+    python: str = sys.executable
+    """The Python that all of it runs in."""
 
     @property
     def session_ids(self) -> list[int]:
