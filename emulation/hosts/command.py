@@ -15,12 +15,13 @@ import yaml
 from apps.common.command_line import reports_errors
 from apps.common.errors import OperationError, UserError
 from apps.common.progress_line import Progress
-from apps.guard.keyfile import change_keys, make_key, read_keys, utc_now
-from emulation.hosts import config, cpu, head, hosts, model, preflight, processes, record, staged, token, tpu_engine, watch
+from apps.guard.keyfile import read_keys
+from emulation.hosts import config, engines, head, hosts, preflight, processes, record, token, tpu_engine, watch
 from emulation.hosts.options import DownOptions, HostOptions, UpOptions
 from emulation.hosts.record import StackRecord
 
 _START_DEADLINE_S = 600
+_TEST_REQUEST_S = 60
 
 
 @reports_errors()
@@ -66,9 +67,9 @@ def _start(options: UpOptions, progress: Progress) -> tuple[StackRecord, head.He
         read_keys(Path(options.keys))
     temp_dir = Path(tempfile.mkdtemp(prefix="rts-", dir=root))
     try:
-        serve_config = _config(options, progress, temp_dir)
+        serve_config = engines.serve_config(options, progress, temp_dir)
         if options.keys:
-            serve_config = _guarded(serve_config, Path(options.keys), temp_dir)
+            serve_config = engines.guarded(serve_config, Path(options.keys), temp_dir)
         ports = (options.port, options.dashboard_port)
         ray_head = head.start_head(temp_dir, *ports, classic=options.classic, redis=options.redis)
     except BaseException:
@@ -100,48 +101,6 @@ def _start(options: UpOptions, progress: Progress) -> tuple[StackRecord, head.He
     return stack, ray_head
 
 
-def _guarded(serve_config: dict[str, Any], keys_file: Path, temp_dir: Path) -> dict[str, Any]:
-    """Add the guard, with a key of the stack's own, made here, for its test request."""
-    text, id, entry = make_key({"name": "first-answer"}, utc_now())
-    own_keys, own_key = temp_dir / "own-keys.json", StackRecord.own_key_in(temp_dir)
-    change_keys(own_keys, lambda table: table.with_entry(id, entry))
-    own_key.touch(0o600)
-    own_key.write_text(text + "\n")
-    return config.with_guard(serve_config, [keys_file.absolute(), own_keys])
-
-
-def _config(options: UpOptions, progress: Progress, temp_dir: Path) -> dict[str, Any]:
-    if options.engine == "sim":
-        chosen_config = config.load(Path(options.config)) if options.config else config.emulated()
-        emulated = config.with_port(chosen_config, options.port)
-        return config.with_weights(emulated, *staged.stage_here(staged.stand_in(temp_dir), temp_dir))
-    if options.engine == "tpu":
-        return _tpu_config(options, progress, temp_dir)
-    local = config.with_port(config.load(Path(options.config or config.LOCAL_CONFIG)), options.port)
-    serve_config = config.with_dtype(local, cpu.best_dtype(cpu.flags()))
-    if options.engine == "cpu":
-        serve_config = config.with_slice(serve_config, hosts.EMULATED)
-    if options.model is None:
-        progress.report("weights: Gemma 3 270M (converted once, then only checked)")
-        weights = model.run_maker("emulation.hosts.laptop_weights", temp_dir / "weights.log")
-        if options.engine == "cpu":
-            progress.report("weights: staging them for the slice's hosts")
-            return config.with_weights(serve_config, *staged.stage_here(weights, temp_dir))
-        return serve_config
-    progress.report(f"weights: {options.model}")
-    chosen = model.chosen_model(options.model)
-    own_template = config.has_chat_template(chosen.directory)
-    return config.with_model(serve_config, chosen.id, str(chosen.directory), own_template=own_template)
-
-
-def _tpu_config(options: UpOptions, progress: Progress, temp_dir: Path) -> dict[str, Any]:
-    tpu_engine.install_plugin(temp_dir)
-    chosen = config.load(Path(options.config)) if options.config else config.emulated(tpu_engine=True)
-    progress.report(f"weights: {tpu_engine.MODEL}, random (made once)")
-    weights = model.run_maker("emulation.tpu.model", temp_dir / "weights.log")
-    return config.with_weights(config.with_port(chosen, options.port), *staged.stage_here(weights, temp_dir))
-
-
 def _deploy(stack: StackRecord, serve_config: dict[str, Any], ray_head: head.Head, progress: Progress) -> None:
     path = Path(stack.temp_dir) / "serve.yaml"
     path.write_text(yaml.safe_dump(serve_config, sort_keys=False))
@@ -156,7 +115,8 @@ def _deploy(stack: StackRecord, serve_config: dict[str, Any], ray_head: head.Hea
     with watch.deploying(ray_head, stack.dashboard_url, path, deadline) as deploy:
         watch.wait_until_serving(ray_head, deploy, stack.dashboard_url, report)
     progress.report("sending a test request")
-    watch.send_test_request(stack.api_url, stack.model_id, stack.own_key())
+    left_s = deadline - time.time()  # the first request may be the first that compiles
+    watch.send_test_request(stack.api_url, stack.model_id, stack.own_key(), max(_TEST_REQUEST_S, left_s))
 
 
 def _already_up(running: StackRecord, options: UpOptions) -> int:
@@ -167,7 +127,7 @@ def _already_up(running: StackRecord, options: UpOptions) -> int:
         )
     if options.keys and running.own_key() is None:
         raise UserError(f"port {running.port} already serves without keys: stop it first, or choose another --port")
-    watch.send_test_request(running.api_url, running.model_id, running.own_key())
+    watch.send_test_request(running.api_url, running.model_id, running.own_key(), _TEST_REQUEST_S)
     print(f"It is up already.\n{_summary(running, None)}")
     return 0
 

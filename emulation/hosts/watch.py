@@ -71,7 +71,7 @@ def wait_until_serving(head: Head, deploy: subprocess.Popen[bytes], dashboard_ur
         time.sleep(_POLL_S)
 
 
-def send_test_request(api_url: str, model_id: str, key: str | None, timeout_s: float = 60) -> None:
+def send_test_request(api_url: str, model_id: str, key: str | None, timeout_s: float) -> None:
     """Send a test request for one token; while a proxy does not know the new replica yet (503), send it again.
 
     Raises `OperationError` if no response comes within `timeout_s` seconds.

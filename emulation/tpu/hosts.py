@@ -4,6 +4,7 @@ The hosts meet at the store of the executor's first worker (vLLM, ray_executor_v
 address of JAX's own coordinator.
 """
 
+import os
 import socket
 from datetime import timedelta
 from typing import Any
@@ -11,12 +12,14 @@ from urllib.parse import urlsplit
 
 import jax
 import numpy as np
+import psutil
 
 from apps.slice.topology import Slice
 from apps.weights.args import HOST, directory_on
 from emulation.tpu.upstream import replace
 
 _WORKER = "tpu_inference.worker.tpu_worker:TPUWorker"
+_NODE_ID = "--node_id="
 _KEY = "jax-coordinator"
 _MEET_S = 300
 _HEARTBEAT_S = 20
@@ -40,14 +43,28 @@ def join(shape: Slice) -> None:
     replace("tpu_inference.layers.common.utils", "cpu_mesh", _own_cpu_mesh, "")
 
 
+def connect_to_own_node() -> None:
+    """Let the engine's core join Ray on its own host, as it does where that is a machine: here Ray would take the head."""
+    replace("ray._private.services", "find_node_ids", _own_node_id, "")
+
+
+def _own_node_id() -> set[str]:
+    """The id of the raylet in this process's session, which is its host's (emulation/hosts/hosts.py)."""
+    raylets = (process for process in psutil.process_iter() if process.name() == "raylet")
+    own = (process.cmdline() for process in raylets if os.getsid(process.pid) == os.getsid(0))
+    return {word.removeprefix(_NODE_ID) for words in own for word in words if word.startswith(_NODE_ID)}
+
+
 def use_own_disk() -> None:
     """Let each host read weights and keep programs below its own name: emulated hosts share one disk (tpu_worker.py:146)."""
+    import vllm.envs
     from tpu_inference import envs
 
     def init(self: Any, vllm_config: Any, *arguments: Any, **options: Any) -> None:
         first, own = (directory_on(f"{envs.TPU_NAME}/{number}", HOST) for number in (0, envs.TPU_WORKER_ID))
         model = vllm_config.model_config
         model.model = model.model.replace(f"/{first}/", f"/{own}/")
+        vllm.envs.VLLM_XLA_CACHE_PATH = vllm.envs.VLLM_XLA_CACHE_PATH.replace(HOST, own)
         original(self, vllm_config, *arguments, **options)
 
     original = replace(_WORKER, "__init__", init)

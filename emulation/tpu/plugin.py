@@ -19,5 +19,6 @@ def register() -> None:
     devices.copy_on_transfer()
     devices.without_tpu_options()
     hosts.join(EMULATED)
+    hosts.connect_to_own_node()
     hosts.use_own_disk()
     _done = True

@@ -1,15 +1,15 @@
-"""Replace a part of tpu-inference (pinned: 0.29.0), and say so where an upgrade has moved it."""
+"""Replace a part of the engine, tpu-inference, or of Ray, and say so where an upgrade has moved it."""
 
 import importlib
 import inspect
 from importlib.metadata import version
 from typing import Any
 
-WRITTEN_FOR = "0.29.0"
+WRITTEN_FOR = {"tpu-inference": "0.29.0", "ray": "2.60.0"}
 
 
 class UpstreamMovedError(RuntimeError):
-    """tpu-inference has no such part any more, or it takes other arguments."""
+    """The part is there no more, or takes other arguments."""
 
 
 def replace(owner: str, name: str, by: Any, takes: str | None = None) -> Any:
@@ -37,6 +37,10 @@ def replace(owner: str, name: str, by: Any, takes: str | None = None) -> Any:
 
 def _moved(owner: str, name: str, why: str) -> str:
     return (
-        f"emulation/tpu was written for tpu-inference {WRITTEN_FOR}, and {version('tpu-inference')} is installed, in which "
-        f"{owner}.{name} is not what it replaces: {why}. Install the versions of runtime_env/requirements-tpu.txt"
+        f"{owner}.{name} is not what emulation/tpu replaces: {why}. It was written for {_list(WRITTEN_FOR)}, and here are "
+        f"{_list({package: version(package) for package in WRITTEN_FOR})}: install runtime_env/requirements-tpu.txt"
     )
+
+
+def _list(versions: dict[str, str]) -> str:
+    return " and ".join(f"{name} {number}" for name, number in versions.items())
