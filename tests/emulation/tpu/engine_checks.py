@@ -46,8 +46,9 @@ def case(kv_lens: list[int], new: list[int], heads: tuple[int, int], head: int, 
         (case([20, 60, 1], [1, 7, 1], (2, 1), 256, F32), {"sliding_window": 16, "soft_cap": 30.0}, 1e-5),
         (case([20, 33], [5, 7], (4, 2), 80, F32), {}, 1e-5),  # a head that is padded to 128
         (case([20, 60, 1], [1, 7, 1], (4, 2), 128, BF16), {"sliding_window": 16}, 0.03),
-        (case([20, 33], [5, 7], (4, 2), 128, BF16, FP8), {"k_scale": 0.5, "v_scale": 2.0}, 0.1),
-        (case([20, 33], [5, 7], (4, 2), 128, BF16, FP8), {"q_scale": 0.5, "k_scale": 0.5, "v_scale": 2.0}, 0.1),
+        # the reference rounds its weights to the cache's 8 bits
+        (case([20, 33], [5, 7], (4, 2), 128, BF16, FP8), {"k_scale": 0.5, "v_scale": 2.0}, 0.3),
+        (case([20, 33], [5, 7], (4, 2), 128, BF16, FP8), {"q_scale": 0.5, "k_scale": 0.5, "v_scale": 2.0}, 0.3),
         (case([20, 33], [5, 7], (4, 1), 128, F32), {"use_causal_mask": False}, 1e-5),
     ],
 )
