@@ -50,21 +50,25 @@ PRIVATE = {
     "ray._private": {"apps/slice/preemption.py", "emulation/hosts/head.py", "emulation/hosts/hosts.py"},
     "ray._raylet": set(),
     "ray.core.generated": {"apps/slice/preemption.py"},
-    "vllm": {"apps/llm/forked_core.py", "apps/llm/preload.py", "benchmarks/compile/engine.py"},
+    "vllm": {"apps/llm/forked_core.py", "apps/llm/preload.py", "benchmarks/compile/engine.py", "emulation/tpu/hosts.py"},
     "gradio": {"apps/chat/page.py", "apps/chat/site.py"},
     "fsspec": {"apps/weights/store.py"},
     "httptools": {"benchmarks/serving/client.py"},
     "kubernetes": {"kuberay/api.py"},
     "matplotlib": {"benchmarks/report/plots.py"},
-    "tokenizers": {"benchmarks/serving/tokenizer.py"},
+    "tokenizers": {"benchmarks/serving/tokenizer.py", "emulation/tpu/model.py"},
     "uvloop": {"benchmarks/serving/command.py"},
     "python_client": {"kuberay/clusters.py"},
     "cryptography": {"emulation/kubernetes/pki.py"},
     "jax": {
         *(f"benchmarks/planner/{name}.py" for name in ("program", "attention")),
         *("benchmarks/compile/described.py", "benchmarks/compile/engine.py"),
+        *(f"emulation/tpu/{name}.py" for name in ("attention", "devices", "hosts")),
     },
-    "tpu_inference": {"benchmarks/compile/described.py", "benchmarks/compile/engine.py"},
+    "tpu_inference": {
+        *("benchmarks/compile/described.py", "benchmarks/compile/engine.py"),
+        *(f"emulation/tpu/{name}.py" for name in ("attention", "hosts")),
+    },
     "huggingface_hub": {"apps/weights/sources.py", "emulation/hosts/model.py"},
 }
 """Packages that are private or heavy, and the modules that may import them or name them in code for another process."""

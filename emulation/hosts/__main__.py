@@ -13,7 +13,7 @@ def main(argv: list[str]) -> int:
     parsed = options.parse(argv)
     from emulation.hosts import command  # heavy: only once there is something to do
 
-    return command.run(parsed)
+    return command.run(parsed, argv)
 
 
 def _is_done(argv: list[str]) -> bool:

@@ -5,7 +5,7 @@ from typing import Any
 
 from apps.common.progress_line import Progress
 from apps.guard.keyfile import change_keys, make_key, utc_now
-from emulation.hosts import config, cpu, hosts, model, staged
+from emulation.hosts import config, cpu, hosts, model, staged, tpu_engine
 from emulation.hosts.options import UpOptions
 from emulation.hosts.record import StackRecord
 
@@ -13,6 +13,11 @@ from emulation.hosts.record import StackRecord
 def serve_config_for(options: UpOptions, progress: Progress, temp_dir: Path) -> dict[str, Any]:
     """The Serve config to deploy, with its weights in place: made, fetched or staged first. `temp_dir` is the stack's own."""
     chosen_config = _guarded(_chosen_config(options), options, temp_dir)
+    if options.engine == "tpu":
+        tpu_engine.install_plugin(temp_dir)
+        progress.report(f"weights: {tpu_engine.MODEL}, random (made once)")
+        weights = model.run_maker("emulation.tpu.model", temp_dir / "weights.log")
+        return config.with_weights(chosen_config, *staged.stage_here(weights, temp_dir))
     if options.engine == "sim":
         return config.with_weights(chosen_config, *staged.stage_here(staged.stand_in(temp_dir), temp_dir))
     serve_config = config.with_dtype(chosen_config, cpu.best_dtype(cpu.flags()))
@@ -20,7 +25,7 @@ def serve_config_for(options: UpOptions, progress: Progress, temp_dir: Path) -> 
         serve_config = config.with_slice(serve_config, hosts.EMULATED)
     if options.model is None:
         progress.report("weights: Gemma 3 270M (converted once, then only checked)")
-        weights = model.make_laptop_weights(temp_dir / "weights.log")
+        weights = model.run_maker("emulation.hosts.laptop_weights", temp_dir / "weights.log")
         if options.engine == "cpu":
             progress.report("weights: staging them for the slice's hosts")
             return config.with_weights(serve_config, *staged.stage_here(weights, temp_dir))
@@ -47,7 +52,8 @@ def _chosen_config(options: UpOptions) -> dict[str, Any]:
     if options.config:
         chosen = config.load(Path(options.config), direct_streaming=not options.classic)
     else:
-        chosen = config.emulated() if options.engine == "sim" else config.own()
+        emulated = options.engine in ("sim", "tpu")
+        chosen = config.emulated(tpu_engine=options.engine == "tpu") if emulated else config.own()
     return config.with_port(chosen, options.port)
 
 

@@ -8,6 +8,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,21 +19,34 @@ from apps.common.command_line import reports_errors
 from apps.common.errors import OperationError, UserError
 from apps.common.progress_line import Progress
 from apps.guard.keyfile import read_keys
-from emulation.hosts import chosen, config, head, hosts, preflight, processes, record, watch
+from emulation.hosts import chosen, config, head, hosts, preflight, processes, record, tpu_engine, watch
 from emulation.hosts.options import DownOptions, HostOptions, UpOptions
 from emulation.hosts.record import StackRecord
 from emulation.hosts.summary import summary
 
 _START_DEADLINE_S = 600
 _WATCH_S = 5
+_TEST_REQUEST_S = 60
 
 
 @reports_errors()
-def run(options: UpOptions | DownOptions | HostOptions) -> int:
-    """Run one command. Returns the exit code: 0 done, 1 failed, 2 the input or the machine does not allow it."""
+def run(options: UpOptions | DownOptions | HostOptions, arguments: Sequence[str]) -> int:
+    """Run one command, which has these arguments. Returns the exit code: 0 done, 1 failed, 2 the input or the machine does not
+    allow it."""
     if isinstance(options, HostOptions):
-        return hosts.change(options.port, options.host, start=options.start)
-    return _up(options) if isinstance(options, UpOptions) else _down(options)
+        return _change_host(options, arguments)
+    if isinstance(options, DownOptions):
+        return _down(options)
+    if options.engine == "tpu":
+        tpu_engine.enter(arguments, lambda text: print(text, file=sys.stderr))
+    return _up(options)
+
+
+def _change_host(options: HostOptions, arguments: Sequence[str]) -> int:
+    stack = record.read_record(options.port)
+    if stack and stack.python != sys.executable:
+        tpu_engine.go_on_as(Path(stack.python), arguments)  # a host has the Python of its stack
+    return hosts.change(options.port, options.host, start=options.start)
 
 
 def _up(options: UpOptions) -> int:
@@ -108,7 +122,8 @@ def _deploy(stack: StackRecord, serve_config: dict[str, Any], ray_head: head.Hea
     with watch.deploying(ray_head, stack.dashboard_url, path, deadline) as deploy:
         failed = watch.wait_until_serving(ray_head, deploy, stack.dashboard_url, config.model_apps(serve_config), report)
     progress.report("sending a test request")
-    watch.send_test_request(stack.api_url, stack.model_id, stack.own_key())
+    left_s = deadline - time.time()  # the first request may be the first that compiles
+    watch.send_test_request(stack.api_url, stack.model_id, stack.own_key(), max(_TEST_REQUEST_S, left_s))
     return failed
 
 
@@ -120,7 +135,7 @@ def _already_up(running: StackRecord, options: UpOptions) -> int:
         raise UserError(f"port {running.port} already serves {running.model_id} with another {', '.join(other)}: {stop}")
     if options.keys and running.own_key() is None:
         raise UserError(f"port {running.port} already serves without keys: {stop}")
-    watch.send_test_request(running.api_url, running.model_id, running.own_key())
+    watch.send_test_request(running.api_url, running.model_id, running.own_key(), _TEST_REQUEST_S)
     print(f"It is up already.\n{summary(running, None)}")
     return 0
 

@@ -21,6 +21,7 @@ LOCAL_CONFIG = PROJECT_ROOT / "serve_configs" / "local.yaml"
 TPU_CONFIG = PROJECT_ROOT / "serve_configs" / "gemma.yaml"
 _LLM = "apps.llm:build_app"
 _EMULATED = Path(__file__).with_name("emulated.yaml")
+_TPU_ENGINE = Path(__file__).with_name("tpu_engine.yaml")
 
 
 def load(path: Path, *, direct_streaming: bool = True) -> dict[str, Any]:
@@ -59,9 +60,11 @@ def _read(path: Path) -> dict[str, Any]:
     return content
 
 
-def emulated() -> dict[str, Any]:
-    """The TPU's config, patched for an emulated slice."""
-    config: dict[str, Any] = merged(own(TPU_CONFIG), yaml.safe_load(_EMULATED.read_text()))
+def emulated(*, tpu_engine: bool = False) -> dict[str, Any]:
+    """The TPU's config, patched for an emulated slice with the simulated engine, or with the slice's own."""
+    config: dict[str, Any] = own(TPU_CONFIG)
+    for patch in (_EMULATED, _TPU_ENGINE)[: 1 + tpu_engine]:
+        config = merged(config, yaml.safe_load(patch.read_text()))
     return config
 
 

@@ -15,7 +15,7 @@ import psutil
 
 from apps.common.errors import OperationError, UserError
 from apps.slice.topology import Slice, slice_of
-from emulation.hosts import processes, record
+from emulation.hosts import processes, record, tpu_engine
 from emulation.hosts.head import HEAD_LOG, stack_environment, start_head_on
 from emulation.hosts.options import HEAD
 from emulation.hosts.preflight import LOOPBACK, free_ports
@@ -127,7 +127,12 @@ def _start(stack: StackRecord, name: str) -> None:
     with _log(temp_dir, name).open("ab") as log:
         process = subprocess.Popen(
             _start_command(stack.first_port),
-            env={**environment, **_tpu_environment(EMULATED, slice_name, worker_id), **_reconnect_timeout(stack)},
+            env={
+                **environment,
+                **_tpu_environment(EMULATED, slice_name, worker_id),
+                **tpu_engine.host_environment(temp_dir, EMULATED, environment),
+                **_reconnect_timeout(stack),
+            },
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,

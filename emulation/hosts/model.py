@@ -32,15 +32,13 @@ def chosen_model(wanted: str) -> LocalModel:
     return LocalModel(source, Path(resolve_source(str(_fetch(source)))))
 
 
-def make_laptop_weights(log: Path) -> Path:
-    """The directory of the laptop's weights, converted unless the cache has them; in a process of its own, as it imports torch.
+def run_maker(maker: str, log: Path) -> Path:
+    """The directory of weights that a module makes unless the cache has them; in a process of its own, as it imports torch.
 
     Raises:
-        UserError, OperationError: the conversion failed; the message is the converter's last line.
+        UserError, OperationError: it failed; the message is its last line.
     """
-    done = subprocess.run(
-        [sys.executable, "-m", "emulation.hosts.laptop_weights"], cwd=PROJECT_ROOT, capture_output=True, text=True
-    )
+    done = subprocess.run([sys.executable, "-m", maker], cwd=PROJECT_ROOT, capture_output=True, text=True)
     log.write_text(done.stdout + done.stderr)
     if done.returncode:
         message = (done.stderr.strip().splitlines() or ["no message"])[-1].removeprefix("error: ")

@@ -86,9 +86,10 @@ def _parse_slice(argv: Sequence[str]) -> UpOptions | DownOptions | HostOptions:
     )
     parser.add_argument(
         "--engine",
-        choices=["sim", "cpu"],
+        choices=["sim", "cpu", "tpu"],
         default="sim",
-        help="sim: no model, responses at the slice's speed; cpu: Gemma 3 270M computed by vLLM (default: %(default)s)",
+        help="sim: no model, responses at the slice's speed; cpu: Gemma 3 270M computed by vLLM; tpu: the slice's own engine, "
+        "vLLM TPU, computes a small model of Gemma 4's architecture on the CPU (default: %(default)s)",
     )
     parser.add_argument("--slices", type=int, choices=range(1, 5), default=1, help="how many slices (default: %(default)s)")
     _add_common(parser, stop="--stop")

@@ -20,8 +20,11 @@ from emulation.hosts.options import UpOptions
 LOOPBACK = "127.0.0.1"
 MAX_TEMP_ROOT = 12
 _PORTS = range(20_000, 32_000)
-_VLLM_MEMORY_BYTES = 7 * 1024**3
-_RAY_MEMORY_BYTES = 4 * 1024**3  # five nodes and their workers, without a model
+_NEEDED_MEMORY_GIB = {
+    "sim": 4,  # five nodes and their workers, without a model
+    "cpu": 7,
+    "tpu": 12,  # the engine in five processes
+}
 _CORES = 2
 _PROCESSORS = ("x86_64", "aarch64")
 _ELSEWHERE = "docs/laptop.md#other-systems says what works without"
@@ -39,11 +42,11 @@ def temp_root() -> Path:
 
 def check_start(options: UpOptions) -> None:
     """Raise `UserError` for what would fail much later with an obscure message."""
-    vllm = options.engine != "sim"
+    engine = options.engine or "cpu"
     _check_platform(platform.system(), platform.machine())
-    _check_memory(machine.available_bytes(), _VLLM_MEMORY_BYTES if vllm else _RAY_MEMORY_BYTES)
+    _check_memory(machine.available_bytes(), _NEEDED_MEMORY_GIB[engine] * 1024**3)
     _check_disk(root := temp_root(), shutil.disk_usage(root).free)
-    if vllm:
+    if engine == "cpu":
         _check_cpu(platform.machine(), cpu.flags())
         _check_numa()
     check_port(options.port, "--port")

@@ -5,6 +5,7 @@ One record per API port, and a lock that is held while a stack is being started 
 
 import fcntl
 import json
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
@@ -34,6 +35,8 @@ class StackRecord:
     """What a second start must have in common."""
     ready: bool = False
     """Whether it was started to the end."""
+    python: str = sys.executable
+    """The Python that all of it runs in."""
 
     @property
     def session_ids(self) -> list[int]:

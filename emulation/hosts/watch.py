@@ -102,7 +102,7 @@ def reason(log: Path) -> str:
     return " / ".join(telling or lines[-3:]) or "no output"
 
 
-def send_test_request(api_url: str, model_id: str, key: str | None, timeout_s: float = 60) -> None:
+def send_test_request(api_url: str, model_id: str, key: str | None, timeout_s: float) -> None:
     """Send a test request for one token; while a proxy does not know the new replica yet (503), send it again.
 
     Raises `OperationError` if no response comes within `timeout_s` seconds.

@@ -1,0 +1,65 @@
+"""What a TPU chip and libtpu answer, for JAX's CPU devices: a place in the slice, memory statistics, and copies on transfer."""
+
+from collections import Counter
+from typing import Any
+
+import jax
+import numpy as np
+
+from apps.slice.topology import Slice
+from emulation.tpu.upstream import replace
+
+_CHIPS_OF_A_HOST = 2, 2  # of v6e: two by two
+_IDS_OF_A_PROCESS = 2**17  # of CPU devices (XLA, cpu_topology.h kMaxCpuDevicesPerProcess)
+_OPTIONS = (
+    "tpu_inference.models.common.compiler_options",
+    "tpu_inference.models.common.model_loader",
+    "tpu_inference.models.vllm.vllm_model_wrapper",
+)
+
+
+def describe(shape: Slice) -> None:
+    """Give every CPU device coordinates and memory of a chip of this slice.
+
+    The engine orders its mesh and its hosts by `coords` (utils.py:288, distributed/utils.py:85), and sizes the KV cache by
+    `memory_stats()` (utils.py:112), which is None on CPU.
+    """
+    limit = shape.generation.usable_hbm_bytes or shape.generation.hbm_bytes
+    jax.Device.coords = property(lambda chip: _coordinates(chip, shape))
+    jax.Device.memory_stats = lambda chip: {"bytes_in_use": _used()[chip], "bytes_limit": limit}
+
+
+def _coordinates(device: Any, shape: Slice) -> tuple[int, int, int]:
+    """Place of a chip, host after host; also where one process has the chips of several hosts."""
+    wide, high = _CHIPS_OF_A_HOST
+    host, chip = divmod(device.process_index * shape.chips_per_host + device.id % _IDS_OF_A_PROCESS, wide * high)
+    hosts_in_a_row = int(shape.topology.split("x")[0]) // wide
+    row, column = divmod(host, hosts_in_a_row)
+    return column * wide + chip % wide, row * high + chip // wide, 0
+
+
+def _used() -> Counter[Any]:
+    used: Counter[Any] = Counter()
+    for array in jax.live_arrays():
+        for shard in array.addressable_shards:
+            used[shard.device] += shard.data.nbytes
+    return used
+
+
+def copy_on_transfer() -> None:
+    """Copy NumPy arrays that go to a device (utils.py:20).
+
+    A CPU device shares their memory, which the engine overwrites while a step is still running: answers would differ.
+    """
+
+    def put(tensor: Any, *arguments: Any, **options: Any) -> Any:
+        own = jax.tree.map(lambda leaf: leaf.copy() if isinstance(leaf, np.ndarray) else leaf, tensor)
+        return original(own, *arguments, **options)
+
+    original = replace("tpu_inference.utils", "general_device_put", put, "tensor sharding layout source_mesh")
+
+
+def without_tpu_options() -> None:
+    """Leave out the TPU compiler's options (compiler_options.py:42), which XLA refuses for a CPU."""
+    for module in _OPTIONS:
+        replace(module, "get_step_fn_compiler_options", lambda: {}, "")

@@ -1,0 +1,123 @@
+"""Make a small model of Gemma 4's architecture with random weights, the same at each run: `python -m emulation.tpu.model`.
+
+Sliding and global layers, 16 KV heads, a vision tower, the tokens of the chat format; a byte is a token. Runs in the TPU
+engine's environment.
+"""
+
+import contextlib
+import json
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from apps.weights.cache import cached_directory
+from benchmarks.environments import digest
+
+MODEL = "tiny-gemma-4"
+MAX_CONTEXT = 16_384
+"""Tokens; on the slice 131,072, for which this machine has no memory."""
+_SEED = 0
+_SPREAD = 0.15  # standard deviation of the weights; with the usual 0.02 every answer would repeat one token
+_SPECIAL = {
+    **{"pad_token": "<pad>", "eos_token": "<eos>", "bos_token": "<bos>", "unk_token": "<unk>"},
+    **{"image_token": "<|image|>", "boi_token": "<|image>", "eoi_token": "<image|>"},
+    **{"audio_token": "<|audio|>", "boa_token": "<|audio>", "eoa_token": "<audio|>", "video_token": "<|video|>"},
+    **{"sot_token": "<|turn>", "eot_token": "<turn|>", "soc_token": "<|channel>", "eoc_token": "<channel|>"},
+    **{"stc_token": "<|tool_call>", "etc_token": "<tool_call|>", "escape_token": '<|"|>', "think_token": "<|think|>"},
+    **{"str_token": "<|tool_response>", "etr_token": "<tool_response|>", "std_token": "<|tool>", "etd_token": "<tool|>"},
+}
+_TEMPLATE = (
+    "{{ bos_token }}{% for message in messages %}<|turn>{{ message.role | replace('assistant', 'model') }}\n"
+    "{% if message.content is string %}{{ message.content }}{% else %}{% for part in message.content %}"
+    "{% if part.type == 'text' %}{{ part.text }}{% else %}<|image|>{% endif %}{% endfor %}{% endif %}<turn|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|turn>model\n{% endif %}"
+)
+
+
+def make_model(directory: Path) -> None:
+    """Write config, weights, tokenizer and processor to a new directory."""
+    import torch
+    from transformers import Gemma4Config, Gemma4ForConditionalGeneration
+
+    tokenizer = _tokenizer()
+    torch.manual_seed(_SEED)
+    model = Gemma4ForConditionalGeneration(Gemma4Config(**_config(tokenizer)))
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.dim() > 1:
+                parameter.normal_(0, _SPREAD)
+    model.to(torch.bfloat16).save_pretrained(directory)
+    _processor(tokenizer).save_pretrained(directory)
+    _complete_config(directory / "config.json")
+
+
+def _tokenizer() -> Any:
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    tokens = [*_SPECIAL.values(), *sorted(pre_tokenizers.ByteLevel.alphabet())]
+    core = Tokenizer(models.BPE({token: number for number, token in enumerate(tokens)}, []))
+    core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    core.decoder = decoders.ByteLevel()
+    core.add_special_tokens(list(_SPECIAL.values()))
+    named = dict(list(_SPECIAL.items())[:4])
+    more = {name: token for name, token in _SPECIAL.items() if name not in named}
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=core, **named, extra_special_tokens=more)
+    tokenizer.chat_template = _TEMPLATE
+    return tokenizer
+
+
+def _config(tokenizer: Any) -> dict[str, Any]:
+    """Gemma 4 31B's configuration with smaller numbers; it has as many heads, which 16 chips share as on the slice."""
+    vocabulary = -(-len(tokenizer) // 128) * 128
+    text = {
+        **{"vocab_size": vocabulary, "vocab_size_per_layer_input": vocabulary, "hidden_size_per_layer_input": 0},
+        **{"hidden_size": 256, "intermediate_size": 512, "num_hidden_layers": 4},
+        **{"num_attention_heads": 32, "num_key_value_heads": 16, "head_dim": 128},
+        **{"num_global_key_value_heads": 4, "global_head_dim": 256, "attention_k_eq_v": True},
+        **{"layer_types": ["sliding_attention"] * 3 + ["full_attention"], "sliding_window": 64},
+        **{"max_position_embeddings": MAX_CONTEXT, "final_logit_softcapping": 30.0, "num_kv_shared_layers": 0},
+        **{"use_bidirectional_attention": "vision", "pad_token_id": 0, "eos_token_id": 1, "bos_token_id": 2},
+    }
+    vision = {
+        **{"hidden_size": 128, "intermediate_size": 256, "num_hidden_layers": 2},
+        **{"num_attention_heads": 16, "num_key_value_heads": 16, "head_dim": 8},
+        **{"patch_size": 16, "pooling_kernel_size": 3, "position_embedding_size": 1024, "standardize": True},
+    }
+    ids = {f"{name}_id": tokenizer.convert_tokens_to_ids(token) for name, token in _SPECIAL.items()}
+    kinds = ("image", "boi", "eoi", "video", "audio", "boa")
+    marks = {f"{kind}_token_id": ids[f"{kind}_token_id"] for kind in kinds}
+    return {"text_config": text, "vision_config": vision, **marks, "eoa_token_index": ids["eoa_token_id"]}
+
+
+def _processor(tokenizer: Any) -> Any:
+    from transformers import Gemma4Processor
+    from transformers.models.gemma4.feature_extraction_gemma4 import Gemma4AudioFeatureExtractor
+    from transformers.models.gemma4.image_processing_gemma4 import Gemma4ImageProcessor
+    from transformers.models.gemma4.video_processing_gemma4 import Gemma4VideoProcessor
+
+    parts = (Gemma4AudioFeatureExtractor(), Gemma4ImageProcessor(), tokenizer, Gemma4VideoProcessor())
+    return Gemma4Processor(*parts, chat_template=_TEMPLATE)
+
+
+def _complete_config(path: Path) -> None:
+    """Add what tpu-inference 0.29.0 reads (gemma4_mm.py:681) and transformers leaves out."""
+    config = json.loads(path.read_text())
+    config["vision_config"]["default_output_length"] = config["vision_soft_tokens_per_image"] = 280
+    path.write_text(json.dumps(config, indent=1))
+
+
+def ensure_model() -> Path:
+    """The directory of the model, made first if the cache lacks it. A killed run leaves no entry."""
+    target = cached_directory(f"{MODEL}-{digest(Path(__file__))}")
+    if not target.exists():
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=f".{MODEL}.", dir=target.parent) as work:
+            make_model(Path(work) / "model")
+            with contextlib.suppress(OSError):  # another run was faster
+                (Path(work) / "model").rename(target)
+    return target
+
+
+if __name__ == "__main__":
+    print(ensure_model())
