@@ -61,7 +61,9 @@ def operator(snapshot: ClusterSnapshot) -> list[Diagnosis]:
 
 def tpu_webhook(snapshot: ClusterSnapshot) -> list[Diagnosis]:
     """GKE's webhook, without which the hosts of a slice do not know each other."""
-    bare = [(pod["metadata"]["name"], missing) for pod in snapshot.state.hosts if (missing := _missing_variables(pod))]
+    bare = [
+        (pod["metadata"]["name"], missing) for pod in snapshot.state.hosts if (missing := _missing_variables(pod, snapshot))
+    ]
     fix = "enable the RayOperator add-on of GKE, which brings it; then delete the pods"
     if bare:
         evidence = f"{bare[0][0]} has no {', '.join(bare[0][1])}: its libtpu will wait for the others for ever"
@@ -123,9 +125,10 @@ def _allocatable(node: Manifest) -> int:
     return int(parse_quantity(node.get("status", {}).get("allocatable", {}).get(names.TPU_RESOURCE, "0")))
 
 
-def _missing_variables(pod: Manifest) -> list[str]:
+def _missing_variables(pod: Manifest, snapshot: ClusterSnapshot) -> list[str]:
+    wanted = _VARIABLES if snapshot.spec.slices.shape.hosts > 1 else _VARIABLES[:1]
     there = {variable["name"] for variable in pod["spec"]["containers"][0].get("env", [])}
-    return [name for name in _VARIABLES if name not in there]
+    return [name for name in wanted if name not in there]
 
 
 def _cluster_fields(crd: Manifest) -> set[str]:
