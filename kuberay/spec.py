@@ -59,6 +59,12 @@ class Cloud(Strict):
     cluster: str  # name of the GKE cluster
     mode: Literal["standard", "autopilot"] = "standard"  # of the GKE cluster
     channel: Literal["regular", "rapid"] = "regular"  # of the GKE cluster's versions
+    regional: bool = False  # a Standard cluster's control plane in the region; its TPU nodes stay in the zone
+    network: str | None = None  # of the VPC, projects/HOST/global/networks/NAME of a shared one; none: the project's `default`
+    subnetwork: str | None = None  # of that network, in the region
+    private_nodes: bool = False  # nodes without addresses of the internet; images and weights then need Private Google Access
+    node_account: str | None = None  # e-mail of a Google service account for the nodes; none: `gke.py up` makes one
+    kms_key: str | None = None  # projects/.../cryptoKeys/NAME, for the bucket and the nodes' disks; none: Google's own
     rapid_cache: bool = True  # keep the bucket's data in the zone
 
     @model_validator(mode="after")

@@ -127,11 +127,11 @@ def image_versions(snapshot: ClusterSnapshot) -> list[Diagnosis]:
 
 
 def lone_head(snapshot: ClusterSnapshot) -> list[Diagnosis]:
-    """A head without Redis, which takes every app with it when it is lost."""
+    """A head without Redis, with which every replica ends when it is lost."""
     if snapshot.spec.fault_tolerance or snapshot.spec.kind == "RayService":
         return []
-    evidence = "fault_tolerance is not set: with the head's pod the hosts restart too, and the apps must be deployed again"
-    fix = "set fault_tolerance.address, or run `scripts/cluster.py deploy` after such a loss"
+    evidence = "fault_tolerance is not set: with the head's pod the hosts restart too, and the model is loaded anew"
+    fix = "set fault_tolerance.address, or live with half an hour without the model after such a loss"
     return [Diagnosis("warning", evidence, fix, GCS_FAULT_TOLERANCE)]
 
 

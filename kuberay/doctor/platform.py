@@ -3,12 +3,14 @@
 import re
 
 from kuberay import names
-from kuberay.doctor import GKE_DRANET, GKE_RAY, KUBERAY_ISSUE, TPU_WEBHOOK, Check, ClusterSnapshot, Diagnosis, Severity
+from kuberay.doctor import GKE_DRANET, GKE_RAY, KUBERAY_ISSUE, TPU_WEBHOOK, Check, ClusterSnapshot, Diagnosis
 from kuberay.objects import Manifest, parse_quantity
 from kuberay.versions import FIRST_ATOMIC_KUBERAY, FIRST_DRANET_GKE, numbers
 
 _CRD = "rayclusters.ray.io"
 _OPERATOR = "kuberay-operator"
+_VARIABLES = ("TPU_WORKER_ID", "TPU_WORKER_HOSTNAMES", "TPU_NAME")
+"""What the webhook gives each host's pod; the accelerator's type is in the manifest."""
 _NEEDED_FIELDS = ("rayVersion", "upgradeStrategy", "authOptions", "gcsFaultToleranceOptions")
 
 
@@ -59,13 +61,15 @@ def operator(snapshot: ClusterSnapshot) -> list[Diagnosis]:
 
 def tpu_webhook(snapshot: ClusterSnapshot) -> list[Diagnosis]:
     """GKE's webhook, without which the hosts of a slice do not know each other."""
-    bare = [pod["metadata"]["name"] for pod in snapshot.state.hosts if not _has_env(pod, "TPU_WORKER_ID")]
+    bare = [
+        (pod["metadata"]["name"], missing) for pod in snapshot.state.hosts if (missing := _missing_variables(pod, snapshot))
+    ]
     fix = "enable the RayOperator add-on of GKE, which brings it; then delete the pods"
     if bare:
-        evidence = f"{bare[0]} has no TPU_WORKER_ID: its libtpu will wait for the others for ever"
+        evidence = f"{bare[0][0]} has no {', '.join(bare[0][1])}: its libtpu will wait for the others for ever"
         return [Diagnosis("error", evidence, fix, TPU_WEBHOOK)]
     if snapshot.state.hosts:
-        return [Diagnosis("ok", "the hosts' pods have their TPU_WORKER_ID")]
+        return [Diagnosis("ok", f"the hosts' pods have their {', '.join(_VARIABLES)}")]
     hooks = snapshot.api.objects("MutatingWebhookConfiguration")  # as there are no hosts' pods yet
     if any("tpu" in hook["metadata"]["name"] for hook in hooks):
         return [Diagnosis("ok", "is registered")]
@@ -100,10 +104,9 @@ def nodes(snapshot: ClusterSnapshot) -> list[Diagnosis]:
         evidence = f"{poor[0]['metadata']['name']} offers {_allocatable(poor[0])} of {chips} chips"
         return [Diagnosis("error", evidence, "see the TPU device plugin's pod on that node in kube-system")]
     if len(right) < wanted:
-        severity: Severity = "warning" if snapshot.spec.cloud.mode == "autopilot" else "error"
         evidence = f"{len(right)} of {wanted} {shape.machine_type} nodes with topology {shape.topology} are there"
-        fix = "`scripts/gke.py status` shows the pool; quota or capacity may be missing"
-        return [Diagnosis(severity, evidence, fix)]
+        fix = "they come when pods wait for them; if not, `scripts/cluster.py wait` has the autoscaler's reason"
+        return [Diagnosis("warning", evidence, fix)]
     return [Diagnosis("ok", f"{len(right)} nodes with {chips} chips, topology {shape.topology}")]
 
 
@@ -122,8 +125,10 @@ def _allocatable(node: Manifest) -> int:
     return int(parse_quantity(node.get("status", {}).get("allocatable", {}).get(names.TPU_RESOURCE, "0")))
 
 
-def _has_env(pod: Manifest, name: str) -> bool:
-    return any(variable["name"] == name for variable in pod["spec"]["containers"][0].get("env", []))
+def _missing_variables(pod: Manifest, snapshot: ClusterSnapshot) -> list[str]:
+    wanted = _VARIABLES if snapshot.spec.slices.shape.hosts > 1 else _VARIABLES[:1]
+    there = {variable["name"] for variable in pod["spec"]["containers"][0].get("env", [])}
+    return [name for name in wanted if name not in there]
 
 
 def _cluster_fields(crd: Manifest) -> set[str]:

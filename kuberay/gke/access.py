@@ -30,6 +30,8 @@ def has_labels(labels: dict[str, str] | None, spec: Spec) -> bool:
 
 def email(spec: Spec, use: str) -> str:
     """The address of a service account of Google's; its name has at most 30 characters."""
+    if use == "nodes" and spec.cloud.node_account:
+        return spec.cloud.node_account
     return f"{spec.name[:24].rstrip('-')}-{use}@{spec.cloud.project}.iam.gserviceaccount.com"
 
 

@@ -26,7 +26,7 @@ def resources(spec: Spec) -> list[Resource]:
     """Everything, in order."""
     needed = [_services(spec), _bucket(spec)]
     needed += [_cache(spec)] if spec.cloud.rapid_cache else []
-    needed += account(spec, "nodes", NODE_ROLES)
+    needed += [] if spec.cloud.node_account else account(spec, "nodes", NODE_ROLES)
     if (image := _IMAGE.fullmatch(spec.image)) and image["project"] == spec.cloud.project:
         needed += [_repository(spec, image["region"], image["repository"])]
         needed += [*account(spec, "build", BUILD_ROLES), _image(spec, image["region"])]
@@ -37,8 +37,8 @@ def resources(spec: Spec) -> list[Resource]:
 
 
 def location(spec: Spec) -> str:
-    """The place of the cluster: a Standard one is in the zone of its TPU hosts, an Autopilot one in the region."""
-    return spec.cloud.zone if spec.cloud.mode == "standard" else spec.cloud.region
+    """The place of the cluster: the zone of its TPU hosts, or for an Autopilot or a regional one the region."""
+    return spec.cloud.region if spec.cloud.mode == "autopilot" or spec.cloud.regional else spec.cloud.zone
 
 
 def credentials(spec: Spec) -> Argv:
@@ -57,7 +57,11 @@ def _bucket(spec: Spec) -> Resource:
     url = f"gs://{spec.bucket}"
     create = (
         *("storage", "buckets", "create", url, f"--location={spec.cloud.region}", "--uniform-bucket-level-access"),
-        *("--public-access-prevention", project(spec)),
+        *(
+            "--public-access-prevention",
+            project(spec),
+            *([f"--default-encryption-key={key}"] if (key := spec.cloud.kms_key) else []),
+        ),
     )
     return Resource(
         f"bucket {spec.bucket}",
@@ -116,11 +120,14 @@ def _image(spec: Spec, region: str) -> Resource:
 
 def _cluster(spec: Spec) -> Resource:
     place = (spec.cloud.cluster, f"--location={location(spec)}", project(spec))
-    common = (
+    common: Argv = (
         *(*place, f"--release-channel={spec.cloud.channel}", f"--labels={labels(spec)}"),
         # not its log collection: a side-car in each pod, of which nobody has said that the level `restricted` takes it
         *(f"--service-account={email(spec, 'nodes')}", "--enable-ray-cluster-monitoring"),
     )
+    wanted = (("network", spec.cloud.network), ("subnetwork", spec.cloud.subnetwork), ("boot-disk-kms-key", spec.cloud.kms_key))
+    common += tuple(f"--{option}={value}" for option, value in wanted if value)
+    common += ("--enable-private-nodes",) if spec.cloud.private_nodes else ()
     autopilot = ("container", "clusters", "create-auto", *common, "--enable-ray-operator")
     standard = (
         *("container", "clusters", "create", *common, "--addons=RayOperator", "--enable-dataplane-v2"),
@@ -173,6 +180,8 @@ def _node_pool(spec: Spec, number: int) -> Resource:
         f"--service-account={email(spec, 'nodes')}",
         *_network(spec),
         *_capacity(spec),
+        *([f"--node-locations={spec.cloud.zone}"] if spec.cloud.regional else []),
+        *([f"--boot-disk-kms-key={spec.cloud.kms_key}"] if spec.cloud.kms_key else []),
     )
     return Resource(
         f"node pool {name} ({shape.hosts} {shape.machine_type}, {shape.topology})",

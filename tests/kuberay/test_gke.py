@@ -24,6 +24,14 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "spot": {"slices__capacity__kind": "spot", "slices__count": 2},
     "flex-start": {"slices__capacity__kind": "flex-start", "slices__network": "none"},
     "reservation": {"slices__capacity": {"kind": "reservation", "reservation": "ours"}, "cloud__rapid_cache": False},
+    "own-network": {
+        "cloud__regional": True,
+        "cloud__network": "projects/host/global/networks/shared",
+        "cloud__subnetwork": "projects/host/regions/us-east5/subnetworks/tpu",
+        "cloud__private_nodes": True,
+        "cloud__node_account": "nodes@my-project.iam.gserviceaccount.com",
+        "cloud__kms_key": "projects/keys/locations/us-east5/keyRings/ring/cryptoKeys/key",
+    },
     "exposed": {"expose": {"host": "llm.example.com", "iap": True, "dashboard": "ray.example.com"}},
     "choices": {"slices__capacity": [{"kind": "spot"}, {"kind": "on-demand"}], "cloud__channel": "rapid"},
 }
@@ -119,6 +127,19 @@ def test_from_an_empty_project_and_back(project: Project) -> None:
     assert project.things()["projects/my-project"] == {"bindings": []}
     assert not any(row["there"] for row in json.loads(project.run("status", "--json").stdout) if row["what"] != "image")
     assert project.run("down").returncode == 0
+
+
+def test_a_network_an_account_and_a_key_of_ones_own_are_used(project: Project) -> None:
+    project.spec = write_spec(project.home, **VARIANTS["own-network"])
+    lines = project.run("plan").stdout.splitlines()
+    (cluster,), (pool,) = ([line for line in lines if f"{what} create" in line] for what in ("clusters", "node-pools"))
+    assert "--location=us-east5 " in cluster
+    assert "--network=projects/host/global/networks/shared" in cluster
+    assert "--enable-private-nodes" in cluster
+    assert "--node-locations=us-east5-b" in pool
+    assert all("--service-account=nodes@my-project" in line for line in (cluster, pool))
+    assert all("cryptoKeys/key" in line for line in (cluster, pool, *[line for line in lines if "buckets create" in line]))
+    assert not any("service-accounts create gemma-nodes" in line for line in lines)
 
 
 def test_what_others_made_is_used_and_never_removed(project: Project) -> None:

@@ -1,5 +1,6 @@
 """Every command of docs/gke.md, in its order and by a shell: real API server and operator, and a gcloud that writes down."""
 
+import json
 import os
 import re
 import subprocess
@@ -106,6 +107,13 @@ def test_the_documents_commands_do_what_it_says(shell: Shell, kubelet: Kubelet, 
             assert "/v1" in process.stdout.readline()
         elif command.startswith("curl"):
             shell.run(command.replace(":8000/", f":{local}/"))
+        elif command.startswith("scripts/gke.py down"):
+            with pytest.raises(AssertionError, match="its Rapid Cache lives for an hour"):
+                shell.run(command)
+            things = json.loads((shell.directory / "things.json").read_text())
+            things["gs://my-project-gemma"]["caches"] = []  # an hour later
+            (shell.directory / "things.json").write_text(json.dumps(things))
+            shell.run(command)
         else:
             shell.run(command)
 
