@@ -115,6 +115,12 @@ def test_refusals(bucket: Bucket, hub: Hub, arguments: list[str], code: int, mes
     assert message in done.stderr
 
 
+def test_a_bucket_that_refuses_is_one_line(bucket: Bucket) -> None:
+    bucket.faults = ["403"]
+    done = run("list", URL)
+    assert (done.returncode, done.stderr.count("\n"), "no permission" in done.stderr) == (1, 1, True), done.stderr
+
+
 def test_gates_and_tokens(bucket: Bucket, hub: Hub) -> None:  # noqa: ARG001
     hub.gated = True
     gated = run("stage", REPOSITORY, "--to", URL, hub=hub)
