@@ -69,7 +69,7 @@ PRIVATE = {
         *("benchmarks/compile/described.py", "benchmarks/compile/engine.py"),
         *(f"emulation/tpu/{name}.py" for name in ("attention", "hosts")),
     },
-    "huggingface_hub": {"apps/weights/sources.py", "emulation/hosts/model.py"},
+    "huggingface_hub": {"apps/weights/sources.py", "apps/weights/hub_reader.py", "emulation/hosts/model.py"},
 }
 """Packages that are private or heavy, and the modules that may import them or name them in code for another process."""
 

@@ -1,5 +1,6 @@
 """The only module that reads the environment, such as where caches live and which HTTP path Ray was started with."""
 
+import logging
 import os
 import tomllib
 from collections.abc import Mapping
@@ -173,6 +174,10 @@ def api_key() -> str | None:
 
 
 def prepare_gcsfs() -> None:
-    """Let gcsfs talk plain JSON to an emulator: its gRPC client, for kinds of buckets that no emulator has, would stall."""
+    """Let gcsfs talk plain JSON to an emulator: its gRPC client, for kinds of buckets that no emulator has, would stall.
+
+    Its own traceback of each refusal is left out: what is raised says it.
+    """
+    logging.getLogger("gcsfs").setLevel(logging.CRITICAL)
     if os.environ.get("STORAGE_EMULATOR_HOST"):
         os.environ.setdefault("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from apps.common.errors import BundleError, OperationError, UserError
+from apps.common.errors import OperationError, UserError
+from apps.weights.hub_reader import HubReader, explain
 from apps.weights.manifest import MANIFEST_NAME, check_name
 from apps.weights.receipt import RECEIPT_NAME
-from apps.weights.retry import TransientError, with_retries
 
 IGNORED = ("original/*", "*.gguf", "*.pth", "*.onnx", "*.msgpack", "*.h5", ".*")
 """Files that a server of safetensors never reads."""
@@ -104,10 +104,10 @@ class HubSource:
         try:
             info = HfApi().model_info(repository, revision=revision, files_metadata=True, timeout=_TIMEOUT_S)
         except Exception as error:
-            raise _explain(error, repository, revision) from error
+            raise explain(error, repository, revision) from error
         self.name = f"hub:{repository}"
-        self._repository = repository
         self.revision = str(info.sha)
+        self._reader = HubReader(repository, self.revision)
         self.licence = _licence(info)
         try:
             self.files = tuple(_hub_file(entry) for entry in info.siblings or [] if _wanted(entry.rfilename, allow, ignore))
@@ -117,24 +117,7 @@ class HubSource:
             ) from error
 
     def read(self, name: str, start: int, length: int) -> bytes:
-        return with_retries(f"{name} bytes {start:,} to {start + length - 1:,}", lambda: self._read(name, start, length))
-
-    def _read(self, name: str, start: int, length: int) -> bytes:
-        from huggingface_hub import hf_hub_url, utils
-
-        url = hf_hub_url(self._repository, name, revision=self.revision)
-        headers = {**utils.build_hf_headers(), "range": f"bytes={start}-{start + length - 1}"}
-        try:
-            response = utils.http_backoff("GET", url, headers=headers, timeout=_TIMEOUT_S, base_wait_time=0.5)
-            utils.hf_raise_for_status(response)
-            data = bytes(response.content)
-        except Exception as error:
-            raise _explain(error, self._repository, self.revision) from error
-        if response.status_code == 200 and len(data) > length:
-            data = data[start : start + length]  # a server without ranges
-        if len(data) != length:
-            raise TransientError(f"the hub sent {len(data):,} bytes for {length:,}")
-        return data
+        return self._reader.read(name, start, length)
 
 
 def git_blob_id(data: bytes) -> str:
@@ -163,33 +146,3 @@ def _licence(info: Any) -> str | None:
     tags = [tag.removeprefix("license:") for tag in info.tags or [] if tag.startswith("license:")]
     card = (info.card_data or {}).get("license") if info.card_data else None
     return str(card or tags[0]) if card or tags else None
-
-
-def _explain(error: Exception, repository: str, revision: str | None) -> BundleError:
-    from huggingface_hub import errors
-
-    where = f"{repository}{f' at {revision}' if revision else ''}"
-    status = getattr(getattr(error, "response", None), "status_code", None)
-    token = "a token in HF_TOKEN (an environment variable, never an option)"  # noqa: S105 - a sentence
-    match error:
-        case errors.GatedRepoError():
-            return OperationError(f"{where} is gated: accept its licence on the hub, and give {token} of that account")
-        case errors.RevisionNotFoundError():
-            return UserError(f"{repository} has no revision {revision!r}: give a branch, a tag or a commit")
-        case errors.EntryNotFoundError():
-            return OperationError(f"{where}: a file disappeared while it was read ({error})")
-        case errors.HFValidationError():
-            return UserError(f"{repository!r} is not a hub id: {error}")
-        case errors.RepositoryNotFoundError():
-            return UserError(f"the hub has no model {repository!r} that you may see: check the name, or give {token}")
-    if status == 401:
-        return OperationError(
-            f"{where}: the hub does not know this token: give {token} that is valid, or none for an open model"
-        )
-    if status == 403:
-        return OperationError(f"{where}: this token may not read it: give {token} with read access")
-    if status == 429:
-        return OperationError(f"{where}: the hub refuses more requests for now (429); what is staged stays, try again later")
-    if status and status >= 500:
-        return OperationError(f"{where}: the hub fails ({status}); what is staged stays, try again later")
-    return OperationError(f"{where}: the hub gave no answer ({type(error).__name__}: {error})")

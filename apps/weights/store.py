@@ -158,7 +158,7 @@ class Store:
 
 def explain(error: Exception, url: str) -> BundleError:
     """The error of this project for a failure of a file system, with what to do about it."""
-    text, code = f"{type(error).__name__}: {error}", getattr(error, "code", None)
+    text, code = " ".join(f"{type(error).__name__}: {error}".split()), getattr(error, "code", None)
     bucket = url.removeprefix("gs://").split("/")[0]
     if url.startswith("gs://") and (code == 404 or isinstance(error, FileNotFoundError)):  # a missing file was handled before
         return UserError(f"{url}: there is no bucket {bucket!r}; make it first (`gcloud storage buckets create gs://{bucket}`)")

@@ -6,7 +6,7 @@ from apps.checks.serve_rules import check_serve_config
 from benchmarks.serving.tokenizer import tokenizer_for
 from tests.benchmarks.known import Timing, running
 from tests.perf.bare import Server, bare_command
-from tests.perf.overhead import __main__ as main
+from tests.perf.overhead import measure as main
 from tests.perf.overhead.rounds import LoadFigures, Plan, Rounds, SimulatedTokenizer, compare
 from tests.perf.overhead.servers import model_of, serve_config_for
 

@@ -16,6 +16,7 @@ from typing import Any
 import httpx
 import psutil
 
+from apps.checks.llm_rules import TEMPLATES
 from apps.common.errors import OperationError
 from apps.common.settings import inherited_environment
 from apps.weights.cache import resolve_source
@@ -41,7 +42,7 @@ def bare_command(llm_config: dict[str, Any], port: int) -> list[str]:
     for key, value in llm_config["engine_kwargs"].items():
         flag = "--" + key.replace("_", "-")
         if key == "chat_template":
-            value = ROOT / "apps" / "templates" / value
+            value = TEMPLATES / value
         command += [flag] if value is True else [flag, json.dumps(value) if isinstance(value, dict) else str(value)]
     return command
 
@@ -50,12 +51,16 @@ def bare_command(llm_config: dict[str, Any], port: int) -> list[str]:
 def bare_vllm(
     llm_config: dict[str, Any], more: Sequence[str] = (), environment: Mapping[str, str] | None = None
 ) -> Iterator[tuple[Server, list[psutil.Process]]]:
-    """vLLM's own server with `more` arguments and variables, and its processes."""
+    """vLLM's own server with `more` arguments and variables, and its processes.
+
+    It computes on every core that it may use, as the stack does; by its own choice it would leave one of two idle.
+    """
     (port,) = free_ports(1)
     variables = {
         **llm_config["runtime_env"]["env_vars"],
         "HF_HUB_OFFLINE": "1",
         "VLLM_NO_USAGE_STATS": "1",
+        "VLLM_CPU_OMP_THREADS_BIND": ",".join(str(core) for core in sorted(os.sched_getaffinity(0))),
         **(environment or {}),
     }
     with running([*bare_command(llm_config, port), *more], port, variables) as server:

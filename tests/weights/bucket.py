@@ -23,7 +23,7 @@ _PIECE_BYTES = 64 * 1024
 
 
 class Bucket:
-    """`downloaded` counts bytes by object. `faults` are taken by the next downloads, one each: stall, 503, 429, cut, flip."""
+    """`downloaded` counts bytes by object. `faults` are taken by the next downloads, one each: stall, cut, flip or a status."""
 
     def __init__(self) -> None:
         self.storage = Storage(use_memory_fs=True)
@@ -72,7 +72,7 @@ class _Handler(RequestHandler):
         fault = self.bucket.faults.pop(0) if self.bucket.faults else None
         if fault == "stall":
             time.sleep(30)
-        if fault in ("429", "503"):
+        if fault and fault.isdigit():
             self.send_response(int(fault))
             self.send_header("Retry-After", "0")
             self.send_header("Content-Length", "0")

@@ -18,6 +18,7 @@ from apps.weights.sources import git_blob_id
 REPOSITORY = "google/gemma-4-test"
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 RIGHT = "hf_right"
+_CHUNK = 64 * 1024
 
 
 class QuietServer(ThreadingHTTPServer):
@@ -28,7 +29,10 @@ class QuietServer(ThreadingHTTPServer):
 
 
 class Hub:
-    """`files` are the repository; `*.safetensors` are large files there. `faults` go to the next reads: 429, 500, cut, flip."""
+    """`files` are the repository; `*.safetensors` are large files there, read through a link.
+
+    `faults` go to the next reads: 429, 500, cut, flip, stall, or expired for the link. Without `ranges` a read gets the whole.
+    """
 
     def __init__(self, files: dict[str, bytes]) -> None:
         self.files = files
@@ -36,6 +40,9 @@ class Hub:
         self.downloaded: Counter[str] = Counter()
         self.faults: list[str] = []
         self.pause_s = 0.0
+        self.ranges = True
+        self.links = 0
+        self.closing = threading.Event()
         self._server = QuietServer(("127.0.0.1", 0), partial(_Handler, self))
         self._server.daemon_threads = True
         threading.Thread(target=self._server.serve_forever, daemon=True).start()
@@ -55,6 +62,7 @@ class Hub:
         }
 
     def close(self) -> None:
+        self.closing.set()
         self._server.shutdown()
         self._server.server_close()
 
@@ -101,29 +109,45 @@ class _Handler(BaseHTTPRequestHandler):
         if name not in self.hub.files:
             self._send(404, b"", {"X-Error-Code": "EntryNotFound"})
             return
+        if name.endswith(".safetensors") and "?link=" not in self.path:
+            self.hub.links += 1
+            self._send(302, b"", {"Location": f"{self.path}?link={self.hub.links}"})
+            return
         data, status, headers = self.hub.files[name], 200, {}
-        if asked := re.fullmatch(r"bytes=(\d+)-(\d+)", self.headers.get("range") or ""):
+        asked = re.fullmatch(r"bytes=(\d+)-(\d+)", self.headers.get("range") or "")
+        if asked and self.hub.ranges:
             start, end = int(asked[1]), int(asked[2])
             headers["Content-Range"] = f"bytes {start}-{end}/{len(data)}"
             data, status = data[start : end + 1], 206
         fault = self.hub.faults.pop(0) if self.hub.faults else None
         time.sleep(self.hub.pause_s)
+        if fault == "stall":
+            self.hub.closing.wait(60)
+            return
+        if fault == "expired":
+            self._send(403, b"<Error>AccessDenied: Request has expired</Error>")
+            return
         if fault and fault.isdigit():
             self._send(int(fault), b"", {"Retry-After": "0"})
             return
         if fault == "flip":
             data = bytes([data[0] ^ 1]) + data[1:]
-        self.hub.downloaded[name] += len(data)
-        self._send(status, data, headers, cut=fault == "cut")
+        self._send(status, data, headers, cut=fault == "cut", counted=name)
 
-    def _send(self, status: int, body: bytes, headers: dict[str, str] | None = None, *, cut: bool = False) -> None:
+    def _send(
+        self, status: int, body: bytes, headers: dict[str, str] | None = None, *, cut: bool = False, counted: str = ""
+    ) -> None:
         self.send_response(status)
         for name, value in (headers or {}).items():
             self.send_header(name, value)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         if self.command == "GET":
-            self.wfile.write(body[: len(body) // 2] if cut else body)
+            body = body[: len(body) // 2] if cut else body
+            for start in range(0, len(body), _CHUNK):
+                self.wfile.write(body[start : start + _CHUNK])
+                if counted:
+                    self.hub.downloaded[counted] += len(body[start : start + _CHUNK])
         self.close_connection = self.close_connection or cut
 
     def log_message(self, *_: Any) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import random
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +13,7 @@ import pytest
 from tests.e2e.conftest import ROOT
 from tests.weights.bucket import Bucket
 from tests.weights.conftest import model_files, served
-from tests.weights.hub import COMMIT, REPOSITORY, RIGHT, Hub
+from tests.weights.hub import COMMIT, REPOSITORY, RIGHT, Hub, running_hub
 
 URL = "gs://models/gemma"
 
@@ -114,6 +115,12 @@ def test_refusals(bucket: Bucket, hub: Hub, arguments: list[str], code: int, mes
     assert message in done.stderr
 
 
+def test_a_bucket_that_refuses_is_one_line(bucket: Bucket) -> None:
+    bucket.faults = ["403"]
+    done = run("list", URL)
+    assert (done.returncode, done.stderr.count("\n"), "no permission" in done.stderr) == (1, 1, True), done.stderr
+
+
 def test_gates_and_tokens(bucket: Bucket, hub: Hub) -> None:  # noqa: ARG001
     hub.gated = True
     gated = run("stage", REPOSITORY, "--to", URL, hub=hub)
@@ -130,6 +137,70 @@ def test_a_hub_that_stumbles_is_asked_again(bucket: Bucket, hub: Hub, faults: li
     assert run("stage", REPOSITORY, "--to", URL, hub=hub).returncode == 0
     assert hub.faults == []
     assert run("verify", URL, "--deep").returncode == 0
+
+
+IN_SMALL_PARTS = f"""
+import sys
+from apps.common.command_line import reports_errors
+from apps.weights import hub_reader
+from apps.weights.progress import Progress
+from apps.weights.sources import open_source
+from apps.weights.stage import stage
+from apps.weights.store import Store
+
+@reports_errors()
+def main() -> int:
+    hub_reader.STALL_S = 0.3
+    source = open_source("{REPOSITORY}", None, ["*00001-of*"])
+    stage(source, Store(sys.argv[1]), Progress(), parallel=2, part_bytes=256 * 1024)
+    return 0
+
+sys.exit(main())
+"""
+LARGE = "model-00001-of-00002.safetensors"
+
+
+def stage_in_small_parts(hub: Hub, to: Path) -> "subprocess.CompletedProcess[str]":
+    environment = {**os.environ, "HF_HOME": "/nonexistent", "HF_ENDPOINT": hub.endpoint}
+    command = [sys.executable, "-c", IN_SMALL_PARTS, str(to)]
+    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120)
+
+
+def test_a_hub_that_ignores_ranges_sends_a_file_once(tmp_path: Path) -> None:
+    data = random.Random(0).randbytes(24 * 1024**2)
+    with running_hub({LARGE: data}) as hub:
+        hub.ranges = False
+        hub.faults = ["", "", "cut"]  # two parts find out, then the one stream breaks
+        staged = stage_in_small_parts(hub, tmp_path)
+        assert staged.returncode == 0, staged.stderr
+        assert (tmp_path / LARGE).read_bytes() == data
+        assert hub.downloaded[LARGE] < 3 * len(data)  # in 48 parts: half of it was cut off, and two were closed at once
+
+
+def test_what_an_earlier_run_has_copied_is_not_waited_for(tmp_path: Path) -> None:
+    data = random.Random(0).randbytes(4 * 1024**2)
+    with running_hub({LARGE: data}) as hub:
+        hub.faults = ["", "", *["500"] * 10]
+        assert "HTTP 500; gave up after 5 tries" in stage_in_small_parts(hub, tmp_path).stderr
+        hub.ranges, hub.faults = False, []
+        assert stage_in_small_parts(hub, tmp_path).returncode == 0
+        assert (tmp_path / LARGE).read_bytes() == data
+
+
+def test_an_expired_link_is_renewed_and_not_blamed_on_the_token(hub: Hub, tmp_path: Path) -> None:
+    hub.faults = ["expired"]
+    assert stage_in_small_parts(hub, tmp_path / "a").returncode == 0
+    hub.faults = ["expired"] * 20
+    refused = stage_in_small_parts(hub, tmp_path / "b")
+    assert (refused.returncode, "token" in refused.stderr) == (1, False)
+    assert "the link that the hub gave for the download has expired (HTTP 403); gave up after 5 tries" in refused.stderr
+
+
+def test_a_download_that_stands_still_ends_with_words(hub: Hub, tmp_path: Path) -> None:
+    hub.faults = ["stall"] * 20
+    refused = stage_in_small_parts(hub, tmp_path)
+    assert (refused.returncode, "Traceback" in refused.stderr) == (1, False)
+    assert "the hub has sent no byte for 0.3 s; gave up after 5 tries" in refused.stderr
 
 
 def test_a_wrong_byte_from_the_hub_is_refused_and_named(bucket: Bucket, hub: Hub) -> None:
