@@ -9,7 +9,7 @@ from typing import Any
 
 from apps.checks.findings import Finding
 from apps.common.errors import UserError
-from apps.slice.memory import DTYPE_BYTES, KvLayout, Layout, global_kv_bytes_per_chip, kv_budget_per_chip, kv_tokens
+from apps.slice.memory import DTYPE_BYTES, Layout, global_kv_bytes_per_chip, kv_budget_per_chip, kv_tokens
 from apps.slice.model_config import shape_of_file
 from apps.slice.models import ModelShape, recorded_shape
 from apps.slice.topology import GIB, Slice
@@ -106,7 +106,7 @@ def _heads(config: Mapping[str, Any], engine: Mapping[str, Any]) -> list[Finding
     if model.global_kv_heads % tensor_parallel == 0:
         return []
     stored = global_kv_bytes_per_chip(Layout(model, tensor_parallel))
-    needed = global_kv_bytes_per_chip(Layout(model, tensor_parallel, kv_layout=KvLayout.IDEAL))
+    needed = stored * model.global_kv_heads / tensor_parallel
     times = f"{tensor_parallel / model.global_kv_heads:g} times"
     message = (
         f"{tensor_parallel} chips share {model.global_kv_heads} KV heads of the global layers, so each head is stored "

@@ -176,7 +176,6 @@ def _row_json(row: Row, request: PlanRequest) -> Plain:
         "step_bytes_per_chip": round(row.footprint.program_bytes),
         "longest_request_tokens": row.longest_request_tokens,
         "sequences": {str(context): count for context, count in row.sequences.items()},
-        "sequences_with_window": {str(context): count for context, count in row.sequences_with_window.items()},
         "single_stream": asdict(row.single_stream),
         "within_slo": {
             end: point and {**point, "usd_per_million_output_tokens": usd_per_million_output_tokens(Point(**point), request)}

@@ -2,10 +2,10 @@
 
 from bisect import bisect_left
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 
-from apps.slice.memory import KvLayout, max_sequences, usable_bytes
+from apps.slice.memory import usable_bytes
 from apps.slice.models import ModelShape
 from apps.slice.topology import Slice, slice_of
 from benchmarks.planner.candidates import Candidate, candidates
@@ -67,8 +67,6 @@ class Row:
     """What the cache of one group holds, or the model takes."""
     sequences: dict[int, int]
     """How many of each context fit at once, on all slices."""
-    sequences_with_window: dict[int, int]
-    """The same if sliding layers kept their window only, and each KV head were stored once."""
     single_stream: Range
     """One request on an idle slice."""
     within_slo: Range
@@ -107,7 +105,6 @@ def _row(candidate: Candidate, on: Slice, replicas: int, request: PlanRequest) -
     footprint = known or by_formula(layout, devices.generation)
     longest = min(footprint.kv_tokens, request.shape.max_context)
     allowed = UTILIZATION * usable_bytes(devices.generation)
-    ideal = replace(layout, kv_layout=KvLayout.IDEAL)
     contexts = [context for context in CONTEXTS if longest and context <= request.shape.max_context]
     sized = Plan(layout, devices, footprint)
     loads = (_highest(sized, request, speed) if longest else None for speed in request.speeds)
@@ -119,7 +116,6 @@ def _row(candidate: Candidate, on: Slice, replicas: int, request: PlanRequest) -
         allowed - footprint.weight_bytes,
         longest,
         {context: replicas * layout.data_parallel * (footprint.kv_tokens // context) for context in contexts},
-        {context: replicas * max_sequences(ideal, devices.generation, UTILIZATION, context) for context in contexts},
         Range(*(single_stream(sized, request.work, speed) for speed in request.speeds)),
         Range(*(load and load.times(replicas) for load in loads)),
     )

@@ -8,11 +8,9 @@ from hypothesis import strategies as st
 
 from apps.common.errors import UserError
 from apps.slice.memory import (
-    KvLayout,
     Layout,
     kv_bytes_per_chip,
     kv_tokens,
-    max_sequences,
     model_stages,
     stage_weight_bytes,
     stored_heads_per_chip,
@@ -54,25 +52,17 @@ def test_stages_deal_every_layer_once(count: int, layers: int) -> None:
 
 @given(
     st.sampled_from([(16, 1, 1), (8, 2, 1), (4, 4, 1), (4, 1, 4)]),
-    st.sampled_from(["bfloat16", "int8"]),
+    st.sampled_from(["bfloat16", "fp8"]),
     st.sampled_from(["bfloat16", "fp8_e5m2"]),
-    st.sampled_from(list(KvLayout)),
-    st.integers(512, 262_144),
 )
-def test_max_sequences_fit_and_one_more_in_each_group_does_not(
-    cut: tuple[int, int, int], dtype: str, kv_dtype: str, kept: KvLayout, context: int
-) -> None:
-    layout = Layout(GEMMA_4_31B, *cut, dtype=dtype, kv_dtype=kv_dtype, kv_layout=kept)
-    fitting, allowed = max_sequences(layout, V6E, 0.9, context), 0.9 * usable_bytes(V6E)
+def test_the_tokens_fit_and_one_more_does_not(cut: tuple[int, int, int], dtype: str, kv_dtype: str) -> None:
+    layout = Layout(GEMMA_4_31B, *cut, dtype=dtype, kv_dtype=kv_dtype)
+    allowed, tokens = 0.9 * usable_bytes(V6E), kv_tokens(layout, V6E, 0.9)
 
-    def needed(sequences: int) -> float:
-        held = sequences // layout.data_parallel * kv_bytes_per_chip(layout, context)
-        return held + min(stage_weight_bytes(layout, stage) for stage in model_stages(layout))
-
-    assert fitting % layout.data_parallel == 0
-    assert needed(fitting) <= allowed
-    if layout.pipeline_parallel == 1:  # else the fullest stage need not have the most cache
-        assert needed(fitting + layout.data_parallel) > allowed
+    lightest = min(stage_weight_bytes(layout, stage) for stage in model_stages(layout))
+    assert lightest + kv_bytes_per_chip(layout, tokens) <= allowed
+    if layout.pipeline_parallel == 1:  # else the stage with the most cache need not be the one with the most weights
+        assert lightest + kv_bytes_per_chip(layout, tokens + 1) > allowed
 
 
 def test_parameters_add_up_to_the_model_card() -> None:

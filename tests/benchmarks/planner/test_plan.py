@@ -59,13 +59,6 @@ def test_a_token_of_kv_cache(name: str, bytes_per_token: int) -> None:
     assert row.sequences[8192] == row.candidate.layout.data_parallel * int(row.kv_budget_bytes / bytes_per_token / 8192)
 
 
-def test_sliding_layers_take_a_window_where_the_model_is_served_as_it_would_allow() -> None:
-    """TP16: 50 layers keep 1024 tokens of 16 heads, 10 keep all 131,072 of 4 heads, each stored once."""
-    row = PLANNED["TP16/bf16/bf16"]
-    bytes_per_sequence = (50 * 16 * 256 * 1024 + 10 * 4 * 512 * 131_072) * 2 * 2 / 16
-    assert row.sequences_with_window[131_072] == int(row.kv_budget_bytes / bytes_per_sequence)
-
-
 def test_all_weights_are_read_from_the_bucket_once_and_a_price_is_for_all_chips() -> None:
     point = Point(sequences=100, tpot_s=0.01, ttft_s=0.1, requests_per_s=40, output_tok_per_s=10_000)
     assert usd_per_million_output_tokens(point, ASKED) == pytest.approx(16 * 2.7 / 3600 / 10_000 * 1e6)
@@ -92,8 +85,8 @@ def test_what_does_not_fit_is_no_candidate() -> None:
 
 @pytest.mark.parametrize("name", PLANNED)
 def test_longer_contexts_leave_room_for_fewer(name: str) -> None:
-    for held in (PLANNED[name].sequences, PLANNED[name].sequences_with_window):
-        assert list(held.values()) == sorted(held.values(), reverse=True)
+    held = list(PLANNED[name].sequences.values())
+    assert held == sorted(held, reverse=True)
 
 
 @settings(deadline=None)  # a busy machine is no fault of the plan
