@@ -8,8 +8,5 @@ pin() { uv pip compile pyproject.toml --quiet --no-annotate --no-emit-index-url 
 pin --universal --python-version 3.11 --override runtime_env/overrides-cpu.txt --extra cpu --extra k8s --output-file runtime_env/requirements-cpu.txt
 pin --universal --python-version 3.11 --override runtime_env/overrides-cpu.txt --override runtime_env/overrides-dev.txt --extra cpu --extra dev --extra k8s --output-file runtime_env/requirements-dev.txt
 pin --python-platform x86_64-manylinux_2_31 --python-version 3.12 --extra tpu --output-file runtime_env/requirements-tpu.txt
-# Without the project's own dependencies: the TPU compiler's environment has nothing of them.
-uv pip compile --quiet --no-annotate --no-emit-index-url --no-emit-find-links --universal --python-version 3.11 \
-  --group pyproject.toml:compile --output-file runtime_env/requirements-compile.txt
 uv pip compile --quiet --no-annotate --no-emit-index-url --no-emit-find-links --universal --python-version 3.11 \
   --group pyproject.toml:docs --output-file runtime_env/requirements-docs.txt

@@ -26,7 +26,7 @@ PURE = {
     "apps/common": ("errors", "command_line", "imports", "settings", "serve_status"),
     "apps/llm": ("args", "cache_identity"),
     "apps/chat": ("args",),
-    "apps/slice": ("topology", "models", "memory", "roofline", "hosts", "placement", "efficiency"),
+    "apps/slice": ("topology", "models", "model_config", "memory", "roofline", "hosts", "placement", "efficiency"),
     "apps/weights": ("receipt", "manifest", "checksums", "local_manifest", "retry", "local_copy", "args"),
     "apps/checks": ("findings", "schema", "arguments", "slice_rules", "llm_rules", "serve_rules"),
     "apps/guard": (
@@ -37,7 +37,7 @@ PURE = {
     "kuberay": ("names", "objects", "consistency", "reasons"),
     "kuberay/rollout": ("effects",),
     "kuberay/manifests": ("pods", "ray", "network", "admission", "staging"),
-    "benchmarks/planner": ("case", "candidates", "predict", "plan", "recommend", "output", "hlo"),
+    "benchmarks/planner": ("footprint", "candidates", "predict", "plan", "rank", "output", "published"),
     "benchmarks/compile": ("hlo",),
     "emulation/sim": ("text", "cache", "faults", "scheduler", "protocol", "engine"),
     "emulation/kubernetes/nodes": ("webhook_rules", "pod_status", "dns", "orders"),
@@ -61,7 +61,6 @@ PRIVATE = {
     "python_client": {"kuberay/clusters.py"},
     "cryptography": {"emulation/kubernetes/pki.py"},
     "jax": {
-        *(f"benchmarks/planner/{name}.py" for name in ("program", "attention")),
         *("benchmarks/compile/described.py", "benchmarks/compile/engine.py"),
         *(f"emulation/tpu/{name}.py" for name in ("attention", "devices", "hosts")),
     },

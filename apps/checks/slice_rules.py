@@ -3,15 +3,15 @@
 Memory is checked only where the model's shape is known.
 """
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from apps.checks.findings import Finding
 from apps.common.errors import UserError
-from apps.slice.memory import DTYPE_BYTES, KvLayout, Layout, global_kv_bytes_per_chip, kv_budget_per_chip, kv_tokens
-from apps.slice.models import ModelShape, recorded_shape, shape_from_config
+from apps.slice.memory import DTYPE_BYTES, Layout, global_kv_bytes_per_chip, kv_budget_per_chip, kv_tokens
+from apps.slice.model_config import shape_of_file
+from apps.slice.models import ModelShape, recorded_shape
 from apps.slice.topology import GIB, Slice
 
 _UTILIZATION = 0.92  # vLLM 0.29's default for gpu_memory_utilization; tests/checks compares it
@@ -24,7 +24,7 @@ def check(config: Mapping[str, Any], engine: Mapping[str, Any], shape: Slice) ->
         *_chips(engine, shape),
         *_heads(config, engine),
         *_several_hosts(config, engine, shape),
-        *_memory(config, engine, shape),
+        *_memory(config, engine, shape.by_device()),
     ]
 
 
@@ -34,8 +34,8 @@ def shape_of(config: Mapping[str, Any]) -> ModelShape | None:
     source = loading.get("model_source")
     if isinstance(source, str) and (file := Path(source) / "config.json").is_file():
         try:
-            return shape_from_config(json.loads(file.read_text()))
-        except (UserError, ValueError):
+            return shape_of_file(file)
+        except UserError:
             return None
     return recorded_shape(loading.get("model_id", ""))
 
@@ -85,13 +85,14 @@ def layout_of(model: ModelShape, engine: Mapping[str, Any]) -> Layout:
 def _chips(engine: Mapping[str, Any], shape: Slice) -> list[Finding]:
     sizes = [engine.get(key) or 1 for key in _SIZES]
     total = sizes[0] * sizes[1] * sizes[2]
-    if total == shape.chips:
+    if total == shape.devices:
         return []
+    what = "chips" if shape.devices == shape.chips else f"chips of {shape.generation.devices_per_chip} devices each"
     message = (
         f"tensor x pipeline x data parallel is {' x '.join(map(str, sizes))} = {total}, but {shape.generation.name} "
-        f"{shape.topology} has {shape.chips} chips, and a replica takes all of them"
+        f"{shape.topology} has {shape.chips} {what}, and a replica takes all of them"
     )
-    return [Finding(("engine_kwargs", _SIZES[0]), message, value=engine.get(_SIZES[0]), allowed=str(shape.chips))]
+    return [Finding(("engine_kwargs", _SIZES[0]), message, value=engine.get(_SIZES[0]), allowed=str(shape.devices))]
 
 
 def _heads(config: Mapping[str, Any], engine: Mapping[str, Any]) -> list[Finding]:
@@ -105,7 +106,7 @@ def _heads(config: Mapping[str, Any], engine: Mapping[str, Any]) -> list[Finding
     if model.global_kv_heads % tensor_parallel == 0:
         return []
     stored = global_kv_bytes_per_chip(Layout(model, tensor_parallel))
-    needed = global_kv_bytes_per_chip(Layout(model, tensor_parallel, kv_layout=KvLayout.IDEAL))
+    needed = stored * model.global_kv_heads / tensor_parallel
     times = f"{tensor_parallel / model.global_kv_heads:g} times"
     message = (
         f"{tensor_parallel} chips share {model.global_kv_heads} KV heads of the global layers, so each head is stored "

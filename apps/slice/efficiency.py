@@ -1,34 +1,42 @@
-"""Shares of the peak rates that serving reaches, each with its source. The one place for them.
+"""What serving reaches of the chips' peak rates, and what a step costs beside. The one place for these figures.
 
-None was measured by this project, which had no TPU. Where two published runs differ, the range covers both.
-
-The runs: Llama 3.3 70B with vLLM TPU 0.12, bfloat16, TP 8 on v6e-8, 1000 tokens in and out, prompts in chunks of 512
-(AI-Hypercomputer/tpu-recipes, inference/trillium/vLLM/Llama3.x/README.md). Median time between tokens, which is a step
-without prompts, and mean time per token: 23.11 and 25.35 ms at 64 sequences, 30.73 and 35.12 ms at 128.
-`tests/slice/test_efficiency.py` computes them back from the figures here.
+None was measured by this project, which had no TPU: they are fitted to published runs of other models, which
+benchmarks/planner/published.py lists with their sources; `python -m benchmarks.planner.published` fits them again.
 """
 
 from dataclasses import dataclass
 
+WEIGHTS = 0.82
+"""Share of the memory bandwidth while weights are read."""
+
+KV_CACHE = 0.49
+"""Share of it while the KV cache is read."""
+
+PREFILL = 0.39
+"""Share of the peak arithmetic for prompts."""
+
+ICI_HOP_S = 1e-6
+"""Shortest time of one hop between chips (jax-ml/scaling-book, sharding.md: "typically around 1us")."""
+
+ACROSS_HOSTS_S = 11.5e-6
+"""What each of the two rounds of an all-reduce takes longer over several hosts. From one run, the only one over several."""
+
 
 @dataclass(frozen=True)
-class Share:
-    """A share of a peak rate, from the lowest to the highest that the sources support."""
+class Overhead:
+    """Seconds of each step beside reads, arithmetic and links: scheduling, launches, sampling. Engines differ most in it."""
 
     low: float
+    fitted: float
     high: float
 
 
-DECODE = Share(0.56, 0.61)
-"""Share of the roofline of a decoding step, its collectives apart: the two runs, at 128 and at 64 sequences."""
+STEP = Overhead(0.0008, 0.0033, 0.0076)
+"""`low` and `high` are the fitted one with the largest errors of points that were left out of the fit, one at a time."""
 
-PREFILL = Share(0.40, 0.54)
-"""Share of the peak arithmetic for prompts: what jax-ml/scaling-book (inference.md) assumes, and what the runs' mean times
-leave for 1000 prompt tokens for each 1000 output tokens. That leaves no room for collectives beside the arithmetic: they
-overlap."""
+ERROR = 0.13
+"""Mean error of those points. Differences below it say nothing."""
 
 WHOLE_STEP = 0.43
-"""Time to read the weights, as a share of a whole step with everything in it: 10.8 ms of 25.35 ms in the first run."""
-
-ICI_HOP_S = 1e-6
-"""Shortest time of one hop between chips, in seconds (jax-ml/scaling-book, sharding.md: "typically around 1us")."""
+"""Time to read the weights, as a share of a whole step with everything in it: 10.8 ms of 25.35 ms for Llama 3.3 70B, TP 8 on
+v6e-8, 64 sequences (published.py)."""

@@ -1,30 +1,18 @@
 """Memory that a model needs on each chip, and what it leaves for the KV cache.
 
-Agrees within 5 % with libtpu's compiler for v6e (docs/layouts.md has the figures). It covers three layouts of the KV cache:
-the one that vLLM on TPU allocates today, and two that the model would allow.
+Agrees with what the TPU engine lays out (docs/layouts.md has the figures): a KV cache of full length in sliding layers too,
+with every head stored on at least one chip, and once per chip where heads are fewer (tpu-inference: kv_cache_manager).
 """
 
 from dataclasses import dataclass
-from enum import Enum
 
 from apps.common.errors import UserError
 from apps.slice.models import ModelShape, Stage, stages
 from apps.slice.topology import Generation
 
-DTYPE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2, "fp8": 1, "fp8_e5m2": 1, "fp8_e4m3": 1, "int8": 1}
+DTYPE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2, "fp8": 1, "fp8_e5m2": 1, "fp8_e4m3": 1, "int8": 1, "int4": 0.5}
 _BF16 = 2
 _FLOAT32 = 4
-
-
-class KvLayout(Enum):
-    """How the KV cache is allocated."""
-
-    VLLM_TPU = "vllm-tpu"
-    """Full length in sliding layers; KV heads fewer than chips are stored once per chip (tpu-inference: kv_cache_manager)."""
-    WINDOW = "window"
-    """Sliding layers keep their window only; heads as in VLLM_TPU."""
-    IDEAL = "ideal"
-    """The window only, and every head stored once over the chips (the sequence is sharded where heads do not divide)."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +26,6 @@ class Layout:
     dtype: str = "bfloat16"
     """Type of the layers' weights; embedding and vision stay in bfloat16 when this is narrower."""
     kv_dtype: str = "bfloat16"
-    kv_layout: KvLayout = KvLayout.VLLM_TPU
     vision: bool = False
     """Whether the vision encoder is loaded: sharded as the layers are, on every stage (tpu-inference 0.29: gemma4_mm)."""
 
@@ -56,20 +43,6 @@ class Layout:
     @property
     def chips(self) -> int:
         return self.tensor_parallel * self.data_parallel * self.pipeline_parallel
-
-
-@dataclass(frozen=True)
-class ChipMemory:
-    """Bytes on one chip."""
-
-    weights: float
-    kv_cache: float
-    program: float
-    """Temporaries of the compiled step."""
-
-    @property
-    def total(self) -> float:
-        return self.weights + self.kv_cache + self.program
 
 
 def usable_bytes(generation: Generation) -> int:
@@ -92,16 +65,21 @@ def weight_bytes_per_chip(layout: Layout) -> float:
     return max(stage_weight_bytes(layout, stage) for stage in model_stages(layout))
 
 
-def read_weight_bytes_per_chip(layout: Layout) -> float:
-    """Bytes of weights that a step of text reads on the chips of all stages, one chip of each."""
-    shape = layout.shape
-    width = DTYPE_BYTES[layout.dtype]
-    return (shape.layer_parameters * width + shape.embedding_parameters * max(width, _BF16)) / layout.tensor_parallel
+def read_weight_bytes_per_chip(layout: Layout, tokens: int | None = None) -> float:
+    """Bytes of weights that a step of text reads on the chips of all stages, one chip of each.
+
+    Args:
+        layout: of experts, each chip has a part of all.
+        tokens: of the step, for which experts are drawn at random; None for the least, the same ones for all.
+    """
+    shape, width = layout.shape, DTYPE_BYTES[layout.dtype]
+    layers = shape.touched_parameters(tokens) * width
+    return (layers + shape.head_parameters * max(width, _BF16)) / layout.tensor_parallel
 
 
 def kv_bytes_per_chip(layout: Layout, context: int) -> float:
     """Bytes of KV cache that one sequence of `context` tokens takes on each chip of its group's largest stage."""
-    return max(_cache_bytes(layout, stage, context) for stage in model_stages(layout))
+    return max(_kv_bytes(layout, stage, context, context) for stage in model_stages(layout))
 
 
 def kv_read_bytes_per_chip(layout: Layout, context: int) -> float:
@@ -120,24 +98,8 @@ def program_bytes_per_chip(layout: Layout, tokens: int) -> float:
     """
     shape = layout.shape
     stream = shape.hidden * (2 * _FLOAT32 + 2 * _BF16)
-    return tokens * (stream + 2 * shape.ffn * _BF16 / layout.tensor_parallel)
-
-
-def chip_memory(layout: Layout, sequences: int, context: int, step_tokens: int | None = None) -> ChipMemory:
-    """Memory of each chip with `sequences` of `context` tokens at once, over all data-parallel groups together.
-
-    Args:
-        layout: where there are several stages, the result is for the one that needs the most memory.
-        sequences: running at once.
-        context: tokens of each.
-        step_tokens: tokens of a step in each group; None for decoding, which has one for each sequence.
-    """
-    return _stage_memory(layout, fullest_stage(layout, sequences, context, step_tokens), sequences, context, step_tokens)
-
-
-def fullest_stage(layout: Layout, sequences: int, context: int, step_tokens: int | None = None) -> Stage:
-    """The stage whose chips need the most memory; arguments as for `chip_memory`."""
-    return max(model_stages(layout), key=lambda stage: _stage_memory(layout, stage, sequences, context, step_tokens).total)
+    ffn = shape.ffn + shape.experts_per_token * shape.expert_ffn
+    return tokens * (stream + 2 * ffn * _BF16 / layout.tensor_parallel)
 
 
 def kv_budget_per_chip(layout: Layout, generation: Generation, utilization: float) -> float:
@@ -149,19 +111,10 @@ def kv_budget_per_chip(layout: Layout, generation: Generation, utilization: floa
 
 
 def kv_tokens(layout: Layout, generation: Generation, utilization: float) -> int:
-    """Tokens that the cache of one data-parallel group holds, under a layout that takes the same for each token; 0 or more."""
+    """Tokens that the cache of one data-parallel group holds; 0 or more."""
     allowed = utilization * usable_bytes(generation)
-    held = ((allowed - stage_weight_bytes(layout, stage)) / _cache_bytes(layout, stage, 1) for stage in model_stages(layout))
+    held = ((allowed - stage_weight_bytes(layout, stage)) / _kv_bytes(layout, stage, 1, 1) for stage in model_stages(layout))
     return max(0, int(min(held)))
-
-
-def max_sequences(layout: Layout, generation: Generation, utilization: float, context: int) -> int:
-    """Sequences of `context` tokens that the caches of all data-parallel groups hold at once, under any KV layout."""
-    allowed = utilization * usable_bytes(generation)
-    held = (
-        (allowed - stage_weight_bytes(layout, stage)) / _cache_bytes(layout, stage, context) for stage in model_stages(layout)
-    )
-    return max(0, int(min(held))) * layout.data_parallel
 
 
 def global_kv_bytes_per_chip(layout: Layout) -> float:
@@ -175,8 +128,6 @@ def stored_heads_per_chip(layout: Layout, heads: int) -> float:
     tpu-inference packs K and V heads into 32-bit words (kernel.get_kv_cache_shape), four of one byte: a lone head of a
     1-byte cache therefore takes as much as one of two bytes.
     """
-    if layout.kv_layout is KvLayout.IDEAL:
-        return heads / layout.tensor_parallel
     own = max(1, heads / layout.tensor_parallel)
     word = _FLOAT32 // DTYPE_BYTES[layout.kv_dtype]
     return -(-2 * own // word) * word / 2
@@ -186,20 +137,9 @@ def stage_weight_bytes(layout: Layout, stage: Stage) -> float:
     """Bytes of weights on each chip of a stage."""
     width = DTYPE_BYTES[layout.dtype]
     wide = max(width, _BF16)
-    embedding = layout.shape.embedding_parameters * wide if stage.embeds else 0
+    embedding = layout.shape.head_parameters * wide * stage.tables(layout.shape)
     vision = layout.shape.vision_parameters * wide if layout.vision else 0
     return (layout.shape.parameters_of(stage.sliding, stage.wide) * width + embedding + vision) / layout.tensor_parallel
-
-
-def _stage_memory(layout: Layout, stage: Stage, sequences: int, context: int, step_tokens: int | None) -> ChipMemory:
-    per_group = -(-sequences // layout.data_parallel)
-    program = program_bytes_per_chip(layout, per_group if step_tokens is None else step_tokens)
-    return ChipMemory(stage_weight_bytes(layout, stage), per_group * _cache_bytes(layout, stage, context), program)
-
-
-def _cache_bytes(layout: Layout, stage: Stage, context: int) -> float:
-    in_sliding = context if layout.kv_layout is KvLayout.VLLM_TPU else min(context, layout.shape.window)
-    return _kv_bytes(layout, stage, in_sliding, context)
 
 
 def _kv_bytes(layout: Layout, stage: Stage, sliding_tokens: int, global_tokens: int) -> float:

@@ -1,10 +1,9 @@
 """Shapes of language models as far as memory and speed depend on them: layers, heads, windows, parameters.
 
-A shape comes from the model's config.json where there is one, else from the record here, which names its sources.
+A shape comes from the model's config.json where there is one (model_config.py), else from the record here.
 """
 
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
 
 from apps.common.errors import UserError
 
@@ -17,8 +16,8 @@ class ModelShape:
     global_layers: int
     hidden: int
     ffn: int
+    """Width of the feed-forward that every token passes, shared experts among it; 0 where there are only routed experts."""
     vocab: int
-    """The output embedding is the input embedding (tied), as in all Gemma models."""
     query_heads: int
     sliding_kv_heads: int
     sliding_head_dim: int
@@ -30,26 +29,48 @@ class ModelShape:
     """Tokens that a sliding layer attends over."""
     max_context: int
     vision_parameters: int = 0
+    tied: bool = True
+    """Whether the output embedding is the input embedding, as in all Gemma models."""
+    experts: int = 0
+    """Routed experts of each layer."""
+    experts_per_token: int = 0
+    expert_ffn: int = 0
 
     @property
     def layers(self) -> int:
         return self.sliding_layers + self.global_layers
 
     @property
-    def embedding_parameters(self) -> int:
+    def head_parameters(self) -> int:
+        """Those of the table that makes logits."""
         return self.vocab * self.hidden
 
     @property
+    def embedding_parameters(self) -> int:
+        return self.head_parameters * (1 if self.tied else 2)
+
+    @property
     def layer_parameters(self) -> int:
-        """Parameters of all layers: attention, feed-forward and norms."""
+        """Parameters of all layers: attention, feed-forward, experts and norms."""
         return self.parameters_of(self.sliding_layers, self.global_layers)
+
+    def touched_parameters(self, tokens: int | None = None) -> float:
+        """Parameters of the layers that a step of `tokens` tokens uses, where each token's experts are drawn at random.
+
+        None is the least: all tokens have the same experts. It is also what one token is multiplied with.
+        """
+        if not self.experts:
+            return self.layer_parameters
+        share = self.experts_per_token / self.experts
+        idle = 1 - share if tokens is None else (1 - share) ** tokens
+        return self.layer_parameters - idle * self.layers * self.experts * self._expert
 
     @property
     def text_parameters(self) -> int:
         return self.layer_parameters + self.embedding_parameters
 
     def is_global(self, layer: int) -> bool:
-        """Whether a layer (from 0) is global: evenly spread, each after its share of sliding ones, as in all Gemma models."""
+        """Whether a layer (from 0) is global: evenly spread, each after its share of sliding ones, as in all known models."""
         return (layer + 1) % (self.layers // self.global_layers) == 0
 
     def parameters_of(self, sliding: int, wide: int) -> int:
@@ -61,7 +82,12 @@ class ModelShape:
     def _layer(self, head_dim: int, kv_heads: int, projections: int) -> int:
         attention = self.hidden * head_dim * (2 * self.query_heads + projections * kv_heads)
         norms = 4 * self.hidden + 2 * head_dim
-        return attention + 3 * self.hidden * self.ffn + norms
+        experts = self.experts * (self._expert + self.hidden)  # and what routes to each
+        return attention + 3 * self.hidden * self.ffn + experts + norms
+
+    @property
+    def _expert(self) -> int:
+        return 3 * self.hidden * self.expert_ffn
 
 
 GEMMA_4_31B = ModelShape(
@@ -82,7 +108,38 @@ GEMMA_4_31B = ModelShape(
     max_context=262_144,
     vision_parameters=550_000_000,
 )
-_RECORDS = {"google/gemma-4-31B-it": GEMMA_4_31B, "google/gemma-4-31B": GEMMA_4_31B}
+
+
+def _plain(layers: int, hidden: int, ffn: int, vocab: int, heads: tuple[int, int, int], context: int) -> ModelShape:
+    """A model whose layers are all global and whose output embedding is its own; query heads, KV heads, size of a head."""
+    query, kv, size = heads
+    return ModelShape(0, layers, hidden, ffn, vocab, query, kv, size, kv, size, False, context, context, tied=False)
+
+
+def _mixture(shape: ModelShape, experts: int, each: int, width: int) -> ModelShape:
+    return replace(shape, experts=experts, experts_per_token=each, expert_ffn=width)
+
+
+_RECORDS = {  # sizes as published; tests/slice/test_models.py compares the parameters with the model cards
+    "google/gemma-4-31B-it": GEMMA_4_31B,
+    "google/gemma-4-31B": GEMMA_4_31B,
+    "google/gemma-4-26B-A4B-it": _mixture(
+        ModelShape(25, 5, 2816, 2112, 262_144, 16, 8, 256, 2, 512, True, 1024, 262_144, vision_parameters=550_000_000),
+        *(128, 8, 704),
+    ),
+    "google/gemma-3-27b-it": ModelShape(
+        *(52, 10, 5376, 21_504, 262_208, 32, 16, 128, 16, 128, False, 1024, 131_072), vision_parameters=417_000_000
+    ),
+    "google/gemma-2-27b-it": ModelShape(23, 23, 4608, 36_864, 256_000, 32, 16, 128, 16, 128, False, 4096, 8192),
+    "meta-llama/Llama-3.3-70B-Instruct": _plain(80, 8192, 28_672, 128_256, (64, 8, 128), 131_072),
+    "meta-llama/Llama-3.1-8B-Instruct": _plain(32, 4096, 14_336, 128_256, (32, 8, 128), 131_072),
+    "Qwen/Qwen3-32B": _plain(64, 5120, 25_600, 151_936, (64, 8, 128), 40_960),
+    "Qwen/Qwen3-8B": _plain(36, 4096, 12_288, 151_936, (32, 8, 128), 40_960),
+    "Qwen/Qwen3-30B-A3B": _mixture(_plain(48, 2048, 0, 151_936, (32, 4, 128), 40_960), 128, 8, 768),
+    "openai/gpt-oss-120b": _mixture(
+        ModelShape(18, 18, 2880, 0, 201_088, 64, 8, 64, 8, 64, False, 128, 131_072, tied=False), 128, 4, 2880
+    ),
+}
 
 
 def recorded_shape(model_id: str) -> ModelShape | None:
@@ -102,41 +159,13 @@ def shape_named(name: str) -> ModelShape:
     return short[_short(name)]
 
 
+def model_id_of(shape: ModelShape) -> str | None:
+    """The Hugging Face id of a recorded shape."""
+    return next((model_id for model_id, recorded in _RECORDS.items() if recorded == shape), None)
+
+
 def _short(model_id: str) -> str:
-    return model_id.rpartition("/")[2].lower().removesuffix("-it")
-
-
-def shape_from_config(config: dict[str, Any]) -> ModelShape:
-    """The shape from a config.json of the Gemma 3 or 4 families, in the field names of transformers.
-
-    Raises:
-        UserError: a field is missing, or the model has parts that this module does not count (experts, per-layer embeddings).
-    """
-    text = config.get("text_config") or config
-    for part in ("enable_moe_block", "hidden_size_per_layer_input", "num_kv_shared_layers"):
-        if text.get(part):
-            raise UserError(f"config.json: {part} is {text[part]!r}: the memory of such models is not known here")
-    try:
-        kinds = text["layer_types"]
-        if "full_attention" not in kinds:
-            raise UserError("config.json: layer_types has no full_attention: such a model is not known here")
-        return ModelShape(
-            sliding_layers=kinds.count("sliding_attention"),
-            global_layers=kinds.count("full_attention"),
-            hidden=text["hidden_size"],
-            ffn=text["intermediate_size"],
-            vocab=text["vocab_size"],
-            query_heads=text["num_attention_heads"],
-            sliding_kv_heads=text["num_key_value_heads"],
-            sliding_head_dim=text["head_dim"],
-            global_kv_heads=text.get("num_global_key_value_heads") or text["num_key_value_heads"],
-            global_head_dim=text.get("global_head_dim") or text["head_dim"],
-            global_k_equals_v=bool(text.get("attention_k_eq_v")),
-            window=text["sliding_window"],
-            max_context=text["max_position_embeddings"],
-        )
-    except KeyError as error:
-        raise UserError(f"config.json: {error.args[0]!r} is missing: the model's memory cannot be computed") from error
+    return model_id.rpartition("/")[2].lower().removesuffix("-it").removesuffix("-instruct")
 
 
 @dataclass(frozen=True)
@@ -150,10 +179,9 @@ class Stage:
     first: bool
     last: bool
 
-    @property
-    def embeds(self) -> bool:
-        """The first stage embeds tokens, the last makes logits with the same table (tied embeddings)."""
-        return self.first or self.last
+    def tables(self, shape: ModelShape) -> int:
+        """Embeddings that it holds: the first stage's, and the last one's for logits, which is the same if they are tied."""
+        return 1 if self.first and self.last and shape.tied else self.first + self.last
 
 
 def stages(shape: ModelShape, count: int) -> tuple[Stage, ...]:

@@ -25,18 +25,18 @@ def step_seconds(layout: Layout, generation: Generation, chunks: Iterable[Chunk]
     """Seconds of a step over `chunks`, the sequences of one data-parallel group, through all stages of a pipeline in turn."""
     chunks = list(chunks)
     read = sum(kv_read_bytes_per_chip(layout, chunk.context + chunk.tokens) for chunk in chunks)
-    return _seconds(layout, generation, read, sum(_flops(layout.shape, chunk) for chunk in chunks))
+    return _seconds(layout, generation, read, sum(flops(layout.shape, chunk) for chunk in chunks))
 
 
 def decode_seconds(layout: Layout, generation: Generation, sequences: int, context: int) -> float:
     """`step_seconds` for one token each of `sequences` sequences that have `context` tokens."""
     read = sequences * kv_read_bytes_per_chip(layout, context + 1)
-    return _seconds(layout, generation, read, sequences * _flops(layout.shape, Chunk(1, context)))
+    return _seconds(layout, generation, read, sequences * flops(layout.shape, Chunk(1, context)))
 
 
 def prompt_seconds(layout: Layout, generation: Generation, prompt: int) -> float:
     """Seconds that the arithmetic of a prompt of `prompt` tokens takes, on the chips of one stage after the other."""
-    return _flops(layout.shape, Chunk(prompt, 0)) / layout.tensor_parallel / peak_ops(layout, generation)
+    return flops(layout.shape, Chunk(prompt, 0)) / layout.tensor_parallel / peak_ops(layout, generation)
 
 
 def peak_ops(layout: Layout, generation: Generation) -> float:
@@ -118,27 +118,27 @@ def ceilings(layout: Layout, generation: Generation, load: Load) -> Ceilings:
     lanes = layout.data_parallel * layout.pipeline_parallel
     step = decode_seconds(layout, generation, max(1, load.sequences // lanes), load.context)
     peak = peak_ops(layout, generation)
-    arithmetic = _flops(layout.shape, Chunk(load.prompt, 0)) / (layout.tensor_parallel * layout.pipeline_parallel * peak)
+    arithmetic = flops(layout.shape, Chunk(load.prompt, 0)) / (layout.tensor_parallel * layout.pipeline_parallel * peak)
     return Ceilings(
         f"{layout.chips} {generation.name} chips",
         output_tok_per_s=load.sequences / step,
-        prompt_tok_per_s=layout.chips * peak / (2 * layout.shape.layer_parameters),
+        prompt_tok_per_s=layout.chips * peak / (2 * layout.shape.touched_parameters()),
         tpot_s=step,
         ttft_s=max(arithmetic, read_weight_bytes_per_chip(layout) / generation.hbm_bytes_per_s),
     )
 
 
-def _seconds(layout: Layout, generation: Generation, kv_bytes: float, flops: float) -> float:
+def _seconds(layout: Layout, generation: Generation, kv_bytes: float, operations: float) -> float:
     read = read_weight_bytes_per_chip(layout) + kv_bytes
-    return max(read / generation.hbm_bytes_per_s, flops / layout.tensor_parallel / peak_ops(layout, generation))
+    return max(read / generation.hbm_bytes_per_s, operations / layout.tensor_parallel / peak_ops(layout, generation))
 
 
-def _flops(shape: ModelShape, chunk: Chunk) -> float:
+def flops(shape: ModelShape, chunk: Chunk) -> float:
     """FLOPs of a chunk. Multiply-adds count twice; logits are computed for one token."""
     sliding = shape.sliding_layers * shape.sliding_head_dim * _mean_keys(chunk, shape.window)
     wide = shape.global_layers * shape.global_head_dim * _mean_keys(chunk, chunk.context + chunk.tokens)
     attention = 4 * shape.query_heads * (sliding + wide)
-    return chunk.tokens * (2 * shape.layer_parameters + attention) + 2 * shape.embedding_parameters
+    return chunk.tokens * (2 * shape.touched_parameters() + attention) + 2 * shape.head_parameters
 
 
 def _mean_keys(chunk: Chunk, window: int) -> float:

@@ -5,7 +5,7 @@ The one place for these facts. Figures are per chip and nominal unless noted oth
 
 import difflib
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from apps.common.errors import UserError
 
@@ -51,6 +51,8 @@ class Generation:
     single_host: tuple[str, ...]
     """Topologies that are one VM with all their chips."""
     source: str
+    devices_per_chip: int = 1
+    """Devices that JAX sees in a chip: over those vLLM TPU spreads a model."""
     host_machine: HostMachine | None = None
     """VM of a multi-host slice, where the source states it."""
 
@@ -67,6 +69,27 @@ class Slice:
     @property
     def chips_per_host(self) -> int:
         return self.chips // self.hosts
+
+    @property
+    def devices(self) -> int:
+        """What tensor, data and pipeline parallelism multiply to."""
+        return self.chips * self.generation.devices_per_chip
+
+    def by_device(self) -> "Slice":
+        """The slice as vLLM TPU sees it: each device is a chip, with its part of the chip's memory and rates."""
+        own, count = self.generation, self.generation.devices_per_chip
+        if count == 1:
+            return self
+        part = replace(
+            own,
+            hbm_bytes=own.hbm_bytes // count,
+            usable_hbm_bytes=own.usable_hbm_bytes and own.usable_hbm_bytes // count,
+            bf16_flops=own.bf16_flops / count,
+            hbm_bytes_per_s=own.hbm_bytes_per_s / count,
+            ici_bytes_per_s=own.ici_bytes_per_s / count,
+            devices_per_chip=1,
+        )
+        return replace(self, generation=part, chips=self.devices)
 
     @property
     def pod_type(self) -> str:
@@ -157,6 +180,7 @@ GENERATIONS = {
             topologies=_3D,
             single_host=("2x2x1",),
             source="https://docs.cloud.google.com/tpu/docs/tpu7x",
+            devices_per_chip=2,
         ),
     )
 }

@@ -50,7 +50,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--model", metavar="DIR", type=Path, help="directory with the model's config.json (default: the config's model)")
     add("--topology", metavar="AxB", help="of the slice (default: the config's)")
     add("--layers", type=whole_number, metavar="N", help="cut the model to N layers, for a quick trial")
-    add("--programs", nargs="+", metavar="NAME", default=[], help="only programs whose names contain one of these")
+    add("--programs", nargs="+", metavar="NAME", default=[], help="only these programs; * stands for anything")
     add(
         "--tokens",
         nargs="+",

@@ -4,6 +4,7 @@ The pins are the image's (runtime_env/requirements-tpu.txt). It lies in the chec
 the user's cache.
 """
 
+import fcntl
 import os
 import shutil
 import subprocess
@@ -11,9 +12,9 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from apps.common.errors import UserError
+from apps.common.errors import OperationError, UserError
 from apps.common.settings import cache_root, inherited_environment
-from benchmarks.environments import ROOT, Environment
+from benchmarks.environments import ROOT, digest
 
 REQUIREMENTS = ROOT / "runtime_env" / "requirements-tpu.txt"
 PYTHON = "3.12"
@@ -25,6 +26,7 @@ VARIABLES = {
     "HF_HUB_OFFLINE": "1",
 }
 """Variables of a process in it, beside those that every compiler needs."""
+_STAMP = "installed"  # a file that it gets last
 _NEEDED_DISK_GIB = 12
 _NEEDED_MEMORY_GIB = 6
 _DEADLINE_S = 1800
@@ -32,26 +34,47 @@ _VERSION_S = 30
 
 
 def ensure_environment(report: Callable[[str], None]) -> Path:
-    """The environment's Python, installed where it is not there yet.
+    """The environment's Python, installed where it is not there yet; one process installs, others wait.
 
     Raises:
         UserError: no Python 3.12, or too little memory or disk.
-        OperationError: the installation failed.
+        OperationError: uv is missing, or the installation failed.
     """
     _check_memory()
-    what = "the TPU engine (10 GB)"
-    environment = Environment(_home(), REQUIREMENTS, what, _DEADLINE_S, ("--no-deps",))
-    environment.ensure(_checked_python, report)
-    return environment.python
+    home, stamp = _home(), _home() / _STAMP
+    home.parent.mkdir(parents=True, exist_ok=True)
+    with home.with_name(f"{home.name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (stamp.exists() and stamp.read_text() == digest(REQUIREMENTS)):
+            _check_disk(home.parent)
+            base, uv = _find_python(), _uv()
+            report(f"installing the TPU engine (10 GB) into {home} (once)")
+            _run([uv, "venv", "--quiet", "--clear", "--python", base, str(home)])
+            install = [uv, "pip", "install", "--quiet", "--no-deps", "--python", str(home / "bin" / "python")]
+            _run([*install, "--requirement", str(REQUIREMENTS)])
+            stamp.write_text(digest(REQUIREMENTS))
+    return home / "bin" / "python"
+
+
+def _uv() -> str:
+    beside = Path(sys.executable).with_name("uv")
+    uv = shutil.which("uv") or (str(beside) if beside.exists() else None)
+    if uv is None:
+        raise OperationError(f"uv, which installs the TPU engine, is missing: {sys.executable} -m pip install uv")
+    return uv
+
+
+def _run(command: list[str]) -> None:
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=_DEADLINE_S)
+    except subprocess.TimeoutExpired:
+        raise OperationError(f"`{' '.join(command)}` did not finish within {_DEADLINE_S} s") from None
+    if done.returncode != 0:
+        raise OperationError(f"the TPU engine could not be installed: {done.stderr.strip()[-500:]}")
 
 
 def _home() -> Path:
     return ROOT / ".venv-tpu" if (ROOT / "pyproject.toml").exists() else cache_root() / "venv-tpu"
-
-
-def _checked_python() -> str:
-    _check_disk(_home().parent)
-    return _find_python()
 
 
 def _find_python() -> str:

@@ -59,13 +59,13 @@ def request_for(config: Path, model_config: dict[str, Any] | None, topology: str
     if topology and engine.get("tensor_parallel_size"):
         engine["tensor_parallel_size"] = shape.chips
     model_id = llm_config["model_loading_config"]["model_id"]
-    config_json = model_config or _of_source(llm_config) or _recorded(model_id)
+    config_json = model_config or _of_source(llm_config) or recorded_config(model_id)
     if config_json is None:
         raise UserError(f"{model_id}: its config.json is not on this machine: give --model DIR with the directory that has it")
     layers_there = (config_json.get("text_config") or config_json).get("num_hidden_layers")
     if layers and isinstance(layers_there, int) and layers > layers_there:
         raise UserError(f"--layers is {layers}, but {model_id} has {layers_there}")
-    return Request(engine, config_json, model_id, shape, layers, assumed=config_json == _recorded(model_id))
+    return Request(engine, config_json, model_id, shape, layers, assumed=config_json == recorded_config(model_id))
 
 
 def _llm_config(config: Path) -> dict[str, Any]:
@@ -85,6 +85,7 @@ def _of_source(llm_config: dict[str, Any]) -> dict[str, Any] | None:
     return json.loads(file.read_text()) if file and file.is_file() else None
 
 
-def _recorded(model_id: str) -> dict[str, Any] | None:
+def recorded_config(model_id: str) -> dict[str, Any] | None:
+    """The recorded config.json of a model, if there is one."""
     file = _RECORDED / f"{model_id.replace('/', '--')}.json"
     return json.loads(file.read_text()) if file.is_file() else None

@@ -7,6 +7,7 @@ import os
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +50,13 @@ class Compiled:
         return {**config, **more, **self.engine, "fits": self.fits, "programs": self.programs}
 
 
+def build_engine(request: Request) -> dict[str, Any]:
+    """The memory of the model, with no program compiled."""
+    compiled = Compiled(request)
+    _update(compiled, ["none"], [], None)
+    return compiled.engine
+
+
 def compile_programs(request: Request, names: Sequence[str], tokens: Sequence[str], jobs: int | None) -> Compiled:
     """Compile the programs with these names and token buckets, or take them from an earlier run.
 
@@ -56,8 +64,18 @@ def compile_programs(request: Request, names: Sequence[str], tokens: Sequence[st
         UserError: the engine refuses the config, or no program has such a name.
         OperationError: the environment cannot be installed, or the process failed.
     """
-    file = _file(request)
     compiled = Compiled(request)
+    _update(compiled, names, tokens, jobs)
+    compiled.programs = [program for program in compiled.programs if _is_wanted(program, compiled, names, tokens)]
+    if not compiled.programs:
+        known = ", ".join(sorted({program["name"] for program in compiled.plan}))
+        raise UserError(f"no program is called {' or '.join(names)} for these tokens: use one of {known}")
+    return compiled
+
+
+def _update(compiled: Compiled, names: Sequence[str], tokens: Sequence[str], jobs: int | None) -> None:
+    """Take what is stored, and compile and store what is missing."""
+    file = _file(compiled.request)
     for event in _stored(file):
         _take(compiled, event)
     with Progress() as progress:
@@ -74,11 +92,6 @@ def compile_programs(request: Request, names: Sequence[str], tokens: Sequence[st
                     if event["event"] in ("program", "failed"):
                         left = len(_missing(compiled, names, tokens))
                         progress.report(f"{left} programs left, {event['name']} {event['tokens'] or ''} is done")
-    compiled.programs = [program for program in compiled.programs if _is_wanted(program, compiled, names, tokens)]
-    if not compiled.programs:
-        known = ", ".join(sorted({program["name"] for program in compiled.plan}))
-        raise UserError(f"no program is called {' or '.join(names)} for these tokens: use one of {known}")
-    return compiled
 
 
 def _file(request: Request) -> Path:
@@ -120,7 +133,7 @@ def _identity(program: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _is_wanted(program: Mapping[str, Any], compiled: Compiled, names: Sequence[str], tokens: Sequence[str]) -> bool:
-    named = not names or any(name in program["name"] for name in names)
+    named = not names or any(fnmatchcase(program["name"], name) for name in names)
     if program["tokens"] is None or "all" in tokens:
         return named
     return named and program["tokens"] in (set(map(int, tokens)) if tokens else _default_tokens(compiled))

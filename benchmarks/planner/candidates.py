@@ -7,14 +7,21 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import Enum
 
-from apps.common.errors import UserError
 from apps.slice.memory import Layout, stored_heads_per_chip
 from apps.slice.models import ModelShape
 from apps.slice.topology import Slice
-from benchmarks.planner.case import layout_name
 
 _MATRIX = "README of tpu-inference 0.29.0, release matrix of 2026-09-10"
-_ONE_DEVICE_PER_CHIP = ("v5e", "v5p", "v6e")  # on TPU7x vLLM counts two devices per chip, which is not modelled here
+_SHORT = {"bfloat16": "bf16", "fp8": "fp8", "int4": "w4", "fp8_e5m2": "fp8", "fp8_e4m3": "fp8"}
+
+
+def layout_name(layout: Layout) -> str:
+    """Parallelism, type of the weights, type of the KV cache: `DP2xTP8/bf16/fp8` is two groups of eight chips, bfloat16
+    weights, an fp8 cache.
+    """
+    sizes = (("DP", layout.data_parallel), ("PP", layout.pipeline_parallel), ("TP", layout.tensor_parallel))
+    parallelism = "x".join(f"{name}{size}" for name, size in sizes if size > 1 or name == "TP")
+    return f"{parallelism}/{_SHORT[layout.dtype]}/{_SHORT[layout.kv_dtype]}"
 
 
 class Status(Enum):
@@ -53,14 +60,9 @@ class Candidate:
 
 
 def candidates(shape: ModelShape, on: Slice) -> list[Candidate]:
-    """All candidates, those with more tensor parallelism first.
-
-    Raises:
-        UserError: vLLM counts several devices per chip of this generation.
-    """
-    if on.generation.name not in _ONE_DEVICE_PER_CHIP:
-        raise UserError(f"layouts are not modelled for {on.generation.name}: give one of {', '.join(_ONE_DEVICE_PER_CHIP)}")
-    types = [(dtype, kv) for dtype in ("bfloat16", "int8") for kv in ("bfloat16", "fp8_e5m2")]
+    """All candidates on the devices of a slice, those with more tensor parallelism first."""
+    kv_fp8 = "fp8_e5m2" if on.generation.name == "v6e" else "fp8_e4m3"  # tpu_platform.py fp8_dtype
+    types = (("bfloat16", "bfloat16"), ("bfloat16", kv_fp8), ("fp8", kv_fp8), ("int4", "bfloat16"))
     return [
         _candidate(Layout(shape, tensor, data, stages, dtype, kv, vision=shape.vision_parameters > 0), on)
         for tensor, data, stages in _cuts(shape, on)
@@ -87,11 +89,12 @@ def _divides_heads(tensor: int, shape: ModelShape) -> bool:
 
 
 def _candidate(layout: Layout, on: Slice) -> Candidate:
-    notes = [*_parallel_notes(layout, on), *_type_notes(layout)]
-    if layout.pipeline_parallel > 1:
-        return Candidate(layout, Status.BROKEN, tuple(notes))
-    is_tested = on.hosts == 1 and layout.dtype == "bfloat16"
-    return Candidate(layout, Status.PASSING if is_tested else Status.UNTESTED, tuple(notes))
+    notes = (*_parallel_notes(layout, on), *_type_notes(layout))
+    has_two_caches = layout.shape.sliding_head_dim != layout.shape.global_head_dim
+    if layout.dtype == "int4" or (layout.pipeline_parallel > 1 and has_two_caches):
+        return Candidate(layout, Status.BROKEN, notes)
+    is_tested = layout.dtype == "bfloat16" and (on.hosts == 1 or layout.pipeline_parallel > 1)
+    return Candidate(layout, Status.PASSING if is_tested else Status.UNTESTED, notes)
 
 
 def _parallel_notes(layout: Layout, on: Slice) -> Iterator[Note]:
@@ -99,6 +102,8 @@ def _parallel_notes(layout: Layout, on: Slice) -> Iterator[Note]:
     tested = "passing" if on.hosts == 1 else "untested"
     if layout.pipeline_parallel > 1:
         yield Note("PP over several hosts is the one mode that upstream calls passing there, with other models", _MATRIX)
+        if layout.shape.sliding_head_dim == layout.shape.global_head_dim:
+            return
         yield Note(
             "Gemma 4's JAX model looks for its KV caches under the model's layer numbers, and a later stage counts its own "
             "from 0: as read, the second stage fails (IndexError, or a cache of the wrong shape); the same in 0.32.0",
@@ -115,15 +120,20 @@ def _parallel_notes(layout: Layout, on: Slice) -> Iterator[Note]:
 
 
 def _type_notes(layout: Layout) -> Iterator[Note]:
-    if layout.dtype == "int8":
+    if layout.dtype == "fp8":
         yield Note(
-            "int8 weights change the answers (measure them), and have no tested way in: the JAX path refuses int8 "
-            "checkpoints, and Qwix rules, which quantise while loading, are untested with this model",
-            "tpu-inference 0.29.0: layers/jax/quantization/compressed_tensors.py, models/jax/utils/qwix/qwix_utils.py",
+            "fp8 weights change the answers (measure them); Qwix rules make them while loading, and only TPU7x computes with "
+            "them: elsewhere they save memory and reads",
+            "tpu-inference 0.29.0: models/jax/utils/qwix/qwix_utils.py; its README lists fp8 as untested",
+        )
+    if layout.dtype == "int4":
+        yield Note(
+            "4-bit weights (W4A16, such as google/gemma-4-31B-it-qat-w4a16-ct) need tpu-inference 0.31; 0.29 has no kernel",
+            "tpu-inference 0.29.0 and 0.32.0: layers/jax/quantization/compressed_tensors.py",
         )
     if layout.kv_dtype != "bfloat16":
         yield Note(
-            "an fp8 cache changes the answers (measure them): e5m2 on v6e, with 2 bits of mantissa; it saves memory, "
+            "an fp8 cache changes the answers (measure them): on v6e e5m2, with 2 bits of mantissa; it saves memory, "
             "the chips compute in bfloat16",
             "tpu-inference 0.29.0: platforms/tpu_platform.py fp8_dtype",
         )

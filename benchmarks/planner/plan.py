@@ -1,28 +1,22 @@
-"""The plan of a model on a slice: memory, capacity, predictions and cost of each candidate."""
+"""The plan of a model on chips, as one slice or several: memory, capacity, predictions and cost of each candidate."""
 
 from bisect import bisect_left
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
 
-from apps.slice.memory import (
-    KvLayout,
-    Layout,
-    kv_budget_per_chip,
-    kv_tokens,
-    max_sequences,
-    program_bytes_per_chip,
-    usable_bytes,
-    weight_bytes_per_chip,
-)
+from apps.slice.memory import usable_bytes
 from apps.slice.models import ModelShape
-from apps.slice.topology import Slice
+from apps.slice.topology import Slice, slice_of
 from benchmarks.planner.candidates import Candidate, candidates
-from benchmarks.planner.predict import FAST, SLOW, STEP_TOKENS, Point, Speed, Workload, at_load, single_stream
+from benchmarks.planner.footprint import UTILIZATION, Footprint, by_formula
+from benchmarks.planner.predict import FAST, SLOW, Plan, Point, Speed, Workload, at_load, single_stream
 
 CONTEXTS = (8192, 32_768, 131_072)
-UTILIZATION = 0.9
-"""`gpu_memory_utilization` of serve_configs/gemma.yaml."""
 MAX_SEQUENCES = 256
 """Sequences of a data-parallel group at once: vLLM's own default for `max_num_seqs`."""
+Known = Callable[[Candidate, Slice], Footprint | None]
+"""What the engine's compiled programs say of a candidate on a slice; None where they were not compiled."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +29,7 @@ class Slo:
 
 @dataclass(frozen=True)
 class PlanRequest:
-    """A model, a slice and a load to plan for."""
+    """A model, chips and a load to plan for."""
 
     model: str
     shape: ModelShape
@@ -45,6 +39,9 @@ class PlanRequest:
     max_context: int
     """Tokens of the longest request that must fit."""
     usd_per_chip_hour: float | None = None
+    objective: str = "balanced"
+    speeds: tuple[Speed, Speed] = (SLOW, FAST)
+    known: Known | None = None
 
 
 @dataclass(frozen=True)
@@ -57,22 +54,27 @@ class Range:
 
 @dataclass(frozen=True)
 class Row:
-    """One candidate. Bytes are those of a chip of the stage that has the most."""
+    """One candidate on one or more slices, a replica on each. Bytes are those of a chip of the stage that has the most."""
 
     candidate: Candidate
-    weight_bytes: float
+    on: Slice
+    """Each slice."""
+    replicas: int
+    footprint: Footprint
     kv_budget_bytes: float
-    """What the engine allocates for the KV cache at `UTILIZATION`; negative where the weights do not fit."""
-    program_bytes: float
-    """Temporaries of a step with a whole chunk of prompts, in what the engine leaves free."""
+    """What the engine allocates for the KV cache; negative where the weights do not fit."""
     longest_request_tokens: int
     """What the cache of one group holds, or the model takes."""
-    sequences: dict[int, dict[KvLayout, int]]
-    """How many of each context fit on the slice at once, as vLLM TPU allocates (and as the model would allow)."""
+    sequences: dict[int, int]
+    """How many of each context fit at once, on all slices."""
     single_stream: Range
     """One request on an idle slice."""
     within_slo: Range
-    """The highest load that meets the SLO."""
+    """The highest load of all slices that meets the SLO."""
+
+    @property
+    def name(self) -> str:
+        return f"{self.replicas} x {self.on.topology} {self.candidate.name}"
 
     @property
     def fits(self) -> bool:
@@ -80,61 +82,61 @@ class Row:
 
 
 def plan(request: PlanRequest) -> list[Row]:
-    """A row for each candidate.
+    """A row for each candidate on the slice, and on the slices of one host that its chips could be instead."""
+    return [
+        _row(candidate, on, count, request)
+        for on, count in deployments(request.on)
+        for candidate in candidates(request.shape, on.by_device())
+    ]
 
-    Raises:
-        UserError: layouts are not modelled for this generation.
-    """
-    return [_row(candidate, request) for candidate in candidates(request.shape, request.on)]
+
+def deployments(on: Slice) -> Iterator[tuple[Slice, int]]:
+    """The slice itself, and how many slices of one host have the same chips."""
+    yield on, 1
+    for topology in reversed(on.generation.single_host):
+        host = slice_of(on.generation.name, topology)
+        if host.chips < on.chips and on.chips % host.chips == 0:
+            yield host, on.chips // host.chips
 
 
-def _row(candidate: Candidate, request: PlanRequest) -> Row:
-    layout, generation = candidate.layout, request.on.generation
-    program = program_bytes_per_chip(layout, STEP_TOKENS)
-    has_room = program <= (1 - UTILIZATION) * usable_bytes(generation)
-    longest = min(kv_tokens(layout, generation, UTILIZATION), request.shape.max_context) if has_room else 0
-    sequences = {
-        context: {
-            kv_layout: _max_sequences(layout, kv_layout, request.on, context)
-            if has_room and context <= request.shape.max_context
-            else 0
-            for kv_layout in KvLayout
-        }
-        for context in CONTEXTS
-    }
+def _row(candidate: Candidate, on: Slice, replicas: int, request: PlanRequest) -> Row:
+    layout, devices = candidate.layout, on.by_device()
+    known = request.known(candidate, on) if request.known else None
+    footprint = known or by_formula(layout, devices.generation)
+    longest = min(footprint.kv_tokens, request.shape.max_context)
+    allowed = UTILIZATION * usable_bytes(devices.generation)
+    contexts = [context for context in CONTEXTS if longest and context <= request.shape.max_context]
+    sized = Plan(layout, devices, footprint)
+    loads = (_highest(sized, request, speed) if longest else None for speed in request.speeds)
     return Row(
         candidate,
-        weight_bytes_per_chip(layout),
-        kv_budget_per_chip(layout, generation, UTILIZATION),
-        program,
+        on,
+        replicas,
+        footprint,
+        allowed - footprint.weight_bytes,
         longest,
-        sequences,
-        Range(*(single_stream(layout, request.on, request.work, speed) for speed in (SLOW, FAST))),
-        Range(*(_highest(layout, request, speed) if longest else None for speed in (SLOW, FAST))),
+        {context: replicas * layout.data_parallel * (footprint.kv_tokens // context) for context in contexts},
+        Range(*(single_stream(sized, request.work, speed) for speed in request.speeds)),
+        Range(*(load and load.times(replicas) for load in loads)),
     )
 
 
-def _max_sequences(layout: Layout, kv_layout: KvLayout, on: Slice, context: int) -> int:
-    return max_sequences(replace(layout, kv_layout=kv_layout), on.generation, UTILIZATION, context)
-
-
-def _highest(layout: Layout, request: PlanRequest, speed: Speed) -> Point | None:
+def _highest(sized: Plan, request: PlanRequest, speed: Speed) -> Point | None:
     """The most sequences per lane that memory, vLLM and both limits of the SLO allow; each makes both times longer."""
-    lanes = layout.data_parallel * layout.pipeline_parallel
-    work, on = request.work, request.on
-    room = max_sequences(layout, on.generation, UTILIZATION, work.prompt + work.output) // lanes
+    work, stages = request.work, sized.layout.pipeline_parallel
+    room = sized.footprint.kv_tokens // (work.prompt + work.output) // stages
+    load = partial(at_load, sized, work, speed=speed)
 
     def misses(each: int) -> bool:
-        point = at_load(layout, on, work, each, speed)
+        point = load(each)
         return point.tpot_s > request.slo.tpot_s or point.ttft_s > request.slo.ttft_s
 
-    sequences = range(1, min(room, MAX_SEQUENCES // layout.pipeline_parallel) + 1)
-    each = bisect_left(sequences, True, key=misses)  # how many do not miss it
-    return at_load(layout, on, work, each, speed) if each else None
+    each = bisect_left(range(1, min(room, MAX_SEQUENCES // stages) + 1), True, key=misses)  # how many do not miss it
+    return load(each) if each else None
 
 
 def usd_per_million_output_tokens(point: Point | None, request: PlanRequest) -> float | None:
-    """Cost of output at a load; None without a price or a load."""
+    """Cost of output at a load of all chips; None without a price or a load."""
     if point is None or request.usd_per_chip_hour is None:
         return None
     return request.usd_per_chip_hour * request.on.chips / 3600 / point.output_tok_per_s * 1e6

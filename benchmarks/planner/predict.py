@@ -1,4 +1,5 @@
-"""Predicted times and rates of a layout under a load: the roofline, divided by the shares of it that were published.
+"""Predicted times and rates of a layout under a load: what its chips read, compute and send, at the shares of their peak rates
+that published runs have reached.
 
 Predictions, not measurements. Each has a slow and a fast end: see `Speed` for what differs. Prompts and decoding share a
 group's steps (chunked prefill); the requests all have the same lengths; waiting is that of a queue with random arrivals.
@@ -8,14 +9,11 @@ import dataclasses
 import math
 from dataclasses import dataclass
 
-from apps.slice.efficiency import DECODE, ICI_HOP_S, PREFILL
-from apps.slice.memory import Layout
-from apps.slice.roofline import decode_seconds, prompt_seconds
+from apps.slice.efficiency import ACROSS_HOSTS_S, ICI_HOP_S, KV_CACHE, PREFILL, STEP, WEIGHTS
+from apps.slice.memory import Layout, kv_read_bytes_per_chip, read_weight_bytes_per_chip
+from apps.slice.roofline import Chunk, flops, peak_ops, prompt_seconds
 from apps.slice.topology import Slice
-
-STEP_TOKENS = 4096
-"""Prompt tokens that a group takes on in one step: `max_num_batched_tokens` of serve_configs/gemma.yaml."""
-_BF16_BYTES = 2
+from benchmarks.planner.footprint import STEP_TOKENS, Footprint
 
 
 @dataclass(frozen=True)
@@ -24,24 +22,47 @@ class Workload:
 
     prompt: int
     output: int
+    cached: float = 0.0
+    """Share of the prompt's tokens that the prefix cache has."""
+    accepted: tuple[float, ...] = ()
+    """Speculative decoding: how often the draft's first, second, ... token is accepted, given those before it."""
+
+    @property
+    def computed(self) -> int:
+        """Tokens of a prompt that are computed: the last one always is."""
+        return max(1, round(self.prompt * (1 - self.cached)))
+
+    @property
+    def tokens_per_step(self) -> float:
+        """Tokens that a sequence gains in a step."""
+        return 1 + sum(math.prod(self.accepted[:count]) for count in range(1, len(self.accepted) + 1))
 
 
 @dataclass(frozen=True)
 class Speed:
     """One end of the range of possible speeds."""
 
-    decode: float
-    """Share of the roofline of a decoding step."""
-    prefill: float
-    """Share of the peak arithmetic for prompts."""
-    int8_helps: bool
-    """Whether int8 weights are faster than bfloat16 ones at all: no run on v6e was published."""
+    step_s: float
+    """What a step costs beside reads, arithmetic and links."""
+    narrow_helps: bool
+    """Whether weights of 8 or 4 bits are faster than bfloat16 ones at all: no run on v6e was published."""
     prompts_meet: bool
     """Whether data-parallel groups, which wait for each other in every step, work on their prompts in the same steps."""
+    factor: float = 1.0
+    """What a user's own run has measured, by what was predicted for it (calibrate.py)."""
 
 
-SLOW = Speed(DECODE.low, PREFILL.low, int8_helps=False, prompts_meet=False)
-FAST = Speed(DECODE.high, PREFILL.high, int8_helps=True, prompts_meet=True)
+SLOW = Speed(STEP.high, narrow_helps=False, prompts_meet=False)
+FAST = Speed(STEP.low, narrow_helps=True, prompts_meet=True)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A layout on the devices of a slice, and what it takes of them."""
+
+    layout: Layout
+    on: Slice
+    footprint: Footprint
 
 
 @dataclass(frozen=True)
@@ -56,82 +77,96 @@ class Point:
     requests_per_s: float
     output_tok_per_s: float
 
+    def times(self, count: int) -> "Point":
+        """This load on each of so many slices."""
+        rates = (count * self.requests_per_s, count * self.output_tok_per_s)
+        return Point(count * self.sequences, self.tpot_s, self.ttft_s, *rates)
 
-def single_stream(layout: Layout, on: Slice, work: Workload, speed: Speed) -> Point:
+
+def single_stream(plan: Plan, work: Workload, speed: Speed) -> Point:
     """One request on an idle slice."""
-    step, first = _step_and_prompt(layout, on, work, 1, speed)
-    return Point(1, step, first, 1 / (first + (work.output - 1) * step), 1 / step)
+    step, first = _step_and_prompt(plan, work, 1, speed)
+    tpot = step / work.tokens_per_step
+    return Point(1, tpot, first, 1 / (first + (work.output - 1) * tpot), 1 / tpot)
 
 
-def at_load(layout: Layout, on: Slice, work: Workload, each: int, speed: Speed) -> Point:
+def at_load(plan: Plan, work: Workload, each: int, speed: Speed) -> Point:
     """The load at which every lane has `each` sequences. A lane is a data-parallel group, or a batch on its way through a
     pipeline, which has one in each stage.
 
     In a steady state each output token of a sequence comes with its share of the prompts that follow. The prompts of a lane
     wait for each other like customers of one server (M/D/1), and the first for the step that is running.
     """
-    lanes = layout.data_parallel * layout.pipeline_parallel
-    step, service = _step_and_prompt(layout, on, work, each, speed)
-    prompt = work.prompt * prompt_token_seconds(layout, on, work.prompt, speed)
-    stalled_by = 1 if speed.prompts_meet else layout.data_parallel
-    tpot = step + each / work.output * stalled_by * prompt
+    lanes = plan.layout.data_parallel * plan.layout.pipeline_parallel
+    step, service = _step_and_prompt(plan, work, each, speed)
+    prompt = work.computed * prompt_token_seconds(plan, work, speed)
+    stalled_by = 1 if speed.prompts_meet else plan.layout.data_parallel
+    tpot = step / work.tokens_per_step + each / work.output * stalled_by * prompt
     rate = lanes * each / (work.output * tpot)
     busy = rate * stalled_by / lanes * service
     wait = busy * service / (2 * (1 - busy)) if busy < 1 else math.inf
     return Point(lanes * each, tpot, tpot / 2 + wait + service, rate, lanes * each / tpot)
 
 
-def _step_and_prompt(layout: Layout, on: Slice, work: Workload, each: int, speed: Speed) -> tuple[float, float]:
+def _step_and_prompt(plan: Plan, work: Workload, each: int, speed: Speed) -> tuple[float, float]:
     """Seconds of a decoding step with `each` sequences on a lane, and of a prompt that rides on such steps."""
-    step = step_seconds(layout, on, each, work.prompt + work.output // 2, speed)
-    prompt = work.prompt * prompt_token_seconds(layout, on, work.prompt, speed)
-    return step, math.ceil(work.prompt / STEP_TOKENS) * step + prompt
+    step = step_seconds(plan, each, work.prompt + work.output // 2, speed, 1 + len(work.accepted))
+    prompt = work.computed * prompt_token_seconds(plan, work, speed)
+    return step, math.ceil(work.computed / STEP_TOKENS) * step + prompt
 
 
-def step_seconds(layout: Layout, on: Slice, sequences: int, context: int, speed: Speed) -> float:
+def step_seconds(plan: Plan, sequences: int, context: int, speed: Speed, tokens_each: int = 1) -> float:
     """Seconds of a decoding step of one lane, through all stages of a pipeline in turn."""
-    roof = decode_seconds(_timed(layout, speed), on.generation, sequences, context)
-    return roof / speed.decode + _step_all_reduces(layout) * all_reduce_seconds(layout, on, sequences)
+    reads = read_seconds(plan.layout, plan.on, sequences, context, speed.narrow_helps, tokens_each)
+    computed = sequences * tokens_each * flops(plan.layout.shape, Chunk(1, context)) / plan.layout.tensor_parallel
+    busy = max(reads[0] / WEIGHTS + reads[1] / KV_CACHE, computed / peak_ops(plan.layout, plan.on.generation) / PREFILL)
+    rounds = plan.footprint.rounds * ACROSS_HOSTS_S if is_across_hosts(plan) else 0
+    links = link_seconds(plan, sequences * tokens_each)
+    return speed.factor * (busy + links + rounds + speed.step_s * plan.layout.pipeline_parallel)
 
 
-def prompt_token_seconds(layout: Layout, on: Slice, prompt: int, speed: Speed) -> float:
+def read_seconds(
+    layout: Layout, on: Slice, sequences: int, context: int, narrow_helps: bool = True, tokens_each: int = 1
+) -> tuple[float, float]:
+    """Seconds that a decoding step reads weights and KV cache at the full bandwidth."""
+    timed = layout if narrow_helps else dataclasses.replace(layout, dtype="bfloat16")
+    weights = read_weight_bytes_per_chip(timed, sequences * tokens_each)
+    cache = sequences * kv_read_bytes_per_chip(layout, context + 1)
+    return weights / on.generation.hbm_bytes_per_s, cache / on.generation.hbm_bytes_per_s
+
+
+def prompt_token_seconds(plan: Plan, work: Workload, speed: Speed) -> float:
     """Seconds that each token of a prompt adds to the steps of its lane: arithmetic or links, whichever takes longer."""
-    arithmetic = prompt_seconds(_timed(layout, speed), on.generation, prompt) / prompt / speed.prefill
-    chunk = min(prompt, STEP_TOKENS)
-    return max(arithmetic, _step_all_reduces(layout) * all_reduce_seconds(layout, on, chunk) / chunk)
+    timed = plan.layout if speed.narrow_helps else dataclasses.replace(plan.layout, dtype="bfloat16")
+    arithmetic = prompt_seconds(timed, plan.on.generation, work.prompt) / work.prompt / PREFILL
+    chunk = min(work.computed, STEP_TOKENS)
+    return speed.factor * max(arithmetic, link_seconds(plan, chunk) / chunk)
 
 
-def all_reduce_seconds(layout: Layout, on: Slice, tokens: int) -> float:
-    """Seconds to sum the residual stream of `tokens` tokens over a group's chips (jax-ml/scaling-book, sharding.md).
+def is_across_hosts(plan: Plan) -> bool:
+    """Whether the chips of one tensor-parallel group are on several hosts."""
+    return plan.layout.tensor_parallel > plan.on.chips_per_host
+
+
+def link_seconds(plan: Plan, tokens: int) -> float:
+    """Seconds of a step's collectives over a group's chips (jax-ml/scaling-book, sharding.md).
 
     A rectangle of chips as square as possible, without wrap-around links (v5e and v6e have them from 16 chips in a row on).
-    The other collectives of a step, few and small, are not priced.
     """
-    sides = group_sides(on, layout.tensor_parallel)
+    sides = group_sides(plan.on, plan.layout.tensor_parallel)
     used = sum(side > 1 for side in sides)
     if not used:
         return 0.0
-    link = on.generation.ici_bytes_per_s / 2 / (2 * len(sides))  # one way: the figure counts both ways of all links
+    link = plan.on.generation.ici_bytes_per_s / 2 / (2 * len(sides))  # one way: the figure counts both ways of all links
     hops = sum(side - 1 for side in sides)
-    transfer = tokens * layout.shape.hidden * _BF16_BYTES / (link * used)
-    return 2 * max(hops * ICI_HOP_S, transfer)
+    return max(plan.footprint.rounds * hops * ICI_HOP_S, tokens * plan.footprint.moved_bytes_per_token / (link * used))
 
 
-def group_sides(on: Slice, chips: int) -> tuple[int, ...]:
+def group_sides(on: Slice, devices: int) -> tuple[int, ...]:
     """Sides of a tensor-parallel group within the topology: 8 chips of a 4x4 are 2x4."""
-    sides = [1] * on.topology.count("x") + [1]
     limits = [int(side) for side in on.topology.split("x")]
+    sides, chips = [1] * len(limits), devices * math.prod(limits) // on.chips  # a chip may have several devices
     while math.prod(sides) < chips:
         shortest = min((n for n, side in enumerate(sides) if side < limits[n]), key=lambda n: sides[n])
         sides[shortest] *= 2
     return tuple(sides)
-
-
-def _step_all_reduces(layout: Layout) -> int:
-    """One after attention and one after the feed-forward of each layer, as the compiler makes it (docs/layouts.md)."""
-    return 2 * layout.shape.layers
-
-
-def _timed(layout: Layout, speed: Speed) -> Layout:
-    is_narrow = layout.dtype == "int8" and not speed.int8_helps
-    return dataclasses.replace(layout, dtype="bfloat16") if is_narrow else layout

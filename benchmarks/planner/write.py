@@ -1,4 +1,5 @@
-"""Write a layout's engine arguments into a Serve config: single values, so that comments and order stay.
+"""Write a layout's engine arguments into a Serve config: single values, so that comments and order stay. A file that is not
+there is made from serve_configs/gemma.yaml.
 
 The result is checked as `scripts/validate.py` does before it is saved.
 """
@@ -15,13 +16,18 @@ from apps.checks.findings import Path
 from apps.checks.serve_rules import check_serve_config
 from apps.checks.slice_rules import shape_of
 from apps.checks.source import Source, read
+from apps.checks.variant import merged
 from apps.common.errors import UserError
 from apps.guard.settings import Queue
-from apps.slice.topology import slice_of
+from apps.slice.models import model_id_of
+from apps.slice.topology import Slice, slice_of
 from benchmarks.planner.candidates import Status
-from benchmarks.planner.plan import UTILIZATION, PlanRequest, Row
-from benchmarks.planner.predict import STEP_TOKENS
+from benchmarks.planner.footprint import STEP_TOKENS, UTILIZATION
+from benchmarks.planner.plan import PlanRequest, Row
 
+_TEMPLATE = File(__file__).resolve().parents[2] / "serve_configs" / "gemma.yaml"
+_OF_GEMMA_4 = ("enable_auto_tool_choice", "tool_call_parser", "reasoning_parser")
+_OF_IMAGES = ("limit_mm_per_prompt", "disable_chunked_mm_input")
 _LINE = re.compile(r"(?P<start> *\w+:) +[^#\s]+( +#.*)?$")
 
 
@@ -29,13 +35,15 @@ def write(row: Row, request: PlanRequest, file: File) -> None:
     """Set the arguments that follow from the layout, and leave everything else of the file as it is.
 
     Raises:
-        UserError: the layout has no way in that anyone tested, the file is not for this slice or cannot be edited line by
-            line, or the result would not pass `scripts/validate.py`; the file is unchanged.
+        UserError: the layout has no way in that anyone tested, the file serves another model or cannot be edited line by line,
+            or the result would not pass `scripts/validate.py`; the file is unchanged.
     """
     _require_tested(row)
+    if not file.exists():
+        return _create(row, request, file)
     source = read(file)
     config = _tpu_config(source, file)
-    _check_target(_at(source.content, config), request, file)
+    _check_model(_at(source.content, config), request, file)
     wanted = _arguments(row, request) | _capacity(row, _at(source.content, config[:3]))
     text = file.read_text()
     for path, value in wanted.items():
@@ -44,6 +52,47 @@ def write(row: Row, request: PlanRequest, file: File) -> None:
     for path, value in wanted.items():
         _put(_at(expected, (*config, *path[:-1])), path[-1], value)
     _check(text, expected, file)
+    _save(text, file)
+
+
+def slice_in(file: File) -> Slice | None:
+    """The slice that a Serve config is for; None where there is no such file."""
+    if not file.exists():
+        return None
+    source = read(file)
+    config = _at(source.content, _tpu_config(source, file))
+    return slice_of(str(config.get("accelerator_type")), str(config["accelerator_config"].get("topology")))
+
+
+def _create(row: Row, request: PlanRequest, file: File) -> None:
+    """Write a new config for the model and all slices of the row."""
+    model_id = model_id_of(request.shape) or File(request.model).name
+    base = yaml.safe_load(_TEMPLATE.read_text())
+    arguments = {path[1]: value for path, value in _arguments(row, request).items()}
+    several = row.on.hosts > 1
+    model: dict[str, Any] = {
+        "model_loading_config": {"model_id": model_id, "model_source": f"/weights/{model_id.rpartition('/')[2].lower()}"},
+        "accelerator_type": row.on.generation.accelerator_type,
+        "accelerator_config": {"topology": row.on.topology},
+        "runtime_env": {"env_vars": {"TPU_MULTIHOST_BACKEND": "ray" if several else None}},
+        "deployment_config": {"num_replicas": row.replicas},
+        "engine_kwargs": {
+            **arguments,
+            "distributed_executor_backend": "ray" if several else None,
+            **(dict.fromkeys(_OF_GEMMA_4) if "gemma-4" not in model_id.lower() else {}),
+            **(dict.fromkeys(_OF_IMAGES) if not request.shape.vision_parameters else {}),
+        },
+    }
+    application = {"name": "llm", "args": {"llm_configs": [model]}}
+    content = merged(base, {"applications": [application]})
+    capacity = _capacity(row, content["applications"][0]["args"])
+    content["applications"][0]["args"]["llm_configs"][0]["deployment_config"] |= {path[-1]: n for path, n in capacity.items()}
+    text = yaml.safe_dump(content, sort_keys=False, width=128)
+    _check(text, content, file)
+    _save(f"# scripts/plan.py: {row.name}; the rest is as in serve_configs/gemma.yaml, which explains it.\n{text}", file)
+
+
+def _save(text: str, file: File) -> None:
     try:
         file.write_text(text)
     except OSError as error:
@@ -51,7 +100,7 @@ def write(row: Row, request: PlanRequest, file: File) -> None:
 
 
 def _require_tested(row: Row) -> None:
-    if row.candidate.layout.dtype == "int8" or row.candidate.status is Status.BROKEN:
+    if row.candidate.layout.dtype != "bfloat16" or row.candidate.status is Status.BROKEN:
         why = "; ".join(note.text for note in row.candidate.notes)
         raise UserError(f"{row.candidate.name} is not written: {why}")
 
@@ -79,13 +128,7 @@ def _mapping(value: Any) -> Mapping[str, Any]:
     return value if isinstance(value, Mapping) else {}
 
 
-def _check_target(config: Mapping[str, Any], request: PlanRequest, file: File) -> None:
-    on = slice_of(str(config.get("accelerator_type")), str(config["accelerator_config"].get("topology")))
-    if on != request.on:
-        raise UserError(
-            f"{file}: is for {on.generation.name} {on.topology}, but the plan is for {request.on.generation.name} "
-            f"{request.on.topology}: give --accelerator {on.generation.name} --topology {on.topology}"
-        )
+def _check_model(config: Mapping[str, Any], request: PlanRequest, file: File) -> None:
     model = shape_of(config)
     if model and model.text_parameters != request.shape.text_parameters:
         raise UserError(f"{file}: serves another model than {request.model}: give it as --model")
@@ -102,11 +145,11 @@ def _arguments(row: Row, request: PlanRequest) -> dict[Path, Any]:
     engine: dict[str, Any] = {
         "tensor_parallel_size": layout.tensor_parallel,
         "data_parallel_size": layout.data_parallel if layout.data_parallel > 1 else None,
-        "pipeline_parallel_size": None,
+        "pipeline_parallel_size": layout.pipeline_parallel if layout.pipeline_parallel > 1 else None,
         "kv_cache_dtype": layout.kv_dtype if layout.kv_dtype != "bfloat16" else None,
         "gpu_memory_utilization": UTILIZATION,
         "max_model_len": request.max_context,
-        "max_num_seqs": load.sequences // layout.data_parallel,  # of each group (dp_scheduler: per-rank limits)
+        "max_num_seqs": load.sequences // row.replicas // layout.data_parallel,  # of each group (dp_scheduler: per-rank limits)
         "max_num_batched_tokens": STEP_TOKENS,
     }
     return {("engine_kwargs", name): value for name, value in engine.items()}
@@ -116,7 +159,7 @@ def _capacity(row: Row, args: Mapping[str, Any]) -> dict[Path, Any]:
     """How many requests Serve lets in: what the engine runs, what waits in the guard, and as many for the guard to refuse."""
     assert row.within_slo.fast
     waiting = _mapping(_mapping(args.get("guard")).get("queue")).get("waiting", Queue().waiting)
-    requests = row.within_slo.fast.sequences + 2 * waiting
+    requests = row.within_slo.fast.sequences // row.replicas + 2 * waiting
     return {("deployment_config", name): requests for name in ("max_ongoing_requests", "max_queued_requests")}
 
 

@@ -142,7 +142,7 @@ class TestEngine:
     def test_a_cut_model_is_compiled_and_known_from_then_on(
         self, cache: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
     ) -> None:
-        options = ("--layers=6", "--programs=backbone", "--tokens=16")
+        options = ("--layers=6", "--programs=backbone*", "--tokens=16")
         compiled = self.run(cache, monkeypatch, capsys, *options)
         assert [program["name"] for program in compiled["programs"]] == ["backbone", "backbone with embeds"]
         for program in compiled["programs"]:

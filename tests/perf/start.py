@@ -74,10 +74,10 @@ def _phases(command: list[str], environment: dict[str, str]) -> dict[str, float]
     with subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as starting:
         for line in starting.stderr or ():
             lines.append(line)
-            if phase := _PHASE.match(line):
+            if begins := _PHASE.match(line):
                 now = time.monotonic()
                 seconds[phase] = round(seconds.get(phase, 0) + now - since, 1)
-                phase, since = phase[1], now
+                phase, since = begins[1], now
     if starting.returncode:
         raise OperationError(f"{command[0]} exited with {starting.returncode}: {''.join(lines[-3:]).strip()}")
     return {**seconds, phase: round(time.monotonic() - since, 1)}

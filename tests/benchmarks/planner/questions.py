@@ -1,4 +1,4 @@
-"""The question that most tests of the planner ask: the tutorial's model on the tutorial's slice."""
+"""The question that most tests of the planner ask: the tutorial's model on the tutorial's chips, by the formulas."""
 
 from apps.slice.models import GEMMA_4_31B
 from apps.slice.topology import slice_of
@@ -12,4 +12,5 @@ def question(*, topology: str = "4x4", slo: Slo | None = None, max_context: int 
 
 
 def rows(asked: PlanRequest) -> dict[str, Row]:
-    return {row.candidate.name: row for row in plan(asked)}
+    """The rows of the slice itself, by layout."""
+    return {row.candidate.name: row for row in plan(asked) if row.on == asked.on}

@@ -2,23 +2,23 @@
 
 from pathlib import Path
 
-from benchmarks.planner.consistency import stored
-from benchmarks.planner.consistency import table as compared
-from benchmarks.planner.output import markdown, sentences, table
-from benchmarks.planner.plan import plan
-from benchmarks.planner.recommend import recommend
-from tests.benchmarks.planner.questions import question
+import pytest
+
+from benchmarks.planner import published, record
+from benchmarks.planner.command import main
 
 DOCUMENT = (Path(__file__).resolve().parents[3] / "docs" / "layouts.md").read_text()
 
 
-def test_the_table_and_the_recommendation() -> None:
-    asked = question()
-    planned = plan(asked)
-    assert markdown(table(planned, asked)) in DOCUMENT
-    for paragraph in sentences(planned, asked, recommend(planned, asked), {}):
+def test_the_table_and_the_recommendation(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--price", "2.7", "--markdown"]) == 0
+    for paragraph in capsys.readouterr().out.strip().split("\n\n"):
         assert paragraph in DOCUMENT
 
 
-def test_the_formula_beside_the_compiler() -> None:
-    assert compared(stored()) in DOCUMENT
+def test_the_fit_and_the_runs_that_were_left_out() -> None:
+    assert published.table() in DOCUMENT
+
+
+def test_the_formula_beside_the_engine() -> None:
+    assert record.table() in DOCUMENT

@@ -1,14 +1,16 @@
 """The plan: figures worked out by hand for Gemma 4 31B on v6e 4x4, and what must hold whatever is asked."""
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from apps.slice.memory import KvLayout, kv_bytes_per_chip
+from apps.slice.memory import kv_bytes_per_chip
 from apps.slice.roofline import Load, ceilings
-from apps.slice.topology import GIB
+from apps.slice.topology import GENERATIONS, GIB, slice_of
 from benchmarks.planner.candidates import Status
-from benchmarks.planner.plan import CONTEXTS, Slo, usd_per_million_output_tokens
+from benchmarks.planner.plan import Slo, plan, usd_per_million_output_tokens
 from benchmarks.planner.predict import Point, Workload, group_sides
 from tests.benchmarks.planner.questions import question, rows
 
@@ -20,7 +22,7 @@ SLO = st.builds(Slo, st.floats(0.05, 10), st.floats(0.005, 0.5))
 def test_all_parallelisms_and_types_are_compared() -> None:
     assert {name.split("/")[0] for name in PLANNED} >= {"TP16", "DP2xTP8", "DP4xTP4", "PP4xTP4"}
     for cut in ("TP16", "DP2xTP8", "DP4xTP4", "PP4xTP4"):
-        assert {f"{cut}/{dtype}/{kv}" for dtype in ("bf16", "int8") for kv in ("bf16", "fp8")} <= set(PLANNED)
+        assert {f"{cut}/{types}" for types in ("bf16/bf16", "bf16/fp8", "fp8/fp8", "w4/bf16")} <= set(PLANNED)
 
 
 @pytest.mark.parametrize(
@@ -31,13 +33,13 @@ def test_all_parallelisms_and_types_are_compared() -> None:
         ("DP2xTP8/bf16/bf16", 62.5e9 / 8 / GIB),
         ("DP4xTP4/bf16/bf16", 62.5e9 / 4 / GIB),
         # 29.3e9 of layers x 1 byte, embedding 1.41e9 and vision 0.55e9 x 2 bytes
-        ("TP16/int8/bf16", (29.3e9 + 3.92e9) / 16 / GIB),
+        ("TP16/fp8/fp8", (29.3e9 + 3.92e9) / 16 / GIB),
         # 15 of 60 layers, and the embedding of the first and last stage
         ("PP4xTP4/bf16/bf16", (29.3e9 / 4 + 1.41e9 + 0.55e9) * 2 / 4 / GIB),
     ],
 )
 def test_weights_per_chip(name: str, gib: float) -> None:
-    assert PLANNED[name].weight_bytes / GIB == pytest.approx(gib, rel=0.01)
+    assert PLANNED[name].footprint.weight_bytes / GIB == pytest.approx(gib, rel=0.01)
 
 
 @pytest.mark.parametrize(
@@ -54,16 +56,7 @@ def test_weights_per_chip(name: str, gib: float) -> None:
 def test_a_token_of_kv_cache(name: str, bytes_per_token: int) -> None:
     row = PLANNED[name]
     assert kv_bytes_per_chip(row.candidate.layout, 1) == bytes_per_token
-    assert row.sequences[8192][KvLayout.VLLM_TPU] == row.candidate.layout.data_parallel * int(
-        row.kv_budget_bytes / bytes_per_token / 8192
-    )
-
-
-def test_sliding_layers_take_a_window_where_the_model_is_served_as_it_would_allow() -> None:
-    """TP16: 50 layers keep 1024 tokens of 16 heads, 10 keep all 131,072 of 4 heads, each stored once."""
-    row = PLANNED["TP16/bf16/bf16"]
-    bytes_per_sequence = (50 * 16 * 256 * 1024 + 10 * 4 * 512 * 131_072) * 2 * 2 / 16
-    assert row.sequences[131_072][KvLayout.IDEAL] == int(row.kv_budget_bytes / bytes_per_sequence)
+    assert row.sequences[8192] == row.candidate.layout.data_parallel * int(row.kv_budget_bytes / bytes_per_token / 8192)
 
 
 def test_all_weights_are_read_from_the_bucket_once_and_a_price_is_for_all_chips() -> None:
@@ -74,6 +67,8 @@ def test_all_weights_are_read_from_the_bucket_once_and_a_price_is_for_all_chips(
 
 def test_groups_are_as_square_as_they_can_be() -> None:
     assert [group_sides(ASKED.on, chips) for chips in (1, 2, 4, 8, 16)] == [(1, 1), (2, 1), (2, 2), (4, 2), (4, 4)]
+    two_devices_a_chip = slice_of("v7x", "2x2x2").by_device()
+    assert [group_sides(two_devices_a_chip, devices) for devices in (2, 4, 16)] == [(1, 1, 1), (2, 1, 1), (2, 2, 2)]
 
 
 def test_what_fails_upstream_is_marked_as_broken() -> None:
@@ -85,14 +80,13 @@ def test_what_fails_upstream_is_marked_as_broken() -> None:
 def test_what_does_not_fit_is_no_candidate() -> None:
     """31.2e9 parameters of 2 bytes need 29.1 GiB on each of 2 chips, and 0.9 x 31.24 GiB are 28.1."""
     assert not PLANNED["DP8xTP2/bf16/bf16"].fits
-    assert PLANNED["DP8xTP2/int8/bf16"].fits
+    assert PLANNED["DP8xTP2/fp8/fp8"].fits
 
 
 @pytest.mark.parametrize("name", PLANNED)
 def test_longer_contexts_leave_room_for_fewer(name: str) -> None:
-    for kv_layout in KvLayout:
-        held = [PLANNED[name].sequences[context][kv_layout] for context in CONTEXTS]
-        assert held == sorted(held, reverse=True)
+    held = list(PLANNED[name].sequences.values())
+    assert held == sorted(held, reverse=True)
 
 
 @settings(deadline=None)  # a busy machine is no fault of the plan
@@ -128,3 +122,35 @@ def test_a_looser_slo_never_serves_less(slo: Slo, more: float) -> None:
             (row.within_slo.fast, loose[name].within_slo.fast),
         ):
             assert before is None or (after is not None and after.requests_per_s >= before.requests_per_s)
+
+
+def test_the_same_chips_are_also_cut_into_slices_of_one_host() -> None:
+    by_slices = {(row.replicas, row.on.topology) for row in plan(ASKED)}
+    assert by_slices == {(1, "4x4"), (2, "2x4"), (4, "2x2"), (16, "1x1")}
+    whole = {row.name: row for row in plan(ASKED)}
+    one_slice = rows(question(topology="2x4"))["TP8/bf16/bf16"].within_slo.slow
+    both = whole["2 x 2x4 TP8/bf16/bf16"].within_slo.slow
+    assert one_slice
+    assert both == one_slice.times(2)
+
+
+def test_a_cached_prefix_and_accepted_drafts_serve_more() -> None:
+    def rate(work: Workload) -> float:
+        point = rows(replace(ASKED, work=work))["TP16/bf16/bf16"].within_slo.slow
+        assert point
+        return point.requests_per_s
+
+    plain = rate(Workload(1024, 256))
+    assert rate(Workload(1024, 256, cached=0.9)) > plain
+    assert rate(Workload(1024, 256, accepted=(0.9, 0.8))) > plain
+    assert rate(Workload(1024, 256, accepted=(0.0,))) < plain  # nothing accepted: the draft only costs
+
+
+@pytest.mark.parametrize("name", list(GENERATIONS))
+def test_every_generation_has_a_plan(name: str) -> None:
+    generation = GENERATIONS[name]
+    for topology in generation.topologies[:5]:
+        asked = replace(ASKED, on=slice_of(name, topology))
+        for row in plan(asked):
+            assert row.candidate.layout.chips == row.on.devices
+            assert row.on.chips * row.replicas == asked.on.chips

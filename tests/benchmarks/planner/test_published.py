@@ -1,0 +1,31 @@
+"""The figures of efficiency.py are the fit to the published runs, and predictions cover each run that the fit had not seen."""
+
+import pytest
+
+from apps.slice.efficiency import ACROSS_HOSTS_S, ERROR, KV_CACHE, PREFILL, STEP, WEIGHTS, WHOLE_STEP
+from benchmarks.planner.published import RUNS, Run, fit, left_out
+
+FIT, LEFT_OUT = fit(RUNS), left_out()
+
+
+def test_the_figures_are_the_fit() -> None:
+    stored = (WEIGHTS, KV_CACHE, PREFILL, STEP.fitted, ACROSS_HOSTS_S)
+    assert stored == pytest.approx((FIT.weights, FIT.kv_cache, FIT.prefill, FIT.step_s, FIT.across_hosts_s), rel=0.01)
+
+
+@pytest.mark.parametrize(("run", "seconds"), LEFT_OUT, ids=[run.name for run, _ in LEFT_OUT])
+def test_the_range_covers_a_run_that_was_left_out(run: Run, seconds: float) -> None:
+    assert seconds - (STEP.fitted - STEP.low) <= run.ms / 1000 <= seconds + (STEP.high - STEP.fitted)
+
+
+def test_no_wider_than_that() -> None:
+    errors = [run.ms / 1000 - seconds for run, seconds in LEFT_OUT]
+    assert STEP.fitted + min(errors) == pytest.approx(STEP.low, abs=1e-4)
+    assert STEP.fitted + max(errors) == pytest.approx(STEP.high, abs=1e-4)
+    mean = sum(abs(seconds * 1000 / run.ms - 1) for run, seconds in LEFT_OUT) / len(RUNS)
+    assert mean == pytest.approx(ERROR, abs=0.005)
+
+
+def test_the_share_of_a_whole_step() -> None:
+    run = next(run for run in RUNS if run.ms == 25.35)
+    assert run.weights_s * 1000 / run.ms == pytest.approx(WHOLE_STEP, rel=0.03)
