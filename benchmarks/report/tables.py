@@ -5,9 +5,9 @@ from dataclasses import dataclass
 
 from benchmarks.report.compare import MIN_REPEATS, Ratio, compare, intervals, repeated
 from benchmarks.report.series import Series, ValidatedRun, valid_runs
+from benchmarks.serving.answers import Severity
 from benchmarks.serving.result import STATISTICS, TIMES, Run, format_number
 from benchmarks.serving.sweep import ATTAINED
-from benchmarks.serving.answers import Severity
 
 _KEY = ("requests_per_s", "output_tok_per_s", "ttft_p50_ms", "ttft_p99_ms", "tpot_p50_ms", "tpot_p99_ms")
 _RATES = {

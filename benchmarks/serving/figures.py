@@ -75,12 +75,15 @@ class Requests:
 
     def _between(self, *, each_token: bool) -> Times:
         """Between events; for each token, the time of its event shared evenly with those that came with it."""
-        gaps = [record.events[1:] for record in self.ok]
+        gaps = [[] if record.ends_only else record.events[1:] for record in self.ok]
         owners = np.repeat(np.arange(len(gaps)), [len(each) for each in gaps])
         values = np.array([gap for each in gaps for gap in each], float) / 1000
         if not each_token:
             return Times(values, np.ones(len(values)), owners)
-        tokens = [record.tokens[1:] or [1.0] * len(each) for record, each in zip(self.ok, gaps, strict=True)]
+        tokens = [
+            record.tokens[1:] if each and record.tokens else [1.0] * len(each)
+            for record, each in zip(self.ok, gaps, strict=True)
+        ]
         counts = np.maximum(np.array([count for each in tokens for count in each], float), 1e-3)
         return Times(values / counts, counts, owners)
 
@@ -119,7 +122,7 @@ def figures(requests: Requests, slo: Slo, cached_tokens: int | None) -> dict[str
     good = np.array([is_good(record, slo) for record in requests.ok], float)
     first_turns = sum(not record.turn for record in records)
     begun = sum(record.begun is not None and record.begun <= load_s for record in records)
-    events = sum(len(record.events) for record in requests.ok if record.output_tokens)
+    events = sum(len(record.events) for record in requests.ok if record.output_tokens and not record.ends_only)
     cached = 0.0 if cached_tokens is None or not prompt.sum() else cached_tokens / float(prompt.sum())
     values["offered_per_s"] = None if requests.load.clients else first_turns / load_s
     values["sent_per_s"] = begun / load_s
@@ -131,7 +134,9 @@ def figures(requests: Requests, slo: Slo, cached_tokens: int | None) -> dict[str
     values["goodput_per_s"] = requests.rate(good) if slo.is_set else None
     values["attainment"] = float(good.sum()) / len(records) if slo.is_set and records else None
     values["error_rate"] = sum(record.error is not None for record in records) / len(records) if records else None
-    values["tokens_per_event"] = float(output.sum()) / events if events else None
+    values["tokens_per_event"] = (
+        sum(record.output_tokens or 0 for record in requests.ok if not record.ends_only) / events if events else None
+    )
     values["in_flight"] = requests.in_flight
     values["drain_s"] = max(0.0, requests.ended_s - load_s)
     return values

@@ -47,6 +47,8 @@ class Record(msgspec.Struct, omit_defaults=True, gc=False):
     """Microseconds: from the intended time to the first event with tokens, then from each to the next."""
     tokens: list[float] = []
     """Tokens in each event, by the server's counts or else by the share of the text; empty: one each."""
+    ends_only: bool = False
+    """Whether only the first and the last of the events are known, as of another tool."""
     text_at: int | None = None
     """Number of the first event with more than blanks, from 0..."""
     content_at: int | None = None

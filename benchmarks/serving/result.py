@@ -120,6 +120,8 @@ class Setting(_Strict):
     client_cores: int | None
     server_version: str | None = None
     model_card: dict[str, Any] | None = None
+    not_recorded: list[str] = []
+    """What the tool did not write, in words."""
     serve_config_digest: str | None = None
     llm_config: dict[str, Any] | None = None
     """The served model's part of the Serve config: engine arguments, accelerator, replicas."""

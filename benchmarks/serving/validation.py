@@ -176,6 +176,8 @@ def _errors(run: Run) -> Findings:
 
 
 def _setting(setting: Setting, run: Run, limits: SliceLimits | None) -> Findings:
+    for what in setting.not_recorded:
+        yield "unknown", "flagged", f"{setting.tool} does not record {what}"
     if is_simulated(setting.llm_config):
         yield "simulated", "flagged", "no chip computed these responses: an emulated slice or the simulated engine"
     if setting.llm_config is None:
