@@ -1,31 +1,35 @@
-"""Ratios of two runs with the same load, and how sure they are: a bootstrap over pieces of the runs' time.
+"""How sure a figure is, and whether two results differ.
 
-Requests close in time share their fate, so that resampling single ones would promise too much; whole pieces are drawn instead.
+Within one run, an interval comes from a bootstrap over pieces of its time: requests close in time share their fate, so that
+resampling single ones would promise too much. It says nothing of what differs from run to run; so a difference of two results
+is called clear only from repeated runs, by Welch's t interval of the logarithms of their figures.
 """
 
+from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
+from math import exp, log, sqrt
+from statistics import mean, variance
 
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.report.series import Series
-from benchmarks.serving.result import Run, Window
+from benchmarks.report.series import Series, ValidatedRun
+from benchmarks.serving.figures import Requests, Times, is_good
+from benchmarks.serving.result import Slo
 
-_PIECES = 20
-_MIN_PIECES = 8  # of fewer, an interval means nothing
-_DRAWS = 2000
-_PERCENTILES = {
-    "ttft_p50_ms": ("ttft", 50),
-    "ttft_p99_ms": ("ttft", 99),
-    "tpot_p50_ms": ("tpot", 50),
-    "tpot_p99_ms": ("tpot", 99),
-}
-_SUMS = {"output_tok_per_s": "output_tokens", "goodput_per_s": "good"}
+COMPARED = ("ttft_p50_ms", "ttft_p99_ms", "tpot_p50_ms", "tpot_p99_ms", "requests_per_s", "output_tok_per_s", "goodput_per_s")
+MIN_REPEATS = 3
+_PIECES, _MIN_PIECES = 20, 8  # of fewer, an interval means nothing
+_DRAWS = 1000
+_PERCENTILES = {"p50": 0.5, "p90": 0.9, "p99": 0.99}
+_T = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131, 2.120, 2.110)
+"""Student's t for 95 % on both sides, with 1, 2, ... degrees of freedom."""
 
 
 @dataclass(frozen=True)
 class Ratio:
-    """`figure` of the second run over that of the first. `low` and `high` bound 95 %; None where the runs are too short."""
+    """A figure of the second result over that of the first, under one load. `low` and `high` bound 95 %; None: too few runs."""
 
     load: str
     figure: str
@@ -44,63 +48,105 @@ class Ratio:
         return self.low is not None and self.high is not None and not self.low <= 1 <= self.high
 
 
-def compare(first: Series, second: Series, seed: int = 0) -> list[Ratio]:
-    """Ratios of all figures of the valid runs that both have, by load."""
-    first_runs = {validated.run.load.label: validated.run for validated in first.valid}
-    random = np.random.default_rng(seed)
+def compare(first: Series, second: Series) -> list[Ratio]:
+    """Ratios of all figures that valid runs of both have, by load; of repeated runs the geometric means."""
+    ours, others = _values(first), _values(second)
     return [
-        ratio
-        for validated in second.valid
-        if (run := first_runs.get(validated.run.load.label))
-        for ratio in _ratios(run, validated.run, random)
+        _ratio(load, figure, ours[load, figure], values) for (load, figure), values in others.items() if (load, figure) in ours
     ]
 
 
-def _ratios(first: Run, second: Run, random: np.random.Generator) -> list[Ratio]:
-    ratios = []
-    for figure in (*_PERCENTILES, *_SUMS):
-        a, b = first.figures[figure], second.figures[figure]
-        if a and b:
-            low, high = _interval(_draws(first, figure, random), _draws(second, figure, random))
-            ratios.append(Ratio(second.load.label, figure, a, b, low, high))
-    return ratios
+def _values(series: Series) -> dict[tuple[str, str], list[float]]:
+    values: defaultdict[tuple[str, str], list[float]] = defaultdict(list)
+    for validated in series.valid:
+        for figure in COMPARED:
+            if value := validated.run.figures.get(figure):
+                values[validated.run.load.label, figure].append(value)
+    return values
 
 
-def _interval(first: NDArray[np.float64] | None, second: NDArray[np.float64] | None) -> tuple[float | None, float | None]:
-    if first is None or second is None:
-        return None, None
-    with np.errstate(divide="ignore", invalid="ignore"):
-        low, high = np.nanpercentile(second / first, [2.5, 97.5])
-    return float(low), float(high)
+def _ratio(load: str, figure: str, first: list[float], second: list[float]) -> Ratio:
+    logs = [[log(value) for value in values] for values in (first, second)]
+    centre = mean(logs[1]) - mean(logs[0])
+    half = _half_width(logs[0], logs[1])
+    low, high = (None, None) if half is None else (exp(centre - half), exp(centre + half))
+    return Ratio(load, figure, exp(mean(logs[0])), exp(mean(logs[1])), low, high)
 
 
-def _draws(run: Run, figure: str, random: np.random.Generator) -> NDArray[np.float64] | None:
-    """The figure in each of many draws of the run's pieces, with replacement."""
-    pieces = _pieces(run)
-    if len(pieces) < _MIN_PIECES:
+def _half_width(first: list[float], second: list[float]) -> float | None:
+    """Half of Welch's 95 % interval of a difference of means; None with too few values."""
+    if min(len(first), len(second)) < MIN_REPEATS:
         return None
-    times = random.multinomial(len(pieces), [1 / len(pieces)] * len(pieces), _DRAWS)
-    if figure in _SUMS:
-        sums: NDArray[np.float64] = times @ np.array([float(getattr(piece, _SUMS[figure])) for piece in pieces])
-        return sums / len(pieces) / (run.window_s * max(1, len(run.windows) // len(pieces)))
-    name, percent = _PERCENTILES[figure]
-    histograms = [getattr(piece, name) for piece in pieces]
-    places = sorted({place for histogram in histograms for place in histogram.buckets})
-    counts = np.array([[histogram.buckets.get(place, 0) for place in places] for histogram in histograms])
-    shares = np.cumsum(times @ counts, axis=1)
-    reached = shares >= shares[:, -1:] * percent / 100
-    return np.array(1.01 ** (np.array(places)[reached.argmax(axis=1)] + 0.5), float)
+    shares = [variance(values) / len(values) for values in (first, second)]
+    total = sum(shares)
+    if not total:
+        return 0.0
+    freedom = total**2 / sum(share**2 / (len(values) - 1) for share, values in zip(shares, (first, second), strict=True))
+    return t_95(freedom) * sqrt(total)
 
 
-def _pieces(run: Run) -> list[Window]:
-    """The run's windows in which requests were due, joined to about _PIECES of one length."""
-    due = [number for number, window in enumerate(run.windows) if window.requests]
-    windows = run.windows[: due[-1] + 1] if due else []
-    size = max(1, -(-len(windows) // _PIECES))
-    pieces = []
-    for start in range(0, len(windows) - size + 1, size):
-        piece = Window()
-        for window in windows[start : start + size]:
-            piece.merge(window)
-        pieces.append(piece)
-    return pieces
+def t_95(freedom: float) -> float:
+    """Student's t for 95 % on both sides; between whole degrees of freedom the larger one, which promises less."""
+    whole = max(1, int(freedom))
+    return _T[whole - 1] if whole <= len(_T) else 1.96 + 2.5 / whole
+
+
+def intervals(validated: ValidatedRun, slo: Slo, seed: int = 0) -> dict[str, tuple[float, float]]:
+    """95 % within one run by figure, where it was long enough."""
+    requests = validated.requests
+    if requests is None or not requests.ok:
+        return {}
+    pieces, count = _pieces(requests)
+    if count < _MIN_PIECES:
+        return {}
+    times = np.random.default_rng(seed).multinomial(count, [1 / count] * count, _DRAWS)
+    bounds: dict[str, tuple[float, float]] = {}
+    for name in ("ttft", "tpot", "itl", "e2e"):
+        bounds |= _of_times(name, requests.times(name), pieces, times)
+    for name, amounts in _amounts(requests, slo).items():
+        sums = np.bincount(pieces, requests.inside * amounts, count)
+        spread = (times @ sums) / max(sums.sum(), 1e-9)
+        value = requests.rate(amounts)
+        low, high = np.percentile(spread, [2.5, 97.5])
+        bounds[name] = (float(low) * value, float(high) * value)
+    return bounds
+
+
+def _amounts(requests: Requests, slo: Slo) -> dict[str, NDArray[np.float64]]:
+    amounts = {"requests_per_s": np.ones(len(requests.ok)), "output_tok_per_s": requests.output_tokens}
+    if slo.is_set:
+        amounts["goodput_per_s"] = np.array([is_good(record, slo) for record in requests.ok], float)
+    return amounts
+
+
+def _pieces(requests: Requests) -> tuple[NDArray[np.int64], int]:
+    """The piece of the run's time in which each completed request was due, and how many pieces there are."""
+    count = min(_PIECES, len(requests.ok) // 2)
+    places = np.minimum((requests.started / requests.load_s * count).astype(int), count - 1)
+    return np.maximum(places, 0), count
+
+
+def _of_times(name: str, values: Times, pieces: NDArray[np.int64], times: NDArray[np.int64]) -> dict[str, tuple[float, float]]:
+    """Intervals of a time's percentiles, from counts in buckets 1 % wide for each piece."""
+    if not len(values.values):
+        return {}
+    buckets = np.floor(np.log(np.maximum(values.values, 1e-3)) / log(1.01)).astype(int)
+    places, numbers = np.unique(buckets, return_inverse=True)
+    counts = np.zeros((times.shape[1], len(places)))
+    np.add.at(counts, (pieces[values.owners], numbers), values.weights)
+    reached = np.cumsum(times @ counts, axis=1)
+    bounds = {}
+    for statistic, share in _PERCENTILES.items():
+        drawn = 1.01 ** (places[(reached >= reached[:, -1:] * share).argmax(axis=1)] + 0.5)
+        low, high = np.percentile(drawn, [2.5, 97.5])
+        bounds[f"{name}_{statistic}_ms"] = (float(low), float(high))
+    return bounds
+
+
+def repeated(runs: Sequence[ValidatedRun], figure: str) -> tuple[float, float] | None:
+    """95 % of a figure from repeated runs of one load; None with too few."""
+    values = [value for validated in runs if (value := validated.run.figures.get(figure))]
+    if len(values) < MIN_REPEATS:
+        return None
+    half = t_95(len(values) - 1) * sqrt(variance(values) / len(values))
+    return mean(values) - half, mean(values) + half

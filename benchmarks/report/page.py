@@ -1,7 +1,9 @@
 """The report as a self-contained HTML page and as Markdown: the same tables, plots only in the page."""
 
+import io
 import json
 from collections.abc import Sequence
+from csv import writer
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,7 +11,8 @@ import jinja2
 
 from benchmarks.report import plots
 from benchmarks.report.series import Series, valid_runs
-from benchmarks.report.tables import Group, Table, comparisons, costs, groups, latency, throughput
+from benchmarks.report.tables import Group, Table, comparisons, costs, groups, key_figures, latency, throughput
+from benchmarks.serving.validation import is_invalid
 
 _MAX_LINES = 8  # in a plot; more cannot be distinguished
 
@@ -32,17 +35,16 @@ class Report:
     tables: list[Table]
 
 
-def build(all_series: Sequence[Series], price: float | None, chips: int | None) -> Report:
-    """`price` is per chip and hour; `chips` where the result does not have them."""
+def build(all_series: Sequence[Series], price: float | None, watts: float | None, chips: int | None) -> Report:
+    """`price` is per chip and hour, `watts` per chip; `chips` where the result does not have them."""
     settings = [series.result.setting for series in all_series]
     models = ", ".join(dict.fromkeys(setting.model for setting in settings))
     days = sorted({run.started_at[:10] for series in all_series for run in series.result.runs})
-    profiles = ", ".join(dict.fromkeys(setting.profile.name for setting in settings))
+    profiles = ", ".join(dict.fromkeys(profile.name for setting in settings for profile in setting.profiles))
     runs = [validated for series in all_series for validated in series.runs]
     valid = valid_runs(all_series)
-    tables = [throughput(all_series), latency(all_series), *comparisons(all_series)] if valid else []
-    if cost := costs(all_series, price, chips):
-        tables.append(cost)
+    tables = [key_figures(all_series), throughput(all_series), latency(all_series), *comparisons(all_series)] if valid else []
+    tables += [costs(all_series, price, watts, chips)] if valid else []
     subtitle = f"Profile {profiles}; {len(valid)} of {len(runs)} runs shown; {' to '.join(dict.fromkeys((days[0], days[-1])))}"
     return Report(f"Serving {models}", subtitle, groups(runs, "invalid"), groups(valid, "flagged"), tables)
 
@@ -61,8 +63,23 @@ def markdown(report: Report) -> str:
     lines += [f"- Flagged: {'; '.join(group.runs)}: {group.reason}" for group in report.flagged]
     for table in report.tables:
         lines += ["", f"## {table.title}", "", *([table.note, ""] if table.note else [])]
-        lines += [_row(table.head), _row(["---", *["---:"] * (len(table.head) - 1)]), *map(_row, table.rows)]
+        if table.rows:
+            lines += [_row(table.head), _row(["---", *["---:"] * (len(table.head) - 1)]), *map(_row, table.rows)]
     return "\n".join(lines) + "\n"
+
+
+def csv(all_series: Sequence[Series]) -> str:
+    """Every figure of every run, also of the invalid ones, which are called so."""
+    out = io.StringIO()
+    runs = [(series, validated) for series in all_series for validated in series.runs]
+    names = dict.fromkeys(name for _, validated in runs for name in validated.run.figures)
+    table = writer(out, lineterminator="\n")
+    table.writerow(["result", "load", "repeat", "verdict", "sent", "completed", *names])
+    for series, validated in runs:
+        run, verdict = validated.run, "invalid" if is_invalid(validated.findings) else "valid"
+        values = [run.figures.get(name) for name in names]
+        table.writerow([series.name, run.load.label, run.repeat, verdict, run.sent, run.completed, *values])
+    return out.getvalue()
 
 
 def _row(cells: Sequence[str]) -> str:
@@ -70,13 +87,13 @@ def _row(cells: Sequence[str]) -> str:
 
 
 def _plots(all_series: Sequence[Series]) -> list[_Plot]:
-    all_series = [series for series in all_series if series.valid]
-    runs = valid_runs(all_series)[:_MAX_LINES]
-    if not runs:
+    all_series = [series for series in all_series if series.valid][:_MAX_LINES]
+    runs = [validated for validated in valid_runs(all_series) if validated.requests][:_MAX_LINES]
+    if not all_series:
         return []
     curve = "Each point is a run: what more load buys in throughput, and what it costs in latency."
     made = [_Plot("Latency and throughput", curve, plots.latency_throughput(all_series))]
-    if any(validated.run.good is not None for validated in runs):
+    if any(validated.run.figures.get("goodput_per_s") is not None for validated in valid_runs(all_series)):
         note = "Requests within the SLO per second; on the dashed line all of them are."
         made.append(_Plot("Goodput", note, plots.goodput(all_series)))
     if roofline := plots.roofline(all_series):
@@ -84,6 +101,8 @@ def _plots(all_series: Sequence[Series]) -> list[_Plot]:
             "The line is the most that the chips' memory and arithmetic allow, at their nominal peak and without communication."
         )
         made.append(_Plot("Roofline", note, roofline))
+    if not runs:
+        return made
     made.append(_Plot("Distributions", f"At most {_MAX_LINES} runs are drawn.", plots.distributions(runs)))
     note = "From each run's start, in the colours of the distributions; the fall at the end is the last responses."
     return [*made, _Plot("Timeline", note, plots.timeline(runs))]

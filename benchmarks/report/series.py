@@ -5,18 +5,26 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+from benchmarks.serving.figures import Requests
+from benchmarks.serving.files import Stored, read
 from benchmarks.serving.limits import SliceLimits, limits_of
-from benchmarks.serving.result import Result, Run, read
-from benchmarks.serving.validation import Finding, is_invalid, validate
+from benchmarks.serving.records import Record
+from benchmarks.serving.result import Result, Run
+from benchmarks.serving.validation import Finding, is_invalid, valid_best, validate
 
 
 @dataclass(frozen=True)
 class ValidatedRun:
-    """A run and the findings against it."""
+    """A run, the findings against it, and its records; None where they are missing."""
 
     name: str
     run: Run
     findings: list[Finding]
+    records: list[Record] | None
+
+    @cached_property
+    def requests(self) -> Requests | None:
+        return None if self.records is None else Requests(self.records, self.run.load, self.run.load_s)
 
 
 @dataclass(frozen=True)
@@ -24,21 +32,38 @@ class Series:
     """The runs of one result file."""
 
     name: str
-    result: Result
+    stored: Stored
+
+    @property
+    def result(self) -> Result:
+        return self.stored.result
 
     @cached_property
     def runs(self) -> list[ValidatedRun]:
         setting = self.result.setting
-        return [ValidatedRun(f"{self.name}, {run.load.label}", run, validate(setting, run)) for run in self.result.runs]
+        records: Sequence[list[Record] | None] = self.stored.records or [None] * len(self.result.runs)
+        return [
+            ValidatedRun(f"{self.name}, {_name(run)}", run, validate(setting, run, kept, self.stored.why_not), kept)
+            for run, kept in zip(self.result.runs, records, strict=True)
+        ]
 
     @property
     def valid(self) -> list[ValidatedRun]:
         """The runs whose figures are shown."""
         return [validated for validated in self.runs if not is_invalid(validated.findings)]
 
+    @property
+    def best_is_valid(self) -> bool:
+        return valid_best(self.result, [is_invalid(validated.findings) for validated in self.runs])
+
     @cached_property
     def limits(self) -> SliceLimits | None:
-        return limits_of(self.result.setting.llm_config)
+        replicas = [run.replicas for run in self.result.runs if run.replicas]
+        return limits_of(self.result.setting.llm_config, max(replicas, default=None))
+
+
+def _name(run: Run) -> str:
+    return f"{run.load.label} ({run.repeat + 1})" if run.repeat else run.load.label
 
 
 def valid_runs(all_series: Sequence[Series]) -> list[ValidatedRun]:

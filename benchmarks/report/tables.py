@@ -3,13 +3,20 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from benchmarks.report.compare import Ratio, compare
+from benchmarks.report.compare import MIN_REPEATS, Ratio, compare, intervals, repeated
 from benchmarks.report.series import Series, ValidatedRun, valid_runs
-from benchmarks.serving.measure import ATTAINED
+from benchmarks.serving.answers import Severity
 from benchmarks.serving.result import STATISTICS, TIMES, Run, format_number
-from benchmarks.serving.validation import Severity, best_rate
+from benchmarks.serving.sweep import ATTAINED
 
-_RATES = {"requests/s": "requests_per_s", "output tok/s": "output_tok_per_s", "all tok/s": "total_tok_per_s"}
+_KEY = ("requests_per_s", "output_tok_per_s", "ttft_p50_ms", "ttft_p99_ms", "tpot_p50_ms", "tpot_p99_ms")
+_RATES = {
+    "offered/s": "offered_per_s",
+    "sent/s": "sent_per_s",
+    "answered/s": "requests_per_s",
+    "output tok/s": "output_tok_per_s",
+    "all tok/s": "total_tok_per_s",
+}
 
 
 @dataclass(frozen=True)
@@ -39,30 +46,72 @@ def groups(runs: Sequence[ValidatedRun], severity: Severity) -> list[Group]:
     return [Group(reason, ["all runs"] if 1 < count == len(names) else names) for reason, names in names_by_reason.items()]
 
 
+def key_figures(all_series: Sequence[Series]) -> Table:
+    """What decides, a row for each load: of repeated runs the mean with its interval, else the interval within the run."""
+    slo = any(series.result.setting.slo.is_set for series in all_series)
+    names = [*_KEY, "goodput_per_s"] if slo else list(_KEY)
+    rows = []
+    for series in all_series:
+        for runs in _by_load(series).values():
+            cells = [_with_interval(runs, name, series) for name in names]
+            rows.append([f"{series.name}, {runs[0].run.load.label}", str(len(runs)), *cells])
+    head = ["load", "runs", *(_title(name) for name in names)]
+    best = [
+        f"{series.name}: {best.rate:g} requests/s is the highest rate with {ATTAINED:.0%} within the SLO in two runs "
+        f"({format_number(best.achieved_per_s)} answered; the knee is at {best.knee_per_s or 0:g})"
+        for series in all_series
+        if (best := series.result.best) and series.best_is_valid
+    ]
+    note = f"With 95 % intervals: over {MIN_REPEATS} or more repeated runs, else over the time within the run."
+    return Table("Key figures", head, rows, ". ".join([*best, note]))
+
+
+def _by_load(series: Series) -> dict[str, list[ValidatedRun]]:
+    loads: dict[str, list[ValidatedRun]] = {}
+    for validated in series.valid:
+        loads.setdefault(validated.run.load.label, []).append(validated)
+    return loads
+
+
+def _with_interval(runs: Sequence[ValidatedRun], figure: str, series: Series) -> str:
+    values = [value for validated in runs if (value := validated.run.figures.get(figure)) is not None]
+    if not values:
+        return "-"
+    bounds = repeated(runs, figure)
+    if bounds is None and len(runs) == 1:
+        bounds = intervals(runs[0], series.result.setting.slo).get(figure)
+    interval = f" ({format_number(bounds[0])} to {format_number(bounds[1])})" if bounds else ""
+    return format_number(sum(values) / len(values)) + interval
+
+
+def _title(figure: str) -> str:
+    name, _, unit = figure.partition("_") if figure.endswith("_ms") else (figure, "", "")
+    if unit:
+        return f"{name.upper()} {unit.removesuffix('_ms')}, ms"
+    return {"goodput_per_s": "within SLO/s", "requests_per_s": "answered/s", "output_tok_per_s": "output tok/s"}[figure]
+
+
 def throughput(all_series: Sequence[Series]) -> Table:
     """Responses, errors, rates and goodput of each run."""
-    head = ["run", "responses", "errors", *_RATES, "cache hits", "within SLO/s", "share within SLO"]
+    head = ["run", "responses", "errors", *_RATES, "drain s", "cache hits", "share within SLO"]
     rows = []
     for validated in valid_runs(all_series):
         figures = validated.run.figures
         rates = [format_number(figures[name]) for name in _RATES.values()]
-        quality = [percent(figures["cache_hit_rate"]), format_number(figures["goodput_per_s"]), percent(figures["attainment"])]
+        quality = [format_number(figures["drain_s"]), percent(figures["cache_hit_rate"]), percent(figures["attainment"])]
         rows.append([validated.name, f"{validated.run.completed:,}", percent(figures["error_rate"]), *rates, *quality])
-    best = [
-        f"{series.name}: {rate:g} requests/s is the highest rate with {ATTAINED:.0%} within the SLO"
-        for series in all_series
-        if (rate := best_rate(series.result))
-    ]
-    return Table("Throughput and goodput", head, rows, ". ".join(best))
+    return Table("Throughput", head, rows, "Rates are of the steady state; what was offered and sent is of the whole load.")
 
 
 def latency(all_series: Sequence[Series]) -> Table:
-    """TTFT, TPOT, ITL and E2E of each run."""
+    """Every kind of time of each run."""
     rows = []
     for validated in valid_runs(all_series):
-        for name in TIMES:
-            numbers = [format_number(validated.run.figures[f"{name}_{statistic}_ms"]) for statistic in STATISTICS]
-            rows.append([validated.name if name == TIMES[0] else "", name.upper(), *numbers])
+        figures = validated.run.figures
+        shown = [name for name in TIMES if any(figures.get(f"{name}_{each}_ms") is not None for each in STATISTICS)]
+        for name in shown:
+            numbers = [format_number(figures[f"{name}_{statistic}_ms"]) for statistic in STATISTICS]
+            rows.append([validated.name if name == shown[0] else "", name.upper(), *numbers])
     return Table("Latency in ms", ["run", "", *STATISTICS], rows)
 
 
@@ -73,25 +122,41 @@ def comparisons(all_series: Sequence[Series]) -> list[Table]:
     tables = []
     for other in others:
         rows = [_ratio_row(ratio) for ratio in compare(first, other)]
-        note = "Ratios are the other over the first; * where the interval leaves out 1. Bootstrap over pieces of time."
+        note = (
+            f"Ratios are the other over the first; * where the interval, over {MIN_REPEATS} or more runs of each, leaves out 1."
+        )
         if rows:
             tables.append(Table(f"{other.name} against {first.name}", head, rows, note))
     return tables
 
 
-def costs(all_series: Sequence[Series], price: float | None, chips: int | None) -> Table | None:
-    """The cost of tokens; None without a price, or where the number of chips is unknown."""
-    rows = []
+def costs(all_series: Sequence[Series], price: float | None, watts: float | None, chips: int | None) -> Table:
+    """The cost and energy of tokens, or why they are not known. `price` is per chip and hour, `watts` per chip."""
+    rows, unknown = [], False
     for series in all_series:
         count = chips or (series.limits.chips if series.limits else None)
-        for validated in series.valid if price and count else ():
-            assert price
+        unknown = unknown or count is None
+        for validated in series.valid if count and (price or watts) else ():
             assert count
-            if amounts := cost(validated.run, count, price):
-                rows.append([validated.name, str(count), *(f"{amount:,.2f}" for amount in amounts)])
-    head = ["run", "chips", "per million output tokens", "per million tokens, prompts included"]
-    note = f"At {price:g} per chip and hour, were the chips as busy as in the run all the time." if price else ""
-    return Table("Cost", head, rows, note) if rows else None
+            money = cost(validated.run, count, price) if price else None
+            energy = cost(validated.run, count, 0.0036 * watts) if watts else None  # W x s / 1e6 = MJ
+            cells = [f"{amount:,.2f}" for amounts in (money, energy) if amounts for amount in amounts]
+            if cells:
+                rows.append([validated.name, str(count), *cells])
+    head = ["run", "chips"]
+    for given, what in ((price, "cost"), (watts, "MJ")):
+        head += [f"{what} per million output tokens", f"{what} per million tokens, prompts included"] if given else []
+    stated = [f"{given:g} {unit}" for given, unit in ((price, "per chip and hour"), (watts, "W per chip")) if given]
+    if rows:
+        return Table(
+            "Cost and energy", head, rows, f"At {' and '.join(stated)}, were the chips as busy as in the run all the time."
+        )
+    why = (
+        "the number of chips is not known: --chips N, or measure with --config"
+        if unknown and stated
+        else "no price or power was given (--price, --watts)"
+    )
+    return Table("Cost and energy", [], [], f"Not known: {why}.")
 
 
 def cost(run: Run, chips: int, price: float) -> tuple[float, float] | None:
@@ -111,7 +176,9 @@ def percent(value: float | None) -> str:
 
 
 def _ratio_row(ratio: Ratio) -> list[str]:
-    interval = "too short" if ratio.low is None or ratio.high is None else f"{ratio.low:.2f} to {ratio.high:.2f}"
+    interval = (
+        f"fewer than {MIN_REPEATS} runs" if ratio.low is None or ratio.high is None else f"{ratio.low:.2f} to {ratio.high:.2f}"
+    )
     figure = ratio.figure.removesuffix("_ms").replace("_per_s", "/s").replace("_", " ")
     value = f"{ratio.value:.2f}{' *' * ratio.is_clear}"
     return [ratio.load, figure, format_number(ratio.first), format_number(ratio.second), value, interval]

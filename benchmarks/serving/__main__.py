@@ -4,12 +4,17 @@ import sys
 from collections.abc import Sequence
 
 from apps.common.command_line import reports_errors
-from benchmarks.serving.options import parse
 
 
 @reports_errors("stopped; nothing was written")
 def main(argv: Sequence[str]) -> int:
-    """Exit code: 2 for bad options or input, 1 for a server that does not respond."""
+    """Exit code: 2 for bad options or input, 1 for a server that does not respond or a `check` that finds a result invalid."""
+    if argv[:1] == ["check"]:
+        from benchmarks.serving.check import check
+
+        return check(argv[1:])
+    from benchmarks.serving.options import parse
+
     options = parse(argv)
     from benchmarks.serving.command import run
 

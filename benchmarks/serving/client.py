@@ -38,14 +38,14 @@ class Client:
 
     async def send(self, request: Request, intended: float, *, keep_text: bool = False) -> Response:
         """Send one request and follow its stream to the end. Never raises for what the server or the network does."""
-        response = Response(request, intended)
+        response = Response(request, intended, begun=perf_counter())
         loop = asyncio.get_running_loop()
         try:
             connection = self._idle_connection()
             if connection is None:
                 connection = await asyncio.wait_for(self._open(), self._timeout_s)
         except (OSError, TimeoutError) as error:
-            response.error = f"no connection: {type(error).__name__}"
+            response.error, response.ended = f"no connection: {type(error).__name__}", perf_counter()
             return response
         done: asyncio.Future[None] = loop.create_future()
         connection.begin(response, keep_text, done)
@@ -95,7 +95,7 @@ class _Connection(asyncio.Protocol):
         self._response, self._keep_text, self._done = response, keep_text, done
         self._parser = httptools.HttpResponseParser(self)
         self._reader = EventReader(response, keep_text=keep_text)
-        self._status, self.reusable = 0, False
+        self._status, self.reusable, self._cancel_after = 0, False, response.request.cancel_after
         body = response.request.body
         response.sent = perf_counter()
         self.transport.write(b"%b%d\r\n\r\n%b" % (self._head, len(body), body))
@@ -132,12 +132,16 @@ class _Connection(asyncio.Protocol):
             return
         if self._status == 200:
             self._reader.feed(body, self._now)
+            if self._cancel_after and len(self._response.times) >= self._cancel_after:
+                self._response.cancelled = True
+                self._end(None)
         elif len(self._response.detail) < _MAX_DETAIL:
             self._response.detail += body[:_MAX_DETAIL].decode(errors="replace")
 
     def on_message_complete(self) -> None:
+        if self._response is None:
+            return
         self.reusable = self._parser.should_keep_alive()
-        assert self._response is not None
         if self._status != 200:
             self._end(f"HTTP {self._status}")
         elif self._response.error:
@@ -147,7 +151,7 @@ class _Connection(asyncio.Protocol):
 
     def _end(self, error: str | None) -> None:
         assert self._response is not None
-        self._response.error = error
+        self._response.error, self._response.ended = error, perf_counter()
         self._response.text = self._reader.text
         self._response = None
         self.reusable = self.reusable and error in (None, f"HTTP {self._status}")

@@ -7,118 +7,164 @@ import os
 import platform
 import secrets
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
-
-import uvloop
 
 from apps.common.errors import UserError
 from apps.common.settings import api_key, name_and_version
-from benchmarks.serving.arrivals import from_trace
 from benchmarks.serving.client import Client
+from benchmarks.serving.dataset import read_dataset
+from benchmarks.serving.files import RecordFile, Stored, write
 from benchmarks.serving.measure import Bench
 from benchmarks.serving.profiles import PROFILES, Profile
-from benchmarks.serving.result import Load, Result, Run, Setting, Slo, write
+from benchmarks.serving.request import Request
+from benchmarks.serving.result import Load, Result, Setting, Slo
 from benchmarks.serving.server import Server, config_file, deployed_config, llm_config_of
+from benchmarks.serving.sweep import sweep
 from benchmarks.serving.terminal import LoadProgress, print_result
 from benchmarks.serving.tokenizer import Tokenizer, single_token_words, tokenizer_for
-from benchmarks.serving.workload import Conversation, Texts, from_dataset, read_dataset, synthetic
+from benchmarks.serving.trace import TraceRow, read_trace
+from benchmarks.serving.workload import FromDataset, FromTrace, Mixture, RequestFactory, Synthetic, Texts, Workload
 
 _WARMUP_CLIENTS = 8
+_SHAPES = 16  # of prompts, that are calibrated
+_PEEKED = 50  # conversations whose shapes are asked for
 
 
-def execute(options: argparse.Namespace) -> Result:
-    """Send the loads of the options and measure them.
+def execute(options: argparse.Namespace, records: RecordFile) -> Result:
+    """Send the loads of the options and measure them; each request's record goes to `records`.
 
     Raises:
         BundleError: an option is wrong, or the server does not respond.
     """
     headers = {"authorization": f"Bearer {key}"} if (key := api_key()) else {}
-    offsets = from_trace(options.trace) if options.trace else None  # before anything is sent
+    rows = read_trace(options.trace) if options.trace else []  # before anything is sent
+    if options.trace and options.duration:
+        rows = [row for row in rows if row.offset_s < options.duration]
     server = Server(options.url, headers, options.dashboard)
     card = server.model_card(options.model)
     tokenizer = tokenizer_for(options.url, card["id"], headers, options.tokenizer)
-    profile = _profile(options)
+    profiles = _profiles(options)
     seed = secrets.randbits(32) if options.seed is None else options.seed
-    setting = _setting(options, server, card, tokenizer, profile, seed)
-    loads = _loads(options)
+    setting = _setting(options, server, card, tokenizer, profiles, seed)
+    workload = _workload(options, profiles, rows, card["id"], tokenizer, seed)
     with LoadProgress(None if options.requests else options.duration, options.requests) as progress:
         bench = Bench(
-            lambda: Client(options.url, profile.path, key, timeout_s=options.timeout),
+            lambda: Client(options.url, profiles[0].path, key, timeout_s=options.timeout),
             server,
             tokenizer,
-            _conversations(options, profile, card["id"], tokenizer, seed),
-            schema_asked=profile.schema_asked,
+            workload,
             slo=setting.slo,
+            keep=records.add,
             report=progress.update,
+            processes=options.processes,
         )
-        runs, best = uvloop.run(_measure(bench, options, loads, offsets))
-    return Result(setting=setting, runs=runs, best_rate=best)
+        bench.calibrate(_shapes(workload, profiles), _calibration(card["id"], profiles[0], tokenizer))
+        if options.trace:
+            options.warmup = 0  # its rows are the load, each of them once
+        bench.warm_up(options.warmup, _WARMUP_CLIENTS)
+        if options.sweep:
+            runs, best = sweep(_loads(options)[0], lambda load, repeat: bench.run(load, repeat=repeat))
+            return Result(setting=setting, runs=runs, best=best)
+        offsets = [row.offset_s for row in rows] or None
+        loads = _loads(options)
+        return Result(
+            setting=setting, runs=[bench.run(load, offsets, turn) for turn in range(options.repeat) for load in loads]
+        )
 
 
-async def _measure(
-    bench: Bench, options: argparse.Namespace, loads: list[Load], offsets: list[float] | None
-) -> tuple[list[Run], float | None]:
-    await bench.warm_up(options.warmup, _WARMUP_CLIENTS)
-    if options.sweep:
-        return await bench.sweep(loads[0])
-    return [await bench.run(load, offsets) for load in loads], None
-
-
-def _profile(options: argparse.Namespace) -> Profile:
+def _profiles(options: argparse.Namespace) -> list[Profile]:
     options_of_profile = {
         "prompt_tokens": options.prompt_tokens,
         "output_tokens": options.output_tokens,
         "spread": options.spread,
         "shared_prefix_tokens": options.shared_prefix,
+        "prefix_groups": options.prefix_groups,
         "turns": options.turns,
-        "dataset": str(options.dataset) if options.dataset else None,
+        "cancelled": options.cancel,
+        "dataset": str(options.dataset or options.trace) if options.dataset or options.trace else None,
     }
     changes = {name: value for name, value in options_of_profile.items() if value is not None}
-    profile = PROFILES[options.profile].model_copy(update=changes)
-    if profile.turns > 1 and profile.api == "completions":
+    profiles = [PROFILES[name].model_copy(update={**changes, "weight": weight}) for name, weight in options.profile.items()]
+    if any(profile.turns > 1 and profile.api == "completions" for profile in profiles):
         raise UserError("--turns: completions have no turns; use a chat profile")
-    return profile
+    if len({profile.api for profile in profiles}) > 1:
+        raise UserError("--profile: chats and completions do not go into one load")
+    if len(profiles) > 1 and (options.dataset or options.trace):
+        raise UserError("--profile: a dataset or a trace takes one profile")
+    return profiles
 
 
-def _conversations(
-    options: argparse.Namespace, profile: Profile, model: str, tokenizer: Tokenizer, seed: int
-) -> Iterator[Conversation]:
+def _workload(
+    options: argparse.Namespace,
+    profiles: Sequence[Profile],
+    rows: Sequence[TraceRow],
+    model: str,
+    tokenizer: Tokenizer,
+    seed: int,
+) -> Workload:
+    first = profiles[0]
     if options.dataset:
-        maximum = options.warmup + (options.requests or 100_000)
-        return from_dataset(model, profile, read_dataset(options.dataset, tokenizer, profile.output_tokens, maximum))
-    return synthetic(model, profile, Texts(single_token_words(tokenizer), seed))
+        maximum = options.warmup + (options.requests or 100_000) * options.repeat
+        return FromDataset(model, first, read_dataset(options.dataset, tokenizer, first.output_tokens, maximum), seed)
+    words = single_token_words(tokenizer)
+    if rows and rows[0].prompt_tokens is not None:
+        return FromTrace(model, first, rows, Texts(words, seed))
+    # each its own texts, as the numbers of conversations are those of the mixture
+    parts = [Synthetic(model, profile, Texts(words, seed + number)) for number, profile in enumerate(profiles)]
+    return parts[0] if len(parts) == 1 else Mixture(parts, [profile.weight for profile in profiles], seed)
+
+
+def _shapes(workload: Workload, profiles: Sequence[Profile]) -> list[str]:
+    """Shapes of prompts that the load begins with, and of the later turns of their conversations."""
+    first = [conversation.next(None) for number in range(_PEEKED) if (conversation := workload.conversation(number))]
+    shapes = dict.fromkeys(request.shape for request in first if request and request.shape)
+    turns = max(profile.turns for profile in profiles)
+    later = [shape + " assistant user" * turn for turn in range(turns) for shape in shapes if turn == 0 or shape != "text"]
+    return list(dict.fromkeys(later))[:_SHAPES]
+
+
+def _calibration(model: str, profile: Profile, tokenizer: Tokenizer) -> Callable[[str], tuple[Request, int]]:
+    """Makes a request for one token in the shape of a prompt, and says how many tokens its text has."""
+    words = ("water", "stone", "river", "light", "table", "house", "paper", "music")
+    factory = RequestFactory(model, profile.model_copy(update={"schema_asked": False, "cancelled": 0}))
+
+    def make(shape: str) -> tuple[Request, int]:
+        roles = ["user"] if shape == "text" else shape.split()
+        contents = [words[number % len(words)] for number in range(len(roles))]
+        messages = [{"role": role, "content": content} for role, content in zip(roles, contents, strict=True)]
+        tokens = sum(tokenizer.count(content) for content in contents)
+        return factory.make(messages, tokens, 1), tokens
+
+    return make
 
 
 def _loads(options: argparse.Namespace) -> list[Load]:
-    common: dict[str, Any] = {"requests": options.requests, "timeout_s": options.timeout}
+    common: dict[str, Any] = {"requests": options.requests, "timeout_s": options.timeout, "duration_s": options.duration}
     if options.trace:
         return [Load(arrivals="trace", **common)]
-    common["duration_s"] = options.duration
     if options.clients:
         return [Load(arrivals="closed", clients=clients, **common) for clients in options.clients]
     return [Load(arrivals=options.arrivals or "poisson", rate=rate, **common) for rate in options.rate]
 
 
 def _setting(
-    options: argparse.Namespace, server: Server, card: dict[str, Any], tokenizer: Tokenizer, profile: Profile, seed: int
+    options: argparse.Namespace, server: Server, card: dict[str, Any], tokenizer: Tokenizer, profiles: list[Profile], seed: int
 ) -> Setting:
-    config, model = None, card["id"]
-    if options.config or options.dashboard:
-        config = config_file(options.config) if options.config else deployed_config(options.dashboard)
-    llm_config = llm_config_of(config, model) if config else None
-    if config and llm_config is None:
-        raise UserError(f"the Serve config has no model {model!r}, which {options.url} serves")
+    model = card["id"]
+    config, llm_config = llm_config_for(options, model)
     return Setting(
         url=options.url,
         model=model,
-        profile=profile,
+        profiles=profiles,
         seed=seed,
         slo=Slo(**{f"{name}_ms": limit for name, limit in options.slo.items()}),
         tokenizer=tokenizer.source,
         warmup_requests=options.warmup,
+        processes=options.processes,
         versions=_versions(),
         client_cores=os.cpu_count() or 1,
         server_version=server.version(),
@@ -126,6 +172,17 @@ def _setting(
         serve_config_digest=hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest() if config else None,
         llm_config=llm_config,
     )
+
+
+def llm_config_for(options: argparse.Namespace, model: str) -> tuple[dict[str, Any] | None, dict[str, Any] | None]:
+    """The Serve config that the options name, and the model's part of it; None twice where they name none."""
+    if not options.config and not options.dashboard:
+        return None, None
+    config = config_file(options.config) if options.config else deployed_config(options.dashboard)
+    llm_config = llm_config_of(config, model)
+    if llm_config is None:
+        raise UserError(f"the Serve config has no model {model!r}, which was measured")
+    return config, llm_config
 
 
 def _versions() -> dict[str, str]:
@@ -140,14 +197,14 @@ def _versions() -> dict[str, str]:
 
 def run(options: argparse.Namespace) -> None:
     """Measure, then write and print the result."""
-    result = execute(options)
-    if options.out:
-        out: Path = options.out
-        out.parent.mkdir(parents=True, exist_ok=True)
-        write(result, out)
+    with TemporaryDirectory(prefix="bench-records-") as folder:
+        records = RecordFile(Path(folder) / "requests.jsonl")
+        result = execute(options, records)
+        stored = Stored(result, records.by_run(len(result.runs)))
+        written = write(result, records, options.out) if options.out else None
     if options.json:
-        print(json.dumps(result.model_dump(mode="json")))
-    else:
-        print_result(result)
-        if options.out:
-            print(f"written: {options.out}", file=sys.stderr)
+        print(result.model_dump_json())
+    elif options.out != "-":
+        print_result(stored)
+    if written:
+        print(f"written: {written}", file=sys.stderr)

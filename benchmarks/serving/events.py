@@ -1,7 +1,7 @@
 """Server-sent events of OpenAI's streams, parsed as they come in. The hot path of the client: no copies, no callbacks.
 
-A token is in an event whose choice has text, reasoning or a tool call; the role that opens a chat, the finish reason and the
-usage have none.
+A token is in an event whose choice has text, reasoning or a tool call; the role that opens a chat, an empty text, the finish
+reason and the usage have none. An event can hold several tokens, and the first ones blanks or reasoning: all of it is recorded.
 """
 
 from typing import Any
@@ -89,14 +89,15 @@ class EventReader:
         if chunk.choices:
             choice = chunk.choices[0]
             delta = choice.delta
-            text = choice.text if delta is None else delta.content or delta.reasoning_content or delta.reasoning
+            content = choice.text if delta is None else delta.content
+            text = content if content or delta is None else delta.reasoning_content or delta.reasoning
             if text or (delta is not None and delta.tool_calls):
-                if (last := response.last) is None:
-                    response.first = now
-                else:
-                    response.gaps.append(now - last)
-                response.last = now
-                response.events += 1
+                if response.content_at is None:
+                    self._mark_beginning(text, content)
+                response.times.append(now)
+                response.sizes.append(len(text) if text else len(data))
+                if chunk.usage:
+                    response.counted.append(chunk.usage.completion_tokens)
                 if self._keep_text and text:
                     self._texts.append(text)
             if choice.finish_reason:
@@ -105,6 +106,14 @@ class EventReader:
             self._add_usage(chunk.usage)
         if chunk.error is not None:
             response.error = "error in the stream"
+
+    def _mark_beginning(self, text: str | None, content: str | None) -> None:
+        """Note what of text and content begins with the event that is about to be added; tool calls are both."""
+        response, here = self._response, len(self._response.times)
+        if response.text_at is None and (not text or not text.isspace()):
+            response.text_at = here
+        if not text or (content and not content.isspace()):
+            response.content_at = here
 
     def _add_usage(self, usage: _Usage) -> None:
         details = usage.prompt_tokens_details

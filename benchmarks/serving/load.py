@@ -10,17 +10,18 @@ import contextlib
 import gc
 import resource
 import time
+from array import array
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from pathlib import Path
 
+import numpy as np
 import psutil
 
 from benchmarks.serving.client import Client
-from benchmarks.serving.histogram import Histogram
 from benchmarks.serving.request import Request, Response
-from benchmarks.serving.tally import Tally
+from benchmarks.serving.result import ClientState
 from benchmarks.serving.workload import Conversation
 
-_LEAD_S = 0.05  # from now to the first request, for the loop to be ready
 _SPARE_FILES = 64
 _NO_LIMIT = 1_000_000
 _AFTER_ERROR_S = 0.1  # else a server that refuses at once gets thousands of requests a second
@@ -29,43 +30,38 @@ _SAMPLES = 10
 
 
 class Sender:
-    """Has conversations with a server and tallies each response. `sent` counts requests, `max_in_flight` those at once.
+    """Has conversations with a server and hands on each response. `sent` counts requests, `used` conversations."""
 
-    `late` is how long (ms) after its intended time each open-loop request was begun here, before any connection is made.
-    """
-
-    def __init__(self, client: Client, tally: Tally, report: Callable[["Sender"], None]) -> None:
-        self._client, self._tally, self._report = client, tally, report
-        self.sent = self.in_flight = self.max_in_flight = 0
-        self.late = Histogram()
+    def __init__(self, client: Client, take: Callable[[Response], bool], *, start: float, end: float) -> None:
+        """`take` says whether a response was good; no request is begun after `end`."""
+        self._client, self._take, self._start, self._end = client, take, start, end
+        self.sent = self.used = self.in_flight = 0
+        self.keep_text = True
         self._max_open = _open_as_many_files_as_allowed() - _SPARE_FILES
 
-    async def open_loop(self, offsets: Iterable[float], work: Iterator[Conversation], max_requests: float) -> None:
-        """Begin a conversation at each offset (seconds from now), up to so many requests; return when all have ended."""
-        self._tally.start = start = time.perf_counter() + _LEAD_S
+    async def open_loop(self, offsets: Iterable[float], work: Iterator[Conversation]) -> None:
+        """Begin a conversation at each offset (seconds from the start); return when all have ended."""
         running: set[asyncio.Task[bool]] = set()
         # zip takes an offset first, so that no conversation is lost
         for offset, conversation in zip(offsets, work, strict=False):
-            if self.sent >= max_requests:
-                break
+            self.used += 1
             request = conversation.next(None)  # made before it is due
-            while (wait := start + offset - time.perf_counter()) > 0:
+            while (wait := self._start + offset - time.perf_counter()) > 0:
                 await asyncio.sleep(wait)
-            self.late.add_one(1000 * (time.perf_counter() - start - offset))
-            task = asyncio.ensure_future(self._converse(conversation, request, start + offset))
+            task = asyncio.ensure_future(self._converse(conversation, request, self._start + offset))
             running.add(task)
             task.add_done_callback(running.discard)
             await asyncio.sleep(0)  # a sender that is late must not starve the responses
         await asyncio.gather(*running)
 
-    async def closed_loop(self, clients: int, work: Iterator[Conversation], max_requests: float, duration_s: float) -> None:
-        """Have `clients` conversations at once, up to so many requests or seconds; return when all have ended."""
-        self._tally.start = start = time.perf_counter()
-        end = start + duration_s
+    async def closed_loop(self, clients: int, work: Iterator[Conversation], max_requests: float) -> None:
+        """Have `clients` conversations at once, up to so many requests; return when all have ended."""
+        await asyncio.sleep(max(0.0, self._start - time.perf_counter()))
 
         async def client() -> None:
-            intended = start
-            while self.sent < max_requests and intended < end and (conversation := next(work, None)):
+            intended = self._start
+            while self.sent < max_requests and intended < self._end and (conversation := next(work, None)):
+                self.used += 1
                 if not await self._converse(conversation, conversation.next(None), intended):
                     await asyncio.sleep(_AFTER_ERROR_S)
                 intended = time.perf_counter()
@@ -76,49 +72,79 @@ class Sender:
         """Whether it came to its end."""
         while request:
             response = await self._send(request, intended, conversation.keep_text)
-            self._tally.add(response)
-            self._report(self)
-            if response.error or response.usage is None:
+            if not self._take(response):
                 return False
             intended = time.perf_counter()
+            if response.usage is None or intended >= self._end:
+                return True
             request = conversation.next(response)
         return True
 
     async def _send(self, request: Request, intended: float, keep_text: bool) -> Response:
         self.sent += 1
         if self.in_flight >= self._max_open:
-            return Response(request, intended, error=f"not sent: {self.in_flight} requests were open (limit of files)")
+            error = f"not sent: {self.in_flight} requests were open (limit of files)"
+            return Response(request, intended, ended=time.perf_counter(), error=error)
         self.in_flight += 1
-        self.max_in_flight = max(self.max_in_flight, self.in_flight)
         try:
-            return await self._client.send(request, intended, keep_text=keep_text or self._tally.wants_text)
+            return await self._client.send(request, intended, keep_text=keep_text or self.keep_text)
         finally:
             self.in_flight -= 1
 
 
 class Watch:
-    """`lag` is in ms: how late timers of the event loop were. Memory in MB, at up to ten moments spread over the run."""
+    """Notes each pause of the event loop, and what the process used and waited for."""
 
     def __init__(self) -> None:
-        self.lag = Histogram()
-        self.cpu_share = 0.0
-        self.rss_mb: list[float] = []
+        self._pauses = array("d")
+        self._rss_mb: list[float] = []
+        self._began, self._cpu, self._waited = time.perf_counter(), time.process_time(), _waited_s()
 
     async def run(self) -> None:
         """Watch until cancelled."""
-        started, cpu = time.perf_counter(), time.process_time()
         process, between, ticks = psutil.Process(), 1, 0
         while True:
             due = time.perf_counter() + _TICK_S
             await asyncio.sleep(_TICK_S)
-            now = time.perf_counter()
-            self.lag.add_one(1000 * (now - due))
-            self.cpu_share = (time.process_time() - cpu) / (now - started)
+            self._pauses.append(max(0.0, time.perf_counter() - due))
             ticks += 1
             if ticks % (100 * between) == 1:
-                self.rss_mb.append(round(process.memory_info().rss / 1e6, 1))
-                if len(self.rss_mb) == 2 * _SAMPLES:
-                    self.rss_mb, between = self.rss_mb[::2], 2 * between
+                self._rss_mb.append(round(process.memory_info().rss / 1e6, 1))
+                if len(self._rss_mb) == 2 * _SAMPLES:
+                    self._rss_mb, between = self._rss_mb[::2], 2 * between
+
+    def state(self, connections: int) -> ClientState:
+        elapsed, waited = time.perf_counter() - self._began, _waited_s()
+        pauses = np.frombuffer(self._pauses, float)
+        return ClientState(
+            cpu_share=round((time.process_time() - self._cpu) / elapsed, 3),
+            wait_share=None if waited is None or self._waited is None else round((waited - self._waited) / elapsed, 3),
+            late_p50_ms=round(1000 * lateness(pauses, elapsed, 0.5), 3),
+            late_p99_ms=round(1000 * lateness(pauses, elapsed, 0.99), 3),
+            longest_pause_ms=round(1000 * float(pauses.max(initial=0.0)), 3),
+            connections=connections,
+            rss_mb=self._rss_mb,
+        )
+
+
+def lateness(pauses: np.ndarray, elapsed: float, share: float) -> float:
+    """Seconds within which that share of all moments would be noticed, as a moment in a pause waits for its end.
+
+    It weighs time, not pauses: one of half a second in a thousand that are short counts for half a second.
+    """
+    low, high = 0.0, float(pauses.max(initial=0.0))
+    for _ in range(40):
+        middle = (low + high) / 2
+        later = np.maximum(pauses - middle, 0.0).sum() / elapsed
+        low, high = (middle, high) if later > 1 - share else (low, middle)
+    return high
+
+
+def _waited_s() -> float | None:
+    """How long the main thread has waited for a core, by Linux's scheduler; None elsewhere."""
+    with contextlib.suppress(OSError, ValueError, IndexError):
+        return int(Path("/proc/self/schedstat").read_text().split()[1]) / 1e9
+    return None
 
 
 @contextlib.asynccontextmanager

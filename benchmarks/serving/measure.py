@@ -1,46 +1,68 @@
-"""One load from warm-up to its record, and the sweep that searches for the highest rate within the SLO."""
+"""One load from warm-up to its records and figures."""
 
-import asyncio
 import contextlib
 import time
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from math import inf
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import uvloop
 
 from apps.common.errors import OperationError, UserError
 from benchmarks.serving.arrivals import arrivals
 from benchmarks.serving.client import Client
-from benchmarks.serving.load import Sender, Watch, settle_memory, watching
-from benchmarks.serving.result import ClientState, Counts, Load, Run, Slo, figures
-from benchmarks.serving.server import CacheCounters, Server
-from benchmarks.serving.tally import Tally
+from benchmarks.serving.load import settle_memory
+from benchmarks.serving.parts import Parts, Plan, Progress, worst_of
+from benchmarks.serving.records import Record, decode
+from benchmarks.serving.request import Request
+from benchmarks.serving.result import ClientState, Load, Run, ServerSample, Slo
+from benchmarks.serving.server import Counters, Server
+from benchmarks.serving.summary import summarized
 from benchmarks.serving.tokenizer import Tokenizer
-from benchmarks.serving.workload import Conversation
+from benchmarks.serving.workload import Workload
 
-ATTAINED = 0.9
-"""Share of requests within the SLO that a rate needs to hold it, as in the DistServe paper (arXiv 2401.09670)."""
-_GROWTH = 2.0
-_CLOSE = 1.1  # the sweep ends when the rate that holds and the one that does not are so close
-_MAX_STEPS = 12
+_LEAD_S = 0.05  # from now to the first request, for the loop and the processes to be ready
 _METRICS_DEADLINE_S, _POLL_S = 20.0, 1.0  # Ray's are up to ten seconds late
 
 
 @dataclass
 class Bench:
-    """Loads on one server with one profile."""
+    """Loads on one server with one workload. Conversations go on from load to load, so that no prompt comes twice."""
 
     make_client: Callable[[], Client]
     server: Server
     tokenizer: Tokenizer
-    conversations: Iterator[Conversation]
-    """Goes on from load to load, so that no prompt comes twice."""
-    schema_asked: bool
+    workload: Workload
     slo: Slo
-    report: Callable[[str, Sender, Tally], None]
+    keep: Callable[[Sequence[Record]], object]
+    """Called with the records of each run."""
+    report: Callable[[str, Progress], None]
     """Called after each response with the load's label."""
+    processes: int = 1
+    template_tokens: dict[str, int] = field(default_factory=dict)
+    """What the server's template adds, by the shape of the prompt."""
+    first: int = 0
+    """Number of the conversation that comes next."""
+    _runs: int = 0
 
-    async def warm_up(self, requests: int, clients: int) -> None:
+    def calibrate(self, shapes: Sequence[str], make: Callable[[str], tuple[Request, int]]) -> None:
+        """Find what the template adds to each shape of a prompt by a request whose text has a known number of tokens."""
+
+        async def send() -> None:
+            client = self.make_client()
+            for shape in shapes:
+                request, tokens = make(shape)
+                response = await client.send(request, time.perf_counter())
+                if response.error is None and response.usage:
+                    self.template_tokens[shape] = response.usage.prompt_tokens - tokens
+            client.close()
+
+        uvloop.run(send())
+
+    def warm_up(self, requests: int, clients: int) -> None:
         """Send requests that are not counted, so that compiling is over.
 
         Raises:
@@ -48,103 +70,84 @@ class Bench:
         """
         if not requests:
             return
-        load = Load(arrivals="closed", clients=clients, requests=requests, timeout_s=600)
-        tally, *_ = await self._send("warm-up", load, None)
-        if not tally.counts.completed:
-            examples = tally.counts.error_examples
-            kinds = "; ".join(f"{kind} {example}".strip() for kind, example in examples.items())
-            raise OperationError(f"all {tally.ended} warm-up requests failed: {kinds}")
+        records, *_ = self._send(Load(arrivals="closed", clients=clients, requests=requests, timeout_s=600), None, 0, "warm-up")
+        if not any(record.is_ok or record.cancelled for record in records):
+            details = {record.error: record.detail for record in reversed(records)}
+            kinds = "; ".join(f"{kind} {detail}".strip() for kind, detail in details.items())
+            raise OperationError(f"all {len(records)} warm-up requests failed: {kinds}")
 
-    async def run(self, load: Load, offsets: Iterable[float] | None = None) -> Run:
-        """Send one load; its record. `offsets` are the times of a trace.
+    def run(self, load: Load, offsets: Sequence[float] | None = None, repeat: int = 0) -> Run:
+        """Send one load. `offsets` are the times of a trace; `repeat` gives random arrivals another draw.
 
         Raises:
             UserError: the load is so small that there was nothing to send.
         """
-        before = self.server.cache_counters()
+        before = self.server.counters()
         started_at = datetime.now(UTC).isoformat(timespec="seconds")
-        tally, sender, watch, client = await self._send(load.label, load, offsets)
-        if not sender.sent:
+        with self.server.sampling() as samples:
+            records, load_s, clients, started = self._send(load, offsets, repeat, load.label)
+        if not records:
             raise UserError(f"{load.label}: nothing was sent: no request was due in --duration, or the dataset is used up")
-        counts = tally.finish()
-        if before and counts.checks.cached_tokens is None:
-            await self._read_cache(before, counts)
-        self._count_samples(tally)
-        state = ClientState(
-            cpu_share=round(watch.cpu_share, 3), lag=watch.lag, late=sender.late, connections=client.opened, rss_mb=watch.rss_mb
-        )
-        return record(load, started_at, tally, state, max_in_flight=sender.max_in_flight)
+        run = Run(
+            load=load, repeat=repeat, started_at=started_at, load_s=round(load_s, 6), elapsed_s=0.0, sent=0, completed=0,
+            client=worst_of(clients), replicas=self.server.replicas(),
+            server=[ServerSample(at_s=round(at - started, 3), **sample) for at, sample in samples],
+        )  # fmt: skip
+        run = summarized(run, records, self.slo)
+        if after := self._counters_with(run, before):
+            load_counts = after.since(before) if before else after
+            run.tokens_per_step = load_counts.tokens_per_step
+            if run.cached_tokens is None and load_counts.queries > 0:
+                run.cached_tokens = round(load_counts.hits / load_counts.queries * run.prompt_tokens)
+                run.cached_by = "metrics"
+                run = summarized(run, records, self.slo)
+        self.keep(records)
+        return run
 
-    async def sweep(self, load: Load) -> tuple[list[Run], float | None]:
-        """Send loads at growing rates from `load.rate` until one misses the SLO, then between; and the highest that holds."""
-        runs: list[Run] = []
-        holds, misses = None, None
-        rate = load.rate
-        assert rate
-        while len(runs) < _MAX_STEPS:
-            run = await self.run(load.model_copy(update={"rate": round(rate, 4)}))
-            runs.append(run)
-            if (run.good or 0) / run.sent >= ATTAINED:
-                holds = run.load.rate
-            else:
-                misses = run.load.rate
-            if holds and misses and misses / holds <= _CLOSE:
-                break
-            rate = (holds * misses) ** 0.5 if holds and misses else rate * _GROWTH if holds else rate / _GROWTH
-        return sorted(runs, key=lambda run: run.load.rate or 0), holds
-
-    async def _send(self, label: str, load: Load, offsets: Iterable[float] | None) -> tuple[Tally, Sender, Watch, Client]:
-        tally = Tally(self.slo, schema_asked=self.schema_asked)
-        client = self.make_client()
-        sender = Sender(client, tally, lambda sender: self.report(label, sender, tally))
-        requests, duration_s = load.requests or inf, load.duration_s or inf
-        settle_memory()
-        async with watching() as watch:
-            if load.clients:
-                await sender.closed_loop(load.clients, self.conversations, requests, duration_s)
-            else:
-                if offsets is None:
-                    assert load.rate
-                    # one seed for all: runs with the same load are compared, and must differ in nothing but the server
-                    offsets = arrivals(load.arrivals, load.rate, duration_s, seed=0)
-                await sender.open_loop(offsets, self.conversations, requests)
-        client.close()
-        tally.end = tally.end or time.perf_counter()
-        return tally, sender, watch, client
-
-    async def _read_cache(self, before: CacheCounters, counts: Counts) -> None:
-        """Cache hits by the server's metrics, once those have the load's prompts in them."""
+    def _counters_with(self, run: Run, before: Counters | None) -> Counters | None:
+        """The server's counters, once they have the load's prompts in them."""
+        if before is None:
+            return None
         deadline = time.perf_counter() + _METRICS_DEADLINE_S
-        while after := self.server.cache_counters():
-            load = after.since(before)
-            if load.queries >= counts.prompt_tokens or time.perf_counter() > deadline:
-                if load.queries > 0:
-                    counts.checks.cached_tokens = round(load.hits / load.queries * counts.prompt_tokens)
-                    counts.checks.cached_by = "metrics"
-                return
-            await asyncio.sleep(_POLL_S)
+        while after := self.server.counters():
+            enough = after.since(before).queries >= run.prompt_tokens or run.cached_by == "usage"
+            if enough or time.perf_counter() > deadline:
+                return after
+            time.sleep(_POLL_S)
+        return None
 
-    def _count_samples(self, tally: Tally) -> None:
-        """Count the text of some responses by the tokenizer, beside the server's usage."""
+    def _send(
+        self, load: Load, offsets: Sequence[float] | None, repeat: int, label: str
+    ) -> tuple[list[Record], float, list[ClientState], float]:
+        """The records, for how long requests were sent, how the clients did, and when it started."""
+        number, self._runs = self._runs - (label == "warm-up"), self._runs + (label != "warm-up")
+        if not load.clients and offsets is None:
+            assert load.rate
+            assert load.duration_s
+            duration = min(load.duration_s, load.requests / load.rate if load.requests else inf)
+            offsets = arrivals(load.arrivals, load.rate, duration, seed=repeat)
+        elif offsets is not None:
+            offsets = [offset for offset in offsets if offset < (load.duration_s or inf)][: load.requests]
+            duration = load.duration_s or (offsets[-1] * len(offsets) / max(1, len(offsets) - 1) if offsets else 0.0)
+        else:
+            duration = load.duration_s or inf
+        parts = min(self.processes, load.clients or self.processes)
+        settle_memory()
+        start = time.perf_counter() + _LEAD_S * parts
+        with TemporaryDirectory(prefix="bench-") as folder:
+            files = [Path(folder) / str(part) for part in range(parts)]
+            parts_of = Parts(self.make_client, self.workload, self.template_tokens, self.report)
+            ends = parts_of.send(files, Plan(load, offsets, number, start, start + duration, label, self.first))
+            records = [record for file in files for record in decode(file.read_bytes().splitlines(), file)]
+        for record, text in ends[0].samples:
+            self._count_text(record, text)
+            records.append(record)
+        self.first += parts * max(end.used for end in ends)
+        if load.clients and records:
+            duration = min(duration, max(record.begun or 0.0 for record in records) or inf)
+        return records, max(duration if duration < inf else 0.0, 1e-6), [end.client for end in ends], start
+
+    def _count_text(self, record: Record, text: str) -> None:
+        """Count a text by the tokenizer, beside the server's usage."""
         with contextlib.suppress(OperationError):  # a server that died under the load shows in its errors
-            for response in tally.samples:
-                if response.usage:
-                    tally.counts.checks.sampled_text_tokens += self.tokenizer.count(response.text)
-                    tally.counts.checks.sampled_tokens += response.usage.completion_tokens
-
-
-def record(load: Load, started_at: str, tally: Tally, client: ClientState, *, max_in_flight: int) -> Run:
-    """The record of a load that has ended, with its figures."""
-    run = Run(
-        **vars(tally.counts),
-        load=load,
-        started_at=started_at,
-        elapsed_s=round(tally.end - tally.start, 6),
-        sent=tally.ended,
-        max_in_flight=max_in_flight,
-        window_s=tally.timeline.window_s,
-        windows=tally.timeline.windows(),
-        client=client,
-    )
-    run.figures = figures(run)
-    return run
+            record.text_tokens = self.tokenizer.count(text)

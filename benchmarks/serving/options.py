@@ -24,8 +24,14 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     _add_config(parser)
     _add_profile(parser)
     _add_load(parser)
-    parser.add_argument("--out", type=Path, metavar="FILE", help="write the result here, for benchmarks.report")
-    parser.add_argument("--json", action="store_true", help="print the result instead of a table")
+    add = parser.add_argument_group("result").add_argument
+    add(
+        "--out",
+        metavar="FILE",
+        help="write the result here, and all requests' records beside it; also gs://bucket/folder/FILE, or - for lines on "
+        "stdout, for a job's log",
+    )
+    add("--json", action="store_true", help="print the result instead of a table")
     options = parser.parse_args(argv)
     _check(parser, options)
     return options
@@ -58,7 +64,13 @@ def _add_config(parser: argparse.ArgumentParser) -> None:
 
 def _add_profile(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument_group("requests").add_argument
-    add("--profile", choices=PROFILES, default="chat", help="what is requested (default: %(default)s)")
+    add(
+        "--profile",
+        type=_profiles,
+        default={"chat": 1.0},
+        metavar="P[=WEIGHT][,...]",
+        help=f"what is requested: {', '.join(PROFILES)}; several make a mixture (default: chat)",
+    )
     add("--prompt-tokens", type=whole(4, 10**6), metavar="N", help="mean length, in place of the profile's")
     add("--output-tokens", type=whole(1, 10**5), metavar="N", help="length of answers, in place of the profile's")
     add(
@@ -68,7 +80,9 @@ def _add_profile(parser: argparse.ArgumentParser) -> None:
         help="vary the length of prompts by this share of the mean, 0 to 0.99",
     )
     add("--shared-prefix", type=whole(0, 10**6), metavar="N", help="tokens that begin all prompts (default: the profile's)")
+    add("--prefix-groups", type=whole(1, 100_000), metavar="N", help="so many different beginnings of --shared-prefix")
     add("--turns", type=whole(1, 100), metavar="N", help="of each conversation (default: the profile's)")
+    add("--cancel", type=number(0, 1), metavar="SHARE", help="hang up in the middle of so many answers, 0 to 1")
     add("--dataset", type=Path, metavar="FILE", help="prompts from here: ShareGPT's JSON, or JSONL with prompt or messages")
     add("--seed", type=whole(0, 2**32 - 1), help="of the prompts (default: a new one, as the same prompts would be cached)")
 
@@ -77,10 +91,15 @@ def _add_load(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument_group("load").add_argument
     add("--rate", type=_list(number(0.001, 100_000)), metavar="R[,R...]", help="requests per second; one load for each")
     add("--clients", type=_list(whole(1, 10_000)), metavar="N[,N...]", help="clients with a request each; one load for each")
-    add("--trace", type=Path, metavar="FILE", help="send at these times: one per line, in seconds")
+    add(
+        "--trace",
+        type=Path,
+        metavar="FILE",
+        help="send at these times, in these lengths: Mooncake's or OpenTelemetry's JSON lines, Azure's CSV, or a time per line",
+    )
     add("--sweep", action="store_true", help="from --rate search for the highest rate within --slo")
     add("--arrivals", choices=PATTERNS, help="pattern of --rate (default: poisson)")
-    add("--duration", type=number(0.1, 3600), default=30.0, metavar="S", help="of each load (default: %(default)s)")
+    add("--duration", type=number(0.1, 3600), metavar="S", help="of each load (default: 30, or the whole trace)")
     add("--requests", type=whole(1, 1_000_000), metavar="N", help="begin no more requests after so many, in each load")
     add(
         "--warmup",
@@ -89,6 +108,8 @@ def _add_load(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="requests sent before, not counted (default: %(default)s)",
     )
+    add("--repeat", type=whole(1, 100), default=1, metavar="N", help="all loads so often, in turns (default: %(default)s)")
+    add("--processes", type=whole(1, 64), default=1, metavar="N", help="that share each load (default: %(default)s)")
     add("--timeout", type=number(0.1, 3600), default=120.0, metavar="S", help="for each request (default: %(default)s)")
     limits = slo("ttft", "tpot", "e2e")
     add("--slo", type=limits, default={}, metavar="ttft=1s,tpot=50ms", help="limits for goodput: ttft, tpot, e2e")
@@ -98,6 +119,14 @@ def _check(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None
     kinds = [name for name in ("rate", "clients", "trace") if getattr(options, name)]
     if not kinds:
         options.clients = [8]
+    if options.duration is None and not options.trace:
+        options.duration = 30.0
+    if options.trace and options.dataset:
+        parser.error("--trace and --dataset: give one of them; a trace has its own lengths")
+    if options.sweep and options.repeat > 1:
+        parser.error("--sweep and --repeat: give one of them; a sweep measures its answer twice")
+    if options.out == "-" and options.json:
+        parser.error("--out - and --json: give one of them; --out - prints the result, too")
     if len(kinds) > 1:
         parser.error(f"--{kinds[0]} and --{kinds[1]}: give one of them")
     if options.sweep and not (options.rate and len(options.rate) == 1 and options.slo):
@@ -107,6 +136,19 @@ def _check(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None
     if options.config and options.dashboard:
         parser.error("--config and --dashboard: give one of them")
     check_server(parser, options)
+
+
+def _profiles(text: str) -> dict[str, float]:
+    """Weights by name."""
+    weights = {}
+    for part in text.split(","):
+        name, _, weight = part.partition("=")
+        if name not in PROFILES:
+            raise argparse.ArgumentTypeError(
+                f"{name!r} is no profile: give some of {', '.join(PROFILES)}, such as chat=3,json=1"
+            )
+        weights[name] = number(0.001, 1000)(weight or "1")
+    return weights
 
 
 def _is_loopback(host: str) -> bool:

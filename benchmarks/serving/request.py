@@ -13,10 +13,21 @@ class Request:
     output_tokens: int
     exact: bool
     """Whether exactly `output_tokens` are requested, or at most as many."""
-    shared_tokens: int = 0
-    """How many tokens at the prompt's beginning an earlier request has had, too (a shared prefix, earlier turns)."""
+    shared_tokens: int | None = 0
+    """How many tokens at the prompt's beginning an earlier request was meant to have, too (a shared prefix, earlier turns).
+    None: as many as are found, as the prompts are another's."""
     earlier_turns: int = 0
     """Turns of the conversation before this one; the server's template adds tokens around each."""
+    digest: str = ""
+    """Hash of the prompt alone, without options such as `max_tokens`."""
+    blocks: str = ""
+    """Hashes of the prompt's beginnings, as `records.blocks_of` makes them."""
+    shape: str = ""
+    """Roles of the messages, by which the server's own tokens are known; empty where they are not."""
+    cancel_after: int | None = None
+    """Events with tokens after which the client hangs up on purpose."""
+    schema: bool = False
+    """Whether the answer must be of ANSWER_SCHEMA."""
 
 
 @dataclass(slots=True)
@@ -35,19 +46,26 @@ class Response:
     request: Request
     intended: float
     """When the request should have been sent: latency counts from here."""
+    begun: float | None = None
+    """When this process began to send it, before any connection was made."""
     sent: float | None = None
-    first: float | None = None
-    """When the first event with a token came."""
-    last: float | None = None
-    """When the last event with a token came; what follows it (usage, [DONE]) is no token."""
-    gaps: list[float] = field(default_factory=list)
-    """Seconds between events with tokens, one after the other."""
-    events: int = 0
-    """Events with tokens; one can hold several."""
+    ended: float = 0.0
+    """When the response was over, good or bad."""
+    times: list[float] = field(default_factory=list)
+    """When each event with tokens came."""
+    sizes: list[int] = field(default_factory=list)
+    """Characters in each of these events."""
+    counted: list[int] = field(default_factory=list)
+    """The server's count of tokens so far with each event, where it sends one."""
+    text_at: int | None = None
+    """The number of the first event with more than blanks..."""
+    content_at: int | None = None
+    """...and of the first one of the answer itself, not of the reasoning before it."""
     usage: Usage | None = None
     finish_reason: str | None = None
     complete: bool = False
     """The stream ended as it should, with [DONE] or a finish reason."""
+    cancelled: bool = False
     error: str | None = None
     detail: str = ""
     """The beginning of the server's message with an error."""

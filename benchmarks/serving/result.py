@@ -1,19 +1,17 @@
-"""The result of a load test as it is kept in a file: what was set, what was counted, and the figures that follow from it.
+"""The result of a load test as it is kept in a file: what was set, what was measured, and which records it was computed from.
 
-Times are milliseconds; None means not measured. docs/benchmarks.md has the definitions in words, `figures` has them in code.
+Times are milliseconds where the name says so, else seconds; None means not measured.
 """
 
 from collections import Counter
-from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
-from apps.common.errors import UserError
-from benchmarks.serving.histogram import Histogram
 from benchmarks.serving.profiles import Profile
 
-TIMES, STATISTICS = ("ttft", "tpot", "itl", "e2e"), ("mean", "p50", "p90", "p99")
+TIMES, STATISTICS = ("ttft", "ttfc", "tpot", "itl", "gap", "e2e"), ("mean", "p50", "p90", "p99")
+FORM = "serving-result-3"
 
 
 class _Strict(BaseModel):
@@ -48,88 +46,62 @@ class Load(_Strict):
         return f"{self.clients} clients" if self.clients else f"{self.rate:g} requests/s" if self.rate else self.arrivals
 
 
-class Window(_Strict):
-    """A piece of the run's time, by when requests were meant to be sent; tokens by when they came."""
-
-    requests: int = 0
-    errors: int = 0
-    good: int = 0
-    output_tokens: float = 0
-    ttft: Histogram = Field(default_factory=Histogram)
-    tpot: Histogram = Field(default_factory=Histogram)
-    e2e: Histogram = Field(default_factory=Histogram)
-
-    def merge(self, other: "Window") -> None:
-        for name in ("requests", "errors", "good", "output_tokens"):
-            setattr(self, name, getattr(self, name) + getattr(other, name))
-        for name in ("ttft", "tpot", "e2e"):
-            getattr(self, name).merge(getattr(other, name))
-
-
-class Checks(_Strict):
-    """Counts that the validation of a result inspects."""
-
-    repeated_prompts: int = 0
-    without_usage: int = 0
-    wrong_counts: int = 0
-    wrong_count_example: str | None = None
-    declared_shared_tokens: int = 0
-    """Prompt tokens that an earlier request had at its beginning, too."""
-    cached_tokens: int | None = None
-    """Prompt tokens that the server found in its cache, by its usage or its metrics."""
-    cached_by: str | None = None
-    sampled_tokens: int = 0
-    """Tokens by usage of some responses whose text was counted anew..."""
-    sampled_text_tokens: int = 0
-    """...and what the count of their text was."""
-
-
 class ClientState(_Strict):
-    """Whether this process kept up."""
+    """Whether the client's processes kept up; of several the worst. None: not known."""
 
     cpu_share: float
     """CPU time as a share of one core."""
-    lag: Histogram
-    """How late timers of its event loop were."""
-    late: Histogram
-    """How long after their intended time open-loop requests were begun."""
-    connections: int
-    rss_mb: list[float]
+    wait_share: float | None = None
+    """Share of the time in which it was ready to run and had no core."""
+    late_p50_ms: float = 0.0
+    """How late something that comes at any moment would be noticed, by the pauses of the event loop..."""
+    late_p99_ms: float = 0.0
+    longest_pause_ms: float = 0.0
+    connections: int = 0
+    rss_mb: list[float] = []
     """Memory of the process in each tenth of the run."""
 
 
-class Counts(_Strict):
-    """What is counted of the responses of a load."""
+class ServerSample(_Strict):
+    """What the server's metrics said at a moment of the run."""
 
-    completed: int = 0
-    good: int | None = None
-    """Requests within the SLO; None without one."""
-    errors: Counter[str] = Field(default_factory=Counter)
-    error_examples: dict[str, str] = Field(default_factory=dict)
-    prompt_tokens: int = 0
-    """Tokens of completed requests by the server's usage, as are..."""
-    output_tokens: int = 0
-    min_prompt_tokens: int | None = None
-    ttft: Histogram = Field(default_factory=Histogram)
-    tpot: Histogram = Field(default_factory=Histogram)
-    itl: Histogram = Field(default_factory=Histogram)
-    e2e: Histogram = Field(default_factory=Histogram)
-    checks: Checks = Field(default_factory=Checks)
+    at_s: float
+    running: float | None = None
+    waiting: float | None = None
+    kv_cache: float | None = None
+    """Share that is in use."""
 
 
-class Run(Counts):
+class Run(_Strict):
     """One load."""
 
     load: Load
+    repeat: int = 0
+    """Number among the runs of the same load."""
     started_at: str
+    load_s: float
+    """Time in which requests were sent; what came later is the drain."""
     elapsed_s: float
     """From the first intended time to the end of the last response."""
     sent: int
-    max_in_flight: int
-    window_s: float
-    windows: list[Window]
-    client: ClientState
-    figures: dict[str, float | None] = Field(default_factory=dict)
+    completed: int
+    cancelled: int = 0
+    errors: Counter[str] = Field(default_factory=Counter)
+    error_examples: dict[str, str] = {}
+    prompt_tokens: int = 0
+    """Tokens of completed requests by the server's usage, as are..."""
+    output_tokens: int = 0
+    max_in_flight: int = 0
+    cached_tokens: int | None = None
+    """Prompt tokens that the server found in its cache, by its usage or its metrics."""
+    cached_by: str | None = None
+    tokens_per_step: float | None = None
+    """Tokens of a sequence in a step of speculative decoding, by the server's metrics."""
+    replicas: int | None = None
+    """Running replicas of the model, by Ray's dashboard."""
+    client: ClientState | None = None
+    server: list[ServerSample] = []
+    figures: dict[str, float | None] = {}
 
 
 class Setting(_Strict):
@@ -137,56 +109,51 @@ class Setting(_Strict):
 
     url: str
     model: str
-    profile: Profile
-    seed: int
+    profiles: list[Profile]
+    seed: int | None
     slo: Slo
+    tool: str = "benchmarks.serving"
     tokenizer: str
     warmup_requests: int
+    processes: int = 1
     versions: dict[str, str]
-    client_cores: int
+    client_cores: int | None
     server_version: str | None = None
     model_card: dict[str, Any] | None = None
+    not_recorded: list[str] = []
+    """What the tool did not write, in words."""
     serve_config_digest: str | None = None
     llm_config: dict[str, Any] | None = None
     """The served model's part of the Serve config: engine arguments, accelerator, replicas."""
 
 
+class RecordsOf(_Strict):
+    """The file beside this one that every figure is computed from."""
+
+    file: str
+    sha256: str
+    requests: int
+
+
+class Best(_Strict):
+    """What a sweep found."""
+
+    rate: float
+    """The highest rate within the SLO, in two runs..."""
+    achieved_per_s: float
+    """...and the lower of what the server really answered in them."""
+    knee_per_s: float | None = None
+    """The rate at which throughput over latency was highest."""
+
+
 class Result(_Strict):
     """One file: a setting and the runs with it."""
 
-    form: str = "serving-result-2"
+    form: str = FORM
     setting: Setting
     runs: list[Run]
-    best_rate: float | None = None
-    """The highest rate within the SLO that a sweep found."""
-
-
-def figures(run: Run) -> dict[str, float | None]:
-    """All figures by name, unit last.
-
-    Throughputs are of completed requests, over the whole time from the first intended sending to the last response's end;
-    goodput counts the requests within the SLO over the same time.
-    """
-    values: dict[str, float | None] = {}
-    for name in TIMES:
-        times: Histogram = getattr(run, name)
-        values[f"{name}_mean_ms"] = times.mean
-        values |= {f"{name}_p{percent}_ms": times.percentile(percent) for percent in (50, 90, 99)}
-    values["requests_per_s"] = run.completed / run.elapsed_s
-    values["output_tok_per_s"] = run.output_tokens / run.elapsed_s
-    values["total_tok_per_s"] = (run.prompt_tokens + run.output_tokens) / run.elapsed_s
-    cached = run.checks.cached_tokens
-    values["computed_prompt_tok_per_s"] = (run.prompt_tokens - (cached or 0)) / run.elapsed_s
-    values["cache_hit_rate"] = None if cached is None or not run.prompt_tokens else cached / run.prompt_tokens
-    values["goodput_per_s"] = None if run.good is None else run.good / run.elapsed_s
-    values["attainment"] = None if run.good is None or not run.sent else run.good / run.sent
-    values["error_rate"] = sum(run.errors.values()) / run.sent if run.sent else None
-    return {name: None if value is None else round(value, 4) for name, value in values.items()}
-
-
-def mean_in_flight(run: Run) -> float:
-    """Requests at once, by Little's law, of those that were completed."""
-    return run.e2e.total / 1000 / run.elapsed_s
+    best: Best | None = None
+    records: RecordsOf | None = None
 
 
 def format_number(value: float | None) -> str:
@@ -194,19 +161,3 @@ def format_number(value: float | None) -> str:
     if value is None:
         return "-"
     return f"{value:,.2f}" if value < 100 else f"{value:,.1f}" if value < 10_000 else f"{value:,.0f}"
-
-
-def write(result: Result, path: Path) -> None:
-    path.write_text(result.model_dump_json(indent=1) + "\n")
-
-
-def read(path: Path) -> Result:
-    """A stored result. Raises `UserError` for a file that is missing or not a result."""
-    try:
-        return Result.model_validate_json(path.read_text())
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: {error}") from error
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"]) or "the file"
-        raise UserError(f"{path}: not a result of benchmarks.serving: {where}: {first['msg']}") from error

@@ -1,8 +1,11 @@
-"""Facts about the server: its model, version and cache counters, and the Serve config that was deployed."""
+"""Facts about the server: its model, version, counters and load, and the Serve config that was deployed."""
 
 import contextlib
 import re
-from dataclasses import dataclass
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +17,10 @@ from apps.common.settings import ray_headers
 
 _TIMEOUT_S = 10
 # vLLM's own names, and what Ray makes of them
-_CACHE = re.compile(r"^(?:vllm:|ray_vllm_)prefix_cache_(queries|hits)_total\{[^}]*\} ([0-9.e+]+)$", re.MULTILINE)
+_METRIC = re.compile(r"^(?:vllm:|ray_vllm_)(\w+?)(?:_total)?(?:\{[^}]*\})? ([0-9.eE+-]+)$", re.MULTILINE)
+_COUNTERS = ("prefix_cache_queries", "prefix_cache_hits", "spec_decode_num_drafts", "spec_decode_num_accepted_tokens")
+_GAUGES = {"running": "num_requests_running", "waiting": "num_requests_waiting", "kv_cache": "kv_cache_usage_perc"}
+_SAMPLE_S = 1.0
 
 
 class Server:
@@ -47,14 +53,59 @@ class Server:
         except (httpx.HTTPError, ValueError, KeyError, TypeError):
             return None
 
-    def cache_counters(self) -> "CacheCounters | None":
+    def counters(self) -> "Counters | None":
         """Counts since the server's start, from its own /metrics, else from what Ray collects of all replicas, else None."""
+        values = self._metrics()
+        return Counters(*(sum(values.get(name, [])) for name in _COUNTERS)) if _COUNTERS[0] in values else None
+
+    @contextlib.contextmanager
+    def sampling(self) -> Iterator[list[tuple[float, dict[str, float]]]]:
+        """Note the server's load now and then, as long as the block runs: when, and its gauges by name."""
+        samples: list[tuple[float, dict[str, float]]] = []
+        ended = threading.Event()
+
+        def sample() -> None:
+            while not ended.wait(_SAMPLE_S):
+                values = self._metrics()
+                gauges = {name: values[metric] for name, metric in _GAUGES.items() if metric in values}
+                if not gauges:
+                    return
+                means = {name: max(each) if name == "kv_cache" else sum(each) for name, each in gauges.items()}
+                samples.append((time.perf_counter(), means))
+
+        thread = threading.Thread(target=sample, daemon=True)
+        thread.start()
+        try:
+            yield samples
+        finally:
+            ended.set()
+            thread.join()
+
+    def replicas(self) -> int | None:
+        """Running replicas of the app whose model this is, by the dashboard; the app with the most, as others serve pages."""
+        if not self._dashboard:
+            return None
+        with contextlib.suppress(httpx.HTTPError, ValueError, KeyError, TypeError):
+            apps = _applications(self._dashboard)
+            counts = [
+                sum(replica["state"] == "RUNNING" for replica in deployment["replicas"])
+                for app in apps
+                if "llm_configs" in ((app.get("deployed_app_config") or {}).get("args") or {})
+                for deployment in app["deployments"].values()
+            ]
+            return max(counts, default=None)
+        return None
+
+    def _metrics(self) -> dict[str, list[float]]:
+        """Values of the engine's metrics by name, one for each series."""
         for metrics in (self._own_metrics, self._ray_metrics):
             with contextlib.suppress(httpx.HTTPError, ValueError, KeyError, TypeError):
-                if counters := _CACHE.findall(metrics()):
-                    sums = {name: sum(float(value) for kind, value in counters if kind == name) for name in ("queries", "hits")}
-                    return CacheCounters(**sums)
-        return None
+                values: dict[str, list[float]] = {}
+                for name, value in _METRIC.findall(metrics()):
+                    values.setdefault(name, []).append(float(value))
+                if values:
+                    return values
+        return {}
 
     def _own_metrics(self) -> str:
         return self._http.get("/metrics").raise_for_status().text
@@ -70,21 +121,33 @@ class Server:
 
 
 @dataclass(frozen=True)
-class CacheCounters:
-    """Prompt tokens that were searched for in the prefix cache (queries), and those found there (hits)."""
+class Counters:
+    """Prompt tokens that were searched for in the prefix cache (queries) and found there (hits); drafts of speculative
+    decoding, and their tokens that were accepted."""
 
     queries: float
     hits: float
+    drafts: float = 0.0
+    accepted: float = 0.0
 
-    def since(self, before: "CacheCounters") -> "CacheCounters":
-        return CacheCounters(self.queries - before.queries, self.hits - before.hits)
+    def since(self, before: "Counters") -> "Counters":
+        return Counters(*(now - then for now, then in zip(astuple(self), astuple(before), strict=True)))
+
+    @property
+    def tokens_per_step(self) -> float | None:
+        """A sequence's tokens in a step: its own and the accepted ones of the draft; None without drafts."""
+        return 1 + self.accepted / self.drafts if self.drafts else None
+
+
+def _applications(dashboard: str) -> list[dict[str, Any]]:
+    response = httpx.get(f"{dashboard.rstrip('/')}/api/serve/applications/", headers=ray_headers(), timeout=_TIMEOUT_S)
+    return list(response.raise_for_status().json()["applications"].values())
 
 
 def deployed_config(dashboard: str) -> dict[str, Any]:
     """The deployed Serve config, from the dashboard's API. Raises `OperationError` if it does not respond."""
     try:
-        response = httpx.get(f"{dashboard.rstrip('/')}/api/serve/applications/", headers=ray_headers(), timeout=_TIMEOUT_S)
-        applications = response.raise_for_status().json()["applications"].values()
+        applications = _applications(dashboard)
     except (httpx.HTTPError, ValueError, KeyError) as error:
         raise OperationError(f"--dashboard {dashboard}: {error}") from error
     return {"applications": [app["deployed_app_config"] for app in applications if app.get("deployed_app_config")]}

@@ -7,11 +7,11 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Column, Table
 
-from benchmarks.serving.load import Sender
-from benchmarks.serving.measure import ATTAINED
-from benchmarks.serving.result import STATISTICS, TIMES, Result, Run, format_number
-from benchmarks.serving.tally import Tally
-from benchmarks.serving.validation import best_rate, validate
+from benchmarks.serving.files import Stored
+from benchmarks.serving.parts import Progress as Seen
+from benchmarks.serving.result import STATISTICS, TIMES, Run, format_number
+from benchmarks.serving.sweep import ATTAINED
+from benchmarks.serving.validation import is_invalid, valid_best, validate
 
 _LINE_S = 5.0
 _BAR_S = 0.2
@@ -26,27 +26,26 @@ class LoadProgress:
         self._next, self._label = 0.0, ""
         self._bar = Progress(
             TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[state]}"), TimeElapsedColumn(),
-            console=self._console, transient=True,
+            console=self._console, transient=True, auto_refresh=False,  # without a thread, as the process may fork
         )  # fmt: skip
         self._task = self._bar.add_task("", total=1.0, state="")
 
-    def update(self, label: str, sender: Sender, tally: Tally) -> None:
+    def update(self, label: str, seen: Seen) -> None:
         now = time.perf_counter()
         if now < self._next and label == self._label:
             return
         terminal = self._console.is_terminal
         self._label, self._next = label, now + (_BAR_S if terminal else _LINE_S)
-        counts = tally.counts
-        rate = counts.output_tokens / max(now - tally.start, 1e-3)
-        state = f"{counts.completed} responses, {counts.errors.total()} errors, {sender.in_flight} open, {rate:,.0f} tok/s"
+        rate = seen.output_tokens / max(now - seen.start, 1e-3)
+        state = f"{seen.completed} responses, {seen.errors} errors, {seen.in_flight} open, {rate:,.0f} tok/s"
         if terminal:
-            self._bar.update(self._task, description=label, state=state, completed=self._share(now, tally))
+            self._bar.update(self._task, description=label, state=state, completed=self._share(now, seen), refresh=True)
         else:
             self._console.print(f"{label}: {state}", soft_wrap=True, highlight=False)
 
-    def _share(self, now: float, tally: Tally) -> float:
-        by_time = (now - tally.start) / self._total_s if self._total_s else 0.0
-        by_count = tally.ended / self._total_requests if self._total_requests else 0.0
+    def _share(self, now: float, seen: Seen) -> float:
+        by_time = (now - seen.start) / self._total_s if self._total_s else 0.0
+        by_count = (seen.completed + seen.errors) / self._total_requests if self._total_requests else 0.0
         return min(1.0, max(by_time, by_count))
 
     def __enter__(self) -> "LoadProgress":
@@ -58,34 +57,45 @@ class LoadProgress:
         self._bar.stop()
 
 
-def print_result(result: Result) -> None:
+def print_result(stored: Stored) -> None:
     """A block for each run, with the findings against it."""
     console = Console(highlight=False, soft_wrap=True)
-    for run in result.runs:
+    result, invalid = stored.result, []
+    for number, run in enumerate(result.runs):
         console.print(_times(run))
         console.print("  ".join(_rates(run)))
         for kind, count in run.errors.most_common():
             console.print(escape(f"{count} x {kind} {run.error_examples.get(kind, '')}"))
-        for finding in validate(result.setting, run):
+        findings = validate(result.setting, run, stored.records[number] if stored.records else None, stored.why_not)
+        for finding in findings:
             console.print(escape(str(finding)), style="red" if finding.severity == "invalid" else "yellow")
+        invalid.append(is_invalid(findings))
         console.print()
-    if best := best_rate(result):
-        console.print(f"Highest rate with {ATTAINED:.0%} of the requests within the SLO: {best:g} requests/s")
-    elif result.best_rate:
-        console.print(f"The highest rate within the SLO, {result.best_rate:g} requests/s, rests on an invalid run")
+    if best := result.best:
+        highest = f"Highest rate with {ATTAINED:.0%} of the requests within the SLO, in two runs: {best.rate:g} requests/s"
+        console.print(f"{highest} ({format_number(best.achieved_per_s)} answered); the knee is at {best.knee_per_s or 0:g}")
+        if not valid_best(result, invalid):
+            console.print("That rests on an invalid run", style="red")
 
 
 def _times(run: Run) -> Table:
-    title = f"{run.load.label}: {run.completed} responses in {run.elapsed_s:.1f} s, {run.errors.total()} errors"
+    title = f"{run.load.label}: {run.completed} responses, {run.errors.total()} errors"
+    title += f"; sent for {run.load_s:.1f} s, all over after {run.elapsed_s:.1f} s"
     columns = [Column(name, justify="right") for name in STATISTICS]
     table = Table("ms", *columns, title=title, title_justify="left", title_style="bold")
     for time_name in TIMES:
-        table.add_row(time_name.upper(), *(format_number(run.figures[f"{time_name}_{name}_ms"]) for name in STATISTICS))
+        if any(run.figures[f"{time_name}_{name}_ms"] is not None for name in STATISTICS):
+            table.add_row(time_name.upper(), *(format_number(run.figures[f"{time_name}_{name}_ms"]) for name in STATISTICS))
     return table
 
 
 def _rates(run: Run) -> list[str]:
-    names = {"requests/s": "requests_per_s", "output tok/s": "output_tok_per_s", "total tok/s": "total_tok_per_s"}
-    if run.good is not None:
+    names = {
+        "sent/s": "sent_per_s",
+        "answered/s": "requests_per_s",
+        "output tok/s": "output_tok_per_s",
+        "total tok/s": "total_tok_per_s",
+    }
+    if run.figures["goodput_per_s"] is not None:
         names["within SLO/s"] = "goodput_per_s"
     return [f"{title} {format_number(run.figures[name])}" for title, name in names.items()]

@@ -1,25 +1,23 @@
-"""The conversations of a load: synthetic and seeded, each prompt of its own, or taken from a dataset in its order.
+"""The conversations of a load, each found by its number: so several processes can share a load, and no prompt comes twice.
 
-A dataset is a file in ShareGPT's form (a JSON list of conversations) or JSONL. Its lengths are counted before the load begins.
+They are synthetic and seeded, or have the prompts of a dataset, or the lengths and shared beginnings of a trace.
 """
 
-import json
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from itertools import islice
-from pathlib import Path
+from collections.abc import Sequence
+from hashlib import blake2b
+from random import Random
 from typing import Any, Protocol
 
 import msgspec
-import numpy as np
 
-from apps.common.errors import UserError
+from benchmarks.serving.dataset import Entry
+from benchmarks.serving.images import image
 from benchmarks.serving.profiles import ANSWER_SCHEMA, Profile
+from benchmarks.serving.records import blocks_of
 from benchmarks.serving.request import Request, Response
-from benchmarks.serving.tokenizer import Tokenizer
+from benchmarks.serving.trace import BLOCK_TOKENS, TraceRow
 
-_DRAWN = 65_536
-_ROLES = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant", "system": "system"}
+_POOL = 65_536  # words drawn once, that every text takes a piece of
 _encode = msgspec.json.Encoder().encode
 
 
@@ -32,11 +30,18 @@ class Conversation(Protocol):
         """The next request, after the response to the last one; None at the end."""
 
 
+class Workload(Protocol):
+    """Conversations by their numbers, from 0."""
+
+    def conversation(self, number: int) -> Conversation | None:
+        """None where there are no more."""
+
+
 class RequestFactory:
     """Makes the requests of one model and profile."""
 
     def __init__(self, model: str, profile: Profile) -> None:
-        self._exact = not profile.schema_asked
+        self._profile = profile
         self._common: dict[str, Any] = {"model": model, "temperature": 0, "stream": True}
         self._common["stream_options"] = {"include_usage": True}
         if profile.schema_asked:
@@ -46,64 +51,88 @@ class RequestFactory:
             self._common["ignore_eos"] = True
 
     def make(
-        self, prompt: str | list[dict[str, str]], tokens: int, output: int, shared: int = 0, earlier_turns: int = 0
+        self, messages: list[dict[str, Any]], tokens: int, output: int, shared: int | None = 0, *, random: Random | None = None
     ) -> Request:
-        """A completion of a text, or a chat of messages; lengths in tokens."""
-        kind = "prompt" if isinstance(prompt, str) else "messages"
-        body = _encode({**self._common, kind: prompt, "max_tokens": output})
-        return Request(body, tokens, output, self._exact, shared, earlier_turns)
+        """A chat of messages, or a completion of their texts; lengths in tokens. `random` decides who hangs up."""
+        chat, profile = self._profile.api == "chat", self._profile
+        prompt = messages if chat else " ".join(message["content"] for message in messages)
+        body = _encode({**self._common, "messages" if chat else "prompt": prompt, "max_tokens": output})
+        text = "\x1e".join(_text(message["content"]) for message in messages).encode()
+        hangs_up = random is not None and random.random() < profile.cancelled
+        return Request(
+            body,
+            tokens,
+            output,
+            exact=not profile.schema_asked,
+            shared_tokens=shared,
+            earlier_turns=sum(message["role"] == "assistant" for message in messages),
+            digest=blake2b(text, digest_size=8).hexdigest(),
+            blocks=blocks_of(text),
+            shape="" if profile.images else " ".join(message["role"] for message in messages) if chat else "text",
+            cancel_after=random.randint(1, max(1, output // 2)) if hangs_up and random else None,
+            schema=profile.schema_asked,
+        )
+
+
+def _text(content: Any) -> str:
+    return content if isinstance(content, str) else _encode(content).decode()
 
 
 class Texts:
-    """Texts of an exact number of tokens, none of which begins like another: the first four words count up."""
+    """Texts of an exact number of tokens, none of which begins like another: their first four words are their number."""
 
     def __init__(self, words: Sequence[str], seed: int) -> None:
-        self._random = np.random.default_rng(seed)
-        self._words = [words[index] for index in self._random.permutation(len(words))]
-        self._number = 0
-        self._drawn = self._draw()
+        random = Random(seed)  # noqa: S311 - not for secrets
+        self._words = random.sample(list(words), len(words))
+        self._pool = random.choices(self._words, k=_POOL)
+        self._seed = seed
 
-    def next(self, tokens: int) -> str:
-        """A text of `tokens` tokens, at least 4."""
-        count, self._number, head = len(self._words), self._number + 1, []
-        number = self._number
+    def text(self, number: int, tokens: int) -> str:
+        """The text of that number with `tokens` tokens, at least 4."""
+        count, rest, head = len(self._words), number, []
         for _ in range(4):
-            number, digit = divmod(number, count)
+            rest, digit = divmod(rest, count)
             head.append(self._words[digit])
-        return " ".join([*head, *islice(self._drawn, tokens - 4)])
+        start, wanted = self.random(number).randrange(_POOL), tokens - 4
+        filling = self._pool[start : start + wanted]
+        while len(filling) < wanted:
+            filling += self._pool[: wanted - len(filling)]
+        return " ".join([*head, *filling])
 
-    def _draw(self) -> Iterator[str]:
-        while True:  # many at once: a draw has its price
-            yield from map(self._words.__getitem__, self._random.integers(0, len(self._words), _DRAWN).tolist())
-
-    def length(self, mean: int, spread: float) -> int:
-        shortest, longest = round(mean * (1 - spread)), round(mean * (1 + spread))
-        return max(4, int(self._random.integers(shortest, longest + 1)))
+    def random(self, number: int) -> Random:
+        """The draws that belong to a number."""
+        return Random(self._seed << 40 | number)  # noqa: S311
 
 
 class SyntheticConversation:
     """One conversation of a profile without a dataset."""
 
-    def __init__(self, factory: RequestFactory, profile: Profile, texts: Texts, prefix: str) -> None:
-        self._factory, self._profile, self._texts, self._prefix = factory, profile, texts, prefix
-        self._messages: list[dict[str, str]] = [{"role": "system", "content": prefix}] if prefix else []
+    def __init__(self, factory: RequestFactory, profile: Profile, texts: Texts, number: int) -> None:
+        self._factory, self._profile, self._texts = factory, profile, texts
+        self._first_text = profile.prefix_groups + number * profile.turns
+        self._random = texts.random(self._first_text)
         self._tokens = self._shared = profile.shared_prefix_tokens
+        self._messages: list[dict[str, Any]] = []
+        if self._tokens:
+            prefix = texts.text(number % profile.prefix_groups, max(4, self._tokens))
+            self._messages.append({"role": "system", "content": prefix})
         self._turns = 0
         self.keep_text = profile.turns > 1 or profile.schema_asked
 
     def next(self, last: Response | None) -> Request | None:
-        profile = self._profile
+        profile, random = self._profile, self._random
         if self._turns == profile.turns:
             return None
         if last:
             self._add_response(last)
-        tokens = self._texts.length(profile.prompt_tokens, profile.spread)
-        text = self._texts.next(tokens)
+        mean, spread = profile.prompt_tokens, profile.spread
+        tokens = max(4, random.randint(round(mean * (1 - spread)), round(mean * (1 + spread))))
+        text = self._texts.text(self._first_text + self._turns, tokens)
         self._tokens += tokens
         self._turns += 1
-        self._messages.append({"role": "user", "content": text})
-        prompt = f"{self._prefix} {text}".lstrip() if profile.api == "completions" else self._messages
-        return self._factory.make(prompt, self._tokens, profile.output_tokens, self._shared, self._turns - 1)
+        images = [{"type": "image_url", "image_url": {"url": image(random)}} for _ in range(profile.images)]
+        self._messages.append({"role": "user", "content": [{"type": "text", "text": text}, *images] if images else text})
+        return self._factory.make(self._messages, self._tokens, profile.output_tokens, self._shared, random=random)
 
     def _add_response(self, last: Response) -> None:
         self._messages.append({"role": "assistant", "content": last.text})
@@ -113,7 +142,89 @@ class SyntheticConversation:
 
 
 class DatasetConversation:
-    """One request with an entry of a dataset."""
+    """The turns of a dataset's entry, each after the server's own answer to the one before."""
+
+    def __init__(self, factory: RequestFactory, entry: Entry, turns: int, random: Random) -> None:
+        self._factory, self._random = factory, random
+        self._turns = iter(entry.turns[:turns])
+        self._messages: list[dict[str, Any]] = []
+        self._tokens = 0
+        self.keep_text = len(entry.turns[:turns]) > 1
+
+    def next(self, last: Response | None) -> Request | None:
+        turn = next(self._turns, None)
+        if turn is None:
+            return None
+        if last and last.usage:
+            self._messages.append({"role": "assistant", "content": last.text})
+            self._tokens += last.usage.completion_tokens
+        self._messages += turn.messages
+        self._tokens += turn.tokens
+        shared = turn.shared_tokens if last is None else None
+        return self._factory.make(self._messages, self._tokens, turn.output_tokens, shared, random=self._random)
+
+
+class Synthetic:
+    """Conversations of a profile, without end."""
+
+    def __init__(self, model: str, profile: Profile, texts: Texts) -> None:
+        self._factory, self._profile, self._texts = RequestFactory(model, profile), profile, texts
+
+    def conversation(self, number: int) -> Conversation:
+        return SyntheticConversation(self._factory, self._profile, self._texts, number)
+
+
+class FromDataset:
+    """A conversation for each entry."""
+
+    def __init__(self, model: str, profile: Profile, entries: Sequence[Entry], seed: int) -> None:
+        self._factory, self._entries = RequestFactory(model, profile), entries
+        self._turns, self._seed = profile.turns, seed
+
+    def conversation(self, number: int) -> Conversation | None:
+        if number >= len(self._entries):
+            return None
+        random = Random(self._seed << 40 | number)  # noqa: S311
+        return DatasetConversation(self._factory, self._entries[number], self._turns, random)
+
+
+class FromTrace:
+    """A request for each row of a trace, in its lengths; rows that share the ids of blocks begin alike."""
+
+    def __init__(self, model: str, profile: Profile, rows: Sequence[TraceRow], texts: Texts) -> None:
+        self._factory, self._texts = RequestFactory(model, profile), texts
+        self._rows = rows
+        ids = dict.fromkeys(block for row in rows for block in row.blocks)
+        self._block_numbers = {block: len(rows) + number for number, block in enumerate(ids)}
+
+    def conversation(self, number: int) -> Conversation | None:
+        if number >= len(self._rows):
+            return None
+        row = self._rows[number]
+        assert row.prompt_tokens
+        assert row.output_tokens
+        text, tokens = self._prompt(number, row, row.prompt_tokens)
+        request = self._factory.make(
+            [{"role": "user", "content": text}],
+            tokens,
+            row.output_tokens,
+            None if row.blocks else 0,
+            random=self._texts.random(number),
+        )
+        return SingleRequest(request)
+
+    def _prompt(self, number: int, row: TraceRow, tokens: int) -> tuple[str, int]:
+        """The blocks' texts one after the other, the last one cut; or a text of its own."""
+        if not row.blocks:
+            return self._texts.text(number, max(4, tokens)), max(4, tokens)
+        words: list[str] = []
+        for block in row.blocks:
+            words += self._texts.text(self._block_numbers[block], BLOCK_TOKENS).split(" ")
+        return " ".join(words[:tokens]), min(tokens, len(words))
+
+
+class SingleRequest:
+    """A conversation of one request."""
 
     keep_text = False
 
@@ -125,91 +236,13 @@ class DatasetConversation:
         return request
 
 
-def synthetic(model: str, profile: Profile, texts: Texts) -> Iterator[Conversation]:
-    """Conversations without end."""
-    factory = RequestFactory(model, profile)
-    prefix = texts.next(max(4, profile.shared_prefix_tokens)) if profile.shared_prefix_tokens else ""
-    while True:
-        yield SyntheticConversation(factory, profile, texts, prefix)
+class Mixture:
+    """Conversations of several profiles by their weights."""
 
+    def __init__(self, workloads: Sequence[Workload], weights: Sequence[float], seed: int) -> None:
+        self._workloads, self._weights, self._seed = workloads, weights, seed
 
-@dataclass(frozen=True)
-class Entry:
-    """The messages of one request, and how many tokens its answer should have."""
-
-    messages: list[dict[str, str]]
-    prompt_tokens: int
-    output_tokens: int
-
-
-def read_dataset(path: Path, tokenizer: Tokenizer, output_tokens: int, maximum: int) -> list[Entry]:
-    """The first `maximum` usable entries of a file.
-
-    ShareGPT: an object has `conversations`, a list of {from, value}; the first human turn (after a system turn) is sent, and
-    the answer should have as many tokens as the one beside it. JSONL: `prompt` or `messages`, and `max_tokens` or
-    `output_tokens` where the argument `output_tokens` is not right for it.
-
-    Raises:
-        UserError: the file cannot be read, or nothing in it can be used; with the line or the number of the entry.
-    """
-    try:
-        text = path.read_text()
-        records = json.loads(text) if text.lstrip().startswith("[") else list(_lines(path, text))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise UserError(f"--dataset {path}: {error}") from error
-    entries: list[Entry] = []
-    for number, record in enumerate(records, 1):
-        if len(entries) == maximum:
-            break
-        if entry := _entry(f"{path}, entry {number}", record, tokenizer, output_tokens):
-            entries.append(entry)
-    if not entries:
-        raise UserError(f"--dataset {path}: no entry with a human turn, a prompt or messages in it")
-    return entries
-
-
-def _lines(path: Path, text: str) -> Iterator[Any]:
-    for number, line in enumerate(text.split("\n"), 1):
-        if line.strip():
-            try:
-                yield json.loads(line)
-            except json.JSONDecodeError as error:
-                raise UserError(f"{path}:{number}: {error}") from error
-
-
-def _entry(where: str, record: Any, tokenizer: Tokenizer, output_tokens: int) -> Entry | None:
-    try:
-        if "conversations" in record:
-            messages, answer = _sharegpt(record["conversations"])
-            wanted = tokenizer.count(answer) if answer else output_tokens
-        else:
-            messages = record.get("messages") or [{"role": "user", "content": record["prompt"]}]
-            wanted = int(record.get("max_tokens") or record.get("output_tokens") or output_tokens)
-        if not messages or not all(isinstance(message["content"], str) for message in messages):
-            return None
-    except (KeyError, TypeError, AttributeError, ValueError) as error:
-        raise UserError(f"{where}: give conversations, messages or prompt ({type(error).__name__}: {error})") from error
-    return Entry(messages, sum(tokenizer.count(message["content"]) for message in messages), max(1, wanted))
-
-
-def _sharegpt(turns: list[dict[str, str]]) -> tuple[list[dict[str, str]], str]:
-    """Messages up to the first human turn, and the answer to it; no messages where no human speaks."""
-    messages = []
-    for number, turn in enumerate(turns):
-        role = _ROLES.get(turn["from"])
-        if role in ("system", "user"):
-            messages.append({"role": role, "content": turn["value"]})
-        if role == "user":
-            answer = turns[number + 1]["value"] if number + 1 < len(turns) else ""
-            return messages, answer
-    return [], ""
-
-
-def from_dataset(model: str, profile: Profile, entries: Sequence[Entry]) -> Iterator[Conversation]:
-    """A conversation for each entry; then it ends."""
-    factory = RequestFactory(model, profile)
-    for entry in entries:
-        text = "\n".join(message["content"] for message in entry.messages)
-        prompt = text if profile.api == "completions" else entry.messages
-        turns = 0 if profile.api == "completions" else len(entry.messages) - 1
-        yield DatasetConversation(factory.make(prompt, entry.prompt_tokens, entry.output_tokens, earlier_turns=turns))
+    def conversation(self, number: int) -> Conversation | None:
+        random = Random(self._seed << 40 | number)  # noqa: S311
+        [workload] = random.choices(self._workloads, self._weights)
+        return workload.conversation(number)

@@ -20,7 +20,8 @@ class Timing:
     ttft: float = 0.1
     tpot: float = 0.01
     error_every: int = 0
-    """Answered with status 503."""
+    """Answered with `error_status`."""
+    error_status: int = 503
     drop_every: int = 0
     """The connection breaks after half of the tokens."""
     stall_every: int = 0
@@ -29,8 +30,18 @@ class Timing:
     miscount_every: int = 0
     """The usage reports one token less than came."""
     tokens_per_event: int = 1
+    blank: float = 0.0
+    """A blank comes first, at `ttft`, and the text so many seconds later."""
+    reasoning: int = 0
+    """Number of a chat's first events that are reasoning."""
     cached_percent: int = 0
     """Cached share of all prompts' tokens in /metrics; 0: no such route."""
+    cached_usage_percent: int = -1
+    """The same in each answer's usage; -1: not there."""
+    withheld_percent: int = 0
+    """Share of the tokens that the usage claims and that never come."""
+    prompt_percent: int = 100
+    """Prompt tokens that the usage claims, as a share of the real ones."""
     text: str = "word "
 
 

@@ -2,8 +2,9 @@
 
     python -m tests.benchmarks.known_server --ttft 0.2 --tpot 0.02      prints its port
 
-It writes whole steps: all streams whose next token is due in one millisecond get it in one pass over them. `GET /stats` reports
-when it really sent what, by its own clock: a busy machine makes that late too, and a client can be compared with it.
+What is true is what is set: the first event is due after `ttft`, and each later one `tpot` for each of its tokens after the one
+before. Nothing is computed here as the client computes it, and no code is shared. All streams whose next event is due in one
+millisecond get it in one pass. `GET /stats` reports how late it really was: a busy machine delays it, too.
 """
 
 import argparse
@@ -11,7 +12,9 @@ import asyncio
 import json
 import os
 import time
+from array import array
 from collections import Counter, defaultdict
+from collections.abc import Sequence
 from dataclasses import fields
 from typing import Any
 
@@ -26,13 +29,24 @@ _TICK_S = 0.001
 class Stream:
     """One answer on its way."""
 
-    def __init__(self, connection: "Connection", number: int, body: dict[str, Any], chat: bool) -> None:
+    def __init__(self, connection: "Connection", number: int, body: dict[str, Any], timing: Timing) -> None:
         self.connection, self.number = connection, number
-        self.left: int = body.get("max_tokens") or body.get("max_completion_tokens") or 16
-        self.requested, self.chat = self.left, chat
-        self.prompt = len(str(body.get("prompt") or body.get("messages")).split())
-        self.model = body["model"]
-        self.due = self.arrived = self.first = 0.0
+        self.chat = "messages" in body
+        self.requested: int = body.get("max_tokens") or body.get("max_completion_tokens") or 16
+        self.left = max(1, self.requested * (100 - timing.withheld_percent) // 100)
+        self.prompt = _prompt_tokens(body)
+        self.events = 0
+        self.due = 0.0
+
+
+def _prompt_tokens(body: dict[str, Any]) -> int:
+    """A word is a token; the template adds five to a chat and four to each message, one to a text."""
+    if "messages" not in body:
+        prompt = body["prompt"]
+        return 1 + len((prompt if isinstance(prompt, str) else prompt[0]).split())
+    contents = [message["content"] for message in body["messages"]]
+    texts = [each if isinstance(each, str) else " ".join(part.get("text", "") for part in each) for each in contents]
+    return 5 + sum(4 + len(text.split()) for text in texts)
 
 
 class KnownServer:
@@ -41,14 +55,15 @@ class KnownServer:
     def __init__(self, timing: Timing) -> None:
         self.timing = timing
         self.due: defaultdict[int, list[Stream]] = defaultdict(list)
-        self.tokens = self.max_in_flight = self.now = self.number = self.prompt_tokens = 0
+        self.tokens = self.max_in_flight = self.now = self.number = self.prompt_tokens = self.streams = 0
         self.next_tick = int(time.perf_counter() / _TICK_S)
-        self.ttft_s: list[float] = []
-        self.tpot_s: list[float] = []
-        self.lag_s: list[float] = []
+        self.late_s = array("d")
         self.began = self.ended = 0.0
         self.faults: Counter[str] = Counter()
-        self._frames: dict[bool, bytes] = {chat: _frame(_event(chat, timing.text)) for chat in (False, True)}
+        self._frames = {
+            kind: _frame(_event(kind, timing.text * timing.tokens_per_event)) for kind in ("text", "chat", "reasoning")
+        }
+        self._blanks = {kind: _frame(_event(kind, " ")) for kind in ("text", "chat", "reasoning")}
 
     async def run(self) -> None:
         """Write what is due, every millisecond."""
@@ -59,29 +74,27 @@ class KnownServer:
                 for stream in self.due.pop(self.next_tick - 1, ()):
                     self._step(stream)
             await asyncio.sleep(self.next_tick * _TICK_S - time.perf_counter())
-            self.lag_s.append(max(0.0, time.perf_counter() - self.next_tick * _TICK_S))
 
     def begin(self, stream: Stream, arrived: float) -> None:
         self.now += 1
         self.max_in_flight = max(self.max_in_flight, self.now)
         self.began = self.began or arrived
-        stream.arrived = arrived
+        if stream.chat:
+            stream.connection.transport.write(_frame(_event("chat", "")))  # opens the message, and is no token
         self._schedule(stream, arrived + self.timing.ttft)
 
     def stats(self) -> dict[str, Any]:
         """What was really sent since the last time, in seconds of this process's clock."""
         stats = {
-            "ttft_s": _percentiles(self.ttft_s),
-            "tpot_s": _percentiles(self.tpot_s),
-            "lag_p99_s": _percentiles(self.lag_s)["p99"],
+            "late_s": _percentiles(self.late_s),
             "elapsed_s": self.ended - self.began,
             "tokens": self.tokens,
-            "streams": len(self.tpot_s),
+            "streams": self.streams,
             "max_in_flight": self.max_in_flight,
             "faults": self.faults,
         }
-        self.ttft_s, self.tpot_s, self.lag_s = [], [], []
-        self.began, self.tokens, self.faults = 0.0, 0, Counter()
+        self.late_s = array("d")
+        self.began, self.tokens, self.streams, self.faults = 0.0, 0, 0, Counter()
         return stats
 
     def _schedule(self, stream: Stream, due: float) -> None:
@@ -97,25 +110,37 @@ class KnownServer:
             self.faults["dropped"] += 1
             self.now -= 1
             return transport.close()
-        tokens = min(timing.tokens_per_event, stream.left)
+        self.late_s.append(time.perf_counter() - stream.due)
+        blank = bool(timing.blank) and not stream.events
+        tokens = 1 if blank else min(timing.tokens_per_event, stream.left)
+        frame = self._frame(stream, tokens, blank)
         stream.left -= tokens
+        stream.events += 1
         self.tokens += tokens
-        stream.first = stream.first or time.perf_counter()
         if not stream.left:
-            return self._finish(stream)
-        stream.connection.write_now(self._frames[stream.chat])
+            return self._finish(stream, frame)
+        stream.connection.write_now(frame)
         stalls = _every(timing.stall_every, stream.number) and stream.left == half
         self.faults["stalled"] += stalls
-        return self._schedule(stream, stream.due + tokens * timing.tpot + stalls * timing.stall)
+        next_event = min(timing.tokens_per_event, stream.left)
+        return self._schedule(stream, stream.due + next_event * timing.tpot + stalls * timing.stall + blank * timing.blank)
 
-    def _finish(self, stream: Stream) -> None:
+    def _frame(self, stream: Stream, tokens: int, blank: bool) -> bytes:
+        kind = "text" if not stream.chat else "reasoning" if stream.events < self.timing.reasoning else "chat"
+        if blank:
+            return self._blanks[kind]
+        if tokens == self.timing.tokens_per_event:
+            return self._frames[kind]
+        return _frame(_event(kind, self.timing.text * tokens))
+
+    def _finish(self, stream: Stream, frame: bytes) -> None:
         miscounts = _every(self.timing.miscount_every, stream.number)
         self.faults["miscounted"] += miscounts
-        stream.connection.transport.write(self._frames[stream.chat] + _last_frames(stream, stream.requested - miscounts))
+        last = _last_frames(stream, stream.requested - miscounts, self.timing)
+        stream.connection.transport.write(frame + last)
         self.ended = time.perf_counter()
         self.now -= 1
-        self.ttft_s.append(stream.first - stream.arrived)
-        self.tpot_s.append((self.ended - stream.first) / max(1, stream.requested - 1))
+        self.streams += 1
 
 
 class Connection(asyncio.Protocol):
@@ -179,12 +204,13 @@ class Connection(asyncio.Protocol):
 
     def _generate(self, arrived: float) -> None:
         server = self._server
-        stream = Stream(self, server.number, json.loads(self._body), b"/chat/" in self._path)
+        stream = Stream(self, server.number, json.loads(self._body), server.timing)
         server.number += 1
         server.prompt_tokens += stream.prompt
         if _every(server.timing.error_every, stream.number):
             server.faults["refused"] += 1
-            return self._send(503, {"error": {"message": "known fault", "type": "unavailable", "param": None, "code": 503}})
+            status = server.timing.error_status
+            return self._send(status, {"error": {"message": "known fault", "type": "x", "param": None, "code": status}})
         self.transport.write(
             b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream; charset=utf-8\r\ntransfer-encoding: chunked\r\n\r\n"
         )
@@ -202,12 +228,17 @@ def _every(period: int, number: int) -> bool:
     return bool(period) and number % period == period - 1
 
 
-def _event(chat: bool, text: str | None, usage: dict[str, int] | None = None) -> bytes:
-    """An event as long as vLLM's."""
-    choice = {"index": 0, "delta": {"content": text}} if chat else {"index": 0, "text": text}
+def _event(kind: str, text: str | None, usage: dict[str, Any] | None = None) -> bytes:
+    """An event as long as vLLM's. `kind`: a completion's text, a chat's content, or its reasoning."""
+    delta = (
+        {"role": "assistant", "content": ""}
+        if text == ""
+        else {"reasoning_content" if kind == "reasoning" else "content": text}
+    )
+    choice = {"index": 0, "text": text} if kind == "text" else {"index": 0, "delta": delta}
     body = {
-        "id": f"{'chatcmpl' if chat else 'cmpl'}-0123456789abcdef0123456789abcdef",
-        "object": "chat.completion.chunk" if chat else "text_completion",
+        "id": f"{'cmpl' if kind == 'text' else 'chatcmpl'}-0123456789abcdef0123456789abcdef",
+        "object": "text_completion" if kind == "text" else "chat.completion.chunk",
         "created": 1790000000,
         "model": "known",
         "choices": [] if usage else [{**choice, "logprobs": None, "finish_reason": None, "token_ids": None}],
@@ -216,16 +247,19 @@ def _event(chat: bool, text: str | None, usage: dict[str, int] | None = None) ->
     return b"data: " + json.dumps(body, separators=(",", ":")).encode() + b"\n\n"
 
 
-def _last_frames(stream: Stream, reported: int) -> bytes:
-    usage = {"prompt_tokens": stream.prompt, "completion_tokens": reported, "total_tokens": stream.prompt + reported}
-    return _frame(_event(stream.chat, None, usage)) + _frame(b"data: [DONE]\n\n") + b"0\r\n\r\n"
+def _last_frames(stream: Stream, reported: int, timing: Timing) -> bytes:
+    prompt = stream.prompt * timing.prompt_percent // 100
+    usage: dict[str, Any] = {"prompt_tokens": prompt, "completion_tokens": reported, "total_tokens": prompt + reported}
+    if timing.cached_usage_percent >= 0:
+        usage["prompt_tokens_details"] = {"cached_tokens": prompt * timing.cached_usage_percent // 100}
+    return _frame(_event("text", None, usage)) + _frame(b"data: [DONE]\n\n") + b"0\r\n\r\n"
 
 
 def _frame(data: bytes) -> bytes:
     return b"%x\r\n%b\r\n" % (len(data), data)
 
 
-def _percentiles(values: list[float]) -> dict[str, float]:
+def _percentiles(values: Sequence[float]) -> dict[str, float]:
     ordered = sorted(values) or [0.0]
     return {f"p{percent}": ordered[min(len(ordered) - 1, len(ordered) * percent // 100)] for percent in (50, 90, 99)}
 

@@ -1,14 +1,13 @@
 """Runs and responses for tests that need no server: a valid run of a TPU slice, to be spoilt in one way at a time."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
-from benchmarks.serving.histogram import Histogram
-from benchmarks.serving.measure import record
 from benchmarks.serving.profiles import PROFILES
+from benchmarks.serving.records import Record, record_of
 from benchmarks.serving.request import Request, Response, Usage
-from benchmarks.serving.result import ClientState, Load, Run, Setting, Slo, figures
-from benchmarks.serving.tally import Tally
+from benchmarks.serving.result import ClientState, Load, Run, Setting, Slo
+from benchmarks.serving.summary import summarized
 
 V6E = {
     "model_loading_config": {"model_id": "google/gemma-4-31B-it"},
@@ -23,7 +22,7 @@ def setting(**changes: Any) -> Setting:
     values = {
         "url": "http://127.0.0.1:8000",
         "model": "google/gemma-4-31B-it",
-        "profile": PROFILES["chat"],
+        "profiles": [PROFILES["chat"]],
         "seed": 1,
         "slo": Slo(),
         "tokenizer": "test",
@@ -39,31 +38,36 @@ def responses(count: int, *, ttft: float = 0.5, tpot: float = 0.05, every: float
     """Responses every `every` seconds, each to a prompt of its own of 100 tokens."""
     for number in range(count):
         intended = number * every
-        request = Request(f"prompt {number}".encode(), 100, tokens, exact=True)
-        first = intended + ttft
-        last, gaps = first + (tokens - 1) * tpot, [tpot] * (tokens - 1)
-        usage = Usage(100, tokens, 0)
-        yield Response(request, intended, intended, first, last, gaps, tokens, usage, "length", complete=True)
+        request = Request(b"", 100, tokens, exact=True, digest=f"{number:016x}", blocks=f"{number:08x}" * 6)
+        times = [intended + ttft + tpot * token for token in range(tokens)]
+        yield Response(
+            request,
+            intended,
+            intended,
+            intended,
+            times[-1],
+            times,
+            [5] * tokens,
+            [],
+            0,
+            0,
+            Usage(100, tokens, 0),
+            "length",
+            True,
+        )
 
 
-def run(taken: Iterable[Response], slo: Slo | None = None, *, clients: int | None = None) -> Run:
-    """The record of responses that began at 0 seconds; the client had nothing to do."""
-    tally = Tally(slo or Slo(), schema_asked=False)
-    for response in taken:
-        tally.add(response)
-    load = Load(arrivals="closed" if clients else "constant", clients=clients, rate=None if clients else 10, timeout_s=60)
-    client = ClientState(cpu_share=0.1, lag=_small(), late=_small(), connections=1, rss_mb=[50.0])
-    tally.finish()
-    return record(load, "2026-11-26T00:00:00+00:00", tally, client, max_in_flight=16)
+def recorded(taken: Iterable[Response], run: int = 0) -> list[Record]:
+    """Records of responses whose run began at 0 seconds, with a template of no tokens."""
+    return [record_of(run, 0.0, response, 0, response.error) for response in taken]
 
 
-def with_figures(run: Run) -> Run:
-    """The run with the figures that follow from its counts, after a change of them."""
-    run.figures = figures(run)
-    return run
-
-
-def _small() -> Histogram:
-    histogram = Histogram()
-    histogram.add([0.1] * 100)
-    return histogram
+def run(records: Sequence[Record], slo: Slo | None = None, *, clients: int | None = None, **changes: Any) -> Run:
+    """The run of records; its client had nothing to do."""
+    arrivals = "closed" if clients else "constant"
+    load = Load(arrivals=arrivals, clients=clients, rate=None if clients else 10, timeout_s=60)
+    load_s = max(record.intended for record in records) * len(records) / max(1, len(records) - 1) or 1.0
+    client = ClientState(cpu_share=0.1, late_p50_ms=0.1, late_p99_ms=0.1, longest_pause_ms=0.2, connections=1, rss_mb=[50.0])
+    started = "2026-11-26T00:00:00+00:00"
+    made = Run(load=load, started_at=started, load_s=load_s, elapsed_s=0, sent=0, completed=0, client=client, **changes)
+    return summarized(made, records, slo or Slo())

@@ -1,16 +1,17 @@
-"""The command: what it takes and refuses, and the sweep's search."""
+"""The command: what it takes and refuses, what it writes, and the sweep's search."""
 
-import asyncio
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 
+from apps.common.errors import UserError
 from benchmarks.serving.__main__ import main
-from benchmarks.serving.measure import Bench
+from benchmarks.serving.files import read
 from benchmarks.serving.options import parse
-from benchmarks.serving.result import Load, Run, Slo, read
+from benchmarks.serving.result import Best, Load, Run, Slo
+from benchmarks.serving.sweep import sweep
+from benchmarks.serving.validation import validate
 from tests.benchmarks import records
 from tests.benchmarks.known import Timing, running
 
@@ -26,7 +27,9 @@ from tests.benchmarks.known import Timing, running
         (["--url", "127.0.0.1:8000"], "give for example http://127.0.0.1:8000"),
         (["--url", "http://10.0.0.7:8000"], "10.0.0.7 is not this machine: give --allow-host 10.0.0.7"),
         (["--duration", "1e9"], "not a number from 0.1 to 3600"),
-        (["--profile", "poems"], "invalid choice"),
+        (["--profile", "poems"], "'poems' is no profile: give some of chat, completions"),
+        (["--profile", "chat=often"], "'often' is not a number from 0.001"),
+        (["--out", "-", "--json"], "--out - and --json: give one of them"),
     ],
 )
 def test_bad_options(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -63,32 +66,68 @@ def test_a_result_is_written_and_printed(tmp_path: Path, capsys: pytest.CaptureF
         assert "this server has known" in capsys.readouterr().err
         assert main([*load, "--profile", "json"]) == 1  # the server knows no JSON, which the warm-up reports
         assert "answer not of the schema" in capsys.readouterr().err
-    result = read(out)
+    stored = read(out)
+    result = stored.result
     assert [run.load.label for run in result.runs] == ["2 clients", "4 clients"]
     assert [run.completed for run in result.runs] == [30, 30]
     assert result.setting.llm_config == llm_config
     assert len(result.setting.serve_config_digest or "") == 64
     assert result.setting.versions["uvloop"]
-    assert [run.checks.repeated_prompts for run in result.runs] == [0, 0]
+    assert stored.records
+    for run, kept in zip(result.runs, stored.records, strict=True):
+        assert {finding.rule for finding in validate(result.setting, run, kept)}.isdisjoint(
+            {"figures", "repeated", "unverified"}
+        )
 
 
-def test_the_sweep_finds_the_highest_rate_that_holds() -> None:
+def test_a_result_is_read_from_a_jobs_log_and_is_unverified_without_its_records(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with running(Timing(ttft=0.01, tpot=0.001)) as server:
+        load = ["--url", server.url, "--clients", "2", "--requests", "30", "--output-tokens", "4", "--repeat", "2"]
+        assert main([*load, "--out", "-"]) == 0
+    log, summary = tmp_path / "job.log", tmp_path / "summary.json"
+    lines = capsys.readouterr().out.splitlines()
+    log.write_text("\n".join(["2026-11-29 INFO job_manager.py: Runtime env is setting up.", *lines, "Job succeeded"]))
+    stored = read(log)
+    assert stored.records
+    assert [(run.repeat, len(kept)) for run, kept in zip(stored.result.runs, stored.records, strict=True)] == [(0, 30), (1, 30)]
+    summary.write_text(lines[0])
+    assert read(summary).why_not == "the records of its requests are not there"
+    log.write_text("\n".join([lines[0], *lines[2:]]))
+    assert "another SHA-256" in read(log).why_not
+    log.write_text("no result")
+    with pytest.raises(UserError, match="nor the output of"):
+        read(log)
+
+
+def swept(first: float, highest: float, unsteady: float = 0.0) -> tuple[list[Run], list[float], Best | None]:
+    """A sweep on a server that holds the SLO up to a rate; at one rate only in the first of its runs."""
     rates: list[float] = []
 
-    class Simulated(Bench):
-        def __init__(self) -> None:
-            pass
+    def measure(load: Load, repeat: int) -> Run:
+        assert load.rate
+        rates.append(load.rate)
+        slow = load.rate > highest or (repeat and load.rate > unsteady > 0)
+        kept = records.recorded(records.responses(20, ttft=3 if slow else 0.1, tpot=0.001, every=1 / load.rate))
+        run = records.run(kept, Slo(ttft_ms=1000))
+        return run.model_copy(update={"load": load, "repeat": repeat})
 
-        async def run(self, load: Load, offsets: Any = None) -> Run:  # noqa: ARG002
-            assert load.rate
-            rates.append(load.rate)
-            run = records.run(records.responses(20, ttft=0.1 if load.rate <= 37 else 3), Slo(ttft_ms=1000))
-            return run.model_copy(update={"load": load})
+    runs, best = sweep(Load(arrivals="poisson", rate=first, timeout_s=60), measure)
+    return runs, rates, best
 
-    runs, best = asyncio.run(Simulated().sweep(Load(arrivals="poisson", rate=2, timeout_s=60)))
+
+def test_the_sweep_finds_the_highest_rate_that_holds_twice() -> None:
+    runs, rates, best = swept(0.2, 3.7)
     assert best is not None
-    assert 37 / 1.1 <= best <= 37
+    assert 3.7 / 1.1 <= best.rate <= 3.7
+    assert best.achieved_per_s == pytest.approx(best.rate, rel=0.05)
+    assert rates.count(best.rate) == 2
     assert [run.load.rate for run in runs] == sorted(rates)
-    assert len(rates) <= 12
-    _, none = asyncio.run(Simulated().sweep(Load(arrivals="poisson", rate=1e6, timeout_s=60)))
-    assert none is None
+    assert len(rates) <= 14
+    assert swept(1e6, 1)[2] is None
+
+
+def test_a_rate_that_holds_only_once_is_not_the_answer() -> None:
+    _, _, best = swept(0.2, 3.7, unsteady=3.0)
+    assert best is None or best.rate <= 3.0

@@ -1,39 +1,39 @@
-"""The benchmarks as a user runs them on a cluster: a Ray job against the real stack, then a report of its result."""
+"""The benchmarks as a user runs them on a cluster: a Ray job against the real stack, then a report of the job's log."""
 
-import json
 import subprocess
 import sys
 from pathlib import Path
 
 from benchmarks.report.__main__ import main as report
-from benchmarks.serving.result import Result
+from benchmarks.serving.files import read
 from benchmarks.serving.validation import validate
 from tests.e2e.conftest import ROOT, Stack
 
 LOAD = ["--profile", "chat", "--prompt-tokens", "16", "--output-tokens", "4", "--clients", "8", "--requests", "24"]
 
 
-def test_a_ray_job_measures_the_stack_and_the_report_shows_it(stack: Stack, tmp_path: Path) -> None:
+def test_a_ray_job_measures_the_stack_and_the_report_takes_its_log(stack: Stack, tmp_path: Path) -> None:
     dashboard = f"http://127.0.0.1:{stack.dashboard_port}"
     ray = str(Path(sys.executable).parent / "ray")
     command = [ray, "job", "submit", "--address", dashboard, "--working-dir", str(ROOT), "--"]
-    command += ["python", "-m", "benchmarks.serving", "--url", stack.url, "--dashboard", dashboard, *LOAD, "--json"]
+    command += ["python", "-m", "benchmarks.serving", "--url", stack.url, "--dashboard", dashboard, *LOAD, "--out", "-"]
     environment = {**stack.environment, "RAY_AUTH_MODE": "token"}  # as the README exports it
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-    line = next(line for line in done.stdout.splitlines() if line.startswith('{"form": "serving-result-2"'))
-    result = Result.model_validate(json.loads(line))
-    [run] = result.runs
+    log = tmp_path / "job.log"
+    log.write_text(done.stdout)
+    stored = read(log)
+    [run], setting = stored.result.runs, stored.result.setting
+    assert stored.records, stored.why_not
     assert (run.completed, run.output_tokens, run.errors) == (24, 96, {})
-    assert run.checks.wrong_counts == run.checks.repeated_prompts == 0
-    assert result.setting.llm_config is not None
-    assert result.setting.llm_config["engine_kwargs"]["max_num_seqs"] == 16
+    assert setting.llm_config is not None
+    assert setting.llm_config["engine_kwargs"]["max_num_seqs"] == 16
+    assert run.replicas == 1
     # as Ray collects them, every ten seconds or so: a busy machine may not have them when so short a load has ended
-    assert run.checks.cached_by in ("metrics", None)
-    assert (run.figures["cache_hit_rate"] is None) == (run.checks.cached_by is None)
-    against = [finding for finding in validate(result.setting, run) if finding.rule != "client"]  # two cores for everything
-    assert {finding.severity for finding in against} == {"flagged"}
-    file = tmp_path / "laptop.json"
-    file.write_text(line)
-    assert report([str(file), "--out", str(tmp_path / "page.html")]) in (0, 1)
+    assert run.cached_by in ("metrics", None)
+    assert (run.figures["cache_hit_rate"] is None) == (run.cached_by is None)
+    # two cores for everything
+    against = [finding for finding in validate(setting, run, stored.records[0]) if finding.rule != "client"]
+    assert {finding.severity for finding in against} == {"flagged"}, against
+    assert report([str(log), "--out", str(tmp_path / "page.html")]) in (0, 1)
     assert (tmp_path / "page.html").read_text().startswith("<!doctype html>")

@@ -1,18 +1,18 @@
 """Loads in turns on two servers, with the load generator of benchmarks.serving, and the figures that compare them."""
 
 import statistics
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-import uvloop
-
+from benchmarks.serving.answers import miscount
 from benchmarks.serving.client import Client
 from benchmarks.serving.measure import Bench
 from benchmarks.serving.profiles import Profile
+from benchmarks.serving.records import Record
 from benchmarks.serving.result import Load, Run, Slo
 from benchmarks.serving.server import Server as MeasuredServer
 from benchmarks.serving.tokenizer import Tokenizer, single_token_words
-from benchmarks.serving.workload import Conversation, Texts, synthetic
+from benchmarks.serving.workload import Synthetic, Texts
 from emulation.sim.text import tokenize
 from tests.perf.bare import Server
 
@@ -41,7 +41,7 @@ class Plan:
 
 @dataclass(frozen=True)
 class LoadFigures:
-    """A load's results. ITL is the gap between two events; an event can hold more than one token. None: no answer."""
+    """A load's results; ITL is for each token. None: no answer."""
 
     clients: int
     requests: int
@@ -52,10 +52,11 @@ class LoadFigures:
     output_tok_per_s: float
 
 
-def figures_of(run: Run) -> LoadFigures:
+def figures_of(run: Run, records: Sequence[Record]) -> LoadFigures:
     """The figures of a run. Raises `ValueError` if the server counted other tokens than were requested."""
-    if run.checks.wrong_counts or run.checks.without_usage:
-        raise ValueError(run.checks.wrong_count_example or "answers came without usage")
+    for record in records:
+        if record.is_ok and (record.output_tokens is None or miscount(record)):
+            raise ValueError(miscount(record) or "answers came without usage")
     assert run.load.clients
     values = run.figures
     return LoadFigures(
@@ -82,31 +83,30 @@ class Rounds:
     """Prompts go on from round to round, so that none comes twice on any server."""
 
     def __init__(self, model: str, plan: Plan, tokenizer: Tokenizer) -> None:
-        self._plan, self._tokenizer = plan, tokenizer
-        self._conversations: Iterator[Conversation] = synthetic(
-            model, plan.profile, Texts(single_token_words(tokenizer), seed=1)
-        )
+        self._model, self._plan, self._tokenizer = model, plan, tokenizer
+        self._texts = Texts(single_token_words(tokenizer), seed=1)
+        self._next = 0
 
     def run(self, server: Server, *, warm_up: bool = False) -> list[LoadFigures]:
         """Send each load of the plan once to a server; for warming up, not the largest ones."""
-        plan = self._plan.warm_up() if warm_up else self._plan
+        plan, kept = self._plan.warm_up() if warm_up else self._plan, list[Record]()
         bench = Bench(
             lambda: Client(server.url, plan.profile.path, None, timeout_s=_TIMEOUT_S),
             MeasuredServer(server.url, {}),
             self._tokenizer,
-            self._conversations,
-            schema_asked=False,
+            Synthetic(self._model, plan.profile, self._texts),
             slo=Slo(),
+            keep=kept.extend,
             report=lambda *_: None,
+            first=self._next,
         )
-
-        async def loads() -> list[Run]:
-            return [
-                await bench.run(Load(arrivals="closed", clients=clients, requests=requests, timeout_s=_TIMEOUT_S))
-                for clients, requests in plan.requests.items()
-            ]
-
-        return [figures_of(run) for run in uvloop.run(loads())]
+        figures = []
+        for clients, requests in plan.requests.items():
+            kept.clear()
+            run = bench.run(Load(arrivals="closed", clients=clients, requests=requests, timeout_s=_TIMEOUT_S))
+            figures.append(figures_of(run, kept))
+        self._next = bench.first
+        return figures
 
 
 def compare(bare: Sequence[LoadFigures], ours: Sequence[LoadFigures]) -> dict[str, float]:

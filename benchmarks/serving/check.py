@@ -1,0 +1,55 @@
+"""`python -m benchmarks.serving check`: whether results, also of other tools, can be true."""
+
+import argparse
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+_DESCRIPTION = """Say of results what cannot be true and what is not known: of benchmarks.serving, of a job's log that has one,
+of `vllm bench serve --save-result --save-detailed`, aiperf (profile_export.jsonl), guidellm (JSON) and inference-perf
+(per_request_lifecycle_metrics.json). benchmarks.report takes the same files. Exits with 1 if a run is invalid."""
+
+
+def check(argv: Sequence[str]) -> int:
+    """Exit code: 1 if a run is invalid, 2 for a file that is not a result."""
+    options = _parse(argv)
+    from benchmarks.serving.command import llm_config_for
+    from benchmarks.serving.files import read
+    from benchmarks.serving.terminal import print_result
+    from benchmarks.serving.validation import is_invalid, validate
+
+    invalid, found_by_file = False, {}
+    for path in options.results:
+        stored = read(path)
+        setting = stored.result.setting
+        if options.config:
+            model = options.model or setting.model
+            setting = setting.model_copy(update={"llm_config": llm_config_for(options, model)[1], "model": model})
+            stored = replace(stored, result=stored.result.model_copy(update={"setting": setting}))
+        runs = []
+        for number, run in enumerate(stored.result.runs):
+            findings = validate(setting, run, stored.records[number] if stored.records else None, stored.why_not)
+            invalid = invalid or is_invalid(findings)
+            runs.append(
+                {"load": run.load.label, "invalid": is_invalid(findings), "findings": [vars(each) for each in findings]}
+            )
+        found_by_file[str(path)] = {"tool": setting.tool, "runs": runs}
+        if not options.json:
+            print(f"{path}: {setting.tool}")
+            print_result(stored)
+    if options.json:
+        print(json.dumps(found_by_file))
+    return int(invalid)
+
+
+def _parse(argv: Sequence[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.serving check", description=_DESCRIPTION)
+    add = parser.add_argument
+    add("results", nargs="+", type=Path, metavar="RESULT", help="files to check")
+    add("--config", type=Path, metavar="FILE", help="the deployed Serve config, which gives the limits of the chips")
+    add("--model", help="the model's name in it (default: the result's)")
+    add("--json", action="store_true", help="print the findings as JSON")
+    options = parser.parse_args(argv)
+    options.dashboard = None
+    return options

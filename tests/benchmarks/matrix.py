@@ -1,0 +1,133 @@
+"""The known-answer matrix: loads whose true figures follow from what the server was set to, and what a tool makes of them.
+
+    python -m tests.benchmarks.matrix            every case, and the largest error of each figure; exit 1 over 2 %
+    python -m tests.benchmarks.matrix --tools    other tools on one case, where their commands are on PATH (docs/benchmarks.md)
+
+The truth is arithmetic on the settings, and shares no code with the client.
+"""
+
+import argparse
+import sys
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from benchmarks.serving.command import execute
+from benchmarks.serving.files import RecordFile
+from benchmarks.serving.options import parse
+from benchmarks.serving.result import Run
+from tests.benchmarks.known import Timing, running
+
+TOLERANCE = 0.02
+_USUAL_WAIT_MS = 3.0  # of both processes at the 99th percentile; more is another's work on their cores
+
+
+@dataclass(frozen=True)
+class Case:
+    """A server's setting and a load on it."""
+
+    timing: Timing
+    answer: int
+    rate: float | None = None
+    clients: int | None = None
+    seconds: float = 3.0
+    chat: bool = False
+
+    @property
+    def name(self) -> str:
+        load = f"{self.rate:g} per s" if self.rate else f"{self.clients} clients"
+        usual = asdict(Timing())
+        changed = [f"{key}={value}" for key, value in asdict(self.timing).items() if value != usual[key]]
+        return f"{self.answer} tokens, {load}, {', '.join(changed)}"
+
+    def truth(self) -> dict[str, float | None]:
+        """What a tool must find: medians in ms, rates per second, shares."""
+        timing, first = self.timing, min(self.timing.tokens_per_event, self.answer)
+        one_event = first == self.answer
+        e2e = timing.ttft + (self.answer - first) * timing.tpot
+        good = 1 - (1 / timing.error_every if timing.error_every else 0)
+        whole_events = (self.answer - first) % timing.tokens_per_event == 0
+        rate = self.rate * good if self.rate else (self.clients or 0) / e2e
+        return {
+            "ttft_p50_ms": 1000 * timing.ttft,
+            "tpot_p50_ms": None if one_event else 1000 * timing.tpot,
+            "itl_p50_ms": None if one_event else 1000 * timing.tpot,
+            **({"gap_p50_ms": 1000 * timing.tpot * first} if whole_events and not one_event else {}),
+            "e2e_p50_ms": 1000 * e2e,
+            "requests_per_s": rate,
+            "output_tok_per_s": rate * self.answer,
+            "error_rate": 1 - good,
+            "tokens_per_event": self.answer / -(-self.answer // first),
+            **({"cache_hit_rate": timing.cached_usage_percent / 100} if timing.cached_usage_percent >= 0 else {}),
+            **({"offered_per_s": self.rate, "sent_per_s": self.rate} if self.rate else {}),
+        }
+
+
+_BASE = Timing(ttft=0.3, tpot=0.01)
+SHORT = [
+    Case(replace(_BASE, tokens_per_event=16), answer=64, rate=20),
+    Case(replace(_BASE, tokens_per_event=64, cached_usage_percent=0), answer=64, rate=20),
+    Case(replace(_BASE, error_every=10), answer=40, rate=30),
+]
+"""The cases that the former arithmetic had wrong, and the errors."""
+FULL = [
+    *(Case(replace(_BASE, tokens_per_event=each), length, rate=25) for each in (1, 4, 8, 16) for length in (17, 33, 100)),
+    *(Case(replace(_BASE, tokens_per_event=each), 50, clients=clients) for each in (1, 5) for clients in (1, 16)),
+    Case(replace(_BASE, ttft=1.5, tpot=0.02), answer=51, rate=10, seconds=10),
+    Case(replace(_BASE, cached_usage_percent=25, error_every=4, error_status=429), answer=20, rate=40),
+    Case(_BASE, answer=30, rate=2, seconds=15),
+    Case(_BASE, answer=30, rate=20, chat=True),
+]
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A run of a case, and how long the server waited for a core, by its own clock, in ms."""
+
+    case: Case
+    run: Run
+    late_ms: float
+
+    def errors(self) -> dict[str, float]:
+        """Relative errors by figure, less what a busy machine explains; infinite where there should be a figure, or none."""
+        return {name: self._error(name, true) for name, true in self.case.truth().items()}
+
+    def _error(self, name: str, true: float | None) -> float:
+        value = self.run.figures[name]
+        if true is None or value is None:
+            return 0.0 if true is value else float("inf")
+        assert self.run.client
+        waited = max(0.0, self.late_ms + self.run.client.late_p99_ms - _USUAL_WAIT_MS)
+        excused = waited * (0.2 if name.startswith("tpot") else 1.0) if name.endswith("_ms") else 0.0
+        return max(0.0, abs(value - true) - excused) / true if true else abs(value)
+
+
+def measure(case: Case) -> Measured:
+    """Run our client on a server in a process of its own."""
+    load = ["--rate", str(case.rate), "--arrivals", "constant"] if case.rate else ["--clients", str(case.clients)]
+    load += ["--profile", "chat" if case.chat else "completions", "--duration", str(case.seconds)]
+    with running(case.timing) as server, TemporaryDirectory() as folder:
+        lengths = ["--prompt-tokens", "31", "--spread", "0", "--output-tokens", str(case.answer)]
+        result = execute(parse(["--url", server.url, *lengths, *load]), RecordFile(Path(folder) / "r"))
+        return Measured(case, result.runs[0], 1000 * server.stats()["late_s"]["p99"])
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.matrix", description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--tools", action="store_true", help="run other tools on one case, where they are on PATH")
+    if parser.parse_args().tools:
+        from tests.benchmarks.tools import compare_tools
+
+        return compare_tools()
+    worst: dict[str, float] = {}
+    for case in [*SHORT, *FULL]:
+        errors = measure(case).errors()
+        name = max(errors, key=lambda figure: errors[figure])
+        print(f"{errors[name]:7.2%} at most, in {name:18} {case.name}", flush=True)
+        worst = {figure: max(worst.get(figure, 0.0), error) for figure, error in {**worst, **errors}.items()}
+    print("\nlargest error of each figure:", ", ".join(f"{name} {error:.2%}" for name, error in worst.items()))
+    return int(max(worst.values()) > TOLERANCE)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
