@@ -63,7 +63,7 @@ def build_page(api: ChatApi, args: ChatArgs, sessions: Sessions) -> gr.Blocks:
             with gr.Column(scale=1, min_width=280):
                 model = gr.Dropdown([], label="Model", elem_id="model")
                 system = gr.Textbox("", label="System prompt", lines=3, max_length=20_000, elem_id="system")
-                temperature = gr.Slider(0, 2, 0.7, step=0.05, label="Temperature", elem_id="temperature")
+                temperature = gr.Slider(0, 2, args.temperature, step=0.05, label="Temperature", elem_id="temperature")
                 top_p = gr.Slider(0.05, 1, 0.95, step=0.05, label="Top p", elem_id="top-p")
                 max_tokens = gr.Slider(
                     1, args.max_tokens_limit, min(256, args.max_tokens_limit), step=1, label="Max tokens", elem_id="max-tokens"

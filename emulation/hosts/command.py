@@ -1,5 +1,6 @@
 """Run `up` and `down`: the order of the steps, and what they print on the terminal."""
 
+import json
 import shutil
 import signal
 import sys
@@ -224,12 +225,13 @@ def _summary(stack: StackRecord, seconds: float | None) -> str:
     place = token.where(head.stack_environment(Path(stack.temp_dir), stack.first_port, classic=stack.classic))
     ray_commands = f"  Ray CLI    export {token.MODE}=token; `serve` and `ray` then send that token\n"
     key = "-H 'authorization: Bearer KEY' " if stack.own_key() else ""
+    body = json.dumps(
+        {"model": stack.model_id, "messages": [{"role": "user", "content": "At what temperature does water boil?"}]}
+    )
     return (
         f"{ready}  API        {stack.api_url}   (model {stack.model_id})\n"
         f"  Chat       {stack.chat_url}{'   (log in with a key)' if key else ''}\n"
         f"  Dashboard  {stack.dashboard_url}{f'   (asks for the token {place})' if place else ''}\n"
         f"{ray_commands if place else ''}"
-        f"  Try        curl {stack.api_url}/chat/completions -H 'content-type: application/json' {key}\\\n"
-        f'               -d \'{{"model": "{stack.model_id}", "messages": '
-        f'[{{"role": "user", "content": "Water boils at"}}], "max_tokens": 32}}\''
+        f"  Try        curl {stack.api_url}/chat/completions -H 'content-type: application/json' {key}-d '{body}'"
     )
