@@ -17,7 +17,10 @@ from starlette.routing import Route
 
 @dataclass
 class FakeServer:
-    """Answers `tokens` words, the first after `ttft_s` and an opening, then one every `itl_s`; keeps what it was asked."""
+    """Answers `tokens` words, the first after `ttft_s` and an opening, then one every `itl_s`; keeps what it was asked.
+
+    `ending` after them: `whole`; `cut` in the connection; `error` as an event; `silent`, without saying why.
+    """
 
     tokens: int = 4
     ttft_s: float = 0.0
@@ -26,6 +29,8 @@ class FakeServer:
     takes_images: bool = False
     thinks: bool = False
     refusal: tuple[int, str] | None = None
+    ending: str = "whole"
+    models: int = 1
     requests: list[dict[str, Any]] = field(default_factory=list)
     disconnected: threading.Event = field(default_factory=threading.Event)
     url: str = ""
@@ -42,7 +47,10 @@ class FakeServer:
         )
 
     async def _models(self, _request: Request) -> Response:
-        return JSONResponse({"object": "list", "data": [{"id": "fake", "object": "model", "created": 0, "owned_by": "x"}]})
+        if self.refusal and self.refusal[0] == 503:
+            return self._refused()
+        models = [{"id": "fake", "object": "model", "created": 0, "owned_by": "x"}] * self.models
+        return JSONResponse({"object": "list", "data": models})
 
     async def _model(self, _request: Request) -> Response:
         modality = "image" if self.takes_images else "text"
@@ -55,9 +63,12 @@ class FakeServer:
     async def _answer(self, request: Request) -> Response:
         self.requests.append(await request.json())
         if self.refusal:
-            status, message = self.refusal
-            return JSONResponse({"error": {"message": message, "type": "x", "param": None, "code": status}}, status)
+            return self._refused()
         return StreamingResponse(self._stream(request), media_type="text/event-stream")
+
+    def _refused(self) -> Response:
+        status, message = self.refusal or (500, "")
+        return JSONResponse({"error": {"message": message, "type": "x", "param": None, "code": status}}, status)
 
     async def _stream(self, request: Request) -> AsyncIterator[str]:
         try:
@@ -73,6 +84,12 @@ class FakeServer:
             word = f"w{index} " if index else f"{self.opening}w0 "
             choice = {"index": 0, "finish_reason": None} | ({"delta": {"content": word}} if chat else {"text": word})
             yield self._event([choice], None)
+        if self.ending == "cut":
+            raise asyncio.CancelledError  # uvicorn then closes the connection
+        if self.ending == "error":
+            yield f"data: {json.dumps({'error': {'message': 'EngineCore encountered an issue', 'type': 'x', 'code': 500}})}\n\n"
+        if self.ending == "whole":
+            yield self._event([{"index": 0, "finish_reason": "stop", "delta": {}, "text": ""}], None)
         yield self._event([], {"prompt_tokens": 3, "completion_tokens": self.tokens, "total_tokens": 3 + self.tokens})
         yield "data: [DONE]\n\n"
 

@@ -9,10 +9,12 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urljoin
 
+import httpx
 import openai
 
 from apps.common.errors import OperationError
 
+_ENDINGS = {"length": "cut at max_tokens", "abort": "stopped"}
 _NO_KEY = "none"  # what the openai package sends where there is none: it cannot send nothing
 
 
@@ -41,7 +43,10 @@ class Sampling:
 
 @dataclass
 class Answer:
-    """The answer so far. Times in seconds from the request; None means not measured (yet)."""
+    """The answer so far. Times in seconds from the request; None means not measured (yet).
+
+    `ended`: nothing will be added. `problem`: why it is not whole, in words for the page.
+    """
 
     text: str = ""
     reasoning: str = ""
@@ -50,6 +55,12 @@ class Answer:
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
     finish_reason: str | None = None
+    problem: str = ""
+    ended: bool = False
+
+    def stop(self) -> None:
+        """Leave it as it is, because the visitor wants no more of it."""
+        self.finish_reason, self.ended = "abort", True
 
     @property
     def tok_per_s(self) -> float | None:
@@ -65,11 +76,11 @@ class Answer:
         if self.ttft_s is not None:
             parts.append(f"TTFT {self.ttft_s * 1000:.0f} ms")
         if self.completion_tokens is not None:
-            parts.append(f"{self.completion_tokens} tokens")
+            parts.append(f"{self.completion_tokens} token{'' if self.completion_tokens == 1 else 's'}")
         if self.tok_per_s is not None:
             parts.append(f"{self.tok_per_s:.1f} tok/s")
-        if self.finish_reason == "length":
-            parts.append("cut at max_tokens")
+        if ending := _ENDINGS.get(self.finish_reason or ""):
+            parts.append(ending)
         return " · ".join(parts)
 
 
@@ -109,22 +120,29 @@ class ChatApi:
             raise _for_the_page(error) from error
 
     async def answer(
-        self, key: str | None, model: str, messages: list[dict[str, Any]], sampling: Sampling
+        self, key: str | None, model: str, messages: list[dict[str, Any]], sampling: Sampling, answer: Answer
     ) -> AsyncIterator[Answer]:
-        """Stream one answer: the same `Answer`, grown, after each chunk; closing the iterator stops the server's work.
+        """Stream into an answer, given after each chunk, until it has ended. Closing the iterator stops the server's work.
 
         Raises:
-            OperationError: the server refused or failed; the message is fit for the page.
+            OperationError: the server refused, failed, or broke off; the message is fit for the page.
         """
-        answer, start = Answer(), time.perf_counter()
+        start = time.perf_counter()
         try:
             stream = await self._as(key).chat.completions.create(**_request(model, messages, sampling))
             async with stream:
                 async for chunk in stream:
                     _absorb(answer, chunk, time.perf_counter() - start)
                     yield answer
-        except openai.OpenAIError as error:
-            raise _for_the_page(error) from error
+        except (
+            openai.OpenAIError,
+            httpx.HTTPError,
+            ValueError,
+        ) as error:  # the last two while it streams: openai lets them through
+            raise _for_the_page(error, begun=answer.ttft_s is not None) from error
+        if answer.finish_reason is None:
+            raise OperationError("The model server broke the answer off. Retry asks again.")
+        answer.ended = True
 
     def _as(self, key: str | None) -> openai.AsyncOpenAI:
         return self._client.with_options(api_key=key or _NO_KEY)  # on the same connections
@@ -152,15 +170,24 @@ class ChatApi:
             return None  # the route is closed: then the switch is not offered
 
 
-def _for_the_page(error: openai.OpenAIError) -> OperationError:
+def _for_the_page(error: Exception, *, begun: bool = False) -> OperationError:
     if isinstance(error, openai.AuthenticationError):
         return KeyRefusedError("Your key is no longer valid, so you are logged out. Reload the page to log in again.")
-    return OperationError(explain(error))
+    return OperationError(_break(error) if begun else explain(error))
 
 
-def explain(error: openai.OpenAIError) -> str:
+def _break(error: Exception) -> str:
+    """Why an answer that had begun is not whole."""
+    if isinstance(error, openai.APITimeoutError | httpx.TimeoutException):
+        return "The model server stopped writing. Retry asks again."
+    if isinstance(error, openai.APIError) and not isinstance(error, openai.APIConnectionError):
+        return "The model server failed while it answered. Retry asks again; the log of the llm app has the reason."
+    return "The connection to the model server broke. Retry asks again."
+
+
+def explain(error: Exception) -> str:
     """A short sentence for the visitor, without the server's internals."""
-    if isinstance(error, openai.APITimeoutError):
+    if isinstance(error, openai.APITimeoutError | httpx.TimeoutException):
         return "The model server did not answer in time. Try again in a moment."
     if isinstance(error, openai.APIConnectionError):
         return "The model server cannot be reached. It may still be starting."

@@ -18,4 +18,5 @@ class ChatArgs(BaseModel):
     open: bool = Field(default=False, description="Serve anybody beyond this machine, where the API asks for no key.")
     session_idle_s: float = Field(default=3600, gt=0, description="A session ends after this time without a request.")
     session_s: float = Field(default=12 * 3600, gt=0, description="A session ends after this time in any case.")
+    temperature: float = Field(default=0.7, ge=0, le=2, description="Where the page's temperature slider begins.")
     max_tokens_limit: int = Field(default=2048, ge=1, description="Upper end of the max_tokens slider.")

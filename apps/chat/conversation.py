@@ -1,13 +1,15 @@
-"""The conversation of one page, as it is shown and as the model is asked; the server keeps it, so no client can forge it."""
+"""The conversation of one browser tab, as shown and as the model is asked; the server keeps it, so no client can forge it."""
 
 import base64
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from apps.chat.api import Answer
+from apps.chat.markup import as_shown, as_written
 from apps.common.errors import OperationError
 
-_MAX_MESSAGES, _MAX_CHARACTERS = 400, 512 * 1024
+_MAX_ROUNDS, _MAX_CHARACTERS = 200, 512 * 1024
 
 
 @dataclass(frozen=True)
@@ -22,63 +24,101 @@ class Image:
         return f"image/{self.kind}"
 
 
-@dataclass(frozen=True)
-class ChatMessage:
-    """One message of the page. `sent` is what the model gets of it: nothing of thoughts and of errors."""
+@dataclass
+class Round:
+    """A question, with its images by where the browser finds them, and its answer."""
 
-    role: str
-    shown: str
-    sent: str | Image | None = None
-    title: str | None = None
+    text: str
+    images: Mapping[str, Image] = field(default_factory=dict)
+    answer: Answer = field(default_factory=Answer)
 
-    def as_message(self) -> dict[str, Any]:
-        """The message in the form that Gradio shows."""
-        metadata = {"metadata": {"title": self.title}} if self.title else {}
-        return {"role": self.role, "content": self.shown, **metadata}
+    def shown(self) -> list[dict[str, Any]]:
+        """Its messages in the form that Gradio shows."""
+        # An image as text: what Gradio shows as a file has a button that sends it to a foreign site.
+        images = [f"![image]({path})" for path in self.images]
+        return [{"role": "user", "content": "\n\n".join([*images, as_shown(self.text)])}, *self._answer_shown()]
+
+    def _answer_shown(self) -> list[dict[str, Any]]:
+        answer, shown = self.answer, []
+        if answer.reasoning:
+            shown.append({"content": as_shown(answer.reasoning), "metadata": {"title": "Thinking"}})
+        timing = f'<span class="timing">{summary}</span>' if (summary := answer.summary()) and answer.ended else ""
+        if text := "\n\n".join(part for part in (as_shown(answer.text), timing) if part):
+            shown.append({"content": text})
+        if answer.problem:
+            title = "⚠ The answer is not whole" if answer.text else "⚠ No answer"
+            shown.append({"content": as_shown(answer.problem), "metadata": {"title": title}})
+        return [{"role": "assistant", **message} for message in shown]
+
+    def sent(self) -> list[dict[str, Any]]:
+        """Its messages as the model gets them: without thoughts and problems, images as data URLs."""
+        parts = [*map(_image_part, self.images.values()), *([{"type": "text", "text": self.text}] if self.text else [])]
+        asked = {"role": "user", "content": parts if self.images else self.text}  # every server takes plain text
+        return [asked, *([{"role": "assistant", "content": self.answer.text}] if self.answer.text else [])]
 
 
 @dataclass
 class Conversation:
-    """The messages of one page, oldest first."""
+    """The rounds of one tab, oldest first."""
 
-    messages: list[ChatMessage] = field(default_factory=list)
+    rounds: list[Round] = field(default_factory=list)
 
-    def as_messages(self) -> list[dict[str, Any]]:
-        return [message.as_message() for message in self.messages]
+    def shown(self) -> list[dict[str, Any]]:
+        return [message for pair in self.rounds for message in pair.shown()]
 
-    def add(self, messages: Sequence[ChatMessage]) -> None:
-        """Add a question. Raises `OperationError` where the conversation has become too long to be kept."""
-        grown = [*self.messages, *messages]
-        if (
-            len(grown) > _MAX_MESSAGES
-            or sum(len(message.sent) for message in grown if isinstance(message.sent, str)) > _MAX_CHARACTERS
-        ):
-            raise OperationError("This conversation has reached the chat's limit. Reload the page to start a new one.")
-        self.messages = grown
+    def messages(self, system: str) -> list[dict[str, Any]]:
+        """What the model is asked. A question that got no answer is left out: what the server refused once, it would again."""
+        *earlier, last = self.rounds
+        kept = [message for pair in earlier if pair.answer.text for message in pair.sent()]
+        return [*([{"role": "system", "content": system}] if system.strip() else []), *kept, *last.sent()]
+
+    def ask(self, text: str, images: Mapping[str, Image]) -> None:
+        """Add a question.
+
+        Raises:
+            OperationError: an answer is being written, or the conversation has become too long to be kept.
+        """
+        self._check_idle()
+        length = sum(len(pair.text) + len(pair.answer.text) for pair in self.rounds) + len(text)
+        if len(self.rounds) >= _MAX_ROUNDS or length > _MAX_CHARACTERS:
+            raise OperationError("This conversation has reached the chat's limit. Clear it to start a new one.")
+        self.rounds.append(Round(text, images))
+
+    def ask_again(self, message: int, text: str | None = None) -> None:
+        """Go back to the question that is shown as that message, to have it answered anew, as it was or with another text.
+
+        Raises:
+            OperationError: an answer is being written, or no question is shown there.
+        """
+        self._check_idle()
+        first = 0
+        for index, pair in enumerate(self.rounds):
+            if first == message:
+                again = pair.text if text is None else as_written(text.removeprefix(_images_shown(pair))).strip()
+                self.rounds[index:] = [Round(again, pair.images)]
+                return
+            first += len(pair.shown())
+        raise OperationError("This question is gone. Reload the page to see what is left.")
+
+    def clear(self) -> None:
+        """Forget all; an answer that is being written ends."""
+        self.leave()
+        self.rounds.clear()
+
+    def leave(self) -> None:
+        """End an answer that is being written: nobody reads it any more."""
+        if self.rounds and not self.rounds[-1].answer.ended:
+            self.rounds[-1].answer.stop()
+
+    def _check_idle(self) -> None:
+        if self.rounds and not self.rounds[-1].answer.ended:
+            raise OperationError("An answer is being written. Stop it first, or wait until it is done.")
 
 
-def to_messages(system: str, conversation: Sequence[ChatMessage]) -> list[dict[str, Any]]:
-    """The conversation as OpenAI messages: without thoughts and errors; images as data URLs; same roles merged."""
-    messages: list[dict[str, Any]] = [{"role": "system", "content": system}] if system.strip() else []
-    for shown in conversation:
-        if shown.sent is None:
-            continue
-        if messages and messages[-1]["role"] == shown.role:
-            messages[-1]["content"].append(_part(shown.sent))
-        else:
-            messages.append({"role": shown.role, "content": [_part(shown.sent)]})
-    return [{**message, "content": _simplify(message["content"])} for message in messages]
+def _images_shown(pair: Round) -> str:
+    return "".join(f"![image]({path})\n\n" for path in pair.images)
 
 
-def _part(sent: str | Image) -> dict[str, Any]:
-    if isinstance(sent, str):
-        return {"type": "text", "text": sent}
-    url = f"data:{sent.media_type};base64,{base64.b64encode(sent.content).decode()}"
+def _image_part(image: Image) -> dict[str, Any]:
+    url = f"data:{image.media_type};base64,{base64.b64encode(image.content).decode()}"
     return {"type": "image_url", "image_url": {"url": url}}
-
-
-def _simplify(content: Any) -> Any:
-    """Plain text where there is nothing but text: every server takes that."""
-    if isinstance(content, str) or any(part["type"] != "text" for part in content):
-        return content
-    return "\n".join(part["text"] for part in content)

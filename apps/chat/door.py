@@ -8,6 +8,7 @@ import hashlib
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs
 
@@ -32,6 +33,7 @@ _PREFIX = re.compile(r"(?:/[\w.~-]+)*")
 _SCRIPT = re.compile(rb"<script[^>]*>(.*?)</script>", re.DOTALL)
 _MANIFEST = re.compile(rb'<link rel="manifest"[^>]*>')
 """The manifest of an app to install: the browser fetches it without a cookie, and from the root of the host."""
+_PAGE_SCRIPT = b"<script>%b</script>" % Path(__file__).with_name("page.js").read_bytes()
 _NOTHING = "default-src 'none'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'; sandbox"
 _HEADERS = {
     b"x-content-type-options": b"nosniff",
@@ -116,7 +118,7 @@ class Door:
 
         scope = {**request.scope, "headers": headers, "query_string": b"", SESSION: session}
         await self._app(scope, replaying(b"", request.receive), keep)
-        return Response(_MANIFEST.sub(b"", body), status, media_type="text/html")
+        return Response(_MANIFEST.sub(lambda _: _PAGE_SCRIPT, body), status, media_type="text/html")
 
     async def _inside(self, request: Request, send: Send, path: str, session: Session) -> Response | None:
         method, scope = request.method, {**request.scope, SESSION: session}

@@ -17,11 +17,13 @@ from apps.common.errors import OperationError
 COOKIE = "chat_session"
 _BODIES = {"max_bytes": 4096, "seconds": 10, "number": 512}
 _FIELDS = 4
+_RETRY_S = 5  # until a page without a server is asked for again
+_AGAIN = f"<script>setTimeout(() => location.reload(), {_RETRY_S * 1000})</script>"
 _CHECKS, _WAITING = 4, 32  # keys that the API is asked about at once, and those that wait for it
 _KEY = re.compile(r"[\x21-\x7e]{1,512}")
 _NO_KEY_ASKED = "The API asks for no key, and other machines can reach this chat: set open: true in its config to serve them."
 _TEMPLATE = string.Template("""<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
+<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">$again
 <title>$title</title>
 <style>
   :root { color-scheme: light dark }
@@ -29,7 +31,7 @@ _TEMPLATE = string.Template("""<!doctype html>
   main { width: min(24rem, 100%) }
   label, input, button { display: block; width: 100%; box-sizing: border-box; margin-top: .6rem; font: inherit }
   input, button { padding: .6rem; border-radius: .5rem; border: 1px solid #8888 }
-  button { background: #ea580c; color: #fff; border: 0; cursor: pointer }
+  button { background: #c2410c; color: #fff; border: 0; cursor: pointer }
   [role=alert] { color: #dc2626 }
 </style></head>
 <body><main><h1>$title</h1>$message$form</main></body></html>
@@ -96,8 +98,9 @@ class Login:
     def _page(self, request: Request, message: str = "", status: int = HTTPStatus.OK, *, form: bool = True) -> Response:
         alert = f'<p role="alert">{html.escape(message)}</p>' if message else ""
         asked = _FORM.substitute(action=html.escape(f"{_root(request)}login")) if form else ""
-        text = _TEMPLATE.substitute(title=html.escape(self._title), message=alert, form=asked)
-        return HTMLResponse(text, status, {"retry-after": "5"} if status == HTTPStatus.SERVICE_UNAVAILABLE else None)
+        again = "" if form or status != HTTPStatus.SERVICE_UNAVAILABLE else _AGAIN
+        text = _TEMPLATE.substitute(title=html.escape(self._title), again=again, message=alert, form=asked)
+        return HTMLResponse(text, status, {"retry-after": str(_RETRY_S)} if status == HTTPStatus.SERVICE_UNAVAILABLE else None)
 
 
 def give_cookie(request: Request, response: Response, session: Session) -> None:

@@ -1,4 +1,4 @@
-"""The Gradio page: chat with stop and regenerate, sampling controls, and the timing of each answer under it.
+"""The Gradio page: chat with stop, retry and edit, sampling controls, and the timing of each answer under it.
 
 Nothing but settings and the question comes from the browser: the conversation, the models and the key are in the session, which
 the door puts into the request. Heavy (imports Gradio), so only the chat's replica imports it.
@@ -12,44 +12,63 @@ from typing import Any
 import gradio as gr
 from gradio.utils import get_upload_folder
 
-from apps.chat.api import Answer, ChatApi, KeyRefusedError, ModelInfo, Sampling
+from apps.chat.api import ChatApi, KeyRefusedError, ModelInfo, Sampling
 from apps.chat.args import ChatArgs
-from apps.chat.conversation import ChatMessage, Conversation, to_messages
+from apps.chat.conversation import Conversation, Image
 from apps.chat.payload import IMAGE
 from apps.chat.sessions import Session, Sessions
 from apps.common.errors import OperationError
 
-THEME = gr.themes.Default(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"])  # nothing from the net
-CSS = ".timing { opacity: .65; font-size: .85em } #chat .message img { max-height: 14rem; width: auto }"
+THEME = gr.themes.Default(
+    font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]
+).set(  # nothing from the net
+    body_text_color_subdued="*neutral_500", input_placeholder_color="*neutral_500", input_placeholder_color_dark="*neutral_400"
+)
 IMAGES = get_upload_folder()
 """Where Gradio takes names of files from; nothing is written there."""
 SESSION = "chat_session"
 """Where the door puts the visitor's session, in a request's ASGI scope."""
+_FORMULAS = [
+    {"left": left, "right": right, "display": left != r"\("} for left, right in (("$$", "$$"), (r"\[", r"\]"), (r"\(", r"\)"))
+]
+_PLACEHOLDER = "Ask something."
+_ANSWERING: dict[str, Any] = {"submit_btn": False, "stop_btn": True}
+_READY = gr.MultimodalTextbox(submit_btn=True, stop_btn=False, render=False)
+_TAB = "x-chat-tab"
+"""The header in which the page's own script names the browser's tab."""
+_POLL_S = 2  # for the models of a server that still starts
 
 
 def build_page(api: ChatApi, args: ChatArgs, sessions: Sessions) -> gr.Blocks:
-    """The page's controls and what they do."""
+    """The page's controls and what they do. On a narrow screen the settings follow below the conversation."""
     with gr.Blocks(title=args.title, analytics_enabled=False, fill_height=True) as page:
         with gr.Row(equal_height=True):
-            gr.Markdown(f"## {args.title}")
+            gr.Markdown(f"# {args.title}")
             leave = gr.Button("Log out", link="logout", size="sm", scale=0, min_width=90, visible=False, elem_id="logout")
         with gr.Row(equal_height=False):
+            with gr.Column(scale=3):
+                chatbot = gr.Chatbot(
+                    height="calc(100dvh - 14rem)",
+                    min_height="16rem",
+                    show_label=False,
+                    elem_id="chat",
+                    placeholder=_PLACEHOLDER,
+                    editable="user",
+                    latex_delimiters=_FORMULAS,
+                    buttons=["copy", "copy_all"],
+                )
+                box = gr.MultimodalTextbox(
+                    show_label=False, placeholder="Message", sources=[], file_types=["image"], elem_id="box"
+                )
             with gr.Column(scale=1, min_width=280):
                 model = gr.Dropdown([], label="Model", elem_id="model")
                 system = gr.Textbox("", label="System prompt", lines=3, max_length=20_000, elem_id="system")
-                temperature = gr.Slider(0, 2, 0.7, step=0.05, label="Temperature", elem_id="temperature")
+                temperature = gr.Slider(0, 2, args.temperature, step=0.05, label="Temperature", elem_id="temperature")
                 top_p = gr.Slider(0.05, 1, 0.95, step=0.05, label="Top p", elem_id="top-p")
                 max_tokens = gr.Slider(
                     1, args.max_tokens_limit, min(256, args.max_tokens_limit), step=1, label="Max tokens", elem_id="max-tokens"
                 )
                 thinking = gr.Checkbox(False, label="Think before answering", visible=False, elem_id="thinking")
-            with gr.Column(scale=3):
-                chatbot = gr.Chatbot(
-                    height="65vh", show_label=False, elem_id="chat", placeholder="Ask something.", buttons=["copy", "copy_all"]
-                )
-                box = gr.MultimodalTextbox(
-                    show_label=False, placeholder="Message", sources=[], file_types=["image"], elem_id="box", stop_btn=True
-                )
         controls = [model, system, temperature, top_p, max_tokens, thinking]
         _connect(page, Visits(api, sessions, max(1, args.concurrency // 2)), controls, chatbot, box, leave)
     return page
@@ -64,59 +83,83 @@ class Visits:
         self._share = share
         self._answers = Counter[str]()
 
-    async def load(self, request: gr.Request) -> Any:
+    def load(self, request: gr.Request) -> Any:
+        """Show what the tab's conversation has: an answer that was being written to the page before has ended."""
+        conversation = _conversation(request)
+        conversation.leave()
+        return conversation.shown(), _READY, gr.Button(visible=_session(request).key is not None)
+
+    async def find_models(self, request: gr.Request) -> Any:
+        """Fill the model list; while the server has no models, say why, and have the page ask again."""
         session = _session(request)
         try:
             session.models = await self._api.models(session.key)
+            why = "No model is served yet."
         except OperationError as error:
             self._end_if_refused(session, error)
-            raise gr.Error(str(error), print_exception=False) from None
-        chosen = session.models[0].id if session.models else None
-        choices = gr.Dropdown(choices=[m.id for m in session.models], value=chosen)
-        return choices, gr.Button(visible=session.key is not None), *_abilities(session, chosen)
+            why = str(error)
+        models = session.models
+        chosen = models[0].id if models else None
+        return (
+            gr.Dropdown(choices=[model.id for model in models], value=chosen),
+            *_abilities(session, chosen),
+            gr.Chatbot(placeholder=_PLACEHOLDER if models else why),
+            gr.Timer(active=not models),
+        )
 
     def choose(self, chosen: str, request: gr.Request) -> Any:
         return _abilities(_session(request), chosen)
 
-    def take_question(self, question: dict[str, Any], request: gr.Request) -> Any:
-        session = _session(request)
-        messages = [_image_message(session, name) for name in question.get("files") or []]
-        if text := question.get("text", "").strip():
-            messages.append(ChatMessage("user", text, text))
-        conversation = _conversation(request)
-        try:
-            conversation.add(messages)
-        except OperationError as error:
-            raise gr.Error(str(error), print_exception=False) from None
-        waiting = gr.MultimodalTextbox(value=None, interactive=False, submit_btn=False, stop_btn=True)
-        return waiting, conversation.as_messages()
-
-    async def respond(self, *values: Any, request: gr.Request) -> AsyncIterator[Any]:
-        session, conversation = _session(request), _conversation(request)
-        model, system, *settings = values
-        asked = conversation.messages
-        if not asked or asked[-1].role != "user":
-            return
-        try:
-            with self._one_of_its_share(session):
-                answers = self._api.answer(
-                    session.key, model or "", to_messages(system, asked), _sampling(session, model, *settings)
-                )
-                async for answer in answers:
-                    conversation.messages = [*asked, *_answer_messages(answer)]
-                    yield conversation.as_messages()
-        except OperationError as error:
-            self._end_if_refused(session, error)
-            conversation.messages = [*asked, ChatMessage("assistant", str(error), title="⚠ No answer")]
-            yield conversation.as_messages()
+    def ask(self, question: dict[str, Any], request: gr.Request) -> Any:
+        images = _images(_session(request), question.get("files") or [])
+        text = question.get("text", "").strip()
+        if not text and not images:
+            raise gr.Error("Write a message first.", print_exception=False)
+        with _errors_shown():
+            _conversation(request).ask(text, images)
+        return gr.MultimodalTextbox(value=None, **_ANSWERING), _conversation(request).shown()
 
     def retry(self, event: gr.RetryData, request: gr.Request) -> Any:
-        conversation = _conversation(request)
-        conversation.messages = conversation.messages[: int(event.index) + 1]
-        return conversation.as_messages()
+        return self._again(request, event.index)
 
-    def clear(self, request: gr.Request) -> None:
-        _conversation(request).messages = []
+    def edit(self, event: gr.EditData, request: gr.Request) -> Any:
+        return self._again(request, event.index, str(event.value))
+
+    def _again(self, request: gr.Request, index: Any, text: str | None = None) -> Any:
+        with _errors_shown():
+            _conversation(request).ask_again(int(index), text)
+        return gr.MultimodalTextbox(**_ANSWERING), _conversation(request).shown()
+
+    async def respond(self, request: gr.Request, *values: Any) -> AsyncIterator[Any]:
+        session, conversation = _session(request), _conversation(request)
+        if not conversation.rounds or (answer := conversation.rounds[-1].answer).ended:
+            return
+        model, system, *settings = values
+        try:
+            if not model:
+                raise OperationError("The server has no model yet. Retry asks again.")
+            sampling = _sampling(session, model, *settings)
+            with self._one_of_its_share(session):
+                async for _ in self._api.answer(session.key, model, conversation.messages(system), sampling, answer):
+                    yield conversation.shown()
+                    if answer.ended:  # the visitor left it
+                        return
+        except OperationError as error:
+            self._end_if_refused(session, error)
+            answer.problem, answer.ended = str(error), True
+        finally:
+            if not answer.ended:
+                answer.stop()
+        yield conversation.shown()
+
+    def stop(self, request: gr.Request) -> Any:
+        conversation = _conversation(request)
+        conversation.leave()
+        return _READY, conversation.shown()
+
+    def clear(self, request: gr.Request) -> Any:
+        _conversation(request).clear()
+        return _READY
 
     @contextmanager
     def _one_of_its_share(self, session: Session) -> Iterator[None]:
@@ -144,25 +187,32 @@ def _connect(
     leave: gr.Button,
 ) -> None:
     model, thinking = controls[0], controls[-1]
-
-    async def respond(request: gr.Request, *values: Any) -> AsyncIterator[Any]:
-        async for update in visits.respond(*values, request=request):
-            yield update
-
-    def ready() -> Any:
-        return gr.MultimodalTextbox(interactive=True, submit_btn=True, stop_btn=False)
+    poll = gr.Timer(_POLL_S, active=False)
 
     at_once: dict[str, Any] = {"concurrency_limit": None, "show_progress": "hidden"}
-    page.load(visits.load, None, [model, leave, box, thinking], **at_once)
+    for moment in (page.load, poll.tick):
+        moment(visits.find_models, None, [model, box, thinking, chatbot, poll], **at_once)
+    page.load(visits.load, None, [chatbot, box, leave], **at_once)
     model.change(visits.choose, model, [box, thinking], **at_once)
-    asked = box.submit(visits.take_question, box, [box, chatbot], **at_once)
-    running = asked.success(respond, controls, chatbot, show_progress="hidden")
-    again = chatbot.retry(visits.retry, None, chatbot, **at_once)
-    rerunning = again.success(respond, controls, chatbot, show_progress="hidden")
-    for done in (running, rerunning):
-        done.then(ready, None, box, **at_once)
-    chatbot.clear(visits.clear, None, None, **at_once)
-    box.stop(ready, None, box, cancels=[running, rerunning], **at_once)
+    asked = box.submit(visits.ask, box, [box, chatbot], **at_once)
+    again = [
+        event(then, None, [box, chatbot], **at_once)
+        for event, then in ((chatbot.retry, visits.retry), (chatbot.edit, visits.edit))
+    ]
+    running = [question.success(visits.respond, controls, chatbot, show_progress="minimal") for question in (asked, *again)]
+    for done in running:
+        done.then(lambda: _READY, None, box, **at_once)
+    chatbot.clear(visits.clear, None, box, cancels=running, **at_once)
+    box.stop(visits.stop, None, [box, chatbot], cancels=running, **at_once)
+
+
+@contextmanager
+def _errors_shown() -> Iterator[None]:
+    """Have the page say what cannot be done."""
+    try:
+        yield
+    except OperationError as error:
+        raise gr.Error(str(error), print_exception=False) from None
 
 
 def _session(request: gr.Request) -> Session:
@@ -171,14 +221,14 @@ def _session(request: gr.Request) -> Session:
 
 
 def _conversation(request: gr.Request) -> Conversation:
-    return _session(request).conversation(str(request.session_hash))
+    return _session(request).conversation(request.request.headers.get(_TAB, "")[:32])
 
 
-def _image_message(session: Session, name: str) -> ChatMessage:
-    if (image := session.images.get(name)) is None:
+def _images(session: Session, names: list[str]) -> dict[str, Image]:
+    """Uploaded images, by the address at which the page finds them."""
+    if any(name not in session.images for name in names):
         raise gr.Error("You can only ask about images that you have uploaded.", print_exception=False)
-    # As text: what Gradio shows as a file has a button that sends it to a foreign site.
-    return ChatMessage("user", f"![image]({IMAGE.removeprefix('/')}{name})", image)
+    return {f"{IMAGE.removeprefix('/')}{name}": session.images[name] for name in names}
 
 
 def _info(session: Session, chosen: str | None) -> ModelInfo | None:
@@ -196,9 +246,3 @@ def _sampling(
 ) -> Sampling:
     info = _info(session, model)
     return Sampling(temperature, top_p, int(max_tokens), thinking if info and info.thinks else None)
-
-
-def _answer_messages(answer: Answer) -> list[ChatMessage]:
-    thoughts = [ChatMessage("assistant", answer.reasoning, title="Thinking")] if answer.reasoning else []
-    timing = f'\n\n<span class="timing">{answer.summary()}</span>' if answer.completion_tokens is not None else ""
-    return [*thoughts, ChatMessage("assistant", answer.text + timing, answer.text)]

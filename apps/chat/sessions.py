@@ -15,7 +15,7 @@ from apps.guard.answers import Refusal
 
 MAX_IMAGE_BYTES = 10 * 1024 * 1024
 _SESSIONS, _SESSIONS_OF_ONE_KEY = 1024, 32
-_CONVERSATIONS = 8  # of one session: pages that are open at the same time
+_CONVERSATIONS = 8  # of one session: tabs
 _IMAGES, _IMAGE_BYTES = 16, 32 * 1024 * 1024  # of one session
 _ALL_IMAGE_BYTES = 256 * 1024 * 1024
 _KINDS = {b"\x89PNG\r\n\x1a\n": "png", b"\xff\xd8\xff": "jpeg", b"GIF8": "gif", b"RIFF": "webp"}
@@ -35,10 +35,10 @@ class Session:
     images: dict[str, Image] = field(default_factory=dict)
     _conversations: OrderedDict[str, Conversation] = field(default_factory=OrderedDict)
 
-    def conversation(self, page: str) -> Conversation:
-        """The conversation of an open page; the least recently used one makes room."""
-        conversation = self._conversations.setdefault(page, Conversation())
-        self._conversations.move_to_end(page)
+    def conversation(self, tab: str) -> Conversation:
+        """The conversation of a browser's tab; the least recently used one makes room."""
+        conversation = self._conversations.setdefault(tab, Conversation())
+        self._conversations.move_to_end(tab)
         if len(self._conversations) > _CONVERSATIONS:
             self._conversations.popitem(last=False)
         return conversation

@@ -1,5 +1,7 @@
 """Put the chat together: Gradio's page, the sessions, and the door that everything goes through."""
 
+from pathlib import Path
+
 import gradio as gr
 from fastapi import FastAPI
 from starlette.types import ASGIApp
@@ -8,7 +10,7 @@ from apps.chat.api import ChatApi
 from apps.chat.args import ChatArgs
 from apps.chat.door import Door
 from apps.chat.login import Login
-from apps.chat.page import CSS, THEME, build_page
+from apps.chat.page import THEME, build_page
 from apps.chat.sessions import Sessions
 
 
@@ -20,6 +22,6 @@ def build_asgi_app(args: ChatArgs, *, keyless: bool = True) -> ASGIApp:
     blocks.queue(default_concurrency_limit=args.concurrency, max_size=args.queue_length)
     blocks.has_launched = True  # mounting does not say so, and without it Gradio lets a client name any file
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
-    appearance = {"footer_links": [], "theme": THEME, "css": CSS}
+    appearance = {"footer_links": [], "theme": THEME, "css_paths": Path(__file__).with_name("page.css")}
     gr.mount_gradio_app(app, blocks, path="/", show_error=False, run_history=False, **appearance)
     return Door(app, len(blocks.fns), sessions, Login(api, sessions, args.title, keyless=keyless))

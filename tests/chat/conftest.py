@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.chat.browser import page  # noqa: F401 - a fixture
 from tests.chat.visitor import chat
 from tests.guard.served import Keys, Served, served
 

@@ -21,7 +21,7 @@ _PAGES = st.sampled_from(["a1b2c3", "zz", "../a", "", "x" * 33, "a\n"])
 _JOINS = st.builds(
     lambda data, event, page, more: {"data": data, "fn_index": event, "session_hash": page, **more},
     st.lists(VALUES | _SENT | _HISTORY, max_size=7),
-    st.integers(0, 12) | VALUES,
+    st.integers(0, 24) | VALUES,
     _PAGES,
     st.dictionaries(
         st.sampled_from(["event_data", "trigger_id", "batched", "request", "event_id"]), VALUES | _FILE, max_size=1
@@ -39,7 +39,7 @@ _ASKED = st.sampled_from(
 )
 _ASKS = st.builds(
     lambda event, page, data: {"data": data, "fn_index": event, "session_hash": page},
-    st.integers(0, 12),
+    st.integers(0, 24),
     st.sampled_from(["a1b2c3", "zz"]),
     _ASKED,
 )

@@ -5,7 +5,6 @@ import asyncio
 import pytest
 
 from apps.chat.api import Answer, ChatApi, ModelInfo, Sampling
-from apps.chat.conversation import ChatMessage, Image, to_messages
 from apps.common.errors import OperationError
 from tests.fake_openai import FakeServer, running
 
@@ -13,7 +12,7 @@ from tests.fake_openai import FakeServer, running
 async def ask(url: str, sampling: Sampling, timeout_s: float = 5) -> list[Answer]:
     api = ChatApi(url, timeout_s)
     messages = [{"role": "user", "content": "hi"}]
-    return [Answer(**vars(a)) async for a in api.answer(None, "fake", messages, sampling)]
+    return [Answer(**vars(a)) async for a in api.answer(None, "fake", messages, sampling, Answer())]
 
 
 def test_settings_reach_the_server() -> None:
@@ -50,12 +49,12 @@ def test_answer_grows_and_its_timing_is_measured() -> None:
 
 def test_what_was_not_measured_is_not_shown() -> None:
     assert Answer().summary() == ""
-    assert Answer(ttft_s=0.065, completion_tokens=1, elapsed_s=0.065).summary() == "TTFT 65 ms · 1 tokens"
+    assert Answer(ttft_s=0.065, completion_tokens=1, elapsed_s=0.065).summary() == "TTFT 65 ms · 1 token"
 
 
 def test_closing_the_answer_stops_the_server() -> None:
     async def stop_early(url: str) -> None:
-        stream = ChatApi(url, 5).answer(None, "fake", [{"role": "user", "content": "hi"}], Sampling(0, 1, 5))
+        stream = ChatApi(url, 5).answer(None, "fake", [{"role": "user", "content": "hi"}], Sampling(0, 1, 5), Answer())
         await anext(stream)
         await stream.aclose()  # type: ignore[attr-defined]
 
@@ -87,23 +86,25 @@ def test_no_server_and_slow_server_are_told_apart() -> None:
         asyncio.run(ask(fake.url, Sampling(0, 1, 5), timeout_s=0.3))
 
 
+@pytest.mark.parametrize(
+    ("ending", "shown"),
+    [("cut", "connection to the model server broke"), ("error", "failed while"), ("silent", "broke the answer off")],
+)
+def test_an_answer_that_breaks_off_is_no_whole_one(ending: str, shown: str) -> None:
+    answer = Answer()
+
+    async def ask_into(url: str) -> None:
+        async for _ in ChatApi(url, 5).answer(None, "fake", [{"role": "user", "content": "hi"}], Sampling(0, 1, 5), answer):
+            pass
+
+    with running(FakeServer(ending=ending)) as fake, pytest.raises(OperationError, match=shown) as caught:
+        asyncio.run(ask_into(fake.url))
+    assert "EngineCore" not in str(caught.value)
+    assert answer.text == "w0 w1 w2 w3 "
+    assert not answer.ended
+
+
 @pytest.mark.parametrize(("images", "thinks"), [(False, False), (True, False), (False, True)])
 def test_abilities_come_from_the_server(images: bool, thinks: bool) -> None:
     with running(FakeServer(takes_images=images, thinks=thinks)) as fake:
         assert asyncio.run(ChatApi(fake.url, 5).models(None)) == [ModelInfo("fake", images, thinks)]
-
-
-def test_a_conversation_becomes_messages() -> None:
-    conversation = [
-        ChatMessage("user", "![image](x.png)", Image("png", b"png")),
-        ChatMessage("user", "What is it?", "What is it?"),
-        ChatMessage("assistant", "hmm", title="Thinking"),
-        ChatMessage("assistant", 'A cat.<span class="timing">TTFT 5 ms</span>', "A cat."),
-        ChatMessage("user", "Sure?", "Sure?"),
-    ]
-    messages = to_messages("Be brief.", conversation)
-    assert [m["role"] for m in messages] == ["system", "user", "assistant", "user"]
-    assert messages[1]["content"][0]["image_url"]["url"] == "data:image/png;base64,cG5n"
-    assert messages[1]["content"][1] == {"type": "text", "text": "What is it?"}
-    assert messages[2]["content"] == "A cat."
-    assert messages[3]["content"] == "Sure?"

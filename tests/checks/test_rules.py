@@ -107,7 +107,7 @@ CASES = [
         f"{ENGINE}.distributed_executor_backend",
         "4 hosts",
     ),
-    (f"{ENGINE_PATH}/chat_template", "nope.jinja", f"{ENGINE}.chat_template", "gemma_turns.jinja"),
+    (f"{ENGINE_PATH}/chat_template", "nope.jinja", f"{ENGINE}.chat_template", "base_model.jinja"),
     (
         f"{ENGINE_PATH}/structured_outputs_config",
         {"backend": "xgrammer"},

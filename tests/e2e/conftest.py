@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from emulation.hosts.preflight import free_ports
+from tests.chat.browser import page  # noqa: F401 - a fixture
 
 ROOT = Path(__file__).resolve().parents[2]
-ARTIFACTS = ROOT / "test-artifacts"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

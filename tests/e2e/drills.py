@@ -8,7 +8,7 @@ import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 
-from tests.e2e.conftest import ARTIFACTS
+from tests.chat.browser import ARTIFACTS
 from tests.e2e.load import Story
 
 _FILE = ARTIFACTS / "drills.json"

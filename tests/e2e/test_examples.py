@@ -19,11 +19,17 @@ from tests.guard.served import served
 PICTURE = "docs/dashboard.png"
 
 
-def run(url: str, example: str, *arguments: str, **variables: str) -> "subprocess.CompletedProcess[str]":
+def run(url: str, example: str, *arguments: str, stdin: str = "", **variables: str) -> "subprocess.CompletedProcess[str]":
     environment = {**os.environ, "OPENAI_BASE_URL": f"{url}/v1", "OPENAI_API_KEY": "none", **variables}
     command = [sys.executable] if example.endswith(".py") else []
     return subprocess.run(
-        [*command, f"examples/{example}", *arguments], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=200
+        [*command, f"examples/{example}", *arguments],
+        cwd=ROOT,
+        env=environment,
+        input=stdin,
+        capture_output=True,
+        text=True,
+        timeout=200,
     )
 
 
@@ -33,11 +39,14 @@ def output(url: str, example: str, *arguments: str, **variables: str) -> str:
     return done.stdout
 
 
-def test_chat_streams_an_answer_and_ends_with_its_tokens(stack: Stack) -> None:
-    *answer, tokens = output(stack.url, "chat.py").splitlines()
-    assert "".join(answer).strip()
-    assert tokens.startswith("(")
-    assert tokens.endswith(" out)")
+def test_chat_streams_answers_that_end_with_their_tokens(stack: Stack) -> None:
+    done = run(stack.url, "chat.py", stdin="What is the capital of France?\nAt what temperature does water boil?\n\n")
+    assert done.returncode == 0, done.stderr
+    counts = [line for line in done.stdout.splitlines() if re.fullmatch(r"\(\d+ tokens in, \d+ out\)", line)]
+    assert len(counts) == 2
+    tokens_in = [int(line[1:].split()[0]) for line in counts]
+    assert tokens_in[1] > tokens_in[0] + 10  # the first question and its answer go with the second
+    assert output(stack.url, "chat.py", "What is the capital of Spain?").rstrip().endswith("out)")
 
 
 def test_curl_alone_is_enough(stack: Stack) -> None:

@@ -98,7 +98,7 @@ def test_unknown_arguments_are_refused() -> None:
             ContentError,
             "never completed",
         ),
-        ({"engine_kwargs": {"chat_template": "nope.jinja"}}, UserError, "gemma_turns"),
+        ({"engine_kwargs": {"chat_template": "nope.jinja"}}, UserError, "base_model"),
         ({"accelerator_config": {"kind": "tpu", "topolgy": "4x4"}}, UserError, "did you mean topology"),
     ],
 )

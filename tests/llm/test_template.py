@@ -1,4 +1,4 @@
-"""The Gemma turn format, rendered as transformers and vLLM render it."""
+"""The chat template of a base model, rendered as transformers and vLLM render it."""
 
 import jinja2
 import jinja2.sandbox
@@ -14,27 +14,28 @@ def render(*messages: dict[str, object], add_generation_prompt: bool = True) -> 
         raise jinja2.TemplateError(message)
 
     environment.globals["raise_exception"] = raise_exception
-    template = environment.from_string((TEMPLATES / "gemma_turns.jinja").read_text())
+    template = environment.from_string((TEMPLATES / "base_model.jinja").read_text())
     return template.render(messages=messages, bos_token="<bos>", add_generation_prompt=add_generation_prompt)
 
 
-def test_one_question() -> None:
-    assert render({"role": "user", "content": "Hi "}) == "<bos><start_of_turn>user\nHi<end_of_turn>\n<start_of_turn>model\n"
+def test_one_question_follows_answered_ones() -> None:
+    text = render({"role": "user", "content": "Hi "})
+    assert text.startswith(
+        "<bos>Question: What is the capital of Italy?\nAnswer: The capital of Italy is Rome.\n\n\nQuestion: "
+    )
+    assert text.endswith("0 degrees Celsius.\n\n\nQuestion: Hi\nAnswer:")
 
 
 def test_conversation_with_system_and_parts() -> None:
-    text = render(
+    conversation: list[dict[str, object]] = [
         {"role": "system", "content": "Be brief."},
         {"role": "user", "content": [{"type": "text", "text": "Hi"}]},
         {"role": "assistant", "content": "Hello"},
-        {"role": "user", "content": "Bye"},
-        add_generation_prompt=False,
-    )
-    assert text == (
-        "<bos><start_of_turn>user\nBe brief.\n\nHi<end_of_turn>\n"
-        "<start_of_turn>model\nHello<end_of_turn>\n"
-        "<start_of_turn>user\nBye<end_of_turn>\n"
-    )
+    ]
+    text = render(*conversation, {"role": "user", "content": "Bye"})
+    assert text.startswith("<bos>Be brief.\n\n\nQuestion: ")
+    assert text.endswith("Question: Hi\nAnswer: Hello\n\n\nQuestion: Bye\nAnswer:")
+    assert render(*conversation, add_generation_prompt=False).endswith("Question: Hi\nAnswer: Hello")  # to be continued
 
 
 def test_unknown_role_is_refused() -> None:
