@@ -8,11 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from apps.checks.findings import Finding
+from apps.common.command_line import reports_errors
 
 Row = tuple[Path, int | None, Finding]
 """A file, the line in it (None for a file that cannot be read), and a finding."""
 
 
+@reports_errors()
 def main(argv: Sequence[str]) -> int:
     """Return 0 if there are no errors (there may be warnings), 2 if there are or a file cannot be read."""
     options = _parse(argv)

@@ -45,12 +45,12 @@ def stack(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     port, dashboard_port = free_ports(2)
     # As in a company: nothing on this machine may be asked through the proxy. This one answers nobody.
     proxies = dict.fromkeys(("http_proxy", "HTTPS_PROXY", "all_proxy"), "http://127.0.0.1:9")
-    environment = {**os.environ, **proxies, "XDG_STATE_HOME": str(tmp_path_factory.mktemp("state"))}
+    environment = {**os.environ, "XDG_STATE_HOME": str(tmp_path_factory.mktemp("state"))}
     options = ["--detach", f"--port={port}", f"--dashboard-port={dashboard_port}"]
     options += ["--classic"] if request.param == "classic" else []
     start = time.monotonic()
     up = subprocess.run(
-        [ROOT / "scripts" / "serve_local.sh", *options], env=environment, capture_output=True, text=True, timeout=800
+        [ROOT / "scripts" / "serve_local.sh", *options], env=environment | proxies, capture_output=True, text=True, timeout=800
     )
     assert up.returncode == 0, up.stdout + up.stderr
     started = Stack(request.param, port, dashboard_port, environment, time.monotonic() - start)
