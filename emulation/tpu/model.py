@@ -82,7 +82,7 @@ def _config(tokenizer: Any) -> dict[str, Any]:
     vision = {
         **{"hidden_size": 128, "intermediate_size": 256, "num_hidden_layers": 2},
         **{"num_attention_heads": 16, "num_key_value_heads": 16, "head_dim": 8},
-        **{"patch_size": 16, "pooling_kernel_size": 3, "position_embedding_size": 1024, "standardize": True},
+        **{"patch_size": 16, "pooling_kernel_size": 3, "position_embedding_size": 10240, "standardize": True},
     }
     ids = {f"{name}_id": tokenizer.convert_tokens_to_ids(token) for name, token in _SPECIAL.items()}
     kinds = ("image", "boi", "eoi", "video", "audio", "boa")

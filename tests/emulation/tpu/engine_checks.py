@@ -17,6 +17,7 @@ from tpu_inference.kernels.ragged_paged_attention.v3.kernel import ragged_paged_
 
 from emulation.tpu import plugin
 from emulation.tpu.attention import flash_attention, ragged_paged_attention
+from tests.emulation.tpu.interpreter import interpreted
 
 PAGE, PAGES_EACH, PAGES, SEQUENCES, TOKENS = 16, 8, 40, 4, 32
 F32, BF16, FP8 = jnp.float32, jnp.bfloat16, jnp.float8_e4m3fn
@@ -60,6 +61,30 @@ def test_attention_is_upstreams_reference(arguments: list[Any], options: dict[st
     assert ours.dtype == theirs.dtype
     np.testing.assert_allclose(ours[:count].astype(F32), theirs.astype(F32), atol=tolerance, rtol=0)
     assert not ours[count:].any()
+    np.testing.assert_array_equal(our_cache.astype(F32), their_cache.astype(F32))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "decode", "options", "tolerance"),
+    [
+        (case([20, 60, 1], [1, 7, 1], (2, 1), 256, BF16), 0, {"sliding_window": 16, "soft_cap": 30.0}, 0.03),
+        (case([40, 33], [1, 1], (4, 2), 128, F32), 2, {"sliding_window": 16}, 1e-5),
+    ],
+)
+def test_attention_is_the_interpreted_kernels(
+    arguments: list[Any], decode: int, options: dict[str, Any], tolerance: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in ("kernel", "util"):
+        monkeypatch.setattr(f"tpu_inference.kernels.ragged_paged_attention.v3.{module}.get_tpu_version", lambda: 6)
+    arguments[-1] = arguments[-1].at[:2].set(decode)
+    count = int(arguments[-2][arguments[-1][2]])
+    ours, our_cache = ragged_paged_attention(*arguments, sm_scale=0.1, **options)
+    blocks = {f"{kind}_block_sizes": (new, 32, new, 32) for kind, new in (("d", 1), ("p", 8), ("m", 8))}
+    with interpreted():
+        theirs, their_cache = ragged_kernel(
+            *(jnp.copy(argument) for argument in arguments), sm_scale=0.1, vmem_limit_bytes=2**26, **blocks, **options
+        )
+    np.testing.assert_allclose(ours[:count].astype(F32), theirs[:count].astype(F32), atol=tolerance, rtol=0)
     np.testing.assert_array_equal(our_cache.astype(F32), their_cache.astype(F32))
 
 
