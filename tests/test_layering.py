@@ -60,7 +60,7 @@ PRIVATE = {
     "uvloop": {"benchmarks/serving/command.py"},
     "python_client": {"kuberay/clusters.py"},
     "cryptography": {"emulation/kubernetes/pki.py"},
-    "jax": {"benchmarks/compile/described.py", "benchmarks/compile/engine.py"},
+    "jax": {f"benchmarks/compile/{name}.py" for name in ("described", "engine", "cache_check")},
     "tpu_inference": {"benchmarks/compile/described.py", "benchmarks/compile/engine.py"},
     "huggingface_hub": {"apps/weights/sources.py", "emulation/hosts/model.py"},
 }
