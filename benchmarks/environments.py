@@ -11,7 +11,7 @@ from typing import IO
 from apps.common.settings import inherited_environment
 
 ROOT = Path(__file__).resolve().parents[1]
-_VARIABLES = {
+VARIABLES = {
     "JAX_PLATFORMS": "cpu",  # else jax searches for a TPU
     "TPU_SKIP_MDS_QUERY": "1",  # and asks Google's metadata server, tpu-inference without a deadline
     "TPU_ACCELERATOR_TYPE": "v6e-16",  # these three only keep libtpu from warning: the devices are described
@@ -28,7 +28,7 @@ def process(python: Path, module: str, log: IO[str], variables: Mapping[str, str
     running = subprocess.Popen(
         [str(python), "-m", module],
         cwd=ROOT,
-        env={**inherited_environment(), **_VARIABLES, **variables, "PYTHONPATH": str(ROOT)},
+        env={**inherited_environment(), **VARIABLES, **variables, "PYTHONPATH": str(ROOT)},
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=log,

@@ -121,7 +121,7 @@ def _fault(words: list[str]) -> str | None:
         return _unknown_to_click(tool, arguments)
     if program == "cp":
         return None if (ROOT / arguments[0]).is_file() else f"no file {arguments[0]}"
-    if program in (".venv/bin/python", "python") and arguments[0] == "-m":
+    if program in (".venv/bin/python", ".venv-tpu/bin/python", "python") and arguments[0] == "-m":
         return _unknown(arguments[2:], _options_of_module(arguments[1]))
     if program == ".venv/bin/python":
         return None if (ROOT / arguments[0]).is_file() else f"no file {arguments[0]}"

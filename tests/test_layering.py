@@ -61,7 +61,7 @@ PRIVATE = {
     "python_client": {"kuberay/clusters.py"},
     "cryptography": {"emulation/kubernetes/pki.py"},
     "jax": {
-        *("benchmarks/compile/described.py", "benchmarks/compile/engine.py"),
+        *(f"benchmarks/compile/{name}.py" for name in ("described", "engine", "cache_check")),
         *(f"emulation/tpu/{name}.py" for name in ("attention", "devices", "hosts")),
     },
     "tpu_inference": {

@@ -7,7 +7,7 @@ with every head stored on at least one chip, and once per chip where heads are f
 from dataclasses import dataclass
 
 from apps.common.errors import UserError
-from apps.slice.models import ModelShape, Stage, stages
+from apps.slice.models import ModelShape
 from apps.slice.topology import Generation
 
 DTYPE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2, "fp8": 1, "fp8_e5m2": 1, "fp8_e4m3": 1, "int8": 1, "int4": 0.5}
@@ -50,19 +50,17 @@ def usable_bytes(generation: Generation) -> int:
     return generation.usable_hbm_bytes or generation.hbm_bytes
 
 
-def model_stages(layout: Layout) -> tuple[Stage, ...]:
-    """The stages of a layout, one where there is no pipeline."""
-    return stages(layout.shape, layout.pipeline_parallel)
-
-
 def checkpoint_bytes(shape: ModelShape) -> int:
     """Bytes of the published weights (bfloat16, with the vision encoder), which every start reads, whatever the layout."""
     return _BF16 * (shape.text_parameters + shape.vision_parameters)
 
 
 def weight_bytes_per_chip(layout: Layout) -> float:
-    """Bytes of weights on each chip of the largest stage."""
-    return max(stage_weight_bytes(layout, stage) for stage in model_stages(layout))
+    """Bytes of weights on each chip; in a pipeline of the last stage, with an even share of the layers and one table."""
+    shape, width, stages = layout.shape, DTYPE_BYTES[layout.dtype], layout.pipeline_parallel
+    tables = shape.embedding_parameters if stages == 1 else shape.head_parameters
+    wide = tables + (shape.vision_parameters if layout.vision else 0)
+    return (shape.layer_parameters / stages * width + wide * max(width, _BF16)) / layout.tensor_parallel
 
 
 def read_weight_bytes_per_chip(layout: Layout, tokens: int | None = None) -> float:
@@ -78,8 +76,8 @@ def read_weight_bytes_per_chip(layout: Layout, tokens: int | None = None) -> flo
 
 
 def kv_bytes_per_chip(layout: Layout, context: int) -> float:
-    """Bytes of KV cache that one sequence of `context` tokens takes on each chip of its group's largest stage."""
-    return max(_kv_bytes(layout, stage, context, context) for stage in model_stages(layout))
+    """Bytes of KV cache that one sequence of `context` tokens takes on each chip of its group, of the layers that it has."""
+    return _kv_bytes(layout, context, context) / layout.pipeline_parallel
 
 
 def kv_read_bytes_per_chip(layout: Layout, context: int) -> float:
@@ -87,8 +85,7 @@ def kv_read_bytes_per_chip(layout: Layout, context: int) -> float:
 
     Sliding layers read their window, whatever they keep.
     """
-    window = min(context, layout.shape.window)
-    return sum(_kv_bytes(layout, stage, window, context) for stage in model_stages(layout))
+    return _kv_bytes(layout, min(context, layout.shape.window), context)
 
 
 def program_bytes_per_chip(layout: Layout, tokens: int) -> float:
@@ -112,14 +109,12 @@ def kv_budget_per_chip(layout: Layout, generation: Generation, utilization: floa
 
 def kv_tokens(layout: Layout, generation: Generation, utilization: float) -> int:
     """Tokens that the cache of one data-parallel group holds; 0 or more."""
-    allowed = utilization * usable_bytes(generation)
-    held = ((allowed - stage_weight_bytes(layout, stage)) / _kv_bytes(layout, stage, 1, 1) for stage in model_stages(layout))
-    return max(0, int(min(held)))
+    return max(0, int(kv_budget_per_chip(layout, generation, utilization) / kv_bytes_per_chip(layout, 1)))
 
 
 def global_kv_bytes_per_chip(layout: Layout) -> float:
-    """Bytes of KV cache of the global layers alone, of all stages, on one chip of each, for each token."""
-    return sum(_kv_bytes(layout, stage, 0, 1) for stage in model_stages(layout))
+    """Bytes of KV cache of the global layers alone, on one chip, for each token."""
+    return _kv_bytes(layout, 0, 1)
 
 
 def stored_heads_per_chip(layout: Layout, heads: int) -> float:
@@ -133,17 +128,8 @@ def stored_heads_per_chip(layout: Layout, heads: int) -> float:
     return -(-2 * own // word) * word / 2
 
 
-def stage_weight_bytes(layout: Layout, stage: Stage) -> float:
-    """Bytes of weights on each chip of a stage."""
-    width = DTYPE_BYTES[layout.dtype]
-    wide = max(width, _BF16)
-    embedding = layout.shape.head_parameters * wide * stage.tables(layout.shape)
-    vision = layout.shape.vision_parameters * wide if layout.vision else 0
-    return (layout.shape.parameters_of(stage.sliding, stage.wide) * width + embedding + vision) / layout.tensor_parallel
-
-
-def _kv_bytes(layout: Layout, stage: Stage, sliding_tokens: int, global_tokens: int) -> float:
+def _kv_bytes(layout: Layout, sliding_tokens: int, global_tokens: int) -> float:
     shape = layout.shape
-    sliding = stage.sliding * stored_heads_per_chip(layout, shape.sliding_kv_heads) * shape.sliding_head_dim
-    wide = stage.wide * stored_heads_per_chip(layout, shape.global_kv_heads) * shape.global_head_dim
+    sliding = shape.sliding_layers * stored_heads_per_chip(layout, shape.sliding_kv_heads) * shape.sliding_head_dim
+    wide = shape.global_layers * stored_heads_per_chip(layout, shape.global_kv_heads) * shape.global_head_dim
     return 2 * DTYPE_BYTES[layout.kv_dtype] * (sliding * sliding_tokens + wide * global_tokens)

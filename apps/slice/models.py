@@ -52,7 +52,9 @@ class ModelShape:
     @property
     def layer_parameters(self) -> int:
         """Parameters of all layers: attention, feed-forward, experts and norms."""
-        return self.parameters_of(self.sliding_layers, self.global_layers)
+        per_sliding = self._layer(self.sliding_head_dim, self.sliding_kv_heads, projections=2)
+        per_global = self._layer(self.global_head_dim, self.global_kv_heads, projections=1 if self.global_k_equals_v else 2)
+        return self.sliding_layers * per_sliding + self.global_layers * per_global
 
     def touched_parameters(self, tokens: int | None = None) -> float:
         """Parameters of the layers that a step of `tokens` tokens uses, where each token's experts are drawn at random.
@@ -68,16 +70,6 @@ class ModelShape:
     @property
     def text_parameters(self) -> int:
         return self.layer_parameters + self.embedding_parameters
-
-    def is_global(self, layer: int) -> bool:
-        """Whether a layer (from 0) is global: evenly spread, each after its share of sliding ones, as in all known models."""
-        return (layer + 1) % (self.layers // self.global_layers) == 0
-
-    def parameters_of(self, sliding: int, wide: int) -> int:
-        """Parameters of this many sliding and global (wide) layers."""
-        per_sliding = self._layer(self.sliding_head_dim, self.sliding_kv_heads, projections=2)
-        per_wide = self._layer(self.global_head_dim, self.global_kv_heads, projections=1 if self.global_k_equals_v else 2)
-        return sliding * per_sliding + wide * per_wide
 
     def _layer(self, head_dim: int, kv_heads: int, projections: int) -> int:
         attention = self.hidden * head_dim * (2 * self.query_heads + projections * kv_heads)
@@ -166,37 +158,3 @@ def model_id_of(shape: ModelShape) -> str | None:
 
 def _short(model_id: str) -> str:
     return model_id.rpartition("/")[2].lower().removesuffix("-it").removesuffix("-instruct")
-
-
-@dataclass(frozen=True)
-class Stage:
-    """What one stage of a pipeline holds."""
-
-    sliding: int
-    """Sliding-window layers."""
-    wide: int
-    """Global layers."""
-    first: bool
-    last: bool
-
-    def tables(self, shape: ModelShape) -> int:
-        """Embeddings that it holds: the first stage's, and the last one's for logits, which is the same if they are tied."""
-        return 1 if self.first and self.last and shape.tied else self.first + self.last
-
-
-def stages(shape: ModelShape, count: int) -> tuple[Stage, ...]:
-    """The stages of a pipeline, with the layers in order and as even as in `vllm.distributed.utils.get_pp_indices`.
-
-    Layers left over go to the stages before the last one, which has the logits to compute.
-    """
-    if count == 1:
-        return (Stage(shape.sliding_layers, shape.global_layers, first=True, last=True),)
-    sizes = [shape.layers // count] * count
-    for position in range(2, shape.layers % count + 2):
-        sizes[-position] += 1
-    parts, start = [], 0
-    for number, size in enumerate(sizes):
-        wide = sum(shape.is_global(layer) for layer in range(start, start + size))
-        parts.append(Stage(size - wide, wide, first=number == 0, last=number == count - 1))
-        start += size
-    return tuple(parts)

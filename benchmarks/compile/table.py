@@ -49,7 +49,8 @@ def _sentences(compiled: Compiled) -> list[str]:
         f"{engine['weights_bytes_per_chip'] / GIB:.3f} GiB of weights a chip; "
         f"{engine['kv_bytes_per_token_per_chip']:,.0f} bytes of KV cache a token and chip, "
         f"room for {engine['kv_tokens']:,} tokens.",
-        f"{len(compiled.programs)} of the {len(compiled.plan)} programs of a start were compiled, with {versions}.",
+        f"{len(compiled.programs)} of the {len(compiled.plan)} programs of a start were compiled, with {versions}. All of "
+        f"these names, one after another, would take about {compiled.all_programs_s / 60:.0f} minutes on this machine.",
     ]
     sentences += [
         f"{p['name']} {p['tokens'] or ''}: {p['message']}{_advice(compiled, p)}" for p in compiled.programs if p.get("message")

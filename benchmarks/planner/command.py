@@ -15,7 +15,7 @@ from apps.slice.model_config import shape_of_file
 from apps.slice.models import ModelShape, shape_named
 from apps.slice.topology import Slice, slice_of
 from benchmarks.option_types import price, slo, whole
-from benchmarks.planner.output import as_json, sentences, show, table
+from benchmarks.planner.output import as_json, text
 from benchmarks.planner.plan import PlanRequest, Row, Slo, plan
 from benchmarks.planner.predict import Workload
 from benchmarks.planner.rank import OBJECTIVES, Ranking, rank
@@ -37,10 +37,7 @@ def main(argv: Sequence[str]) -> int:
         request = replace(request, known=compile_missing(plan(request), request, _config_of(options.model)))
     rows = plan(request)
     ranking = rank(rows, request)
-    if options.json:
-        print(json.dumps(as_json(rows, request, ranking), indent=1))
-    else:
-        show(table(ranking, request), sentences(rows, request, ranking), plain=options.markdown or not sys.stdout.isatty())
+    print(json.dumps(as_json(rows, request, ranking), indent=1) if options.json else text(rows, request, ranking))
     if options.write:
         from benchmarks.planner.write import slice_in, write  # YAML and the checks: not needed otherwise
 
@@ -91,7 +88,6 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
     )
     add("--calibrate", type=Path, metavar="RESULT", help="a result of `rts bench` on chips of this generation with this model")
     add("--json", action="store_true", help="one object with everything; docs/layouts.md explains its keys")
-    add("--markdown", action="store_true", help="plain Markdown also in a terminal")
     add("--write", type=Path, metavar="FILE", help="put the layout into this Serve config, or make it")
     add("--layout", metavar="NAME", help="what --write writes, such as DP2xTP8/bf16/bf16 (default: the best for its slice)")
     return parser.parse_args(argv)
@@ -120,13 +116,13 @@ def _request(options: argparse.Namespace) -> PlanRequest:
     )
 
 
-def _share(text: str) -> float:
+def _share(value_text: str) -> float:
     try:
-        value = float(text)
+        value = float(value_text)
     except ValueError:
         value = -1.0
     if not 0 <= value <= 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a share from 0 to 1")
+        raise argparse.ArgumentTypeError(f"{value_text!r} is not a share from 0 to 1")
     return value
 
 

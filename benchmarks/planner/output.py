@@ -1,4 +1,4 @@
-"""A plan for people (tables and sentences, by rich in a terminal, else plain Markdown) and for programs (JSON).
+"""A plan for people (Markdown) and for programs (JSON).
 
 docs/layouts.md explains the columns and the keys.
 """
@@ -21,10 +21,14 @@ Table = list[list[str]]
 """Rows of cells; the first row is the head."""
 Plain = dict[str, Any]
 _LAYOUT_KEYS = ("tensor_parallel", "data_parallel", "pipeline_parallel", "dtype", "kv_dtype")
-_TEXTS = ("slices", "layout", "upstream", "answers", "memory", "notes")
 
 
-def table(ranking: Ranking, request: PlanRequest) -> Table:
+def text(rows: Sequence[Row], request: PlanRequest, ranking: Ranking) -> str:
+    """The table and the paragraphs below it."""
+    return "\n\n".join([markdown(_table(ranking, request)), *_sentences(rows, request, ranking)])
+
+
+def _table(ranking: Ranking, request: PlanRequest) -> Table:
     """What does what was asked, the best first: first what leaves the answers as they are, then what changes them."""
     contexts = "/".join(f"{context // 1024}K" for context in CONTEXTS)
     head = ["slices", "layout", "upstream", "answers", "weights GiB", "KV GiB", f"sequences {contexts}", "TPOT ms alone"]
@@ -35,8 +39,7 @@ def table(ranking: Ranking, request: PlanRequest) -> Table:
     return [head, *(_cells(row, request, numbers) for row in rows)]
 
 
-def sentences(rows: Sequence[Row], request: PlanRequest, ranking: Ranking) -> list[str]:
-    """The paragraphs below the table."""
+def _sentences(rows: Sequence[Row], request: PlanRequest, ranking: Ranking) -> list[str]:
     chosen = f"**Recommended: {ranking.choice.name}.** {ranking.why}" if ranking.choice else f"**None.** {ranking.why}"
     start = f"A start reads {checkpoint_bytes(request.shape) / 1e9:.1f} GB from the bucket for each slice, whatever the layout"
     memory = (
@@ -54,25 +57,6 @@ def markdown(rows: Table) -> str:
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = ["| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |" for row in rows]
     return "\n".join([lines[0], "|" + "|".join("-" * (width + 2) for width in widths) + "|", *lines[1:]])
-
-
-def show(rows: Table, paragraphs: Sequence[str], *, plain: bool) -> None:
-    """Print for a person's terminal, or as plain Markdown."""
-    if plain:
-        print("\n\n".join([markdown(rows), *paragraphs]))
-        return
-    from rich import box
-    from rich.console import Console
-    from rich.markdown import Markdown
-    from rich.table import Table as Grid
-
-    console, grid = Console(), Grid(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
-    for name in rows[0]:
-        grid.add_column(name, justify="left" if name in _TEXTS else "right", no_wrap=name == "layout", overflow="fold")
-    for row in rows[1:]:
-        grid.add_row(*row)
-    console.print(grid)
-    console.print(Markdown("\n\n".join(paragraphs)))
 
 
 def as_json(rows: Sequence[Row], request: PlanRequest, ranking: Ranking) -> Plain:

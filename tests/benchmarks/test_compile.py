@@ -2,6 +2,7 @@
 
 import json
 import os
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,12 @@ from apps.slice.memory import Layout, kv_bytes_per_chip, weight_bytes_per_chip
 from apps.slice.models import GEMMA_4_31B
 from benchmarks.compile import results
 from benchmarks.compile.command import main
+from benchmarks.compile.environment import ensure_environment
 from benchmarks.compile.hlo import collectives, failure
 from benchmarks.compile.request import request_for
 from benchmarks.compile.results import Compiled
 from benchmarks.compile.table import text
+from benchmarks.environments import VARIABLES as DESCRIBED
 
 ROOT = Path(__file__).resolve().parents[2]
 GEMMA = ROOT / "serve_configs" / "gemma.yaml"
@@ -63,6 +66,15 @@ def test_the_table_has_a_row_for_each_program_and_the_advice_for_one_that_does_n
     assert lines[3].endswith("| no |")
     assert "backbone 4096: too large Lower gpu_memory_utilization from 0.9 to 0.8, which leaves room for it." in lines
     assert not compiled(FITS, refused).fits
+
+
+def test_a_whole_start_is_expected_to_take_what_programs_of_the_same_names_took() -> None:
+    other = {**FITS, "tokens": 256, "lower_s": 2.0, "compile_s": 5.0}
+    result = Compiled(
+        request_for(GEMMA, None, None, None), ENGINE, [FITS, other, FITS, {**FITS, "name": "sample"}], [FITS, other]
+    )
+    assert result.all_programs_s == 3 * (3 + 7) / 2
+    assert "would take about 0 minutes on this machine" in text(result)
 
 
 @pytest.mark.parametrize(
@@ -161,3 +173,21 @@ class TestEngine:
         assert compiled["weights_bytes_per_chip"] == pytest.approx(weight_bytes_per_chip(layout), rel=0.015)
         assert compiled["kv_bytes_per_token_per_chip"] == kv_bytes_per_chip(layout, 1)
         assert compiled["programs_of_a_start"] > 100
+
+    def test_the_keys_of_the_cache_are_the_same_in_every_process_and_others_elsewhere(self, tmp_path: Path) -> None:
+        python = ensure_environment(print)
+
+        def check(*arguments: str) -> "subprocess.CompletedProcess[str]":
+            command = [str(python), "-m", "benchmarks.compile.cache_check", *arguments]
+            return subprocess.run(
+                command, cwd=ROOT, env={**os.environ, **DESCRIBED}, capture_output=True, text=True, timeout=300
+            )
+
+        for name in ("first", "second"):
+            assert check("make", str(tmp_path / name)).returncode == 0
+        assert (tmp_path / "first" / "parts.json").read_text() == (tmp_path / "second" / "parts.json").read_text()
+        done = check("try", str(tmp_path / "first"))  # on this machine's CPU
+        assert done.returncode == 1
+        assert "accelerator_config: differs" in done.stdout
+        assert "jax_lib version: equal" in done.stdout
+        assert "found in the cache: no" in done.stdout

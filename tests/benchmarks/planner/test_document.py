@@ -11,7 +11,7 @@ DOCUMENT = (Path(__file__).resolve().parents[3] / "docs" / "layouts.md").read_te
 
 
 def test_the_table_and_the_recommendation(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["--price", "2.7", "--markdown"]) == 0
+    assert main(["--price", "2.7"]) == 0
     for paragraph in capsys.readouterr().out.strip().split("\n\n"):
         assert paragraph in DOCUMENT
 
