@@ -30,6 +30,7 @@ ROOT = Path(__file__).resolve().parents[1]
 FOLDER = ROOT / "docs" / "reference"
 _OTHER_COMMANDS = {
     "scripts/control_plane.sh": Command("emulation.kubernetes.__main__", "a real Kubernetes control plane on this machine"),
+    "rts bench check": Command("benchmarks.serving.__main__", "whether results can be true, also other tools'", ("check",)),
     "benchmarks.accuracy": Command("benchmarks.accuracy.__main__", "score a server on questions with one right answer each"),
 }
 _DECLARES_METRICS = re.compile(r"\b(Counter|Gauge|Histogram)\(\n?\s*f?\"")

@@ -8,6 +8,7 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from hashlib import blake2b
 from itertools import pairwise
 from math import inf
 from pathlib import Path
@@ -19,6 +20,9 @@ from benchmarks.serving.result import Load, Result, Run, Setting, Slo
 from benchmarks.serving.summary import summarized
 
 _SENT_ONLY = "when requests were meant to be sent (latency counts from when they were)"
+
+
+_TEXTS = ("content", "reasoning_content", "reasoning", "tool_calls")
 
 
 @dataclass(frozen=True)
@@ -129,7 +133,7 @@ def _aiperf(path: Path, _: Any) -> _Read:
             continue
         start, end = about["request_start_ns"] / 1e9, about["request_end_ns"] / 1e9
         intended = (about.get("credit_issued_ns") or about["request_start_ns"]) / 1e9
-        output = metrics.get("output_token_count", metrics.get("output_sequence_length"))
+        output = metrics.get("usage_completion_tokens", metrics.get("output_sequence_length"))
         error = each.get("error")
         times: dict[str, Any] = {}
         if not error and "time_to_first_token" in metrics:
@@ -149,7 +153,7 @@ def _aiperf(path: Path, _: Any) -> _Read:
             )
         )  # fmt: skip
     _share_tokens([record for record in records if not record.ends_only])
-    return _Read("aiperf", records, unknown=("the load: rate or clients", "the server's count of output tokens"))
+    return _Read("aiperf", records, unknown=("the load: rate or clients",))
 
 
 def _guidellm(_: Path, value: Any) -> _Read:
@@ -189,7 +193,7 @@ def _inference_perf(_: Path, value: Any) -> _Read:
     for each in value:
         info, error, start = each.get("info") or {}, each.get("error"), each["start_time"]
         answer = info.get("response_metrics") or {}
-        times = [] if error else [time - start for time in answer.get("output_token_times") or []]
+        times = [] if error else [time - start for time in _times_with_text(answer)]
         usage = answer.get("server_usage") or {}
         gaps = [later - earlier for earlier, later in pairwise(times)]
         asked = ((info.get("request_metrics") or {}).get("text") or {}).get("input_tokens")
@@ -206,10 +210,24 @@ def _inference_perf(_: Path, value: Any) -> _Read:
     return _Read("inference-perf", records, unknown=(_SENT_ONLY, "the load: rate or clients"))
 
 
+def _times_with_text(answer: dict[str, Any]) -> list[float]:
+    """When each chunk with a text came: the times of tokens that the tool infers from them are no events."""
+    times, chunks = answer.get("chunk_times") or [], answer.get("response_chunks")
+    if chunks is None:
+        return list(times)
+    return [time for time, chunk in zip(times, chunks, strict=True) if _has_text(chunk)]
+
+
+def _has_text(chunk: str) -> bool:
+    try:
+        choices = json.loads(chunk).get("choices") or [{}]
+    except ValueError:  # the stream's end
+        return False
+    return bool(choices[0].get("text") or any((choices[0].get("delta") or {}).get(name) for name in _TEXTS))
+
+
 def _digest(request: Any) -> str:
     """Hash of a request's prompt without its options; empty where it is not there."""
-    from hashlib import blake2b
-
     try:
         body = json.loads(request) if isinstance(request, str) else request
         prompt = body.get("prompt") or body.get("messages")

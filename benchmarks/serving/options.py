@@ -12,8 +12,9 @@ from benchmarks.serving.arrivals import PATTERNS
 from benchmarks.serving.profiles import PROFILES
 
 _DESCRIPTION = """Load an OpenAI-compatible server and measure it: TTFT, TPOT, ITL, E2E, throughput and goodput. Open-loop with
---rate, --trace or --sweep; closed-loop with --clients. Ends by itself. Through Ray:
-ray job submit --working-dir . -- python -m benchmarks.serving --url http://127.0.0.1:8000 --profile chat"""
+--rate, --trace or --sweep; closed-loop with --clients. Ends by itself. Through Ray, where the report takes the job's log:
+ray job submit --working-dir . -- python -m benchmarks.serving --url http://127.0.0.1:8000 --profile chat --out -
+`rts bench check FILE` says whether results can be true, also those of other tools."""
 _T = TypeVar("_T")
 
 

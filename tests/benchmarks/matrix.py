@@ -1,7 +1,6 @@
 """The known-answer matrix: loads whose true figures follow from what the server was set to, and what a tool makes of them.
 
-    python -m tests.benchmarks.matrix            every case, and the largest error of each figure; exit 1 over 2 %
-    python -m tests.benchmarks.matrix --tools    other tools on one case, where their commands are on PATH (docs/benchmarks.md)
+    python -m tests.benchmarks.matrix      every case, and the largest error of each figure; exit 1 over 2 %
 
 The truth is arithmetic on the settings, and shares no code with the client.
 """
@@ -113,12 +112,7 @@ def measure(case: Case) -> Measured:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.matrix", description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--tools", action="store_true", help="run other tools on one case, where they are on PATH")
-    if parser.parse_args().tools:
-        from tests.benchmarks.tools import compare_tools
-
-        return compare_tools()
+    argparse.ArgumentParser(prog="python -m tests.benchmarks.matrix", description=(__doc__ or "").split("\n")[0]).parse_args()
     worst: dict[str, float] = {}
     for case in [*SHORT, *FULL]:
         errors = measure(case).errors()
