@@ -30,7 +30,7 @@ def test_the_server_takes_every_field(name: str, deployment: Deployment, tpu_web
 
 
 def test_a_kuberay_of_2025_takes_what_it_knows(deployment: Deployment, cloud: Cloud) -> None:  # noqa: ARG001
-    """With 1.4 there is no token; the rest is taken as far as it is known."""
+    """KubeRay 1.4 has no token, and the rest is taken as far as it is known."""
     deployment.make_namespace()
     old = _types_of(_OLD)
     now = {kind: deployment.plane.api.get(_TYPES.format(kind))["spec"]["versions"] for kind in _KINDS}
