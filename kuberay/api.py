@@ -181,7 +181,7 @@ class Api:
             if answer.status < 400:
                 break
             message = answer.read()
-            if answer.status == 401 and not unknown:
+            if answer.status == 401 and not unknown and pause_s is not None:
                 unknown = True
                 self._log_in()
                 continue

@@ -35,6 +35,11 @@ def reasons(state: State) -> list[Reason]:
     if state.cluster is None:
         return _invalid(state.events) or [Reason("RayCluster", "is not there yet", "scripts/cluster.py apply makes it")]
     if state.suspended:
+        queue = (state.cluster["metadata"].get("labels") or {}).get(names.QUEUE_LABEL)
+        if queue:
+            return [
+                Reason("RayCluster", f"waits in the queue {queue} until Kueue admits it", "`kubectl get workloads` says why")
+            ]
         return [Reason("RayCluster", "is parked", "scripts/cluster.py unpark brings it back")]
     waiting = [] if state.seen_by_operator() else _unseen(state)
     if state.head is None or len(state.hosts) < state.wanted_hosts:

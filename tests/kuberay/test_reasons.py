@@ -83,3 +83,10 @@ def test_who_holds_the_room_on_a_node_is_named() -> None:
     cluster = {"metadata": {"uid": "0", "generation": 1}, "spec": {}, "status": {"observedGeneration": 1}}
     (reason,) = reasons(State(cluster, None, (head,), (), others=(job,)))
     assert "gemma-stage-old holds 4 CPU of a node, and its image cannot be pulled: not found" in str(reason)
+
+
+def test_a_cluster_in_a_queue_is_not_called_parked() -> None:
+    cluster: Manifest = {"metadata": {"uid": "0", "generation": 1}, "spec": {"suspend": True}}
+    assert "is parked" in str(reasons(State(cluster, None, (), ()))[0])
+    cluster["metadata"]["labels"] = {names.QUEUE_LABEL: "tpu"}
+    assert "waits in the queue tpu until Kueue admits it" in str(reasons(State(cluster, None, (), ()))[0])
