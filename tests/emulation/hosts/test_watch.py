@@ -20,12 +20,20 @@ E1129 18:43:30 chttp2_server.cc:1
 
 Remaining processes will be killed.
 """
+COLOURED = """
+2026-11-29 19:46:10,036\tERR scripts.py:1307 -- \x1b[31mSome Ray subprocesses exited unexpectedly:\x1b[39m
+2026-11-29 19:46:10,036\tERR scripts.py:87 -- \x1b[31m\x1b[1mray_client_server\x1b[22m\x1b[2m [exit code=127]\x1b[0m
+2026-11-29 19:46:10,037\tERR scripts.py:115 -- \x1b[31m----- BEGIN ray_client_server.err tail (exit code(s)=127) -----\x1b[39m
+bash: line 1: /home/my: No such file or directory
+2026-11-29 19:46:10,038\tERR scripts.py:1315 -- \x1b[31mRemaining processes will be killed.\x1b[39m
+"""
 
 
 @pytest.mark.parametrize(
     ("log", "why"),
     [
         (HEAD, "ray_client_server [exit code=1] / RuntimeError: Failed to bind to address 127.0.0.1:30635"),
+        (COLOURED, "ray_client_server [exit code=127] / bash: line 1: /home/my: No such file or directory"),
         ("OSError: [Errno 28] No space left on device\nbye\n", "OSError: [Errno 28] No space left on device"),
         ("one\n\ntwo\n", "one / two"),
         ("", "no output"),
