@@ -1,9 +1,10 @@
-"""What is told of a start that failed: the line that says why, not the last one."""
+"""What is told of a start that failed, the line that says why, and of an app that is lost later."""
 
 from pathlib import Path
 
 import pytest
 
+from emulation.hosts import command
 from emulation.hosts.watch import reason
 
 HEAD = """
@@ -42,3 +43,15 @@ bash: line 1: /home/my: No such file or directory
 def test_the_line_that_says_why_is_shown(log: str, why: str, tmp_path: Path) -> None:
     (tmp_path / "log").write_text(log)
     assert reason(tmp_path / "log") == why
+
+
+def test_an_app_that_is_lost_and_comes_back_is_told_once_each(capsys: pytest.CaptureFixture[str]) -> None:
+    runs: dict[str, dict[str, str]] = {"llm": {"status": "RUNNING"}}
+    lost = {"llm": {"status": "UNHEALTHY", "message": "RayActorError: The actor died: it was killed by SIGKILL"}}
+    state = None
+    for apps in (runs, runs, lost, lost, {}, runs, runs):  # for a moment the dashboard does not answer
+        state = command._report_change(state, apps)
+    assert capsys.readouterr().out.splitlines() == [
+        "app llm is UNHEALTHY: RayActorError: The actor died: it was killed by SIGKILL; Ray starts again what has ended",
+        "all apps run",
+    ]
