@@ -86,7 +86,7 @@ def stack_environment(temp_dir: Path, first_port: int, *, classic: bool) -> dict
         # Ray would end the model, or its own controller, when any program of the machine fills 95 % of its memory.
         "RAY_memory_monitor_refresh_ms": "0",
         **inherited,
-        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{inherited.get('PATH', '')}",
+        "PATH": f"{own_python(temp_dir).parent}{os.pathsep}{inherited.get('PATH', '')}",
         **path_variables(inherited),
         "TMPDIR": str(temporary),
         "GRADIO_TEMP_DIR": str(temporary / "gradio"),
@@ -109,7 +109,7 @@ def stack_environment(temp_dir: Path, first_port: int, *, classic: bool) -> dict
         "RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT": str(replica_ports[0]),
         "RAY_SERVE_DIRECT_INGRESS_MAX_HTTP_PORT": str(replica_ports[-1]),
         "RAY_SERVE_HAPROXY_BINARY_PATH": str(PROJECT_ROOT / "runtime_env" / "haproxy.sh"),
-        "HAPROXY_PYTHON": sys.executable,
+        "HAPROXY_PYTHON": str(own_python(temp_dir)),
         "HAPROXY_BINARY": get_haproxy_binary(),
         "HAPROXY_BIND_HOST": LOOPBACK,
         "HAPROXY_UNAVAILABLE_PORT": str(unavailable),
@@ -125,6 +125,14 @@ def stack_environment(temp_dir: Path, first_port: int, *, classic: bool) -> dict
         **SERVE_HAPROXY,
         **(SERVE_TRACES if otlp_endpoint(inherited) else {}),
     }
+
+
+def own_python(temp_dir: Path) -> Path:
+    """This Python by a path below the stack's directory, without spaces: Ray starts its processes by lines for a shell."""
+    link = temp_dir / "python"
+    if not link.exists():
+        link.symlink_to(sys.prefix)
+    return link / "bin" / Path(sys.executable).name
 
 
 def _state_kept_in(redis: str | None, temp_dir: Path) -> dict[str, str]:
@@ -149,7 +157,8 @@ def forget_state(redis: str, temp_dir: Path) -> bool:
 def _start_command(temp_dir: Path, first_port: int, dashboard_port: int) -> list[str]:
     gcs, client, agent_http, agent_grpc = range(first_port, first_port + 4)
     return [
-        str(Path(sys.executable).parent / "ray"),
+        str(own_python(temp_dir)),
+        *("-m", "ray.scripts.scripts"),
         "start",
         "--head",
         "--block",

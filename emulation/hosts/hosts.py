@@ -5,7 +5,6 @@ Ray reads a node's chips from its resources, and its slice, topology and worker 
 
 import contextlib
 import subprocess
-import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Collection
@@ -16,7 +15,7 @@ import psutil
 from apps.common.errors import OperationError, UserError
 from apps.slice.topology import Slice, slice_of
 from emulation.hosts import processes, record, tpu_engine
-from emulation.hosts.head import HEAD_LOG, stack_environment, start_head_on
+from emulation.hosts.head import HEAD_LOG, own_python, stack_environment, start_head_on
 from emulation.hosts.options import HEAD
 from emulation.hosts.preflight import LOOPBACK, free_ports
 from emulation.hosts.record import StackRecord
@@ -126,7 +125,7 @@ def _start(stack: StackRecord, name: str) -> None:
     sockets = _sockets(temp_dir)
     with _log(temp_dir, name).open("ab") as log:
         process = subprocess.Popen(
-            _start_command(stack.first_port),
+            _start_command(own_python(temp_dir), stack.first_port),
             env={
                 **environment,
                 **_tpu_environment(EMULATED, slice_name, worker_id),
@@ -154,10 +153,10 @@ def _log(temp_dir: Path, name: str) -> Path:
     return temp_dir / f"{name.replace('/', '-')}.log"
 
 
-def _start_command(gcs_port: int) -> list[str]:
+def _start_command(python: Path, gcs_port: int) -> list[str]:
     http, grpc, metrics = free_ports(3)  # Ray's defaults are the same on every node, which on one machine they cannot be
     return [
-        sys.executable,
+        str(python),
         "-c",
         _RAY_START,
         "start",

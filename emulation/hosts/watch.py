@@ -33,8 +33,10 @@ while True:
             raise
         time.sleep(0.1)
 """
+_COLOUR = re.compile(r"\x1b\[[\d;]*m")
+_HEADING = re.compile(r"^\d{4}-\d\d-\d\d [\d:,]+\s+[A-Z]+ \w+\.py:\d+ -- *")
 _RULER = re.compile(r"^\W*(BEGIN|END) .* tail\b")
-_TELLING = re.compile(r"\b\w*(Error|Exception|error|failed|refused|denied|No space left)\b")
+_TELLING = re.compile(r"\b\w*(Error|Exception|error|failed|refused|denied|not found|No such file|No space left)\b")
 
 
 @contextmanager
@@ -95,8 +97,9 @@ def applications(head: Head, dashboard_url: str) -> serve_status.Applications:
 
 def reason(log: Path) -> str:
     """The lines of a program's log that say why it ended: what has exited, and the last that speaks of an error."""
-    output = log.read_text(errors="replace")
-    lines = [line.strip() for line in output.splitlines() if line.strip() and not _RULER.match(line.strip())]
+    output = _COLOUR.sub("", log.read_text(errors="replace"))
+    bare = [_HEADING.sub("", line).strip() for line in output.splitlines()]
+    lines = [line for line in bare if line and not _RULER.match(line)]
     exited = [line for line in lines if "[exit code" in line]
     telling = [*exited, *[line for line in lines if _TELLING.search(line) and line not in exited][-1:]]
     return " / ".join(telling or lines[-3:]) or "no output"

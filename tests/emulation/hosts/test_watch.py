@@ -1,9 +1,10 @@
-"""What is told of a start that failed: the line that says why, not the last one."""
+"""What is told of a start that failed, the line that says why, and of an app that is lost later."""
 
 from pathlib import Path
 
 import pytest
 
+from emulation.hosts import command
 from emulation.hosts.watch import reason
 
 HEAD = """
@@ -20,12 +21,20 @@ E1129 18:43:30 chttp2_server.cc:1
 
 Remaining processes will be killed.
 """
+COLOURED = """
+2026-11-29 19:46:10,036\tERR scripts.py:1307 -- \x1b[31mSome Ray subprocesses exited unexpectedly:\x1b[39m
+2026-11-29 19:46:10,036\tERR scripts.py:87 -- \x1b[31m\x1b[1mray_client_server\x1b[22m\x1b[2m [exit code=127]\x1b[0m
+2026-11-29 19:46:10,037\tERR scripts.py:115 -- \x1b[31m----- BEGIN ray_client_server.err tail (exit code(s)=127) -----\x1b[39m
+bash: line 1: /home/my: No such file or directory
+2026-11-29 19:46:10,038\tERR scripts.py:1315 -- \x1b[31mRemaining processes will be killed.\x1b[39m
+"""
 
 
 @pytest.mark.parametrize(
     ("log", "why"),
     [
         (HEAD, "ray_client_server [exit code=1] / RuntimeError: Failed to bind to address 127.0.0.1:30635"),
+        (COLOURED, "ray_client_server [exit code=127] / bash: line 1: /home/my: No such file or directory"),
         ("OSError: [Errno 28] No space left on device\nbye\n", "OSError: [Errno 28] No space left on device"),
         ("one\n\ntwo\n", "one / two"),
         ("", "no output"),
@@ -34,3 +43,15 @@ Remaining processes will be killed.
 def test_the_line_that_says_why_is_shown(log: str, why: str, tmp_path: Path) -> None:
     (tmp_path / "log").write_text(log)
     assert reason(tmp_path / "log") == why
+
+
+def test_an_app_that_is_lost_and_comes_back_is_told_once_each(capsys: pytest.CaptureFixture[str]) -> None:
+    runs: dict[str, dict[str, str]] = {"llm": {"status": "RUNNING"}}
+    lost = {"llm": {"status": "UNHEALTHY", "message": "RayActorError: The actor died: it was killed by SIGKILL"}}
+    state = None
+    for apps in (runs, runs, lost, lost, {}, runs, runs):  # for a moment the dashboard does not answer
+        state = command._report_change(state, apps)
+    assert capsys.readouterr().out.splitlines() == [
+        "app llm is UNHEALTHY: RayActorError: The actor died: it was killed by SIGKILL; Ray starts again what has ended",
+        "all apps run",
+    ]
