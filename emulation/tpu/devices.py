@@ -21,7 +21,13 @@ def describe(shape: Slice) -> None:
     """
     limit = shape.generation.usable_hbm_bytes or shape.generation.hbm_bytes
     jax.Device.coords = property(lambda chip: _coordinates(chip, shape))
-    jax.Device.memory_stats = lambda chip: {"bytes_in_use": _used()[chip], "bytes_limit": limit}
+
+    def memory_stats(chip: Any) -> dict[str, int]:
+        if chip.process_index != jax.process_index():
+            raise RuntimeError("another host's device has no memory statistics here")  # as on a TPU
+        return {"bytes_in_use": _used()[chip], "bytes_limit": limit}
+
+    jax.Device.memory_stats = memory_stats
 
 
 def _coordinates(device: Any, shape: Slice) -> tuple[int, int, int]:
