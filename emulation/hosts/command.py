@@ -24,7 +24,8 @@ from emulation.hosts.options import DownOptions, HostOptions, UpOptions
 from emulation.hosts.record import StackRecord
 from emulation.hosts.summary import summary
 
-_START_DEADLINE_S = 600
+_START_S = {"tpu": 1800}  # six processes import the engine, one after another where there are two cores
+_OTHER_START_S = 600
 _WATCH_S = 5
 _TEST_REQUEST_S = 60
 
@@ -95,7 +96,7 @@ def _start(options: UpOptions, progress: Progress) -> tuple[StackRecord, head.He
         record.write_record(stack)
         if options.slices:
             hosts.start_slices(stack, options.slices, options.absent)
-        failed = _deploy(stack, serve_config, ray_head, progress)
+        failed = _deploy(stack, serve_config, ray_head, progress, _START_S.get(options.engine or "", _OTHER_START_S))
         record.set_ready(stack.port)
     except OperationError as error:
         _stop(stack)
@@ -107,15 +108,17 @@ def _start(options: UpOptions, progress: Progress) -> tuple[StackRecord, head.He
     return stack, ray_head, failed
 
 
-def _deploy(stack: StackRecord, serve_config: dict[str, Any], ray_head: head.Head, progress: Progress) -> list[str]:
+def _deploy(
+    stack: StackRecord, serve_config: dict[str, Any], ray_head: head.Head, progress: Progress, deadline_s: float
+) -> list[str]:
     """Deploy the config, and wait for an answer of its model. Returns why other apps have failed."""
     path = Path(stack.temp_dir) / "serve.yaml"
     path.write_text(yaml.safe_dump(serve_config, sort_keys=False))
-    deadline, starts = time.time() + _START_DEADLINE_S, Counter[str]()
+    deadline, starts = time.time() + deadline_s, Counter[str]()
 
     def report(text: str) -> None:
         if time.time() > deadline:
-            raise OperationError(f"not ready after {_START_DEADLINE_S} s, last status: {text}")
+            raise OperationError(f"not ready after {deadline_s} s, last status: {text}")
         hosts.restart_exited(stack.port, starts)
         progress.report(text)
 

@@ -11,11 +11,6 @@ from emulation.tpu.upstream import replace
 
 _CHIPS_OF_A_HOST = 2, 2  # of v6e: two by two
 _IDS_OF_A_PROCESS = 2**17  # of CPU devices (XLA, cpu_topology.h kMaxCpuDevicesPerProcess)
-_OPTIONS = (
-    "tpu_inference.models.common.compiler_options",
-    "tpu_inference.models.common.model_loader",
-    "tpu_inference.models.vllm.vllm_model_wrapper",
-)
 
 
 def describe(shape: Slice) -> None:
@@ -26,7 +21,13 @@ def describe(shape: Slice) -> None:
     """
     limit = shape.generation.usable_hbm_bytes or shape.generation.hbm_bytes
     jax.Device.coords = property(lambda chip: _coordinates(chip, shape))
-    jax.Device.memory_stats = lambda chip: {"bytes_in_use": _used()[chip], "bytes_limit": limit}
+
+    def memory_stats(chip: Any) -> dict[str, int]:
+        if chip.process_index != jax.process_index():
+            raise RuntimeError("another host's device has no memory statistics here")  # as on a TPU
+        return {"bytes_in_use": _used()[chip], "bytes_limit": limit}
+
+    jax.Device.memory_stats = memory_stats
 
 
 def _coordinates(device: Any, shape: Slice) -> tuple[int, int, int]:
@@ -60,6 +61,5 @@ def copy_on_transfer() -> None:
 
 
 def without_tpu_options() -> None:
-    """Leave out the TPU compiler's options (compiler_options.py:42), which XLA refuses for a CPU."""
-    for module in _OPTIONS:
-        replace(module, "get_step_fn_compiler_options", lambda: {}, "")
+    """Leave out the TPU compiler's options (model_loader.py:36), which XLA refuses for a CPU."""
+    replace("tpu_inference.models.common.model_loader", "get_step_fn_compiler_options", lambda: {}, "")

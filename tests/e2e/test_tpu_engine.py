@@ -39,7 +39,7 @@ def one_host(temp_dir: Path) -> list[list[int]]:
     environment = {**os.environ, **host_environment(temp_dir, EMULATED, {}), "TPU_NAME": "slice-a", "TPU_WORKER_ID": "0"}
     environment |= {"XLA_FLAGS": f"--xla_force_host_platform_device_count={EMULATED.chips}", "HF_HUB_OFFLINE": "1"}
     environment |= {"VLLM_ENABLE_V1_MULTIPROCESSING": "0", "TPU_ACCELERATOR_TYPE": EMULATED.pod_type}
-    command: list[str | Path] = [ensure_environment(print), "-m", "tests.emulation.tpu.one_host", temp_dir / "serve.yaml"]
+    command = [str(ensure_environment(print)), "-m", "tests.emulation.tpu.one_host", str(temp_dir / "serve.yaml")]
     done = subprocess.run(
         command, cwd=ROOT, env=environment, input=json.dumps(PROMPTS), capture_output=True, text=True, timeout=START_S
     )

@@ -7,8 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from tpu_inference.kernels.flash_attention.kernel import SegmentIds, mha_reference
 from tpu_inference.kernels.flash_attention.kernel import flash_attention as flash_kernel
-from tpu_inference.kernels.flash_attention.kernel import mha_reference
 from tpu_inference.kernels.ragged_paged_attention.v3.kernel import (
     get_kv_cache_shape,
     ref_ragged_paged_attention,
@@ -98,13 +98,11 @@ def test_shared_cache_is_read_and_not_written() -> None:
 
 
 def test_the_vision_towers_attention_is_upstreams_reference() -> None:
-    class Segments:
-        q = kv = jnp.asarray([[1] * 100 + [2] * 28])
-
+    segments = SegmentIds(*[jnp.asarray([[1] * 100 + [2] * 28])] * 2)
     draw = np.random.default_rng(0)
     q, k, v = (jnp.asarray(draw.standard_normal((1, 2, 128, 64)), F32) for _ in "qkv")
-    ours = flash_attention(q, k, v, segment_ids=Segments, sm_scale=0.2, causal=False)
-    theirs = mha_reference(q, k, v, None, Segments, sm_scale=0.2, causal=False)
+    ours = flash_attention(q, k, v, segment_ids=segments, sm_scale=0.2, causal=False)
+    theirs = mha_reference(q, k, v, None, segments, sm_scale=0.2, causal=False)
     np.testing.assert_allclose(ours, theirs, atol=1e-5)
 
 

@@ -1,4 +1,4 @@
-"""Let JAX 0.11.0's interpreter of TPU kernels run upstream's: it knows no reshaped and no bitcast references, which that one uses.
+"""Let JAX 0.11.0's interpreter of TPU kernels run upstream's, which reshapes and bitcasts references: it knows neither.
 
 Replaces three private callbacks of `jax._src.pallas.mosaic.interpret`; each finds the elements that a reference means by taking
 its transformations on their numbers.
