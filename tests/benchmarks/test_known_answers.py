@@ -123,10 +123,11 @@ def test_a_short_pause_of_the_client_is_seen_in_a_closed_loop(monkeypatch: pytes
             time.sleep(0.5)
 
     monkeypatch.setattr(LoadProgress, "update", pause_once)
-    with running(Timing(ttft=0.1, tpot=0.01)) as server:
+    with running(Timing(ttft=0.1, tpot=0.01, cached_percent=1)) as server:
         stored, _ = measured(server, "--output-tokens", "5", "--clients", "4", "--duration", "3")
     run, findings = only(stored)
     assert run.client
+    assert 0 < max(sample.running or 0 for sample in run.server) <= 4  # by the server's own metrics
     assert run.client.longest_pause_ms >= 480
     assert "client" in {finding.rule for finding in findings}
 
