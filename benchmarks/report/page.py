@@ -39,13 +39,14 @@ def build(all_series: Sequence[Series], price: float | None, watts: float | None
     """`price` is per chip and hour, `watts` per chip; `chips` where the result does not have them."""
     settings = [series.result.setting for series in all_series]
     models = ", ".join(dict.fromkeys(setting.model for setting in settings))
-    days = sorted({run.started_at[:10] for series in all_series for run in series.result.runs})
+    days = sorted({run.started_at[:10] for series in all_series for run in series.result.runs if run.started_at[:1].isdigit()})
     profiles = ", ".join(dict.fromkeys(profile.name for setting in settings for profile in setting.profiles))
     runs = [validated for series in all_series for validated in series.runs]
     valid = valid_runs(all_series)
     tables = [key_figures(all_series), throughput(all_series), latency(all_series), *comparisons(all_series)] if valid else []
     tables += [costs(all_series, price, watts, chips)] if valid else []
-    subtitle = f"Profile {profiles}; {len(valid)} of {len(runs)} runs shown; {' to '.join(dict.fromkeys((days[0], days[-1])))}"
+    when = " to ".join(dict.fromkeys(days[:1] + days[-1:])) or "day not known"
+    subtitle = f"Profile {profiles or 'not known'}; {len(valid)} of {len(runs)} runs shown; {when}"
     return Report(f"Serving {models}", subtitle, groups(runs, "invalid"), groups(valid, "flagged"), tables)
 
 

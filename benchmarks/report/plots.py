@@ -76,8 +76,9 @@ def distributions(runs: Sequence[ValidatedRun]) -> str:
 
 def timeline(runs: Sequence[ValidatedRun]) -> str:
     """Throughput, median TTFT, errors and what the server said, over each run's time, in the colours of `distributions`."""
-    figure = Figure(figsize=(9, 7.2), layout="constrained")
-    upper, middle, lower, server = figure.subplots(4, 1, sharex=True, height_ratios=(2, 2, 1, 1))
+    sampled = any(validated.run.server for validated in runs)
+    figure = Figure(figsize=(9, 7.2 if sampled else 5.6), layout="constrained")
+    upper, middle, lower, *server = figure.subplots(3 + sampled, 1, sharex=True, height_ratios=(2, 2, 1, 1)[: 3 + sampled])
     for color, validated in zip(_COLORS, runs, strict=False):
         assert validated.requests
         at, rates, medians, errors = _windows(validated.requests)
@@ -86,12 +87,14 @@ def timeline(runs: Sequence[ValidatedRun]) -> str:
         lower.step(at, errors, where="post", color=color)
         samples = validated.run.server
         for name, line in (("running", "-"), ("waiting", ":")):
-            server.plot([each.at_s for each in samples], [getattr(each, name) for each in samples], line, color=color)
+            for axes in server:
+                axes.plot([each.at_s for each in samples], [getattr(each, name) for each in samples], line, color=color)
     _finish(upper, "Output tok/s", "", "tok/s", legend=False)
     _finish(middle, "TTFT p50 of the requests due then", "", "ms", legend=False)
-    _finish(lower, "Errors", "", "1/s", legend=False)
-    _finish(server, "Requests that the server ran, and (dotted) had waiting, by its metrics", "seconds", "", legend=False)
-    for axes in (upper, middle, lower, server):
+    _finish(lower, "Errors", "" if server else "seconds", "1/s", legend=False)
+    for axes in server:
+        _finish(axes, "Requests that the server ran, and (dotted) had waiting, by its metrics", "seconds", "", legend=False)
+    for axes in (upper, middle, lower, *server):
         axes.set_ylim(bottom=0)
     return _svg(figure)
 

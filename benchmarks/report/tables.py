@@ -80,7 +80,7 @@ def _with_interval(runs: Sequence[ValidatedRun], figure: str, series: Series) ->
     bounds = repeated(runs, figure)
     if bounds is None and len(runs) == 1:
         bounds = intervals(runs[0], series.result.setting.slo).get(figure)
-    interval = f" ({format_number(bounds[0])} to {format_number(bounds[1])})" if bounds else ""
+    interval = f" ± {format_number((bounds[1] - bounds[0]) / 2)}" if bounds else ""
     return format_number(sum(values) / len(values)) + interval
 
 

@@ -54,7 +54,8 @@ class LoadProgress:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._bar.stop()
+        if self._console.is_terminal:
+            self._bar.stop()
 
 
 def print_result(stored: Stored) -> None:

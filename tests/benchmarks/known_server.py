@@ -198,6 +198,7 @@ class Connection(asyncio.Protocol):
             queries, label = self._server.prompt_tokens, '{engine="0",model_name="known"}'
             lines = [f"vllm:prefix_cache_queries_total{label} {queries}.0"]
             lines += [f"vllm:prefix_cache_hits_total{label} {queries * percent / 100}"]
+            lines += [f"vllm:num_requests_running{label} {self._server.now}.0", f"vllm:num_requests_waiting{label} 0.0"]
             self._send_text(200, "\n".join(lines).encode())
         else:
             self._send(200 if self._path == b"/health" else 404, {})

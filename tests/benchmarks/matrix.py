@@ -18,6 +18,7 @@ from benchmarks.serving.result import Run
 from tests.benchmarks.known import Timing, running
 
 TOLERANCE = 0.02
+_TRIES = 3
 _USUAL_WAIT_MS = 3.0  # of both processes at the 99th percentile; more is another's work on their cores
 
 
@@ -87,21 +88,45 @@ class Measured:
     run: Run
     late_ms: float
 
-    def errors(self) -> dict[str, float]:
-        """Relative errors by figure, less what a busy machine explains; infinite where there should be a figure, or none."""
-        return {name: self._error(name, true) for name, true in self.case.truth().items()}
+    @property
+    def waited_ms(self) -> float:
+        """How long server and client waited for a core (99th percentile)."""
+        assert self.run.client
+        return self.late_ms + self.run.client.late_p99_ms
 
-    def _error(self, name: str, true: float | None) -> float:
+    def errors(self, *, excused: bool = True) -> dict[str, float]:
+        """Relative errors by figure, if `excused` less what waits explain; infinite where there should be a figure, or none."""
+        return {name: self._error(name, true, excused=excused) for name, true in self.case.truth().items()}
+
+    def _error(self, name: str, true: float | None, *, excused: bool) -> float:
         value = self.run.figures[name]
         if true is None or value is None:
             return 0.0 if true is value else float("inf")
         assert self.run.client
-        waited = max(0.0, self.late_ms + self.run.client.late_p99_ms - _USUAL_WAIT_MS)
-        excused = waited * (0.2 if name.startswith("tpot") else 1.0) if name.endswith("_ms") else 0.0
-        return max(0.0, abs(value - true) - excused) / true if true else abs(value)
+        waited = max(0.0, self.waited_ms - _USUAL_WAIT_MS)
+        if not excused:
+            allowed = 0.0
+        elif name.endswith("_ms"):
+            allowed = waited * (0.2 if name.startswith("tpot") else 1.0)
+        elif name.endswith("per_s"):  # a pause at an edge moves requests over it; clients that wait send less
+            pause = max(waited, self.run.client.longest_pause_ms - _USUAL_WAIT_MS, 0.0) / 1000 / self.case.seconds
+            allowed = (true or 0.0) * (pause + (waited / (self.run.figures["e2e_p50_ms"] or 1.0) if self.case.clients else 0.0))
+        else:
+            allowed = 0.0
+        return max(0.0, abs(value - true) - allowed) / true if true else abs(value)
 
 
 def measure(case: Case) -> Measured:
+    """Measure a case on a quiet machine, or else the quietest of a few times."""
+    quietest = _measure(case)
+    for _ in range(_TRIES - 1):
+        if quietest.waited_ms <= _USUAL_WAIT_MS:
+            break
+        quietest = min(quietest, _measure(case), key=lambda measured: measured.waited_ms)
+    return quietest
+
+
+def _measure(case: Case) -> Measured:
     """Run our client on a server in a process of its own."""
     load = ["--rate", str(case.rate), "--arrivals", "constant"] if case.rate else ["--clients", str(case.clients)]
     load += ["--profile", "chat" if case.chat else "completions", "--duration", str(case.seconds)]
@@ -115,11 +140,15 @@ def main() -> int:
     argparse.ArgumentParser(prog="python -m tests.benchmarks.matrix", description=(__doc__ or "").split("\n")[0]).parse_args()
     worst: dict[str, float] = {}
     for case in [*SHORT, *FULL]:
-        errors = measure(case).errors()
-        name = max(errors, key=lambda figure: errors[figure])
-        print(f"{errors[name]:7.2%} at most, in {name:18} {case.name}", flush=True)
-        worst = {figure: max(worst.get(figure, 0.0), error) for figure, error in {**worst, **errors}.items()}
-    print("\nlargest error of each figure:", ", ".join(f"{name} {error:.2%}" for name, error in worst.items()))
+        measured = measure(case)
+        raw = measured.errors(excused=False)
+        name = max(raw, key=lambda figure: raw[figure])
+        left = max(measured.errors().values())
+        print(
+            f"{raw[name]:7.2%} in {name:16} {left:7.2%} beside waits of {measured.waited_ms:3.0f} ms  {case.name}", flush=True
+        )
+        worst = {figure: max(worst.get(figure, 0.0), error) for figure, error in {**worst, **measured.errors()}.items()}
+    print("\nlargest error of each figure, beside waits:", ", ".join(f"{name} {error:.2%}" for name, error in worst.items()))
     return int(max(worst.values()) > TOLERANCE)
 
 

@@ -44,11 +44,32 @@ def test_inference_perf_is_read_by_its_chunks_and_not_by_the_times_that_it_infer
     assert run.figures["tpot_p50_ms"] == pytest.approx(10, rel=0.02)
 
 
+def test_guidellm_is_read_as_it_writes_and_counts_from_when_it_was_due() -> None:
+    stored = read(OUTPUTS / "guidellm.json")
+    assert stored.records
+    [run], [records] = stored.result.runs, stored.records
+    assert (stored.result.setting.tool, run.load.rate, run.completed, run.output_tokens) == ("guidellm", 20, 3, 192)
+    timings = json.loads((OUTPUTS / "guidellm.json").read_text())["benchmarks"][0]["requests"]["successful"][0]["info"][
+        "timings"
+    ]
+    assert records[0].events[0] / 1e6 == pytest.approx(timings["first_token_iteration"] - timings["targeted_start"], abs=1e-5)
+    assert run.figures["tpot_p50_ms"] == pytest.approx(10, rel=0.02)
+    assert run.figures["itl_p50_ms"] is None  # only the first and the last time are there
+    assert len({record.prompt for record in records}) == 3
+
+
 def vllm_result(tmp_path: Path, requests: int, **changes: Any) -> Path:
     """A result in the form of vLLM's with as many requests as its rules need."""
     value = json.loads((OUTPUTS / "vllm.json").read_text())
-    for name, one in {"input_lens": 100, "output_lens": 20, "ttfts": 0.5, "itls": [0.05] * 19, "errors": "", **changes}.items():
-        value[name] = [one] * requests
+    for name, entry in {
+        "input_lens": 100,
+        "output_lens": 20,
+        "ttfts": 0.5,
+        "itls": [0.05] * 19,
+        "errors": "",
+        **changes,
+    }.items():
+        value[name] = [entry] * requests
     value["start_times"] = [0.1 * number for number in range(requests)]
     file = tmp_path / "vllm.json"
     file.write_text(json.dumps(value))

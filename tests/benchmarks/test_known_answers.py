@@ -53,6 +53,7 @@ def test_every_known_answer_is_found(case: Case) -> None:
     holds(case)
 
 
+@pytest.mark.full
 def test_hundreds_of_clients_in_two_processes_are_all_served() -> None:
     with running(Timing(ttft=0.5, tpot=0.05)) as server:
         load = ["--output-tokens", "9", "--clients", "512", "--requests", "1024", "--warmup", "0", "--duration", "60"]
@@ -122,10 +123,11 @@ def test_a_short_pause_of_the_client_is_seen_in_a_closed_loop(monkeypatch: pytes
             time.sleep(0.5)
 
     monkeypatch.setattr(LoadProgress, "update", pause_once)
-    with running(Timing(ttft=0.1, tpot=0.01)) as server:
+    with running(Timing(ttft=0.1, tpot=0.01, cached_percent=1)) as server:
         stored, _ = measured(server, "--output-tokens", "5", "--clients", "4", "--duration", "3")
     run, findings = only(stored)
     assert run.client
+    assert 0 < max(sample.running or 0 for sample in run.server) <= 4  # by the server's own metrics
     assert run.client.longest_pause_ms >= 480
     assert "client" in {finding.rule for finding in findings}
 
@@ -205,6 +207,7 @@ def test_a_trace_is_sent_at_its_times_in_its_lengths_and_ends_with_the_duration(
     assert not [finding for finding in findings if finding.rule in ("repeated", "tokens")]
 
 
+@pytest.mark.full
 def test_multi_turn_and_chat_are_counted_right() -> None:
     with running(Timing(ttft=0.01, tpot=0.001)) as server:
         load = ["--profile", "multi-turn", "--turns", "3", "--output-tokens", "6", "--clients", "2", "--requests", "24"]
@@ -216,6 +219,7 @@ def test_multi_turn_and_chat_are_counted_right() -> None:
     assert sum(record.declared_shared_tokens or 0 for record in stored.records[0]) > 24 * 256
 
 
+@pytest.mark.full
 def test_cancelled_answers_are_neither_errors_nor_measured_to_their_end() -> None:
     with running(Timing(ttft=0.01, tpot=0.005)) as server:
         stored, _ = measured(server, "--output-tokens", "20", "--clients", "4", "--requests", "60", "--cancel", "0.5")
@@ -225,6 +229,7 @@ def test_cancelled_answers_are_neither_errors_nor_measured_to_their_end() -> Non
     assert run.cancelled + run.completed == 60
 
 
+@pytest.mark.full
 def test_mixtures_and_images_are_sent() -> None:
     with running(Timing(ttft=0.01, tpot=0.001)) as server:
         load = ["--output-tokens", "3", "--clients", "4", "--requests", "40", "--profile", "chat=1,image=1"]

@@ -96,7 +96,8 @@ def repeats(random: np.random.Generator, share: float, count: int = 4) -> Series
     """Runs whose whole level differs from one to the next, as that of a real server does, by 3 %."""
     levels = share * np.exp(random.normal(0, 0.03, count))
     return Series(
-        "x", stored(*(records.recorded(records.responses(60, ttft=0.5 * level, tpot=0.05 * level)) for level in levels))
+        "x",
+        stored(*(records.recorded(records.responses(30, ttft=0.5 * level, tpot=0.05 * level, tokens=5)) for level in levels)),
     )
 
 
