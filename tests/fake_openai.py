@@ -79,6 +79,8 @@ class FakeServer:
             raise
 
     async def _events(self, *, chat: bool) -> AsyncIterator[str]:
+        if chat and self.thinks:
+            yield self._event([{"index": 0, "finish_reason": None, "delta": {"reasoning_content": "Hm."}}], None)
         for index in range(self.tokens):
             await asyncio.sleep(self.itl_s if index else self.ttft_s)
             word = f"w{index} " if index else f"{self.opening}w0 "

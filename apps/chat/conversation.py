@@ -39,16 +39,20 @@ class Round:
         return [{"role": "user", "content": "\n\n".join([*images, as_shown(self.text)])}, *self._answer_shown()]
 
     def _answer_shown(self) -> list[dict[str, Any]]:
-        answer, shown = self.answer, []
+        answer = self.answer
+        shown: list[dict[str, Any]] = []
         if answer.reasoning:
             shown.append({"content": as_shown(answer.reasoning), "metadata": {"title": "Thinking"}})
-        timing = f'<span class="timing">{summary}</span>' if (summary := answer.summary()) and answer.ended else ""
-        if text := "\n\n".join(part for part in (as_shown(answer.text), timing) if part):
-            shown.append({"content": text})
-        if answer.problem:
-            title = "⚠ The answer is not whole" if answer.text else "⚠ No answer"
-            shown.append({"content": as_shown(answer.problem), "metadata": {"title": title}})
+        timing = answer.summary() if answer.ended else ""
+        text = "\n\n".join(
+            part for part in (as_shown(answer.text), _span("timing", timing), _span("problem", self._problem())) if part
+        )
+        shown += [{"content": text}] if text else []
         return [{"role": "assistant", **message} for message in shown]
+
+    def _problem(self) -> str:
+        what = "The answer is not whole" if self.answer.text else "No answer"
+        return f"⚠ {what}: {as_shown(' '.join(self.answer.problem.split()))}" if self.answer.problem else ""
 
     def sent(self) -> list[dict[str, Any]]:
         """Its messages as the model gets them: without thoughts and problems, images as data URLs."""
@@ -113,6 +117,11 @@ class Conversation:
     def _check_idle(self) -> None:
         if self.rounds and not self.rounds[-1].answer.ended:
             raise OperationError("An answer is being written. Stop it first, or wait until it is done.")
+
+
+def _span(kind: str, text: str) -> str:
+    """A note of the page's own, which its script takes out again where an answer is copied."""
+    return f'<span class="{kind}">{text}</span>' if text else ""
 
 
 def _images_shown(pair: Round) -> str:

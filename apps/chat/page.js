@@ -20,13 +20,14 @@
       for (const element of document.querySelectorAll(`${selector}:not([aria-label])`)) element.ariaLabel = name;
     for (const button of document.querySelectorAll("#box button[aria-label]:not([title])")) button.title = button.ariaLabel;
     for (const code of document.querySelectorAll("#chat pre:not([tabindex])")) code.tabIndex = 0; // to scroll it with keys
+    for (const arrow of document.querySelectorAll("#chat [role=button] button")) arrow.inert = true; // a button in a button
     const was = answering;
     answering = document.querySelector(".stop-button") !== null;
     const lost = was && !answering && document.activeElement === document.body; // the button that had the focus is gone
     if (lost && !matchMedia("(pointer: coarse)").matches) document.querySelector("#box textarea")?.focus();
   }).observe(document, { childList: true, subtree: true });
 
-  const written = (shown) => shown.replaceAll("\u2060", "").replace(/\n*<span class="timing">[^<]*<\/span>/g, "");
+  const written = (shown) => shown.replaceAll("\u2060", "").replace(/\n*<span class="(timing|problem)">.*?<\/span>/gs, "");
   if (navigator.clipboard) {
     const copy = navigator.clipboard.writeText.bind(navigator.clipboard);
     navigator.clipboard.writeText = (text) => copy(written(text));

@@ -107,6 +107,7 @@ def test_an_answer_that_breaks_off_stays_and_says_so(page: Page, ending: str) ->
         assert "w3" in page.chat()
         assert "starting" not in page.chat()
         page.screenshot(f"chat-{ending}.png")
+        assert page.barriers() == []
 
 
 def test_image_upload_and_thinking_only_where_the_model_can(page: Page) -> None:
