@@ -42,11 +42,6 @@ class Run:
         tokens = f"{self.work.prompt} + {self.work.output} tokens"
         return f"{self.model}, v6e {self.topology}, {self.concurrency} at once, {tokens}, {what}"
 
-    @property
-    def weights_s(self) -> float:
-        """Seconds that its weights are read at the full bandwidth."""
-        return _terms(self)[0][0]
-
 
 _CHAT, _LONG, _RECIPE = Workload(505, 524), Workload(1024, 1024), Workload(1000, 1000)
 RUNS = (

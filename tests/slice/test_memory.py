@@ -1,6 +1,5 @@
 """Memory per chip of Gemma 4 31B on v6e, by hand and by its own rules; test_record.py compares it with the engine's."""
 
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
