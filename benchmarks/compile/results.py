@@ -122,7 +122,8 @@ def _take(compiled: Compiled, event: Mapping[str, Any]) -> None:
     facts = {key: value for key, value in event.items() if key != "event"}
     match event["event"]:
         case "refused":
-            raise UserError(f"the engine refuses this config: {event['message']}")
+            fitting = " (`rts plan` has the layouts that fit)" if "do not fit" in event["message"] else ""
+            raise UserError(f"the engine refuses this config: {event['message']}{fitting}")
         case "engine":
             compiled.engine = facts
         case "plan":
