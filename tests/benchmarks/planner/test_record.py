@@ -23,8 +23,9 @@ def test_each_was_compiled_with_the_same_versions() -> None:
     ("entry", "layout", "on"), RECORDED, ids=[f"{e.topology}-{e.layout}-{e.max_context}" for e, *_ in RECORDED]
 )
 def test_the_formulas_agree_with_the_engine(entry: Programs, layout: Layout, on: Slice) -> None:
+    layout = entry.compiled_of(layout)
     formula = by_formula(layout, on.generation)
-    assert formula.weight_bytes == pytest.approx(entry.weight_bytes, rel=0.015)
+    assert 45e6 < entry.weight_bytes - formula.weight_bytes < 55e6  # the vision tower's position table, whole on every chip
     assert kv_bytes_per_chip(layout, 1) == pytest.approx(entry.kv_bytes_per_token, rel=0.001)
     assert formula.kv_tokens == pytest.approx(entry.kv_tokens, rel=0.02)
 
