@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from apps.common.command_line import reports_errors
 from apps.common.errors import UserError
-from apps.slice.memory import Layout, kv_bytes_per_chip, usable_bytes
+from apps.slice.memory import Layout, kv_bytes_per_chip, program_bytes_per_chip, usable_bytes
 from apps.slice.models import GEMMA_4_31B, ModelShape, model_id_of
 from apps.slice.topology import GIB, Generation, Slice, slice_of
 from benchmarks.planner.candidates import Candidate, Status, layout_name
@@ -122,38 +122,42 @@ def compile_missing(rows: Sequence[Row], request: PlanRequest, config: Path | No
         UserError: the model's config.json is not known.
         OperationError: the engine's environment cannot be installed.
     """
-    model, model_config = _model(request, config)
+    from benchmarks.compile.command import model_config_in
+    from benchmarks.compile.request import recorded_config
+
+    model = model_id_of(request.shape) or request.model
+    model_config = model_config_in(config) or recorded_config(model)
+    if model_config is None:
+        raise UserError(f"{model}: its config.json is not on this machine: give --model DIR with the directory that has it")
     compiled = []
     for row in rows:
         is_asked = row.longest_request_tokens >= request.max_context and row.candidate.status is not Status.BROKEN
         if not is_asked or row.footprint.is_compiled or row.candidate.layout.dtype != _BF16:
             continue
+        engine = asked(row.candidate.layout, row.on, request.max_context, model, model_config)
         try:
-            compiled.append(
-                _compiled(
-                    row.candidate.layout, asked(row.candidate.layout, row.on, request.max_context, model, model_config), None
-                )
-            )
+            compiled.append(_compiled(row.candidate.layout, engine, None))
         except UserError as error:
             print(f"{row.on.topology} {row.candidate.name}: {error}", file=sys.stderr)
     return known_in(request.shape, compiled)
 
 
 def table() -> str:
-    """Formula and engine for each layout as Markdown, and below it the versions that compiled."""
-    head = ["slice", "layout", "longest", "layers", "weights GiB: formula", "engine", "difference MiB"]
-    head += [
-        "KV bytes a token: formula",
-        "engine",
-        "KV tokens: formula",
-        "engine",
-        "difference",
-        "all-reduces: formula",
-        "engine",
+    """Formula / engine for each layout as Markdown, and below it the versions that compiled."""
+    head = [
+        "slice",
+        "layout",
+        "longest",
+        "layers",
+        "weights GiB",
+        "KV bytes a token",
+        "KV tokens",
+        "all-reduces",
+        "temporaries MiB",
     ]
     rows = [_row(*entry) for entry in recorded_layouts()]
     versions = ", ".join(f"{name} {version}" for name, version in recorded()[0].versions.items())
-    return f"{markdown([head, *rows])}\n\nCompiled with {versions}."
+    return f"{markdown([head, *rows])}\n\nEach is formula / engine, compiled with {versions}."
 
 
 def _row(entry: Programs, whole: Layout, on: Slice) -> list[str]:
@@ -161,11 +165,11 @@ def _row(entry: Programs, whole: Layout, on: Slice) -> list[str]:
     formula = by_formula(layout, on.generation)
     return [
         *(entry.topology, entry.layout, f"{entry.max_context:,}", str(layout.shape.layers)),
-        *(f"{formula.weight_bytes / GIB:.3f}", f"{entry.weight_bytes / GIB:.3f}"),
-        f"{(formula.weight_bytes - entry.weight_bytes) / 2**20:+.0f}",
-        *(f"{kv_bytes_per_chip(layout, 1):,.0f}", f"{entry.kv_bytes_per_token:,.0f}"),
-        *(f"{formula.kv_tokens:,}", f"{entry.kv_tokens:,}", f"{formula.kv_tokens / entry.kv_tokens - 1:+.1%}"),
-        *(f"{formula.rounds / ALL_REDUCE_ROUNDS:.0f}", str(entry.collectives["all-reduce"]["count"])),
+        f"{formula.weight_bytes / GIB:.3f} / {entry.weight_bytes / GIB:.3f}",
+        f"{kv_bytes_per_chip(layout, 1):,.0f} / {entry.kv_bytes_per_token:,.0f}",
+        f"{formula.kv_tokens:,} / {entry.kv_tokens:,}",
+        f"{formula.rounds / ALL_REDUCE_ROUNDS:.0f} / {entry.collectives['all-reduce']['count']}",
+        f"{program_bytes_per_chip(layout, entry.tokens) / 2**20:.1f} / {entry.temp_bytes / 2**20:.1f}",
     ]
 
 
@@ -174,18 +178,6 @@ def _layouts() -> list[tuple[Layout, Slice, int, int | None]]:
         (Layout(GEMMA_4_31B, tensor, data, kv_dtype=kv, vision=True), slice_of("v6e", topology), context, layers)
         for topology, tensor, data, kv, context, layers in LAYOUTS
     ]
-
-
-def _model(request: PlanRequest, config: Path | None) -> tuple[str, dict[str, Any]]:
-    from benchmarks.compile.request import recorded_config
-
-    model = model_id_of(request.shape) or request.model
-    if config:
-        return model, json.loads((config / "config.json" if config.is_dir() else config).read_text())
-    own = recorded_config(model)
-    if own is None:
-        raise UserError(f"{model}: its config.json is not on this machine: give --model DIR with the directory that has it")
-    return model, own
 
 
 def asked(layout: Layout, on: Slice, max_context: int, model: str, model_config: dict[str, Any]) -> "Request":
