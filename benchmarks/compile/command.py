@@ -20,13 +20,14 @@ def main(argv: Sequence[str]) -> int:
     from benchmarks.compile.results import compile_programs
     from benchmarks.compile.table import text
 
-    request = request_for(options.config, _model_config(options.model), options.topology, options.layers)
+    request = request_for(options.config, model_config_in(options.model), options.topology, options.layers)
     compiled = compile_programs(request, options.programs, options.tokens, options.jobs)
     print(json.dumps(compiled.plain(), indent=1) if options.json else text(compiled))
     return 0 if compiled.fits else 1
 
 
-def _model_config(model: Path | None) -> Any:
+def model_config_in(model: Path | None) -> Any:
+    """What a model's config.json says, of its directory or itself; None without a path."""
     if model is None:
         return None
     file = model / "config.json" if model.is_dir() else model

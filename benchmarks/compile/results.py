@@ -60,13 +60,6 @@ class Compiled:
         return {**config, **more, **self.engine, "fits": self.fits, "programs": self.programs}
 
 
-def build_engine(request: Request) -> dict[str, Any]:
-    """The memory of the model, with no program compiled."""
-    compiled = Compiled(request)
-    _update(compiled, ["none"], [], None)
-    return compiled.engine
-
-
 def compile_programs(request: Request, names: Sequence[str], tokens: Sequence[str], jobs: int | None) -> Compiled:
     """Compile the programs with these names and token buckets, or take them from an earlier run.
 
@@ -75,17 +68,7 @@ def compile_programs(request: Request, names: Sequence[str], tokens: Sequence[st
         OperationError: the environment cannot be installed, or the process failed.
     """
     compiled = Compiled(request)
-    _update(compiled, names, tokens, jobs)
-    compiled.programs = [program for program in compiled.programs if _is_wanted(program, compiled, names, tokens)]
-    if not compiled.programs:
-        known = ", ".join(sorted({program["name"] for program in compiled.plan}))
-        raise UserError(f"no program is called {' or '.join(names)} for these tokens: use one of {known}")
-    return compiled
-
-
-def _update(compiled: Compiled, names: Sequence[str], tokens: Sequence[str], jobs: int | None) -> None:
-    """Take what is stored, and compile and store what is missing."""
-    file = _file(compiled.request)
+    file = _file(request)
     for event in _stored(file):
         _take(compiled, event)
     with Progress() as progress:
@@ -102,6 +85,11 @@ def _update(compiled: Compiled, names: Sequence[str], tokens: Sequence[str], job
                     if event["event"] in ("program", "failed"):
                         left = len(_missing(compiled, names, tokens))
                         progress.report(f"{left} programs left, {event['name']} {event['tokens'] or ''} is done")
+    compiled.programs = [program for program in compiled.programs if _is_wanted(program, compiled, names, tokens)]
+    if not compiled.programs:
+        known = ", ".join(sorted({program["name"] for program in compiled.plan}))
+        raise UserError(f"no program is called {' or '.join(names)} for these tokens: use one of {known}")
+    return compiled
 
 
 def _file(request: Request) -> Path:
@@ -122,7 +110,8 @@ def _take(compiled: Compiled, event: Mapping[str, Any]) -> None:
     facts = {key: value for key, value in event.items() if key != "event"}
     match event["event"]:
         case "refused":
-            raise UserError(f"the engine refuses this config: {event['message']}")
+            fitting = " (`rts plan` has the layouts that fit)" if "do not fit" in event["message"] else ""
+            raise UserError(f"the engine refuses this config: {event['message']}{fitting}")
         case "engine":
             compiled.engine = facts
         case "plan":

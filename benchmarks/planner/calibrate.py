@@ -5,19 +5,18 @@ generation. The ends of a prediction then are the mean error of that fit apart.
 """
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from apps.checks.slice_rules import shape_of
 from apps.common.errors import UserError
-from apps.slice.efficiency import ERROR, STEP
+from apps.slice.efficiency import ERROR
 from apps.slice.topology import slice_of
 from benchmarks.planner.footprint import by_formula
 from benchmarks.planner.plan import PlanRequest
-from benchmarks.planner.predict import Plan, Speed, Workload, at_load
+from benchmarks.planner.predict import FAST, FITTED, SLOW, Plan, Speed, Workload, at_load
 from benchmarks.serving.limits import is_simulated, limits_of
-
-_FITTED = Speed(STEP.fitted, narrow_helps=True, prompts_meet=True)
 
 
 def calibrated(file: Path, request: PlanRequest) -> tuple[Speed, Speed]:
@@ -37,10 +36,7 @@ def calibrated(file: Path, request: PlanRequest) -> tuple[Speed, Speed]:
     if not factors:
         raise UserError(f"{file}: has no run without errors: nothing can be compared")
     slow, fast = max(factors) * (1 + ERROR), min(factors) * (1 - ERROR)
-    return (
-        Speed(STEP.fitted, narrow_helps=False, prompts_meet=False, factor=slow),
-        Speed(STEP.fitted, narrow_helps=True, prompts_meet=True, factor=fast),
-    )
+    return replace(SLOW, step_s=FITTED.step_s, factor=slow), replace(FAST, step_s=FITTED.step_s, factor=fast)
 
 
 def _factor(run: dict[str, Any], config: dict[str, Any], request: PlanRequest, file: Path) -> float:
@@ -56,5 +52,5 @@ def _factor(run: dict[str, Any], config: dict[str, Any], request: PlanRequest, f
     lanes = served.replicas * served.layout.data_parallel * served.layout.pipeline_parallel
     on = slice_of(served.generation.name, served.topology).by_device()
     plan = Plan(served.layout, on, by_formula(served.layout, on.generation))
-    predicted = at_load(plan, Workload(prompt, max(1, output)), max(1, round(in_flight / lanes)), _FITTED)
+    predicted = at_load(plan, Workload(prompt, max(1, output)), max(1, round(in_flight / lanes)), FITTED)
     return float(figures["tpot_mean_ms"]) / 1000 / predicted.tpot_s

@@ -9,7 +9,7 @@ import dataclasses
 import math
 from dataclasses import dataclass
 
-from apps.slice.efficiency import ACROSS_HOSTS_S, ICI_HOP_S, KV_CACHE, PREFILL, STEP, WEIGHTS
+from apps.slice.efficiency import ACROSS_HOSTS_S, FIRST_TOKEN, ICI_HOP_S, KV_CACHE, PREFILL, STEP, WEIGHTS
 from apps.slice.memory import Layout, kv_read_bytes_per_chip, read_weight_bytes_per_chip
 from apps.slice.roofline import Chunk, flops, peak_ops, prompt_seconds
 from apps.slice.topology import Slice
@@ -44,6 +44,8 @@ class Speed:
 
     step_s: float
     """What a step costs beside reads, arithmetic and links."""
+    first_token_s: float
+    """What a first token costs beside steps, prompts and the queue."""
     narrow_helps: bool
     """Whether weights of 8 or 4 bits are faster than bfloat16 ones at all: no run on v6e was published."""
     prompts_meet: bool
@@ -52,8 +54,9 @@ class Speed:
     """What a user's own run has measured, by what was predicted for it (calibrate.py)."""
 
 
-SLOW = Speed(STEP.high, narrow_helps=False, prompts_meet=False)
-FAST = Speed(STEP.low, narrow_helps=True, prompts_meet=True)
+SLOW = Speed(STEP.high, FIRST_TOKEN.high, narrow_helps=False, prompts_meet=False)
+FITTED = Speed(STEP.fitted, FIRST_TOKEN.fitted, narrow_helps=True, prompts_meet=True)
+FAST = Speed(STEP.low, FIRST_TOKEN.low, narrow_helps=True, prompts_meet=True)
 
 
 @dataclass(frozen=True)
@@ -86,7 +89,7 @@ class Point:
 def single_stream(plan: Plan, work: Workload, speed: Speed) -> Point:
     """One request on an idle slice."""
     step, first = _step_and_prompt(plan, work, 1, speed)
-    tpot = step / work.tokens_per_step
+    tpot, first = step / work.tokens_per_step, first + speed.first_token_s
     return Point(1, tpot, first, 1 / (first + (work.output - 1) * tpot), 1 / tpot)
 
 
@@ -105,7 +108,8 @@ def at_load(plan: Plan, work: Workload, each: int, speed: Speed) -> Point:
     rate = lanes * each / (work.output * tpot)
     busy = rate * stalled_by / lanes * service
     wait = busy * service / (2 * (1 - busy)) if busy < 1 else math.inf
-    return Point(lanes * each, tpot, tpot / 2 + wait + service, rate, lanes * each / tpot)
+    first = tpot / 2 + wait + service + speed.first_token_s
+    return Point(lanes * each, tpot, first, rate, lanes * each / tpot)
 
 
 def _step_and_prompt(plan: Plan, work: Workload, each: int, speed: Speed) -> tuple[float, float]:

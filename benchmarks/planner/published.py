@@ -16,7 +16,7 @@ from apps.slice.roofline import prompt_seconds
 from apps.slice.topology import slice_of
 from benchmarks.planner.footprint import by_formula
 from benchmarks.planner.output import markdown
-from benchmarks.planner.predict import Plan, Workload, is_across_hosts, link_seconds, read_seconds
+from benchmarks.planner.predict import Plan, Point, Speed, Workload, at_load, is_across_hosts, link_seconds, read_seconds
 
 _JUNE = "SGL-JAX, 2026-06"
 _SEPTEMBER = "SGL-JAX, 2025-09 (its docs: Performance Benchmark Results)"
@@ -35,17 +35,14 @@ class Run:
     source: str
     has_prompts: bool = True
     """False for a median time between tokens, which is a step without prompts."""
+    ttft_ms: float | None = None
+    """Published mean time to the first token."""
 
     @property
     def name(self) -> str:
         what = "mean" if self.has_prompts else "median"
         tokens = f"{self.work.prompt} + {self.work.output} tokens"
         return f"{self.model}, v6e {self.topology}, {self.concurrency} at once, {tokens}, {what}"
-
-    @property
-    def weights_s(self) -> float:
-        """Seconds that its weights are read at the full bandwidth."""
-        return _terms(self)[0][0]
 
 
 _CHAT, _LONG, _RECIPE = Workload(505, 524), Workload(1024, 1024), Workload(1000, 1000)
@@ -55,9 +52,9 @@ RUNS = (
     Run("llama-3.3-70b", "2x4", 64, _RECIPE, 25.35, _RECIPES),
     Run("llama-3.3-70b", "2x4", 128, _RECIPE, 35.12, _RECIPES),
     Run("qwen3-32b", "2x2", 16, _CHAT, 16.89, _JUNE),
-    Run("gemma-2-27b", "2x2", 16, _CHAT, 14.47, _JUNE),
+    Run("gemma-2-27b", "2x2", 16, _CHAT, 14.47, _JUNE, ttft_ms=78),
     Run("llama-3.1-8b", "2x2", 16, _CHAT, 9.94, _JUNE),
-    Run("llama-3.3-70b", "4x4", 16, _CHAT, 16.33, _JUNE),
+    Run("llama-3.3-70b", "4x4", 16, _CHAT, 16.33, _JUNE, ttft_ms=114),
     Run("qwen3-8b", "2x2", 16, _LONG, 6.62, _SEPTEMBER),
     Run("qwen3-8b", "2x2", 64, _LONG, 11.11, _SEPTEMBER),
     Run("qwen3-32b", "2x2", 16, _LONG, 19.16, _SEPTEMBER),
@@ -82,6 +79,11 @@ class Fit:
         terms, links = _terms(run)
         values = (1 / self.weights, 1 / self.kv_cache, 1 / self.prefill, self.step_s, self.across_hosts_s)
         return links + sum(term * value for term, value in zip(terms, values, strict=True))
+
+
+def predicted(run: Run, speed: Speed) -> Point:
+    """The prediction of a plan for a run."""
+    return at_load(_plan(run), run.work, run.concurrency, speed)
 
 
 def fit(runs: Sequence[Run]) -> Fit:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from apps.common.command_line import reports_errors
 from apps.common.errors import UserError
-from apps.slice.memory import Layout, kv_bytes_per_chip
+from apps.slice.memory import Layout, kv_bytes_per_chip, program_bytes_per_chip, usable_bytes
 from apps.slice.models import GEMMA_4_31B, ModelShape, model_id_of
 from apps.slice.topology import GIB, Generation, Slice, slice_of
 from benchmarks.planner.candidates import Candidate, Status, layout_name
@@ -46,7 +46,7 @@ LAYOUTS = (  # topology, tensor and data parallelism, type of the cache, longest
     ("2x2", 4, 1, _BF16, 32_768, _CUT),
     ("2x2", 4, 1, _FP8, 32_768, _CUT),
 )
-"""Those that are recorded. Memory is always the whole model's."""
+"""Those that are recorded."""
 
 
 @dataclass(frozen=True)
@@ -68,22 +68,27 @@ class Programs:
     collectives: dict[str, dict[str, int]]
     temp_bytes: int
     layers: int | None
-    """Layers of that step, without the embedding; None for all, and with it."""
+    """Layers that the model was cut to, and its step compiled without the embedding; None for the whole."""
     versions: dict[str, str]
 
     def footprint(self, layout: Layout, generation: Generation) -> Footprint:
-        """What the planner uses of it."""
-        shape, formula, reduces = layout.shape, by_formula(layout, generation), self.all_reduces(layout.shape)
-        blocks = shape.layers / self.layers if self.layers else 1
-        own = blocks * self.collectives["all-reduce"]["bytes"] / self.tokens
-        moved = own + shape.hidden * _BF16_BYTES if self.layers else own
-        rounds = (ALL_REDUCE_ROUNDS * reduces, ALL_REDUCE_ROUNDS * moved)
-        return Footprint(self.weight_bytes, self.kv_tokens, formula.program_bytes, *rounds, is_compiled=True)
+        """What the planner uses of it: as compiled, or as many blocks of a cut model as the whole one has."""
+        formula, hidden = by_formula(layout, generation), layout.shape.hidden
+        count, moved = self.collectives["all-reduce"]["count"], self.collectives["all-reduce"]["bytes"] / self.tokens
+        weights, tokens = float(self.weight_bytes), self.kv_tokens
+        if self.layers:
+            blocks = layout.shape.layers // self.layers
+            weights += formula.weight_bytes - by_formula(self.compiled_of(layout), generation).weight_bytes
+            tokens = int((UTILIZATION * usable_bytes(generation) - weights) / (blocks * self.kv_bytes_per_token))
+            count, moved = blocks * count + 1, blocks * moved + hidden * _BF16_BYTES  # and the embedding's
+        rounds = (ALL_REDUCE_ROUNDS * count, ALL_REDUCE_ROUNDS * moved)
+        return Footprint(weights, tokens, formula.program_bytes, *rounds, is_compiled=True)
 
-    def all_reduces(self, shape: ModelShape) -> float:
-        """Those of the whole model: of all its blocks, and the embedding's."""
-        count = self.collectives["all-reduce"]["count"]
-        return count * shape.layers / self.layers + 1 if self.layers else count
+    def compiled_of(self, layout: Layout) -> Layout:
+        """The layout of the model that was compiled."""
+        shape, blocks = layout.shape, layout.shape.layers // (self.layers or layout.shape.layers)
+        cut = replace(shape, sliding_layers=shape.sliding_layers // blocks, global_layers=shape.global_layers // blocks)
+        return replace(layout, shape=cut)
 
 
 def recorded() -> list[Programs]:
@@ -117,49 +122,54 @@ def compile_missing(rows: Sequence[Row], request: PlanRequest, config: Path | No
         UserError: the model's config.json is not known.
         OperationError: the engine's environment cannot be installed.
     """
-    model, model_config = _model(request, config)
+    from benchmarks.compile.command import model_config_in
+    from benchmarks.compile.request import recorded_config
+
+    model = model_id_of(request.shape) or request.model
+    model_config = model_config_in(config) or recorded_config(model)
+    if model_config is None:
+        raise UserError(f"{model}: its config.json is not on this machine: give --model DIR with the directory that has it")
     compiled = []
     for row in rows:
         is_asked = row.longest_request_tokens >= request.max_context and row.candidate.status is not Status.BROKEN
         if not is_asked or row.footprint.is_compiled or row.candidate.layout.dtype != _BF16:
             continue
+        engine = asked(row.candidate.layout, row.on, request.max_context, model, model_config)
         try:
-            compiled.append(
-                _compiled(
-                    row.candidate.layout, asked(row.candidate.layout, row.on, request.max_context, model, model_config), None
-                )
-            )
+            compiled.append(_compiled(row.candidate.layout, engine, None))
         except UserError as error:
             print(f"{row.on.topology} {row.candidate.name}: {error}", file=sys.stderr)
     return known_in(request.shape, compiled)
 
 
 def table() -> str:
-    """Formula and engine for each layout as Markdown, and below it the versions that compiled."""
-    head = ["slice", "layout", "longest", "layers compiled", "weights GiB: formula", "engine", "difference"]
-    head += [
-        "KV bytes a token: formula",
-        "engine",
-        "KV tokens: formula",
-        "engine",
-        "difference",
-        "all-reduces: formula",
-        "engine",
+    """Formula / engine for each layout as Markdown, and below it the versions that compiled."""
+    head = [
+        "slice",
+        "layout",
+        "longest",
+        "layers",
+        "weights GiB",
+        "KV bytes a token",
+        "KV tokens",
+        "all-reduces",
+        "temporaries MiB",
     ]
     rows = [_row(*entry) for entry in recorded_layouts()]
     versions = ", ".join(f"{name} {version}" for name, version in recorded()[0].versions.items())
-    return f"{markdown([head, *rows])}\n\nCompiled with {versions}."
+    return f"{markdown([head, *rows])}\n\nEach is formula / engine, compiled with {versions}."
 
 
-def _row(entry: Programs, layout: Layout, on: Slice) -> list[str]:
-    formula, own = by_formula(layout, on.generation), entry.footprint(layout, on.generation)
+def _row(entry: Programs, whole: Layout, on: Slice) -> list[str]:
+    layout = entry.compiled_of(whole)
+    formula = by_formula(layout, on.generation)
     return [
-        *(entry.topology, entry.layout, f"{entry.max_context:,}", str(entry.layers or layout.shape.layers)),
-        *(f"{formula.weight_bytes / GIB:.3f}", f"{own.weight_bytes / GIB:.3f}"),
-        f"{formula.weight_bytes / own.weight_bytes - 1:+.1%}",
-        *(f"{kv_bytes_per_chip(layout, 1):,.0f}", f"{entry.kv_bytes_per_token:,.0f}"),
-        *(f"{formula.kv_tokens:,}", f"{own.kv_tokens:,}", f"{formula.kv_tokens / own.kv_tokens - 1:+.1%}"),
-        *(f"{formula.rounds / ALL_REDUCE_ROUNDS:.0f}", f"{entry.all_reduces(layout.shape):.0f}"),
+        *(entry.topology, entry.layout, f"{entry.max_context:,}", str(layout.shape.layers)),
+        f"{formula.weight_bytes / GIB:.3f} / {entry.weight_bytes / GIB:.3f}",
+        f"{kv_bytes_per_chip(layout, 1):,.0f} / {entry.kv_bytes_per_token:,.0f}",
+        f"{formula.kv_tokens:,} / {entry.kv_tokens:,}",
+        f"{formula.rounds / ALL_REDUCE_ROUNDS:.0f} / {entry.collectives['all-reduce']['count']}",
+        f"{program_bytes_per_chip(layout, entry.tokens) / 2**20:.1f} / {entry.temp_bytes / 2**20:.1f}",
     ]
 
 
@@ -168,18 +178,6 @@ def _layouts() -> list[tuple[Layout, Slice, int, int | None]]:
         (Layout(GEMMA_4_31B, tensor, data, kv_dtype=kv, vision=True), slice_of("v6e", topology), context, layers)
         for topology, tensor, data, kv, context, layers in LAYOUTS
     ]
-
-
-def _model(request: PlanRequest, config: Path | None) -> tuple[str, dict[str, Any]]:
-    from benchmarks.compile.request import recorded_config
-
-    model = model_id_of(request.shape) or request.model
-    if config:
-        return model, json.loads((config / "config.json" if config.is_dir() else config).read_text())
-    own = recorded_config(model)
-    if own is None:
-        raise UserError(f"{model}: its config.json is not on this machine: give --model DIR with the directory that has it")
-    return model, own
 
 
 def asked(layout: Layout, on: Slice, max_context: int, model: str, model_config: dict[str, Any]) -> "Request":
@@ -201,16 +199,15 @@ def asked(layout: Layout, on: Slice, max_context: int, model: str, model_config:
 
 
 def _compiled(layout: Layout, request: "Request", layers: int | None) -> Programs:
-    """Lay out the whole model, and compile the step that decodes with every sequence running: of all layers, or of some."""
-    from benchmarks.compile.results import build_engine, compile_programs
+    """Compile the step that decodes with every sequence running, of the whole model or of one that is cut."""
+    from benchmarks.compile.results import compile_programs
 
     name = "backbone with embeds" if layers else "backbone"
     done = compile_programs(replace(request, layers=layers), [name], [str(_SEQUENCES)], None)
     [step] = done.programs
     if not step["fits"]:
         raise UserError(step["message"])
-    engine = build_engine(request) if layers else done.engine
-    groups = request.engine_kwargs.get("data_parallel_size", 1)
+    engine, groups = done.engine, request.engine_kwargs.get("data_parallel_size", 1)
     return Programs(
         model=request.model_id,
         accelerator=request.on.generation.name,

@@ -9,10 +9,10 @@ import pytest
 import yaml
 
 from apps.common.errors import UserError
-from apps.slice.efficiency import ERROR, STEP
+from apps.slice.efficiency import ERROR
 from benchmarks.planner.calibrate import calibrated
 from benchmarks.planner.footprint import by_formula
-from benchmarks.planner.predict import Plan, Speed, Workload, at_load, single_stream
+from benchmarks.planner.predict import FITTED, Plan, Workload, at_load, single_stream
 from tests.benchmarks.planner.questions import question
 
 ASKED = question()
@@ -26,8 +26,7 @@ def result(tmp_path: Path, config: dict[str, Any], slower: float, errors: dict[s
 
     layout = layout_of(ASKED.shape, CONFIG["engine_kwargs"])
     plan = Plan(layout, ASKED.on, by_formula(layout, ASKED.on.generation))
-    fitted = Speed(STEP.fitted, narrow_helps=True, prompts_meet=True)
-    tpot_s = at_load(plan, Workload(1000, 200), 20, fitted).tpot_s * slower
+    tpot_s = at_load(plan, Workload(1000, 200), 20, FITTED).tpot_s * slower
     figures = {"tpot_mean_ms": tpot_s * 1000, "e2e_mean_ms": 10_000.0}
     run = {"completed": 100, "errors": errors or {}, "prompt_tokens": 100_000, "output_tokens": 20_000, "elapsed_s": 50.0}
     file = tmp_path / "result.json"

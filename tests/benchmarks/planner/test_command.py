@@ -105,7 +105,7 @@ def test_bad_input_is_one_line_and_exit_2(capsys: pytest.CaptureFixture[str], op
     [
         (
             ["--slo", "tpot=1ms"],
-            "No layout meets the SLO at the slow end of its prediction: one request alone takes at least 28 ms",
+            "No layout meets the SLO at the slow end of its prediction: one request alone takes at least 104 ms",
         ),
         (["--slo", "ttft=1ms"], "ms to the first token and 14.4 ms for each one after it"),
         (["--topology", "2x4", "--max-context", "262144"], "No layout holds a request of 262,144 tokens: at most 182,108"),

@@ -1,9 +1,15 @@
 """The figures of efficiency.py are the fit to the published runs, and predictions cover each run that the fit had not seen."""
 
+from dataclasses import replace
+
 import pytest
 
-from apps.slice.efficiency import ACROSS_HOSTS_S, ERROR, KV_CACHE, PREFILL, STEP, WEIGHTS, WHOLE_STEP
-from benchmarks.planner.published import RUNS, Run, fit, left_out
+from apps.slice.efficiency import ACROSS_HOSTS_S, ERROR, FIRST_TOKEN, KV_CACHE, PREFILL, STEP, WEIGHTS, WHOLE_STEP
+from apps.slice.memory import Layout, read_weight_bytes_per_chip
+from apps.slice.models import shape_named
+from apps.slice.topology import GENERATIONS
+from benchmarks.planner.predict import FAST, FITTED, SLOW
+from benchmarks.planner.published import RUNS, Run, fit, left_out, predicted
 
 FIT, LEFT_OUT = fit(RUNS), left_out()
 
@@ -18,6 +24,14 @@ def test_the_range_covers_a_run_that_was_left_out(run: Run, seconds: float) -> N
     assert seconds - (STEP.fitted - STEP.low) <= run.ms / 1000 <= seconds + (STEP.high - STEP.fitted)
 
 
+@pytest.mark.parametrize("run", [run for run in RUNS if run.ttft_ms], ids=lambda run: run.name)
+def test_the_range_covers_the_published_times_to_the_first_token(run: Run) -> None:
+    assert run.ttft_ms
+    assert predicted(run, FAST).ttft_s <= run.ttft_ms / 1000 <= predicted(run, SLOW).ttft_s
+    left = run.ttft_ms / 1000 - predicted(run, replace(FITTED, first_token_s=0)).ttft_s
+    assert min(abs(left - end) for end in (FIRST_TOKEN.low, FIRST_TOKEN.high)) < 0.001
+
+
 def test_no_wider_than_that() -> None:
     errors = [run.ms / 1000 - seconds for run, seconds in LEFT_OUT]
     assert STEP.fitted + min(errors) == pytest.approx(STEP.low, abs=1e-4)
@@ -27,5 +41,5 @@ def test_no_wider_than_that() -> None:
 
 
 def test_the_share_of_a_whole_step() -> None:
-    run = next(run for run in RUNS if run.ms == 25.35)
-    assert run.weights_s * 1000 / run.ms == pytest.approx(WHOLE_STEP, rel=0.03)
+    weights = read_weight_bytes_per_chip(Layout(shape_named("llama-3.3-70b"), 8))
+    assert weights / GENERATIONS["v6e"].hbm_bytes_per_s * 1000 / 25.35 == pytest.approx(WHOLE_STEP, rel=0.03)

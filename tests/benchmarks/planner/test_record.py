@@ -1,12 +1,15 @@
 """The formulas of memory beside what the real engine lays out and compiles, as recorded."""
 
+from pathlib import Path
+
 import pytest
 
 from apps.slice.memory import Layout, kv_bytes_per_chip
 from apps.slice.topology import Slice, slice_of
+from benchmarks.compile import results
 from benchmarks.planner.footprint import by_formula
 from benchmarks.planner.plan import plan
-from benchmarks.planner.record import Programs, known_in, recorded_layouts
+from benchmarks.planner.record import Programs, compile_missing, known_in, recorded_layouts
 from tests.benchmarks.planner.questions import question
 
 RECORDED = recorded_layouts()
@@ -20,8 +23,9 @@ def test_each_was_compiled_with_the_same_versions() -> None:
     ("entry", "layout", "on"), RECORDED, ids=[f"{e.topology}-{e.layout}-{e.max_context}" for e, *_ in RECORDED]
 )
 def test_the_formulas_agree_with_the_engine(entry: Programs, layout: Layout, on: Slice) -> None:
+    layout = entry.compiled_of(layout)
     formula = by_formula(layout, on.generation)
-    assert formula.weight_bytes == pytest.approx(entry.weight_bytes, rel=0.015)
+    assert 45e6 < entry.weight_bytes - formula.weight_bytes < 55e6  # the vision tower's position table, whole on every chip
     assert kv_bytes_per_chip(layout, 1) == pytest.approx(entry.kv_bytes_per_token, rel=0.001)
     assert formula.kv_tokens == pytest.approx(entry.kv_tokens, rel=0.02)
 
@@ -42,3 +46,29 @@ def test_a_layout_on_other_chips_is_not_taken_for_it() -> None:
     asked = question()
     [row] = [row for row in plan(asked) if row.name == "1 x 4x4 TP16/bf16/bf16"]
     assert known_in(asked.shape, [other])(row.candidate, slice_of("v5p", "2x2x1")) is None
+
+
+def test_a_layout_that_is_not_recorded_is_compiled_for_a_plan(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(results, "ensure_environment", lambda _: Path("python"))
+    program = {"name": "backbone", "tokens": 128, "sizes": {}, "fits": True, "temp_bytes": 1}
+    reduced = {"all-reduce": {"count": 140, "bytes": 1280}}
+    events = [
+        {
+            "event": "engine",
+            "weights_bytes_per_chip": 10**10,
+            "kv_bytes_per_token_per_chip": 2e5,
+            "kv_tokens": 90_112,
+            "versions": {},
+        },
+        {"event": "plan", "programs": [program]},
+        {"event": "program", **program, "collectives": reduced},
+    ]
+    monkeypatch.setattr(results, "_events", lambda *_: iter(events))
+    asked = question(topology="2x2", max_context=8192)
+    [row] = [row for row in plan(asked) if row.name == "1 x 2x2 TP4/bf16/bf16"]
+    footprint = compile_missing([row], asked, None)(row.candidate, row.on)
+    assert footprint
+    assert footprint.is_compiled
+    assert (footprint.weight_bytes, footprint.kv_tokens) == (10**10, 90_112)
+    assert (footprint.rounds, footprint.moved_bytes_per_token) == (280, 20)
