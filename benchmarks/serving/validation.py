@@ -16,6 +16,7 @@ from benchmarks.serving.summary import summarized
 _CACHE_SLACK = 0.02  # of the prompts' tokens: templates begin alike, and blocks end where they end
 _TOO_FEW, _FEW = 20, 100  # responses; the 99th percentile of fewer than 100 is their maximum
 _BUSY = 0.85  # of the time computing or waiting for a core; event loops are late from there on
+_WAITED = 0.25  # of the time; what came then is timed late
 _LAG_MS, _LAG_SHARE = 5.0, 0.1  # the client's lateness that matters: in itself, and of the TTFT at the same percentile
 _PAUSE_MS = 100.0
 _ERRORS, _MANY_ERRORS = 0.01, 0.05  # of the requests
@@ -151,10 +152,9 @@ def _client(run: Run, records: Sequence[Record]) -> Findings:
     if client is None:
         yield "client", "flagged", "whether the client kept up is not known"
         return
-    if client.cpu_share + (client.wait_share or 0.0) > _BUSY:
-        reason = (
-            f"the client used {client.cpu_share:.0%} of a core and waited for one {client.wait_share or 0.0:.0%} of the time"
-        )
+    waited = client.wait_share or 0.0
+    if client.cpu_share + waited > _BUSY or waited > _WAITED:
+        reason = f"the client used {client.cpu_share:.0%} of a core and waited for one {waited:.0%} of the time"
         yield "client", "invalid", f"{reason}: it was the limit, or near it"
     sending = _late_sending(run.load, records)
     for percent, noticed in (("p50", client.late_p50_ms), ("p99", client.late_p99_ms)):

@@ -107,6 +107,7 @@ def test_invalid(rule: str, spoil: Spoil, every: int, words: str) -> None:
 CLIENT: dict[str, tuple[dict[str, float], str]] = {
     "busy": ({"cpu_share": 0.95}, "used 95% of a core"),
     "on a core that others use": ({"cpu_share": 0.3, "wait_share": 0.6}, "waited for one 60% of the time"),
+    "seldom on a core": ({"cpu_share": 0.1, "wait_share": 0.3}, "waited for one 30% of the time"),
     "a late event loop": ({"late_p99_ms": 200.0}, "late by 200 ms"),
 }
 

@@ -32,8 +32,11 @@ def test_a_ray_job_measures_the_stack_and_the_report_takes_its_log(stack: Stack,
     # as Ray collects them, every ten seconds or so: a busy machine may not have them when so short a load has ended
     assert run.cached_by in ("metrics", None)
     assert (run.figures["cache_hit_rate"] is None) == (run.cached_by is None)
-    # two cores for everything
-    against = [finding for finding in validate(setting, run, stored.records[0]) if finding.rule != "client"]
+    # two cores for everything; and a base model that must go on after its end writes tokens that have no text
+    excused = ("client", "sampled responses show")
+    against = [
+        finding for finding in validate(setting, run, stored.records[0]) if not any(each in str(finding) for each in excused)
+    ]
     assert {finding.severity for finding in against} == {"flagged"}, against
     assert report([str(log), "--out", str(tmp_path / "page.html")]) in (0, 1)
     assert (tmp_path / "page.html").read_text().startswith("<!doctype html>")
