@@ -4,7 +4,6 @@ Reaches into tpu-inference (pinned: 0.29.0), which has no such mode; each replac
 is gone upstream ends the program at once. Runs in the TPU engine's own environment.
 """
 
-import importlib
 from collections.abc import Callable
 from typing import Any
 
@@ -13,8 +12,11 @@ import numpy as np
 from flax import nnx
 from jax.sharding import NamedSharding, PartitionSpec
 
+from benchmarks.compile.upstream import replace
+
 _MANAGER = "tpu_inference.runner.compilation_manager"
 _ARRAYS = ("tpu_inference.utils", "tpu_inference.runner.tpu_runner", _MANAGER)
+_LOADER = "tpu_inference.models.common.model_loader"
 _KERNEL = "tpu_inference.kernels.ragged_paged_attention.v3"
 
 
@@ -28,20 +30,20 @@ def describe_devices(tpu_version: int, hbm_bytes: int, weight_bytes: Callable[[]
         record: is called in place of each compilation of a start, with the arguments of `CompilationManager._run_compilation`.
     """
     for module in _ARRAYS:  # utils.py `device_array`: jax.device_put of a start's made-up inputs
-        _replace(module, "device_array", _device_array)
+        replace(module, "device_array", _device_array)
     for module in (f"{_KERNEL}.kernel", f"{_KERNEL}.util"):  # util.py:52, reads jax.devices()[0].device_kind
-        _replace(module, "get_tpu_version", lambda: tpu_version)
+        replace(module, "get_tpu_version", lambda: tpu_version)
     # kv_cache.py:105, a jitted jnp.empty
-    _replace("tpu_inference.runner.kv_cache", "_get_kv_cache_allocator", lambda *of: lambda: _shape(*of))
+    replace("tpu_inference.runner.kv_cache", "_get_kv_cache_allocator", lambda *of: lambda: _shape(*of))
     # weight_utils.py:1147, random numbers for each parameter
-    _replace("tpu_inference.models.jax.utils.weight_utils.JaxDummyModelLoader", "load_weights", _load_weights)
+    replace("tpu_inference.models.jax.utils.weight_utils:JaxDummyModelLoader", "load_weights", _load_weights)
     # model_loader.py:154, jits that only put the loaded parameters where their shardings say
-    _replace("tpu_inference.models.common.model_loader", "_get_nnx_model", _without_nnx_jit)
-    _replace("tpu_inference.utils", "hbm_usage_bytes", lambda devices: [(weight_bytes(), hbm_bytes)] * len(devices))
-    manager = f"{_MANAGER}.CompilationManager"
-    _replace(manager, "_create_dummy_tensor", _dummy_tensor)  # compilation_manager.py:99
-    _replace(manager, "_flush_compilations", lambda self: self._warmup_tasks.clear())  # :199, runs the programs
-    _replace(manager, "_run_compilation", lambda _, *arguments, **options: record(*arguments, **options))  # :127
+    build: Any = replace(_LOADER, "_get_nnx_model", lambda *of, **options: _without_nnx_jit(build, *of, **options))
+    replace("tpu_inference.utils", "hbm_usage_bytes", lambda devices: [(weight_bytes(), hbm_bytes)] * len(devices))
+    manager = f"{_MANAGER}:CompilationManager"
+    replace(manager, "_create_dummy_tensor", _dummy_tensor)  # compilation_manager.py:99
+    replace(manager, "_flush_compilations", lambda self: self._warmup_tasks.clear())  # :199, runs the programs
+    replace(manager, "_run_compilation", lambda _, *arguments, **options: record(*arguments, **options))  # :127
     put = jax.device_put
 
     def device_put(value: Any, device: Any = None, **options: Any) -> Any:
@@ -53,17 +55,6 @@ def describe_devices(tpu_version: int, hbm_bytes: int, weight_bytes: Callable[[]
 def shard_bytes(array: Any) -> int:
     """Bytes of a described array on one chip."""
     return int(np.prod(array.sharding.shard_shape(array.shape))) * array.dtype.itemsize
-
-
-def _replace(owner: str, name: str, by: Any) -> None:
-    module, _, attribute = owner.rpartition(".")
-    target = importlib.import_module(owner) if attribute[0].islower() else getattr(importlib.import_module(module), attribute)
-    if not hasattr(target, name):
-        raise SystemExit(f"tpu-inference has no {owner}.{name} any more: see benchmarks/compile/described.py")
-    original = getattr(target, name)
-    if by is _without_nnx_jit:
-        by = _without_nnx_jit(original)
-    setattr(target, name, by)
 
 
 def _is_described(device: Any) -> bool:
@@ -100,14 +91,10 @@ def _load_weights(self: Any, model: Any, model_config: Any) -> None:  # noqa: AR
     self._process_weights_after_loading(model)
 
 
-def _without_nnx_jit(build: Callable[..., Any]) -> Callable[..., Any]:
-    """The builder with `nnx.jit` doing nothing while it runs."""
-
-    def built(*arguments: Any, **options: Any) -> Any:
-        jit, nnx.jit = nnx.jit, lambda *function, **_: function[0] if function else lambda wrapped: wrapped
-        try:
-            return build(*arguments, **options)
-        finally:
-            nnx.jit = jit
-
-    return built
+def _without_nnx_jit(build: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
+    """What `build` returns with `nnx.jit` doing nothing while it runs."""
+    jit, nnx.jit = nnx.jit, lambda *function, **_: function[0] if function else lambda wrapped: wrapped
+    try:
+        return build(*arguments, **options)
+    finally:
+        nnx.jit = jit

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from apps.common.errors import OperationError, UserError
 from apps.common.settings import cache_root, inherited_environment
-from benchmarks.environments import ROOT, digest
+from benchmarks.compile.process import ROOT, digest
 
 REQUIREMENTS = ROOT / "runtime_env" / "requirements-tpu.txt"
 PYTHON = "3.12"

@@ -15,8 +15,8 @@ from apps.common.errors import OperationError, UserError
 from apps.common.progress_line import Progress
 from apps.common.settings import cache_root
 from benchmarks.compile.environment import REQUIREMENTS, VARIABLES, ensure_environment
+from benchmarks.compile.process import digest, process, receive, send
 from benchmarks.compile.request import Request
-from benchmarks.environments import digest, process, receive, send
 
 _SOURCES = (*(Path(__file__).with_name(f"{name}.py") for name in ("described", "engine", "hlo")), REQUIREMENTS)
 _SILENT_S = 900  # longest for one program; on 2 cores the largest known takes 130 s

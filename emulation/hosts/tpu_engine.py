@@ -8,7 +8,7 @@ from pathlib import Path
 from apps.common.settings import inherited_environment
 from apps.slice.topology import Slice
 from benchmarks.compile.environment import ensure_environment
-from benchmarks.environments import ROOT
+from benchmarks.compile.process import ROOT
 
 MODEL = "tiny-gemma-4"
 _ENTRY_POINT = "[vllm.general_plugins]\nemulated_tpu = emulation.tpu.plugin:register\n"

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from emulation.tpu.upstream import replace
+from benchmarks.compile.upstream import replace
 
 _INTERFACE = "tpu_inference.layers.common.attention_interface"
 _MASKED = -1e30  # not -inf: (-inf) - (-inf) is nan

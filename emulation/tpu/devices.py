@@ -7,7 +7,7 @@ import jax
 import numpy as np
 
 from apps.slice.topology import Slice
-from emulation.tpu.upstream import replace
+from benchmarks.compile.upstream import replace
 
 _CHIPS_OF_A_HOST = 2, 2  # of v6e: two by two
 _IDS_OF_A_PROCESS = 2**17  # of CPU devices (XLA, cpu_topology.h kMaxCpuDevicesPerProcess)

@@ -16,7 +16,7 @@ import psutil
 
 from apps.slice.topology import Slice
 from apps.weights.args import HOST, directory_on
-from emulation.tpu.upstream import replace
+from benchmarks.compile.upstream import replace
 
 _WORKER = "tpu_inference.worker.tpu_worker:TPUWorker"
 _NODE_ID = "--node_id="

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from apps.weights.cache import cached_directory
-from benchmarks.environments import digest
+from benchmarks.compile.process import digest
 
 MODEL = "tiny-gemma-4"
 MAX_CONTEXT = 16_384

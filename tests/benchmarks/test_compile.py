@@ -13,10 +13,10 @@ from benchmarks.compile import results
 from benchmarks.compile.command import main
 from benchmarks.compile.environment import ensure_environment
 from benchmarks.compile.hlo import collectives, failure
+from benchmarks.compile.process import VARIABLES as DESCRIBED
 from benchmarks.compile.request import request_for
 from benchmarks.compile.results import Compiled
 from benchmarks.compile.table import text
-from benchmarks.environments import VARIABLES as DESCRIBED
 from benchmarks.planner.record import recorded
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
+from benchmarks.compile import upstream
 from benchmarks.compile.environment import ensure_environment
-from benchmarks.environments import ROOT
+from benchmarks.compile.process import ROOT
+from benchmarks.compile.upstream import UpstreamMovedError, replace
 from emulation.hosts import config
 from emulation.hosts.tpu_engine import host_environment, install_plugin
-from emulation.tpu import upstream
-from emulation.tpu.upstream import UpstreamMovedError, replace
 
 needs_engine = pytest.mark.skipif(not os.environ.get("REQUIRE_COMPILER"), reason="installs 10 GB: REQUIRE_COMPILER=1 runs it")
 CHANGED = {  # by the port, the weights and the laptop, not by the engine
@@ -35,13 +35,13 @@ def installed(monkeypatch: pytest.MonkeyPatch) -> None:
     [
         ("tests.timing", "nothing", None, "has no attribute 'nothing'"),
         ("tests.no_such_module", "nothing", None, "No module named 'tests.no_such_module'"),
-        ("emulation.tpu.upstream", "replace", "owner name", r"it takes \(owner name by takes\), not \(owner name\)"),
+        ("benchmarks.compile.upstream", "replace", "owner name", r"it takes \(owner name by takes\), not \(owner name\)"),
     ],
 )
 def test_a_part_that_upstream_has_moved_is_named_with_both_versions(owner: str, name: str, takes: str | None, why: str) -> None:
     with pytest.raises(UpstreamMovedError, match=why) as caught:
         replace(owner, name, None, takes)
-    assert f"{owner}.{name} is not what emulation/tpu replaces" in str(caught.value)
+    assert f"{owner}.{name} is not what it was" in str(caught.value)
     assert "tpu-inference 0.29.0" in str(caught.value)
     assert "tpu-inference 0.33.0" in str(caught.value)
 

@@ -10,7 +10,7 @@ from typing import IO
 
 from apps.common.settings import inherited_environment
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 VARIABLES = {
     "JAX_PLATFORMS": "cpu",  # else jax searches for a TPU
     "TPU_SKIP_MDS_QUERY": "1",  # and asks Google's metadata server, tpu-inference without a deadline

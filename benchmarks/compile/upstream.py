@@ -37,7 +37,7 @@ def replace(owner: str, name: str, by: Any, takes: str | None = None) -> Any:
 
 def _moved(owner: str, name: str, why: str) -> str:
     return (
-        f"{owner}.{name} is not what emulation/tpu replaces: {why}. It was written for {_list(WRITTEN_FOR)}, and here are "
+        f"{owner}.{name} is not what it was: {why}. What replaces it was written for {_list(WRITTEN_FOR)}, and here are "
         f"{_list({package: version(package) for package in WRITTEN_FOR})}: install runtime_env/requirements-tpu.txt"
     )
 
