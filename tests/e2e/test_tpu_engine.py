@@ -17,11 +17,15 @@ from tests.e2e.conftest import ROOT
 from tests.e2e.drills import under_load
 from tests.e2e.emulated import EmulatedSlice
 from tests.e2e.load import ERROR, RETRY, Load, play
-from tests.emulation.tpu.test_parts import needs_engine
 
 START_S = 900
 PROMPTS = ["Water boils at", "One, two, three, four," * 20]  # the second is longer than a sliding window
-pytestmark = [pytest.mark.full, needs_engine]
+pytestmark = [
+    pytest.mark.full,
+    pytest.mark.skipif(
+        not os.environ.get("REQUIRE_TPU_ENGINE"), reason="not proven yet, and takes long: REQUIRE_TPU_ENGINE=1 runs it"
+    ),
+]
 
 
 @pytest.fixture(scope="module")
