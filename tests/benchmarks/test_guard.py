@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import pytest
+
 from tests.perf.guard.cost import open_settings, own_cost
 from tests.perf.guard.parts import by_part
 
@@ -18,6 +20,7 @@ def test_a_token_costs_less_than_to_send_it_and_a_request_less_than_its_tokens(t
     assert 0 < cost["request_us"] < _TOKENS * cost["stream_token_us"]
 
 
+@pytest.mark.full
 def test_the_parts_make_up_a_request(tmp_path: Path) -> None:
     key, settings = open_settings(tmp_path)
     parts, whole = by_part(settings, key), own_cost(settings, key, at_once=1)
