@@ -17,7 +17,8 @@ MODEL = "tiny-gemma-4"
 MAX_CONTEXT = 16_384
 """Tokens; on the slice 131,072, for which this machine has no memory."""
 _SEED = 0
-_SPREAD = 0.15  # standard deviation of the weights; with the usual 0.02 every answer would repeat one token
+_SPREAD = 0.15  # standard deviation of the weights
+_EMPHASIS = 4.0  # of what a layer adds to a token's own embedding: with 1.0 every answer would repeat one token
 _SPECIAL = {
     **{"pad_token": "<pad>", "eos_token": "<eos>", "bos_token": "<bos>", "unk_token": "<unk>"},
     **{"image_token": "<|image|>", "boi_token": "<|image>", "eoi_token": "<image|>"},
@@ -43,9 +44,11 @@ def make_model(directory: Path) -> None:
     torch.manual_seed(_SEED)
     model = Gemma4ForConditionalGeneration(Gemma4Config(**_config(tokenizer)))
     with torch.no_grad():
-        for parameter in model.parameters():
+        for name, parameter in model.named_parameters():
             if parameter.dim() > 1:
                 parameter.normal_(0, _SPREAD)
+            elif ".post_" in name:
+                parameter.fill_(_EMPHASIS)
     model.to(torch.bfloat16).save_pretrained(directory)
     _processor(tokenizer).save_pretrained(directory)
     _complete_config(directory / "config.json")

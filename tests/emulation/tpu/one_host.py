@@ -10,8 +10,9 @@ from pathlib import Path
 import yaml
 from vllm import LLM, SamplingParams
 
+from tests.emulation.tpu import TOKENS
+
 FRONT_END = ("enable_auto_tool_choice", "tool_call_parser", "reasoning_parser", "distributed_executor_backend")
-TOKENS = 16
 
 
 def main(config: Path) -> None:
@@ -22,7 +23,7 @@ def main(config: Path) -> None:
     llm = LLM(model=model, **engine)
     sampling = SamplingParams(temperature=0, max_tokens=TOKENS, ignore_eos=True)
     answers = llm.generate(json.load(sys.stdin), sampling, use_tqdm=False)
-    print("tokens: " + json.dumps([list(answer.outputs[0].token_ids) for answer in answers]), flush=True)
+    print("result: " + json.dumps([list(answer.outputs[0].token_ids) for answer in answers]), flush=True)
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from benchmarks.compile import upstream
 from benchmarks.compile.environment import ensure_environment
@@ -15,7 +16,10 @@ from benchmarks.compile.process import ROOT
 from benchmarks.compile.upstream import UpstreamMovedError, replace
 from emulation.hosts import config
 from emulation.hosts.tpu_engine import host_environment, install_plugin
+from tests.emulation.tpu.alone import distances, engine_tokens
 
+needs_engine = pytest.mark.skipif(not os.environ.get("REQUIRE_COMPILER"), reason="installs 10 GB: REQUIRE_COMPILER=1 runs it")
+_NEAR = 0.5  # of logits up to 30, in bfloat16
 CHANGED = {  # by the port, the weights and the laptop, not by the engine
     *("proxy_location", "http_options.host", "applications.0.args.guard"),
     *("model_loading_config.model_id", "model_loading_config.model_source"),
@@ -82,7 +86,7 @@ def test_both_environments_have_the_same_ray() -> None:
 
 
 @pytest.mark.full
-@pytest.mark.skipif(not os.environ.get("REQUIRE_COMPILER"), reason="installs 10 GB: REQUIRE_COMPILER=1 runs it")
+@needs_engine
 def test_the_engine_still_has_every_part_and_the_kernels_compute_the_same() -> None:
     python = ensure_environment(print)
     done = subprocess.run(
@@ -95,3 +99,18 @@ def test_the_engine_still_has_every_part_and_the_kernels_compute_the_same() -> N
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert " passed" in done.stdout
+
+
+@pytest.mark.full
+@needs_engine
+def test_the_engine_with_all_chips_makes_the_tokens_of_transformers_but_for_near_ties(tmp_path: Path) -> None:
+    made = subprocess.check_output([ensure_environment(print), "-m", "emulation.tpu.model"], cwd=ROOT, text=True)
+    model = Path(made.splitlines()[-1])
+    install_plugin(tmp_path)
+    serve_config = config.with_weights(config.emulated(tpu_engine=True), model.as_uri(), str(model))
+    (tmp_path / "serve.yaml").write_text(yaml.safe_dump(serve_config))
+    tokens = engine_tokens(tmp_path)
+    assert len({token for answer in tokens for token in answer}) > 3  # else any engine would do
+    gaps = distances(model, tokens)
+    assert max(gaps) < _NEAR
+    assert gaps.count(0) >= 0.75 * len(gaps), gaps
