@@ -48,8 +48,8 @@ def test_a_known_answer_is_found(case: Case) -> None:
 
 
 @pytest.mark.full
-@pytest.mark.parametrize("case", FULL, ids=lambda case: case.name)
-def test_every_known_answer_is_found(case: Case) -> None:
+@pytest.mark.parametrize("case", FULL[::3], ids=lambda case: case.name)  # all of them: python -m tests.benchmarks.matrix
+def test_more_known_answers_are_found(case: Case) -> None:
     holds(case)
 
 

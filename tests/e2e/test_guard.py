@@ -130,7 +130,7 @@ def test_hostile_requests(stack: GuardedStack, keys: Keys) -> None:
     assert assault.requests == REQUESTS
     assert assault.statuses["drawn"][200] > REQUESTS * SHARES["drawn"] / 50  # else it would never get past the guard
     assert assault.quantile(0.99) < patience_s
-    assert assault.quantile(1) < 5 * patience_s  # two cores have the model, the attack, and what else the machine does
+    assert assault.quantile(1) < 8 * patience_s  # two cores have the model, the attack, and what else the machine does
     assert not {name: more for name, more in grown.items() if more >= MAX_GROWN_MIB[name]}
     (audit,) = stack.serve_logs.glob("guard_audit_*.jsonl")
     audited = [

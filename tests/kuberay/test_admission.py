@@ -161,9 +161,14 @@ def test_an_added_container_reads_no_secret_either(guarded: Deployment) -> None:
 def test_the_projects_own_pods_pass(deployment: Deployment, changes: dict[str, Any]) -> None:
     """The example's are in every other test of this folder."""
     deployment.change(**changes)
-    deployment.apply()
+    deployment.prepare()
+    api, jobs = deployment.plane.api, deployment.path("jobs", group="batch/v1")
+    api.create(deployment.path("secrets"), {"metadata": {"name": "redis"}, "stringData": {"password": "x"}})
+    deployment.do("apply")
     deployment.do("apply")  # the policy is in force by now, and what is there stays
-    api = deployment.plane.api
+    api.delete(jobs, propagationPolicy="Background")
+    wait_for(lambda: not api.get(jobs)["items"], 60, "the staging job does not go")
     api.delete(deployment.path("pods"), gracePeriodSeconds=0)
+    deployment.do("apply")
     wait_for(lambda: len(deployment.pods()) == 5, 60, "the pods do not come")
-    wait_for(lambda: deployment.pods("batch.kubernetes.io/job-name"), 60, "the staging job's pod does not come")
+    wait_for(lambda: api.get(jobs)["items"][0]["status"].get("succeeded"), 60, "the staging job's pod does not come")

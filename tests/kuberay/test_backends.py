@@ -67,6 +67,7 @@ def test_errors_that_kuberays_client_swallows_are_told(deployment: Deployment, f
     assert refused.code == 1
     assert "python_client failed" in refused.err
     deployment.kubeconfig = faulty_proxy.kubeconfig
+    deployment.prepare()
     faulty_proxy.answer(400, times=1, verb="POST", path="*/rayclusters")
     failed = deployment.run("apply", _THEIRS)
     assert (failed.code, "python_client failed" in failed.err) == (1, True)
@@ -78,7 +79,8 @@ def test_the_documents_program_deploys(deployment: Deployment, monkeypatch: pyte
     page = (Path(__file__).parents[2] / "docs" / "kuberay_client.md").read_text()
     program = page.partition("```python\n")[2].partition("```")[0]
     deployment.prepare()
-    monkeypatch.setenv("KUBECONFIG", str(deployment.kubeconfig))
+    # what KUBECONFIG says, read once when the library is imported
+    monkeypatch.setattr("kubernetes.config.kube_config.KUBE_CONFIG_DEFAULT_LOCATION", str(deployment.kubeconfig))
     (deployment.directory / "cluster.yaml").write_text(deployment.spec.read_text())
     monkeypatch.chdir(deployment.directory)
     exec(compile(program, "docs/kuberay_client.md", "exec"), {})  # noqa: S102 - this project's own page

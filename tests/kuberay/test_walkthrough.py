@@ -24,8 +24,9 @@ _NAMESPACE = "gemma"  # docs/gke.md's own
 
 
 def commands(document: Path) -> list[str]:
-    """The indented lines of a document, each with the lines that continue it."""
-    blocks = re.findall(r"(?:^ {4}.*\n)+", document.read_text(), re.MULTILINE)
+    """The indented lines of a document outside its fenced blocks, each with the lines that continue it."""
+    text = re.sub(r"^```.*?^```$", "", document.read_text(), flags=re.MULTILINE | re.DOTALL)
+    blocks = re.findall(r"(?:^ {4}.*\n)+", text, re.MULTILINE)
     lines = "".join(re.sub(r"^ {4}", "", block, flags=re.MULTILINE) for block in blocks)
     return lines.replace("\\\n", " ").splitlines()
 
