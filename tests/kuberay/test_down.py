@@ -40,10 +40,12 @@ def everything(api: Api, namespace: str | None = None) -> set[tuple[str, str]]:
 def test_nothing_is_left_of_an_own_namespace(deployment: Deployment, changes: dict[str, Any]) -> None:
     api = deployment.plane.api
     before = everything(api)
-    deployment.change(api_keys=None, hub_token=None, **changes)
-    deployment.do("apply")
+    deployment.change(**changes)
+    deployment.apply()
     wait_for(deployment.pods, 30, "no pods")
     assert everything(api) > before
+    for name in ("hub-token", "api-keys"):  # people made them, so they would keep the namespace
+        api.delete(deployment.path("secrets", name))
     planned = deployment.do("down", "--dry-run")
     assert f"would delete {changes.get('kind', 'RayCluster')}/gemma" in planned
     output = deployment.do("down", "--timeout=60")
