@@ -28,14 +28,19 @@ class Removal:
 
 
 def plan(api: Api, spec: Spec) -> Removal:
-    """Every object of this deployment, in the order of removal."""
+    """Every object of this deployment, in the order of removal. Raises `ForbiddenError` for a user who may see no kind."""
     removed: list[Manifest] = []
     hidden: list[str] = []
-    for kind in (*_named(spec), *_KINDS):
+    forbidden: list[ForbiddenError] = []
+    kinds = (*_named(spec), *_KINDS)
+    for kind in kinds:
         try:
             removed += [{**live, "kind": kind} for live in _live(api, spec, kind) if "ownerReferences" not in live["metadata"]]
-        except ForbiddenError:
+        except ForbiddenError as error:
+            forbidden.append(error)
             hidden += [] if kind == "Secret" and spec.kind == "RayCluster" else [kind]  # which has none of its own
+    if len(forbidden) == len(kinds):
+        raise forbidden[0]
     return Removal(tuple(removed), tuple(hidden))
 
 

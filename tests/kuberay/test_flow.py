@@ -24,9 +24,9 @@ from kuberay.manifests.pods import CACHE, WEIGHTS
 from tests.kuberay.deployment import Deployment
 from tests.kuberay.namespaces import is_ready
 
-pytestmark = [pytest.mark.full, pytest.mark.timeout(1500)]
+pytestmark = [pytest.mark.full, pytest.mark.timeout(2400)]
 _MODEL = "google/gemma-4-31B-it"
-_READY_S = 300
+_READY_S = 600
 _SECOND_TEAM = """
 applications:
   - name: chat

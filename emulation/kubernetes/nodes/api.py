@@ -34,7 +34,7 @@ class Api:
     def __init__(self, kubeconfig: Path) -> None:
         config = yaml.safe_load(kubeconfig.read_text())
         server, context = config["clusters"][0]["cluster"]["server"], client_context(config)
-        self.client = httpx.Client(base_url=server, verify=context, timeout=20, trust_env=False)
+        self.client = httpx.Client(base_url=server, verify=context, timeout=60, trust_env=False)
 
     def get(self, path: str, **query: Any) -> Json:
         return self._json(self._read(path, query))
