@@ -253,7 +253,7 @@ def test_an_operator_that_is_stopped(
         monkeypatch.setattr("kuberay.reasons._SEEN_WITHIN_S", 0)
         for command, options in (("wait", ["--timeout=1"]), ("status", []), ("doctor", [])):
             text = deployment.run(command, *options).text
-            assert re.search(r"KubeRay has not seen it for \d+ s: it does not run .*kuberay-operator", text, re.DOTALL), text
+            assert re.search(r"KubeRay has not seen it for \d+ s: it does not run\s.*kuberay-operator", text, re.DOTALL), text
     deployment.until_ready()
 
 
