@@ -13,7 +13,7 @@ from tests.e2e.drills import under_load
 from tests.e2e.emulated import EmulatedSlice
 from tests.e2e.load import ERROR, RETRY, Load, play
 from tests.emulation.tpu import PROMPTS, TOKENS
-from tests.emulation.tpu.alone import engine_tokens
+from tests.emulation.tpu.one_process import engine_tokens
 
 START_S = 900
 pytestmark = [

@@ -16,7 +16,7 @@ from benchmarks.compile.process import ROOT
 from benchmarks.compile.upstream import UpstreamMovedError, replace
 from emulation.hosts import config
 from emulation.hosts.tpu_engine import host_environment, install_plugin
-from tests.emulation.tpu.alone import distances, engine_tokens
+from tests.emulation.tpu.one_process import distances, engine_tokens
 
 needs_engine = pytest.mark.skipif(not os.environ.get("REQUIRE_COMPILER"), reason="installs 10 GB: REQUIRE_COMPILER=1 runs it")
 _NEAR = 0.5  # of logits up to 30, in bfloat16
