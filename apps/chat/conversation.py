@@ -3,6 +3,7 @@
 import base64
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from apps.chat.api import Answer
@@ -32,11 +33,19 @@ class Round:
     images: Mapping[str, Image] = field(default_factory=dict)
     answer: Answer = field(default_factory=Answer)
 
+    _whole: list[dict[str, Any]] | None = field(default=None, init=False, repr=False, compare=False)
+    """What is shown of a round whose answer has ended: the page shows all rounds again with each token of the next one."""
+
     def shown(self) -> list[dict[str, Any]]:
         """Its messages in the form that Gradio shows."""
-        # An image as text: what Gradio shows as a file has a button that sends it to a foreign site.
-        images = [f"![image]({path})" for path in self.images]
-        return [{"role": "user", "content": "\n\n".join([*images, as_shown(self.text)])}, *self._answer_shown()]
+        messages = self._whole or [{"role": "user", "content": self._question_shown}, *self._answer_shown()]
+        if self.answer.ended:
+            self._whole = messages
+        return [dict(message) for message in messages]
+
+    @cached_property
+    def _question_shown(self) -> str:
+        return _images_shown(self) + as_shown(self.text)
 
     def _answer_shown(self) -> list[dict[str, Any]]:
         answer = self.answer
@@ -125,6 +134,7 @@ def _span(kind: str, text: str) -> str:
 
 
 def _images_shown(pair: Round) -> str:
+    """Images as text: what Gradio shows as a file has a button that sends it to a foreign site."""
     return "".join(f"![image]({path})\n\n" for path in pair.images)
 
 

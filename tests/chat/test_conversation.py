@@ -1,5 +1,8 @@
 """A conversation as the page shows it and as the model is asked: refusals, retries, edits, and text that looks like HTML."""
 
+import time
+from collections.abc import Callable
+
 import pytest
 
 from apps.chat.api import Answer
@@ -93,3 +96,22 @@ def test_a_conversation_has_an_end() -> None:
 def test_text_is_neither_html_nor_loses_its_formulas(text: str, shown: str) -> None:
     assert as_shown(text) == shown
     assert "\u2060" not in as_written(shown)
+
+
+def test_runs_of_backticks_hold_nobody_up() -> None:
+    """A visitor's text is shown again with each token, while others wait: runs without a partner cost seconds each time."""
+    runs = "".join("x" + "`" * length for length in range(1, 600))
+    plain = "x" * len(runs)
+    assert cpu_s(lambda: as_shown(runs)) < max(0.1, 100 * cpu_s(lambda: as_shown(plain)))
+
+
+def test_rounds_that_have_ended_are_not_rendered_with_each_token() -> None:
+    conversation = asked(*[(f"{number} `a` <b> $x$ " * 500, Answer("y <z> " * 500, ended=True)) for number in range(30)])
+    first = cpu_s(conversation.shown)
+    assert cpu_s(conversation.shown) < first / 5
+
+
+def cpu_s(work: Callable[[], object]) -> float:
+    began = time.process_time()
+    work()
+    return time.process_time() - began
