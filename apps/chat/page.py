@@ -32,8 +32,6 @@ _FORMULAS = [
     {"left": left, "right": right, "display": left != r"\("} for left, right in (("$$", "$$"), (r"\[", r"\]"), (r"\(", r"\)"))
 ]
 _PLACEHOLDER = "Ask something."
-_ANSWERING: dict[str, Any] = {"submit_btn": False, "stop_btn": True}
-_READY = gr.MultimodalTextbox(submit_btn=True, stop_btn=False, render=False)
 _TAB = "x-chat-tab"
 """The header in which the page's own script names the browser's tab."""
 _POLL_S = 2  # for the models of a server that still starts
@@ -87,7 +85,7 @@ class Visits:
         """Show what the tab's conversation has: an answer that was being written to the page before has ended."""
         conversation = _conversation(request)
         conversation.leave()
-        return conversation.shown(), _READY, gr.Button(visible=_session(request).key is not None)
+        return conversation.shown(), _box(answering=False), gr.Button(visible=_session(request).key is not None)
 
     async def find_models(self, request: gr.Request) -> Any:
         """Fill the model list; while the server has no models, say why, and have the page ask again."""
@@ -117,7 +115,7 @@ class Visits:
             raise gr.Error("Write a message first.", print_exception=False)
         with _errors_shown():
             _conversation(request).ask(text, images)
-        return gr.MultimodalTextbox(value=None, **_ANSWERING), _conversation(request).shown()
+        return _box(answering=True, value=None), _conversation(request).shown()
 
     def retry(self, event: gr.RetryData, request: gr.Request) -> Any:
         return self._again(request, event.index)
@@ -128,7 +126,7 @@ class Visits:
     def _again(self, request: gr.Request, index: Any, text: str | None = None) -> Any:
         with _errors_shown():
             _conversation(request).ask_again(int(index), text)
-        return gr.MultimodalTextbox(**_ANSWERING), _conversation(request).shown()
+        return _box(answering=True), _conversation(request).shown()
 
     async def respond(self, request: gr.Request, *values: Any) -> AsyncIterator[Any]:
         session, conversation = _session(request), _conversation(request)
@@ -155,11 +153,11 @@ class Visits:
     def stop(self, request: gr.Request) -> Any:
         conversation = _conversation(request)
         conversation.leave()
-        return _READY, conversation.shown()
+        return _box(answering=False), conversation.shown()
 
     def clear(self, request: gr.Request) -> Any:
         _conversation(request).clear()
-        return _READY
+        return _box(answering=False)
 
     @contextmanager
     def _one_of_its_share(self, session: Session) -> Iterator[None]:
@@ -201,9 +199,14 @@ def _connect(
     ]
     running = [question.success(visits.respond, controls, chatbot, show_progress="minimal") for question in (asked, *again)]
     for done in running:
-        done.then(lambda: _READY, None, box, **at_once)
+        done.then(lambda: _box(answering=False), None, box, **at_once)
     chatbot.clear(visits.clear, None, box, cancels=running, **at_once)
     box.stop(visits.stop, None, [box, chatbot], cancels=running, **at_once)
+
+
+def _box(*, answering: bool, **more: Any) -> gr.MultimodalTextbox:
+    """An update of the message box. Made anew each time: one with `render=False` would show the browser an object's address."""
+    return gr.MultimodalTextbox(submit_btn=not answering, stop_btn=answering, **more)
 
 
 @contextmanager

@@ -276,3 +276,13 @@ def test_the_audit_names_the_visitor(alice: Visitor, model: Served) -> None:
     alice.ask("Hello", MODEL)
     wait_for(lambda: '"/v1/chat/completions"' in model.audit.read_text(), 5, "the line of the answer")
     assert '"key": "alice"' in model.audit.read_text() or '"key":"alice"' in model.audit.read_text()
+
+
+def test_no_event_of_the_page_shows_the_servers_inside(alice: Visitor) -> None:
+    """Visitor looks at what each of them says."""
+    handlers = alice.settings()["dependencies"]
+    assert len(handlers) > 5
+    for handler in handlers:
+        join = {"data": [None] * len(handler["inputs"]), "fn_index": handler["id"], "session_hash": alice.page}
+        assert alice.post("/gradio_api/queue/join", json=join).status_code == 200
+        assert "process_completed" in alice.events()

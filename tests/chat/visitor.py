@@ -12,6 +12,7 @@ from starlette.types import Receive, Scope, Send
 
 from apps.chat.args import ChatArgs
 from apps.chat.site import build_asgi_app
+from tests.guard.hostile import leak_in
 
 PNG = b"\x89PNG\r\n\x1a\n" + b"0" * 64
 
@@ -69,7 +70,9 @@ class Visitor(httpx.Client):
     def events(self) -> str:
         """All that the page hears until what it has sent is done."""
         with self.stream("GET", f"/gradio_api/queue/data?session_hash={self.page}") as stream:
-            return "".join(stream.iter_text())
+            text = "".join(stream.iter_text())
+        assert not (leak := leak_in(text)), leak
+        return text
 
     def do(self, event: str, data: list[Any] | None = None) -> str:
         sent = self.fire(event, data)

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from tests.chat import hostile as hostile_chat
 from tests.chat.visitor import Visitor
 from tests.guard import hostile, nasty_grammars
-from tests.guard.hostile import LEAKS, Hostile, Repeated, drawn
+from tests.guard.hostile import LEAKS, Hostile, Repeated, drawn, leak_in
 
 SHARES = {"drawn": 0.4, "token ids": 0.15, "grammars": 0.1, "large": 0.05, "chat": 0.15, "slow": 0.15}
 THREADS = {"drawn": 8, "token ids": 4, "grammars": 5, "large": 2, "chat": 6}
@@ -33,10 +33,6 @@ _OPEN = ("/health", "/-/routes")
 """What needs no key."""
 _SIGNS = re.compile(r"root:x:0|scrypt|\bPATH=/")
 """Signs of /etc/passwd, the keys file, an environment."""
-_IN_ANSWERS = re.compile(r'Traceback|site-packages|object at 0x|rts_[0-9a-f]{12}_|Errno|ray::|"(?:path|root)": ?"/')
-"""Signs of the server's inside where the model speaks too: asked for "../../etc/passwd" it may well answer "/usr/bin"."""
-_OWN_IMAGE = re.compile(r"/\S*/gradio/[0-9a-f]{32}\.\w+")
-"""The name of one that was uploaded, which is no file."""
 
 
 @dataclass
@@ -99,7 +95,7 @@ class Assault:
         """What no answer may be."""
         shown = f"{request}: {answer.status_code} {text[:500]}"
         assert answer.status_code < 500 or (answer.status_code == 503 and any(words in text for words in _DOCUMENTED)), shown
-        assert not (_IN_ANSWERS if answer.status_code == 200 else LEAKS).search(_OWN_IMAGE.sub("", text)), shown
+        assert not (leak := leak_in(text)), f"{leak}: {shown}"
         assert not _SIGNS.search(text), shown
         assert not any(secret in text for secret in self.secrets), shown
         if request.path.startswith("/chat"):

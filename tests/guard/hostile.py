@@ -82,6 +82,15 @@ GENERATING = ("/v1/chat/completions", "/v1/completions")
 LEAKS = re.compile(
     r"Traceback|site-packages|File \"|\.py\b|/(?:root|home|work|usr|opt|tmp)/|object at 0x|rts_[0-9a-f]{12}_|Errno|ray::"
 )
+_OWN_IMAGE = re.compile(r"/\S*/gradio/[0-9a-f]{32}\.\w+")
+"""The name of one that was uploaded, which is no file."""
+
+
+def leak_in(text: str) -> str | None:
+    """What an answer shows of the server's inside, with what is around it."""
+    bare = _OWN_IMAGE.sub("", text)
+    leak = LEAKS.search(bare)
+    return leak and bare[max(0, leak.start() - 300) : leak.end() + 100]
 
 
 class Repeated(NamedTuple):
