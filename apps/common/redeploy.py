@@ -45,8 +45,8 @@ def main(file: Path) -> None:
         try:
             if redeploy(file):
                 print(f"no Serve ran on this head: deployed {file}", flush=True)
-        except httpx.HTTPError as error:  # the head starts, or is about to end
-            print(f"the dashboard does not answer: {error}", file=sys.stderr, flush=True)
+        except (httpx.HTTPError, OSError, ValueError, yaml.YAMLError) as error:  # the head starts or ends, or the file is bad
+            print(f"not deployed: {error}", file=sys.stderr, flush=True)
         time.sleep(_POLL_S)
 
 

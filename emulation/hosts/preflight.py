@@ -51,6 +51,10 @@ def check_start(options: UpOptions) -> None:
         _check_numa()
     check_port(options.port, "--port")
     check_port(options.dashboard_port, "--dashboard-port")
+
+
+def warn_of_few_cores() -> None:
+    """Say what a machine that is smaller than meant is like."""
     if (cores := machine.cores()) < _CORES:
         print(
             f"warning: {cores:g} core where {_CORES} are meant: the start takes minutes, and answers are slow", file=sys.stderr

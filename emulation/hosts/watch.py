@@ -75,11 +75,12 @@ def wait_until_serving(
             report("starting Ray and Serve")
         elif deploy.returncode:
             raise OperationError(f"serve deploy failed: {reason(head.log.parent / 'serve-deploy.log')}")
-        elif apps := applications(head, dashboard_url):
+        else:
+            apps = applications(head, dashboard_url)
             failed = serve_status.failures(apps)
             if lost := [why for name, why in failed.items() if name in needed]:
                 raise OperationError(lost[0])
-            if all(app["status"] == "RUNNING" or name in failed for name, app in apps.items()):
+            if apps and all(app["status"] == "RUNNING" or name in failed for name, app in apps.items()):
                 return list(failed.values())
             report(serve_status.waiting_for(apps))
         time.sleep(_POLL_S)

@@ -5,18 +5,19 @@ address of JAX's own coordinator.
 """
 
 import os
-import socket
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import jax
 import numpy as np
-import psutil
 
 from apps.slice.topology import Slice
 from apps.weights.args import HOST, directory_on
 from benchmarks.compile.upstream import replace
+from emulation.hosts import processes
+from emulation.hosts.preflight import free_ports
 
 _WORKER = "tpu_inference.worker.tpu_worker:TPUWorker"
 _NODE_ID = "--node_id="
@@ -50,8 +51,7 @@ def connect_to_own_node() -> None:
 
 def _own_node_id() -> set[str]:
     """The id of the raylet in this process's session, which is its host's (emulation/hosts/hosts.py)."""
-    raylets = (process for process in psutil.process_iter() if process.name() == "raylet")
-    own = (process.cmdline() for process in raylets if os.getsid(process.pid) == os.getsid(0))
+    own = (process.cmdline() for process in processes.find([os.getsid(0)], Path("/")) if process.name() == "raylet")
     return {word.removeprefix(_NODE_ID) for words in own for word in words if word.startswith(_NODE_ID)}
 
 
@@ -83,7 +83,6 @@ def _coordinator(init_method: str, rank: int) -> str:
     assert place.port
     store = TCPStore(place.hostname, place.port, is_master=False, timeout=timedelta(seconds=_MEET_S))
     if rank == 0:
-        with socket.socket() as free:
-            free.bind((place.hostname, 0))
-            store.set(_KEY, f"{place.hostname}:{free.getsockname()[1]}")
+        (port,) = free_ports(1)
+        store.set(_KEY, f"{place.hostname}:{port}")
     return bytes(store.get(_KEY)).decode()

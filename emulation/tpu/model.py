@@ -4,18 +4,18 @@ Sliding and global layers, 16 KV heads, a vision tower, the tokens of the chat f
 engine's environment.
 """
 
-import contextlib
 import json
-import tempfile
+import sys
 from pathlib import Path
 from typing import Any
 
+from apps.common.command_line import reports_errors
 from apps.weights.cache import cached_directory
 from benchmarks.compile.process import digest
+from emulation.hosts.cached_model import make_beside
+from emulation.hosts.tpu_engine import MODEL
 
-MODEL = "tiny-gemma-4"
-MAX_CONTEXT = 16_384
-"""Tokens; on the slice 131,072, for which this machine has no memory."""
+_MAX_CONTEXT = 16_384  # tokens; on the slice 131,072, for which this machine has no memory
 _SEED = 0
 _SPREAD = 0.15  # standard deviation of the weights
 _EMPHASIS = 4.0  # of what a layer adds to a token's own embedding: with 1.0 every answer would repeat one token
@@ -79,7 +79,7 @@ def _config(tokenizer: Any) -> dict[str, Any]:
         **{"num_attention_heads": 32, "num_key_value_heads": 16, "head_dim": 128},
         **{"num_global_key_value_heads": 4, "global_head_dim": 256, "attention_k_eq_v": True},
         **{"layer_types": ["sliding_attention"] * 3 + ["full_attention"], "sliding_window": 64},
-        **{"max_position_embeddings": MAX_CONTEXT, "final_logit_softcapping": 30.0, "num_kv_shared_layers": 0},
+        **{"max_position_embeddings": _MAX_CONTEXT, "final_logit_softcapping": 30.0, "num_kv_shared_layers": 0},
         **{"use_bidirectional_attention": "vision", "pad_token_id": 0, "eos_token_id": 1, "bos_token_id": 2},
     }
     vision = {
@@ -111,16 +111,18 @@ def _complete_config(path: Path) -> None:
 
 
 def ensure_model() -> Path:
-    """The directory of the model, made first if the cache lacks it. A killed run leaves no entry."""
+    """The directory of the model, made first if the cache lacks it."""
     target = cached_directory(f"{MODEL}-{digest(Path(__file__))}")
     if not target.exists():
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=f".{MODEL}.", dir=target.parent) as work:
-            make_model(Path(work) / "model")
-            with contextlib.suppress(OSError):  # another run was faster
-                (Path(work) / "model").rename(target)
+        make_beside(target, lambda work: make_model(work / "model"))
     return target
 
 
-if __name__ == "__main__":
+@reports_errors()
+def main() -> int:
     print(ensure_model())
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -63,7 +63,7 @@ def _run() -> dict[str, Any]:
             idle = (_cpu_s(living) - before) / _IDLE_S
         finally:
             stop = [str(ROOT / "scripts" / "stop_local.sh"), f"--port={port}"]
-            subprocess.run(stop, env=environment, stdout=subprocess.DEVNULL, check=False)
+            subprocess.run(stop, env=environment, stdout=subprocess.DEVNULL, check=True, timeout=90)
     return {"ready_s": round(sum(phases.values()), 1), "phases_s": phases, "memory_gb": memory / 1e9, "idle_cores": idle}
 
 

@@ -7,6 +7,7 @@ import pytest
 from apps.common.errors import ContentError, UserError
 from apps.weights.cache import cached_directory, is_whole, resolve_source
 from emulation.hosts import laptop_weights
+from emulation.hosts.cached_model import make_beside
 
 
 @pytest.fixture(autouse=True)
@@ -53,7 +54,8 @@ def test_leftovers_of_a_killed_conversion_go_away(tmp_path: Path) -> None:
     dead, living = root / f".{laptop_weights.LAPTOP_MODEL}.999999999.x", root / f".{laptop_weights.LAPTOP_MODEL}.1.x"
     dead.mkdir(parents=True)
     living.mkdir()
-    laptop_weights._remove_leftovers(root)
+    make_beside(root / laptop_weights.LAPTOP_MODEL, lambda work: (work / "model").mkdir())
+    assert (root / laptop_weights.LAPTOP_MODEL).is_dir()
     assert not dead.exists()
     assert living.exists()
 

@@ -1,11 +1,15 @@
 """What is told of a start that failed, the line that says why, and of an app that is lost later."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
+from apps.common.errors import OperationError
 from emulation.hosts import command
-from emulation.hosts.watch import reason
+from emulation.hosts.head import Head
+from emulation.hosts.watch import reason, wait_until_serving
 
 HEAD = """
 Ray runtime started.
@@ -43,6 +47,19 @@ bash: line 1: /home/my: No such file or directory
 def test_the_line_that_says_why_is_shown(log: str, why: str, tmp_path: Path) -> None:
     (tmp_path / "log").write_text(log)
     assert reason(tmp_path / "log") == why
+
+
+def test_a_dashboard_that_stops_answering_does_not_end_the_deadline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def report(text: str) -> None:
+        raise OperationError(f"not ready: {text}")
+
+    done = subprocess.Popen([sys.executable, "-c", ""])
+    done.wait()
+    with subprocess.Popen(["sleep", "60"]) as running:
+        head = Head(running, {"RAY_AUTH_MODE": "disabled"}, tmp_path / "log", 0)
+        with pytest.raises(OperationError, match="not ready"):
+            wait_until_serving(head, done, "http://127.0.0.1:1", ["llm"], report)
+        running.kill()
 
 
 def test_an_app_that_is_lost_and_comes_back_is_told_once_each(capsys: pytest.CaptureFixture[str]) -> None:

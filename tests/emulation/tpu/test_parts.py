@@ -15,6 +15,7 @@ from benchmarks.compile.environment import ensure_environment
 from benchmarks.compile.process import ROOT
 from benchmarks.compile.upstream import UpstreamMovedError, replace
 from emulation.hosts import config
+from emulation.hosts.hosts import EMULATED
 from emulation.hosts.tpu_engine import host_environment, install_plugin
 from tests.emulation.tpu.one_process import distances, engine_tokens
 
@@ -65,19 +66,13 @@ def test_the_config_is_the_slices_own_with_another_size() -> None:
 
 
 def test_only_hosts_of_a_stack_with_the_plugin_load_it(tmp_path: Path) -> None:
-    assert host_environment(tmp_path, config_slice(), {}) == {}
+    assert host_environment(tmp_path, EMULATED, {}) == {}
     install_plugin(tmp_path)
-    environment = host_environment(tmp_path, config_slice(), {})
+    environment = host_environment(tmp_path, EMULATED, {})
     script = "from importlib.metadata import entry_points; print(*entry_points(group='vllm.general_plugins'))"
     for extra, there in ((environment, True), ({"PYTHONPATH": str(ROOT)}, False)):
         listed = subprocess.check_output([sys.executable, "-c", script], env={**os.environ, **extra}, text=True)
         assert ("emulation.tpu.plugin:register" in listed) is there
-
-
-def config_slice() -> Any:
-    from emulation.hosts.hosts import EMULATED
-
-    return EMULATED
 
 
 def test_both_environments_have_the_same_ray() -> None:

@@ -1,4 +1,4 @@
-"""Measure the guard: its own work by part, and the same servers with and without it in turns; print what was by_server."""
+"""Measure the guard: its own work by part, and the same servers with and without it in turns; print what was found."""
 
 import argparse
 import asyncio
