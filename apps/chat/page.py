@@ -19,9 +19,8 @@ from apps.chat.payload import IMAGE
 from apps.chat.sessions import Session, Sessions
 from apps.common.errors import OperationError
 
-THEME = gr.themes.Default(
-    font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]
-).set(  # nothing from the net
+_FONTS: dict[str, Any] = {"font": ["system-ui", "sans-serif"], "font_mono": ["ui-monospace", "monospace"]}  # none from the net
+THEME = gr.themes.Default(**_FONTS).set(
     body_text_color_subdued="*neutral_500", input_placeholder_color="*neutral_500", input_placeholder_color_dark="*neutral_400"
 )
 IMAGES = get_upload_folder()

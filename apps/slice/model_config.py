@@ -33,7 +33,7 @@ def shape_of_file(file: Path) -> ModelShape:
         return shape_from_config(json.loads(file.read_text()))
     except OSError as error:
         raise UserError(f"{file}: cannot be read ({error.strerror}): give a model's config.json, or a name") from None
-    except (ValueError, AttributeError, TypeError):
+    except (ValueError, AttributeError, TypeError, ArithmeticError):
         raise UserError(f"{file}: is not the config.json of a language model") from None
 
 

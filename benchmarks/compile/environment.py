@@ -57,11 +57,11 @@ def ensure_environment(report: Callable[[str], None]) -> Path:
 
 
 def _uv() -> str:
-    beside = Path(sys.executable).with_name("uv")
-    uv = shutil.which("uv") or (str(beside) if beside.exists() else None)
-    if uv is None:
-        raise OperationError(f"uv, which installs the TPU engine, is missing: {sys.executable} -m pip install uv")
-    return uv
+    own = (Path(sys.executable).with_name("uv"), ROOT / ".venv-uv" / "bin" / "uv")  # the second: scripts/_environment.sh
+    for program in (shutil.which("uv"), *own):
+        if program is not None and Path(program).exists():
+            return str(program)
+    raise OperationError(f"uv, which installs the TPU engine, is missing: {sys.executable} -m pip install uv")
 
 
 def _run(command: list[str]) -> None:

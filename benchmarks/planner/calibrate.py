@@ -31,7 +31,7 @@ def calibrated(file: Path, request: PlanRequest) -> tuple[Speed, Speed]:
         factors = [_factor(run, config, request, file) for run in runs if run["completed"] and not run["errors"]]
     except OSError as error:
         raise UserError(f"{file}: cannot be read ({error.strerror}): give a file that `rts bench` has written") from None
-    except (ValueError, LookupError, TypeError):
+    except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError):
         raise UserError(f"{file}: is not a result of `rts bench`, or one without the model's Serve config") from None
     if not factors:
         raise UserError(f"{file}: has no run without errors: nothing can be compared")

@@ -29,6 +29,10 @@ def main(argv: Sequence[str]) -> int:
     """Exit code 0; 2 for bad input, 1 where the compiler or the recommendation fails."""
     options = _parse(argv)
     request = _request(options)
+    if options.write:
+        from benchmarks.planner.write import slice_in, write  # YAML and the checks: not needed otherwise
+
+    on = slice_in(options.write) if options.write else None
     if options.calibrate:
         from benchmarks.planner.calibrate import calibrated  # the checks: not needed otherwise
 
@@ -37,11 +41,9 @@ def main(argv: Sequence[str]) -> int:
         request = replace(request, known=compile_missing(plan(request), request, _config_of(options.model)))
     rows = plan(request)
     ranking = rank(rows, request)
+    chosen = _chosen(rows, ranking, options.layout, on) if options.write else None
     print(json.dumps(as_json(rows, request, ranking), indent=1) if options.json else text(rows, request, ranking))
-    if options.write:
-        from benchmarks.planner.write import slice_in, write  # YAML and the checks: not needed otherwise
-
-        chosen = _chosen(rows, ranking, options.layout, slice_in(options.write))
+    if chosen:
         write(chosen, request, options.write)
         print(f"{options.write}: now has the engine arguments of {chosen.candidate.name}", file=sys.stderr)
     return 0 if ranking.choice else 1

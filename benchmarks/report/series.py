@@ -10,7 +10,7 @@ from benchmarks.serving.files import Stored, read
 from benchmarks.serving.limits import SliceLimits, limits_of
 from benchmarks.serving.records import Record
 from benchmarks.serving.result import Result, Run
-from benchmarks.serving.validation import Finding, is_invalid, valid_best, validate
+from benchmarks.serving.validation import Finding, findings_of, is_invalid, valid_best
 
 
 @dataclass(frozen=True)
@@ -40,11 +40,10 @@ class Series:
 
     @cached_property
     def runs(self) -> list[ValidatedRun]:
-        setting = self.result.setting
         records: Sequence[list[Record] | None] = self.stored.records or [None] * len(self.result.runs)
         return [
-            ValidatedRun(f"{self.name}, {_name(run)}", run, validate(setting, run, kept, self.stored.why_not), kept)
-            for run, kept in zip(self.result.runs, records, strict=True)
+            ValidatedRun(f"{self.name}, {_name(run)}", run, findings, kept)
+            for run, findings, kept in zip(self.result.runs, findings_of(self.stored), records, strict=True)
         ]
 
     @property

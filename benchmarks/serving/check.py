@@ -17,9 +17,9 @@ def check(argv: Sequence[str]) -> int:
     from benchmarks.serving.command import llm_config_for
     from benchmarks.serving.files import read
     from benchmarks.serving.terminal import print_result
-    from benchmarks.serving.validation import is_invalid, validate
+    from benchmarks.serving.validation import findings_of, is_invalid
 
-    invalid, found_by_file = False, {}
+    invalid, checks = False, {}
     for path in options.results:
         stored = read(path)
         setting = stored.result.setting
@@ -27,19 +27,18 @@ def check(argv: Sequence[str]) -> int:
             model = options.model or setting.model
             setting = setting.model_copy(update={"llm_config": llm_config_for(options, model)[1], "model": model})
             stored = replace(stored, result=stored.result.model_copy(update={"setting": setting}))
-        runs = []
-        for number, run in enumerate(stored.result.runs):
-            findings = validate(setting, run, stored.records[number] if stored.records else None, stored.why_not)
-            invalid = invalid or is_invalid(findings)
-            runs.append(
-                {"load": run.load.label, "invalid": is_invalid(findings), "findings": [vars(each) for each in findings]}
-            )
-        found_by_file[str(path)] = {"tool": setting.tool, "runs": runs}
+        findings_by_run = findings_of(stored)
+        invalid = invalid or any(map(is_invalid, findings_by_run))
+        runs = [
+            {"load": run.load.label, "invalid": is_invalid(findings), "findings": [vars(each) for each in findings]}
+            for run, findings in zip(stored.result.runs, findings_by_run, strict=True)
+        ]
+        checks[str(path)] = {"tool": setting.tool, "runs": runs}
         if not options.json:
             print(f"{path}: {setting.tool}")
-            print_result(stored)
+            print_result(stored, findings_by_run)
     if options.json:
-        print(json.dumps(found_by_file))
+        print(json.dumps(checks))
     return int(invalid)
 
 

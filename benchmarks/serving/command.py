@@ -23,10 +23,11 @@ from benchmarks.serving.profiles import PROFILES, Profile
 from benchmarks.serving.request import Request
 from benchmarks.serving.result import Load, Result, Setting, Slo
 from benchmarks.serving.server import Server, config_file, deployed_config, llm_config_of
-from benchmarks.serving.sweep import sweep
+from benchmarks.serving.sweep import MAX_STEPS, sweep
 from benchmarks.serving.terminal import LoadProgress, print_result
 from benchmarks.serving.tokenizer import Tokenizer, single_token_words, tokenizer_for
 from benchmarks.serving.trace import TraceRow, read_trace
+from benchmarks.serving.validation import findings_of
 from benchmarks.serving.workload import FromDataset, FromTrace, Mixture, RequestFactory, Synthetic, Texts, Workload
 
 _WARMUP_CLIENTS = 8
@@ -108,10 +109,13 @@ def _workload(
 ) -> Workload:
     first = profiles[0]
     if options.dataset:
-        maximum = options.warmup + (options.requests or 100_000) * options.repeat
+        runs = MAX_STEPS if options.sweep else len(_loads(options)) * options.repeat
+        maximum = options.warmup + (options.requests or 100_000) * runs + options.processes * runs  # each counts on by itself
         return FromDataset(model, first, read_dataset(options.dataset, tokenizer, first.output_tokens, maximum), seed)
     words = single_token_words(tokenizer)
     if rows and rows[0].prompt_tokens is not None:
+        if options.repeat > 1:
+            raise UserError("--trace with lengths and --repeat: give one of them; its rows are sent once")
         return FromTrace(model, first, rows, Texts(words, seed))
     # each its own texts, as the numbers of conversations are those of the mixture
     parts = [Synthetic(model, profile, Texts(words, seed + number)) for number, profile in enumerate(profiles)]
@@ -205,6 +209,6 @@ def run(options: argparse.Namespace) -> None:
     if options.json:
         print(result.model_dump_json())
     elif options.out != "-":
-        print_result(stored)
+        print_result(stored, findings_of(stored))
     if written:
         print(f"written: {written}", file=sys.stderr)

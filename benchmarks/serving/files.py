@@ -11,6 +11,7 @@ from pydantic import ValidationError
 
 from apps.common.errors import UserError
 from benchmarks.serving import foreign
+from benchmarks.serving.figures import Requests, figures
 from benchmarks.serving.records import Record, decode, encode
 from benchmarks.serving.result import FORM, RecordsOf, Result
 
@@ -114,11 +115,16 @@ def _result(path: Path, value: dict[str, Any]) -> Result:
     if value["form"] != FORM:
         raise UserError(f"{path}: its form is {value['form']!r}; this version reads {FORM}: measure again")
     try:
-        return Result.model_validate(value)
+        result = Result.model_validate(value)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
         raise UserError(f"{path}: not a result of benchmarks.serving: {where}: {first['msg']}") from error
+    for run in result.runs:
+        missing = figures(Requests([], run.load, 1.0), result.setting.slo, None).keys() - run.figures.keys()
+        if missing:
+            raise UserError(f"{path}: not a result of benchmarks.serving: a run has no {min(missing)}")
+    return result
 
 
 def _beside(path: Path, result: Result) -> bytes:

@@ -28,7 +28,7 @@ def read(path: Path, value: Any) -> tuple[Result, list[list[Record]]] | None:
         try:
             if is_of(path, value):
                 return _result(reader(path, value))
-        except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
+        except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
             raise UserError(f"{path}: looks like {tool}'s output, but {type(error).__name__}: {error}") from error
     return None
 

@@ -6,12 +6,11 @@ from benchmarks.serving.result import Best, Load, Run
 
 ATTAINED = 0.9
 """Share of requests within the SLO that a rate needs to hold it, as in the DistServe paper (arXiv 2401.09670)."""
-_KEPT_UP = (
-    0.95  # of the offered rate must be answered in the steady state: else a queue grows, and a longer run would miss the SLO
-)
+KEPT_UP = 0.95
+"""Share of the offered rate that must be answered in the steady state: else a queue grows, and a longer run misses the SLO."""
 _GROWTH = 2.0
 _CLOSE = 1.1  # the sweep ends when the rate that holds and the one that does not are so close
-_MAX_STEPS = 14
+MAX_STEPS = 14
 
 
 def sweep(load: Load, measure: Callable[[Load, int], Run]) -> tuple[list[Run], Best | None]:
@@ -23,7 +22,7 @@ def sweep(load: Load, measure: Callable[[Load, int], Run]) -> tuple[list[Run], B
     holds, misses, confirmed = None, None, None
     rate = load.rate
     assert rate
-    while len(runs) < _MAX_STEPS:
+    while len(runs) < MAX_STEPS:
         rate = round(rate, 4)
         earlier = [run for run in runs if run.load.rate == rate]
         run = measure(load.model_copy(update={"rate": rate}), len(earlier))
@@ -48,7 +47,7 @@ def sweep(load: Load, measure: Callable[[Load, int], Run]) -> tuple[list[Run], B
 
 def _holds(run: Run) -> bool:
     offered, achieved = run.figures["offered_per_s"] or 0.0, run.figures["requests_per_s"] or 0.0
-    return (run.figures["attainment"] or 0.0) >= ATTAINED and achieved >= _KEPT_UP * offered
+    return (run.figures["attainment"] or 0.0) >= ATTAINED and achieved >= KEPT_UP * offered
 
 
 def _highest(runs: Sequence[Run], below: float) -> float | None:

@@ -1,6 +1,7 @@
 """A load in the terminal: while it runs a bar, or a line every five seconds in a log, on stderr; then the result as tables."""
 
 import time
+from collections.abc import Sequence
 
 from rich.console import Console
 from rich.markup import escape
@@ -11,7 +12,7 @@ from benchmarks.serving.files import Stored
 from benchmarks.serving.parts import Progress as Seen
 from benchmarks.serving.result import STATISTICS, TIMES, Run, format_number
 from benchmarks.serving.sweep import ATTAINED
-from benchmarks.serving.validation import is_invalid, valid_best, validate
+from benchmarks.serving.validation import Finding, is_invalid, valid_best
 
 _LINE_S = 5.0
 _BAR_S = 0.2
@@ -58,24 +59,22 @@ class LoadProgress:
             self._bar.stop()
 
 
-def print_result(stored: Stored) -> None:
+def print_result(stored: Stored, findings_by_run: Sequence[list[Finding]]) -> None:
     """A block for each run, with the findings against it."""
     console = Console(highlight=False, soft_wrap=True)
-    result, invalid = stored.result, []
-    for number, run in enumerate(result.runs):
+    result = stored.result
+    for run, findings in zip(result.runs, findings_by_run, strict=True):
         console.print(_times(run))
         console.print("  ".join(_rates(run)))
         for kind, count in run.errors.most_common():
             console.print(escape(f"{count} x {kind} {run.error_examples.get(kind, '')}"))
-        findings = validate(result.setting, run, stored.records[number] if stored.records else None, stored.why_not)
         for finding in findings:
             console.print(escape(str(finding)), style="red" if finding.severity == "invalid" else "yellow")
-        invalid.append(is_invalid(findings))
         console.print()
     if best := result.best:
         highest = f"Highest rate with {ATTAINED:.0%} of the requests within the SLO, in two runs: {best.rate:g} requests/s"
         console.print(f"{highest} ({format_number(best.achieved_per_s)} answered); the knee is at {best.knee_per_s or 0:g}")
-        if not valid_best(result, invalid):
+        if not valid_best(result, list(map(is_invalid, findings_by_run))):
             console.print("That rests on an invalid run", style="red")
 
 

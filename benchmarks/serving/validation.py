@@ -8,10 +8,12 @@ import numpy as np
 
 from benchmarks.serving.answers import Findings, Severity, counts, events, text
 from benchmarks.serving.figures import Requests, ttft_ms
+from benchmarks.serving.files import Stored
 from benchmarks.serving.limits import SliceLimits, configured_replicas, draft_tokens, is_simulated, limits_of
 from benchmarks.serving.records import Record, shared_beginnings
 from benchmarks.serving.result import Load, Result, Run, Setting
 from benchmarks.serving.summary import summarized
+from benchmarks.serving.sweep import KEPT_UP
 
 _CACHE_SLACK = 0.02  # of the prompts' tokens: templates begin alike, and blocks end where they end
 _TOO_FEW, _FEW = 20, 100  # responses; the 99th percentile of fewer than 100 is their maximum
@@ -47,6 +49,13 @@ def validate(setting: Setting, run: Run, records: Sequence[Record] | None, why_n
         rules += [counts(run, requests), text(requests), events(run, requests), _steady(run, requests)]
     findings = [Finding(*finding) for rule in rules for finding in rule]
     return sorted(findings, key=lambda finding: finding.severity != "invalid")
+
+
+def findings_of(stored: Stored) -> list[list[Finding]]:
+    """The findings against each run of a result."""
+    result = stored.result
+    records: Sequence[list[Record] | None] = stored.records or [None] * len(result.runs)
+    return [validate(result.setting, run, kept, stored.why_not) for run, kept in zip(result.runs, records, strict=True)]
 
 
 def is_invalid(findings: list[Finding]) -> bool:
@@ -136,7 +145,7 @@ def _steady(run: Run, requests: Requests) -> Findings:
         reason = f"requests took {through:.1f} s (p90) of a load of {run.load_s:.1f} s: too short for a steady state"
         yield "steady", "flagged", reason
     offered, achieved = run.figures["offered_per_s"] or 0.0, run.figures["requests_per_s"] or 0.0
-    if run.load.arrivals == "constant" and achieved < 0.95 * offered:
+    if run.load.arrivals == "constant" and achieved < KEPT_UP * offered:
         yield "steady", "flagged", f"{achieved:.2f} of {offered:.2f} requests/s were answered in the steady state: a queue grew"
 
 

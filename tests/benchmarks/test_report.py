@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from apps.common.errors import UserError
 from benchmarks.report.__main__ import main
 from benchmarks.report.compare import compare, intervals
 from benchmarks.report.series import Series
@@ -45,6 +46,15 @@ def test_a_result_survives_its_file(tmp_path: Path) -> None:
     again = read(Path(written(tmp_path / "r.json", made)))
     assert again.result == made.result
     assert again.records == made.records
+
+
+def test_a_run_without_a_figure_is_no_result(tmp_path: Path) -> None:
+    made = stored(taken(30)).result
+    run = made.runs[0].model_copy(update={"figures": {}})
+    file = tmp_path / "r.json"
+    file.write_text(made.model_copy(update={"runs": [run]}).model_dump_json())
+    with pytest.raises(UserError, match="a run has no "):
+        read(file)
 
 
 def test_the_page_needs_nothing_else_and_has_every_part(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -131,3 +131,21 @@ def test_the_sweep_finds_the_highest_rate_that_holds_twice() -> None:
 def test_a_rate_that_holds_only_once_is_not_the_answer() -> None:
     _, _, best = swept(0.2, 3.7, unsteady=3.0)
     assert best is None or best.rate <= 3.0
+
+
+def test_a_dataset_lasts_for_every_load_of_the_command(tmp_path: Path) -> None:
+    rows = [{"conversations": [{"from": "human", "value": f"word {n}"}, {"from": "gpt", "value": "a b c"}]} for n in range(100)]
+    dataset, out = tmp_path / "sharegpt.json", tmp_path / "r.json"
+    dataset.write_text(json.dumps(rows))
+    with running(Timing()) as server:
+        load = ["--clients", "2,3", "--requests", "20", "--warmup", "0", "--dataset", str(dataset), "--out", str(out)]
+        assert main(["--url", server.url, *load]) == 0
+    assert [run.load.clients for run in read(out).result.runs] == [2, 3]
+
+
+def test_a_trace_with_lengths_is_not_repeated(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    trace = tmp_path / "trace.jsonl"
+    trace.write_text('{"timestamp": 0, "input_length": 16, "output_length": 4, "hash_ids": [1]}\n')
+    with running(Timing()) as server:
+        assert main(["--url", server.url, "--trace", str(trace), "--repeat", "2"]) == 2
+    assert "--trace with lengths and --repeat" in capsys.readouterr().err

@@ -106,8 +106,7 @@ def _json(path: Path) -> Any:
 
 def _our_figures(folder: Path) -> dict[str, float]:
     figures = _json(folder / "r.json")["runs"][0]["figures"]
-    names = ("ttft_p50_ms", "tpot_p50_ms", "itl_p50_ms", "requests_per_s")
-    return {name: figures[name] for name in names}
+    return {name: figures[name] for name in _SHOWN}
 
 
 def _vllm_figures(folder: Path) -> dict[str, float]:
@@ -212,10 +211,7 @@ def main() -> int:
             finally:
                 if options.keep:
                     shutil.copytree(folder, options.keep / name.split()[0], dirs_exist_ok=True)
-            cells = [
-                _cell(figures.get(figure), truth[figure])
-                for figure in ("ttft_p50_ms", "tpot_p50_ms", "itl_p50_ms", "requests_per_s")
-            ]
+            cells = [_cell(figures.get(figure), truth[figure]) for figure in _SHOWN]
             print(f"| {name} | {' | '.join(cells)} | {cost.cpu_s:.1f} | {cost.rss_mb:,.0f} |", flush=True)
     return 0
 

@@ -20,7 +20,7 @@ ROOT = Path(__file__).resolve().parents[3]
 CONFIG = yaml.safe_load((ROOT / "serve_configs" / "gemma.yaml").read_text())["applications"][0]["args"]["llm_configs"][0]
 
 
-def result(tmp_path: Path, config: dict[str, Any], slower: float, errors: dict[str, int] | None = None) -> Path:
+def result(tmp_path: Path, config: dict[str, Any] | None, slower: float, errors: dict[str, int] | None = None) -> Path:
     """A run of 20 clients on one slice with TP 16 that took so much longer than predicted."""
     from apps.checks.slice_rules import layout_of
 
@@ -71,3 +71,8 @@ def test_a_file_without_a_run_to_compare_is_refused(tmp_path: Path) -> None:
         calibrated(tmp_path / "other.json", ASKED)
     with pytest.raises(UserError, match="cannot be read"):
         calibrated(tmp_path / "none.json", ASKED)
+
+
+def test_a_result_without_the_servers_config_is_refused_with_words(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="without the model's Serve config"):
+        calibrated(result(tmp_path, None, 1.0), ASKED)

@@ -49,7 +49,7 @@ def test_the_line_that_says_why_is_shown(log: str, why: str, tmp_path: Path) -> 
     assert reason(tmp_path / "log") == why
 
 
-def test_a_dashboard_that_stops_answering_does_not_end_the_deadline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_dashboard_that_stops_answering_does_not_end_the_deadline(tmp_path: Path) -> None:
     def report(text: str) -> None:
         raise OperationError(f"not ready: {text}")
 

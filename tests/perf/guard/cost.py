@@ -19,6 +19,7 @@ _CHUNK = (
     b'"stop_reason":null,"token_ids":null,"prompt_logprobs":null,"prompt_token_ids":null}],"usage":null}\n\n'
 )
 """An event as vLLM 0.29 writes it."""
+_LAST = _CHUNK.replace(b'"finish_reason":null', b'"finish_reason":"length"')
 _SHORT, _LONG = 1, 201
 AT_ONCE, _TURNS = 512, 7
 
@@ -87,11 +88,12 @@ async def _seconds(app: ASGIApp, key: str, tokens: int, at_once: int) -> float:
 
 
 async def stream(scope: Scope, receive: Receive, send: Send) -> None:
-    """An app that answers with `scope["tokens"]` events."""
+    """An app that answers with `scope["tokens"]` events, and the one that says why it ends."""
     await receive()
     headers: list[Any] = [(b"content-type", b"text/event-stream")]
     await send({"type": "http.response.start", "status": 200, "headers": headers})
     for _ in range(scope["tokens"]):
         await send({"type": "http.response.body", "body": _CHUNK, "more_body": True})
         await asyncio.sleep(0)  # the others' turn
+    await send({"type": "http.response.body", "body": _LAST, "more_body": True})
     await send({"type": "http.response.body", "body": b"data: [DONE]\n\n", "more_body": False})
