@@ -41,7 +41,7 @@ PURE = {
     "benchmarks/compile": ("hlo",),
     "emulation/sim": ("text", "cache", "faults", "scheduler", "protocol", "engine"),
     "emulation/kubernetes/nodes": ("webhook_rules", "pod_status", "dns", "orders"),
-    "runtime_env/haproxy": ("config", "servers"),
+    "runtime_env/haproxy": ("affinity", "config", "servers"),
 }
 """Modules that import no Ray, no YAML and no network."""
 PRIVATE = {

