@@ -3,14 +3,15 @@ prefix cache. Pure: from Ray's configuration to lines.
 
 The conversation is known by what does not change from turn to turn: a session header, else the first message that is not the
 system's, else the beginning of the prompt. The hash is consistent and its load is bounded: a replica takes at most so much of
-the average, then the next one on the ring does. With one replica there are no rules, and no request waits for its body here.
+the average, then the next one on the ring does. With one replica there are no rules, and no request waits for its body here;
+nor are there any where Ray was told of another way (RAY_SERVE_HAPROXY_BALANCE_ALGORITHM).
 """
 
 import re
 import zlib
 
 BALANCE = "balance leastconn"
-"""Ray's own line."""
+"""Ray's own line, unless it was told of another."""
 _REPLICA = re.compile(r"^ *server (SERVE_REPLICA_\S+) .*\bcheck\b")
 _MAX_LOAD = 150
 """Requests of a replica in percent of the average; `python -m tests.perf.routing` compares."""
@@ -31,14 +32,12 @@ _TEXTS = (
 """(JSON path, condition) of the texts that are tried in this order. Beyond HAProxy's buffer nothing is found."""
 
 
-def replicas(config: str) -> int:
-    """The most replicas that an app has."""
-    counts = [0]
-    for line in config.splitlines():
-        if line.startswith("backend "):
-            counts.append(0)
-        counts[-1] += bool(_REPLICA.match(line))
-    return max(counts)
+def is_chosen(config: str) -> bool:
+    """Whether an app has a choice of replicas, and nobody has chosen another way."""
+    if not re.search(f"^ *{BALANCE}$", config, re.MULTILINE):
+        return False
+    backends = re.split("^backend ", config, flags=re.MULTILINE)
+    return any(sum(bool(_REPLICA.match(line)) for line in backend.splitlines()) > 1 for backend in backends)
 
 
 def balance() -> list[str]:

@@ -62,7 +62,7 @@ def edited(config: str, settings: Settings) -> str:
     lines = config.splitlines()
     _check(lines)
     knows_apps = re.search("^ *use_backend", config, re.MULTILINE)
-    choice = affinity.replicas(config) > 1
+    choice = affinity.is_chosen(config)
     added = {
         "global": [f"tune.http.maxhdr {_MAX_HEADERS}"],
         "defaults": _defaults(),
@@ -85,7 +85,7 @@ def edited(config: str, settings: Settings) -> str:
 
 def _check(lines: list[str]) -> None:
     expected = {re.escape(line): line for line in _SECTIONS}
-    expected |= {f" *{affinity.BALANCE}": affinity.BALANCE, _OPEN_BIND: "bind :PORT, of statistics and metrics"}
+    expected |= {" *balance .*": "balance ALGORITHM", _OPEN_BIND: "bind :PORT, of statistics and metrics"}
     for pattern, name in expected.items():
         if not any(re.fullmatch(pattern, line.rstrip()) for line in lines):
             raise UnexpectedConfigError(

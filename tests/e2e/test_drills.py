@@ -1,5 +1,6 @@
 """Failure drills on an emulated v6e 4x4 slice, in one story on one stack; each prints the time that it measured."""
 
+import json
 import subprocess
 import sys
 import time
@@ -144,6 +145,9 @@ def test_a_replica_without_a_slice_waits_and_reports_for_what(emulated: Emulated
     seen = "`serve status` names what the third replica of two slices waits for"
     report("slices busy", Row(noticed=f"{seconds:.0f} s", served="the two serve on", saw=seen))
     assert {g["name"] for g in emulated.placement_groups() if g["state"] == "CREATED"} == {"slice:slice-a", "slice:slice-b"}
+    chosen = [_replicas_of_a_conversation(emulated, number) for number in range(12)]
+    assert all(len(replicas) == 1 for replicas in chosen)
+    assert len(set.union(*chosen)) == 2
     emulated.deploy(lambda llm: llm["deployment_config"].update(num_replicas=1), tmp_path)
     wait_for(lambda: emulated.running() and len(emulated.placement_groups()) == 1, 90, "one replica again")
 
@@ -161,6 +165,27 @@ def test_a_slice_that_stays_incomplete_fails_the_deploy_by_name(emulated: Emulat
     refused = httpx.post(f"{emulated.url}/v1/completions", json={"model": MODEL, "prompt": "hello"}, timeout=15)
     assert (refused.status_code, refused.headers["retry-after"]) == (503, "30")
     assert refused.json()["error"]["type"] == "service_unavailable_error"
+
+
+def _replicas_of_a_conversation(emulated: EmulatedSlice, number: int) -> set[str]:
+    """Names of the replicas that got its turns, by HAProxy's log."""
+    messages = [{"role": "system", "content": "Be brief."}]
+    for turn in range(3):
+        messages.append({"role": "user", "content": f"question {turn} of {number}"})
+        body = {"model": MODEL, "messages": messages, "max_tokens": 4}
+        headers = {"x-request-id": f"conversation-{number}-{turn}"}
+        answer = httpx.post(f"{emulated.url}/v1/chat/completions", json=body, headers=headers, timeout=30).json()
+        messages.append(answer["choices"][0]["message"])
+    logs = list(Path(emulated.record().temp_dir).rglob("requests.jsonl"))
+
+    def replicas() -> list[str]:
+        lines = [
+            json.loads(line) for log in logs for line in log.read_text().splitlines() if f'"conversation-{number}-' in line
+        ]
+        return [line["server"] for line in lines]
+
+    wait_for(lambda: len(replicas()) == 3, 20, "a line of the log for each turn")
+    return set(replicas())
 
 
 def _group_ids(emulated: EmulatedSlice) -> set[str]:

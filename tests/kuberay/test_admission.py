@@ -107,9 +107,10 @@ def test_what_no_pod_may_have_is_refused_in_words(guarded: Deployment, changes: 
     accounts = guarded.path("serviceaccounts")
     if api.find(f"{accounts}/other") is None:
         api.create(accounts, {"metadata": {"name": "other"}})
-    answer = create(guarded, changed(**changes))
+    made = changed(**changes)
+    wait_for(lambda: "ValidatingAdmissionPolicy" in create(guarded, made).text, 30, "the policy does not refuse it")
+    answer = create(guarded, made)
     assert answer.status_code == 403
-    assert "ValidatingAdmissionPolicy" in answer.text
     assert message in answer.text
 
 

@@ -173,7 +173,7 @@ def test_a_hot_prompt_is_shared_when_its_server_has_too_much(url: str) -> None:
     assert len(chosen) >= 5
 
 
-def test_one_replica_is_left_as_ray_has_it(tmp_path: Path) -> None:
-    text = write_config(tmp_path, own_ports(), 1).read_text()
-    assert affinity.replicas(text) == 1
-    assert affinity.replicas(write_config(tmp_path, own_ports(), 1, 2).read_text()) == 2
+def test_without_a_choice_or_with_another_way_there_are_no_rules(tmp_path: Path) -> None:
+    assert affinity.is_chosen(write_config(tmp_path, own_ports(), 1, 2).read_text())
+    assert not affinity.is_chosen(write_config(tmp_path, own_ports(), 1).read_text())
+    assert not affinity.is_chosen(write_config(tmp_path, own_ports(), 1, 2, balance_algorithm="random").read_text())

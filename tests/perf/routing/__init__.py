@@ -1,0 +1,1 @@
+"""Ways to choose among slices, compared: `python -m tests.perf.routing --help`."""
