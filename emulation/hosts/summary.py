@@ -19,7 +19,11 @@ def summary(stack: StackRecord, seconds: float | None) -> str:
         f"  Proxy      export no_proxy={exempt}; curl and Ray's commands then reach this machine without it\n" if exempt else ""
     )
     key = "-H 'authorization: Bearer KEY' " if stack.own_key() else ""
-    body = {"model": stack.model_id, "messages": [{"role": "user", "content": "At what temperature does water boil?"}]}
+    body = {
+        "model": stack.model_id,
+        "temperature": 0,
+        "messages": [{"role": "user", "content": "At what temperature does water boil?"}],
+    }
     return (
         f"{ready}  API        {stack.api_url}   (model {stack.model_id})\n"
         f"  Chat       {stack.chat_url}{'   (log in with a key)' if key else ''}\n"
