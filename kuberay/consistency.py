@@ -45,7 +45,12 @@ def load_checked(path: Path, serve_config: Path | None = None) -> Deployment:
     lines = [*_lines(serve_path, source, findings), *_lines(path, read(path), _memory(spec))]
     if errors := [line for line in lines if ": error: " in line]:
         raise UserError("\n".join(errors))
-    return Deployment(spec, source.content, serve_path.read_text(), tuple(lines))
+    return Deployment(spec, with_names(source.content), serve_path.read_text(), tuple(lines))
+
+
+def with_names(serve_config: dict[str, Any]) -> dict[str, Any]:
+    """The Serve config, with Serve's own name for an app without one."""
+    return {**serve_config, "applications": [{"name": "default", **app} for app in serve_config["applications"]]}
 
 
 def contradictions(spec: Spec, serve_config: Mapping[str, Any]) -> list[Finding]:

@@ -115,7 +115,8 @@ def _note_what_runs(api: Api, spec: Spec) -> None:
     with suppress(OperationError), forwarded_dashboard(api, spec, read_state(api, spec)) as dashboard:
         running = deployed_config(dashboard.serve())
         if running["applications"]:
-            with deploy.ClusterStore.locked(api, spec) as store:
+            store = deploy.ClusterStore(api, spec)
+            with store.locked():
                 History(store).note(dict(running))
 
 

@@ -5,7 +5,7 @@ import json
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 from apps.checks.serve_rules import check_serve_config
@@ -15,6 +15,7 @@ from apps.common.progress_line import Progress
 from apps.common.serve_status import all_running, waiting_for
 from apps.common.settings import ray_token, state_root
 from kuberay.api import connect
+from kuberay.consistency import with_names
 from kuberay.dashboard import Config, Dashboard, merged
 from kuberay.forward import forwarded_dashboard
 from kuberay.rollout.deploy import ClusterStore
@@ -37,13 +38,15 @@ def run(options: argparse.Namespace) -> None:
 
 @contextmanager
 def _target(options: argparse.Namespace) -> Iterator[tuple[Dashboard, History]]:
-    """The Serve to change, and where its changes are noted. On Kubernetes nobody else deploys inside the block."""
+    """The Serve to change, and where its changes are noted. On Kubernetes nobody else deploys while it is changed."""
     if options.cluster is None:
         url = options.address.rstrip("/")
         yield Dashboard(url, ray_token()), History(FileStore(state_root(), url))
         return
     api, spec = connect(options.kubeconfig, options.context), load(options.cluster)
-    with forwarded_dashboard(api, spec, read_state(api, spec)) as dashboard, ClusterStore.locked(api, spec) as store:
+    store = ClusterStore(api, spec)
+    lock = nullcontext() if options.command == "plan" else store.locked()
+    with forwarded_dashboard(api, spec, read_state(api, spec)) as dashboard, lock:
         yield dashboard, History(store)
 
 
@@ -141,13 +144,13 @@ def _checked(options: argparse.Namespace) -> Config:
     findings = check_serve_config(source.content, slices=options.slices)
     if wrong := [finding for finding in findings if finding.severity == "error"]:
         raise UserError("\n".join(f"{options.config}:{source.line(finding.path)}: error: {finding}" for finding in wrong))
-    apps = [{"name": "default", **app} for app in source.content["applications"]]  # Serve's own name for one without
-    if not apps:
+    config = with_names(source.content)
+    if not config["applications"]:
         raise UserError(f"{options.config}: applications: is empty, so there is nothing to wait for")
-    for app in apps:
+    for app in config["applications"]:
         for llm in (app.get("args") or {}).get("llm_configs") or []:
             _check_weights(llm)
-    return {**source.content, "applications": apps}
+    return config
 
 
 def _check_weights(llm: dict[str, Any]) -> None:

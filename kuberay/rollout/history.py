@@ -27,14 +27,26 @@ class Change:
     """None for a config that was there before."""
     away_s: float | None = None
 
+    def __post_init__(self) -> None:
+        if not isinstance(self.config, dict) or not isinstance(self.config.get("applications"), list):
+            raise ValueError("a Serve config is a mapping with a list of applications")
+
+
+def parse(text: str) -> list[Change]:
+    """The changes in a text of JSON; none in one that is empty, bad or of another version."""
+    try:
+        return [Change(**record) for record in json.loads(text or "[]")]
+    except (TypeError, ValueError):
+        return []
+
 
 class Store(Protocol):
     """A place for the changes of one Serve: a file here (`FileStore`), or its cluster (`rollout.deploy.ClusterStore`)."""
 
-    def read(self) -> list[dict[str, Any]]:
+    def read(self) -> list[Change]:
         """What is kept there; nothing where there is none yet, or it is not ours."""
 
-    def write(self, changes: list[dict[str, Any]]) -> None:
+    def write(self, changes: list[Change]) -> None:
         """Keep these, whole or not at all."""
 
 
@@ -49,16 +61,13 @@ class FileStore:
     def path(self) -> Path:
         return self.root / "changes" / f"{re.sub(r'[^a-zA-Z0-9.]+', '-', self.address)}.json"
 
-    def read(self) -> list[dict[str, Any]]:
-        try:
-            return list(json.loads(self.path.read_text()))
-        except (FileNotFoundError, ValueError):
-            return []
+    def read(self) -> list[Change]:
+        return parse(self.path.read_text() if self.path.exists() else "")
 
-    def write(self, changes: list[dict[str, Any]]) -> None:
+    def write(self, changes: list[Change]) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         draft = self.path.with_suffix(".new")
-        draft.write_text(json.dumps(changes, indent=1))
+        draft.write_text(json.dumps([asdict(change) for change in changes], indent=1))
         draft.replace(self.path)
 
 
@@ -67,20 +76,21 @@ class History:
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        try:
-            self.changes = [Change(**record) for record in store.read()]
-        except TypeError:  # of another version
-            self.changes = []
+        self.changes = store.read()
 
     def add(self, change: Change) -> None:
         """Note a change."""
         self.changes = [*self.changes, change][-_KEPT:]
-        self._store.write([asdict(change) for change in self.changes])
+        self._store.write(self.changes)
 
     def note(self, config: dict[str, Any]) -> None:
-        """Note a config that runs, where it is another than the last."""
-        last = self.changes[-1].config if self.changes else None
-        if last is None or strongest(effects(config, last, remove_others=True)) != "nothing":
+        """Note a config that runs, where the last one has another effect: Serve reports it with defaults of its own."""
+        if not self.changes or strongest(effects(config, self.changes[-1].config, remove_others=True)) != "nothing":
+            self.add(Change(now(), config, "found"))
+
+    def record(self, config: dict[str, Any]) -> None:
+        """Note a config that was deployed, where it is another than the last in anything."""
+        if not self.changes or config != self.changes[-1].config:
             self.add(Change(now(), config, "found"))
 
     def last(self, kind: str, replicas: int) -> Change | None:

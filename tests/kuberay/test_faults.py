@@ -1,6 +1,7 @@
 """Commands through a bad line to the API server: busy, failing, cut off before and after the deed; and a lock that holds."""
 
 import time
+from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -9,7 +10,7 @@ from apps.common.errors import OperationError
 from emulation.kubernetes.nodes.kubelet import Kubelet
 from kuberay.api import connect
 from kuberay.objects import Manifest
-from kuberay.rollout.deploy import locked
+from kuberay.rollout.lock import locked
 from tests.kuberay.deployment import Deployment
 from tests.kuberay.faulty_proxy import FaultyProxy
 from tests.kuberay.test_wait import following
@@ -88,15 +89,17 @@ def record(deployment: Deployment) -> Manifest:
 def test_the_lock_of_someone_who_is_gone_is_void(deployment: Deployment) -> None:
     deployment.make_namespace()
     api, manifest = connect(str(deployment.kubeconfig)), record(deployment)
-    with locked(api, manifest, timeout_s=5):
-        with pytest.raises(OperationError, match="somebody else has been deploying"), locked(api, manifest, timeout_s=1):
-            pytest.fail("two are inside")
-        past = (datetime.now(UTC) - timedelta(seconds=1)).isoformat(timespec="seconds")
-        path = deployment.path("configmaps", "gemma-serve-config")
-        annotations = {"ray-tpu-serve/deploying-until": past}
-        deployment.plane.api.merge(path, {"metadata": {"annotations": annotations}})
-        with locked(api, manifest, timeout_s=1):
-            pass
+    path = deployment.path("configmaps", "gemma-serve-config")
+    with ExitStack() as second:
+        with locked(api, manifest, timeout_s=5):
+            with pytest.raises(OperationError, match="somebody else has been deploying"), locked(api, manifest, timeout_s=1):
+                pytest.fail("two are inside")
+            past = (datetime.now(UTC) - timedelta(seconds=1)).isoformat(timespec="seconds")
+            annotations = {"ray-tpu-serve/deploying-until": past}
+            deployment.plane.api.merge(path, {"metadata": {"annotations": annotations}})
+            second.enter_context(locked(api, manifest, timeout_s=1))
+        assert "ray-tpu-serve/deploying" in deployment.plane.api.get(path)["metadata"]["annotations"]
+    assert "annotations" not in deployment.plane.api.get(path)["metadata"]
 
 
 def test_an_api_server_that_is_away_for_good(

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from apps.common.errors import UserError
 from kuberay.consistency import load_checked
@@ -111,6 +112,14 @@ def test_a_serve_config_with_a_slip_is_refused_too(tmp_path: Path) -> None:
         with pytest.raises(UserError) as refused:
             load_checked(path, other)
         assert message in str(refused.value)
+
+
+def test_an_app_without_a_name_has_serves_own(tmp_path: Path) -> None:
+    config = yaml.safe_load(load(write_spec(tmp_path)).serve_config_path.read_text())
+    del config["applications"][1]["name"]
+    (tmp_path / "serve.yaml").write_text(yaml.safe_dump(config))
+    apps = load_checked(tmp_path / "spec.yaml", tmp_path / "serve.yaml").serve_config["applications"]
+    assert [app["name"] for app in apps] == ["llm", "default"]
 
 
 @pytest.mark.parametrize(
