@@ -20,9 +20,9 @@ _POLL_S = 5.0
 
 
 def wanted(file: Path) -> dict[str, Any] | None:
-    """The config to deploy; None before the first deploy."""
+    """The config to deploy; None before the first deploy, and where the file holds no config."""
     config = yaml.safe_load(file.read_text()) if file.exists() else None
-    return config if config and config.get("applications") else None
+    return config if isinstance(config, dict) and config.get("applications") else None
 
 
 def redeploy(file: Path, url: str = _URL) -> bool:

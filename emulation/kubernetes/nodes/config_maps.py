@@ -36,4 +36,6 @@ class ConfigMaps:
             for directory, path in list(self._followed.items()):
                 with suppress(httpx.HTTPError):
                     for key, text in ((self._api.find(path) or {}).get("data") or {}).items():
-                        (directory / key).write_text(text)
+                        draft = directory / f"..{key}"  # where a kubelet has its own; what is read is whole
+                        draft.write_text(text)
+                        draft.replace(directory / key)
