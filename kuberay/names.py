@@ -40,7 +40,6 @@ JOB_LABEL = "batch.kubernetes.io/job-name"
 # GKE
 TPU_RESOURCE = "google.com/tpu"
 ACCELERATOR_LABEL = "cloud.google.com/gke-tpu-accelerator"
-NODE_POOL_LABEL = "cloud.google.com/gke-nodepool"
 TOPOLOGY_LABEL = "cloud.google.com/gke-tpu-topology"
 SPOT_LABEL = "cloud.google.com/gke-spot"
 COMPUTE_CLASS_LABEL = "cloud.google.com/compute-class"

@@ -1,6 +1,7 @@
 """The parts of the spec that a platform team decides: the address that people reach, and what it adds to every object."""
 
 import re
+from ipaddress import ip_network
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, model_validator
@@ -24,8 +25,14 @@ def matching(pattern: "re.Pattern[str]", what: str) -> AfterValidator:
 
 
 _HOST = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)+")
-_CIDR = re.compile(r"\d+(\.\d+){3}/\d+")
 Host = Annotated[str, matching(_HOST, "is no host name such as llm.example.com")]
+
+
+def _range(value: str) -> str:
+    try:
+        return str(ip_network(value))
+    except ValueError as error:
+        raise ValueError(f"is no range such as 10.129.0.0/23: {error}") from None
 
 
 class Expose(Strict):
@@ -36,11 +43,18 @@ class Expose(Strict):
     dashboard: Host | None = None  # another host, for Ray's dashboard behind IAP; none: not exposed
     gateway_class: str = "gke-l7-global-external-managed"  # or gke-l7-rilb, for an address of the VPC alone, and so on
     certificate_map: str | None = None  # of Certificate Manager; none: one that `gke.py up` makes
-    proxy_ranges: tuple[Annotated[str, matching(_CIDR, "is no range such as 10.129.0.0/23")], ...] = ()
+    proxy_ranges: tuple[Annotated[str, AfterValidator(_range)], ...] = ()
     """The proxy-only subnet, for a regional or an internal class."""
 
+    @property
+    def hosts(self) -> dict[str, str]:
+        """The host of each listener."""
+        return {"api": self.host, **({"dashboard": self.dashboard} if self.dashboard else {})}
+
     @model_validator(mode="after")
-    def _dashboard_has_a_login(self) -> "Expose":
+    def _dashboard_is_apart(self) -> "Expose":
+        if self.dashboard == self.host:
+            raise ValueError(f"`dashboard` is {self.host}, as `host` is: it needs a host of its own")
         if self.dashboard and not self.iap:
             raise ValueError("Ray's dashboard runs any code: `dashboard` is exposed with `iap: true` alone")
         return self

@@ -7,7 +7,6 @@ import yaml
 from kuberay.manifests import access, admission, gateway, monitoring, network, ray, staging
 from kuberay.manifests.overlay import overlaid
 from kuberay.objects import Manifest
-from kuberay.platform_spec import Overlay
 from kuberay.spec import Spec
 
 Part = Literal["platform", "workload"]
@@ -29,8 +28,8 @@ def manifests(spec: Spec, serve_config: str, part: Part | None = None) -> list[M
     platform += [*monitoring.monitoring(spec), *gateway.gateway(spec)]
     main = ray.ray_cluster(spec) if spec.kind == "RayCluster" else ray.ray_service(spec, serve_config)
     workload = [staging.staging_job(spec), main]
-    chosen = {"platform": platform, "workload": workload}[part] if part else platform + workload
-    return overlaid(spec, chosen) if spec.overlay != Overlay() else chosen
+    whole = overlaid(spec, platform + workload)
+    return {"platform": whole[: len(platform)], "workload": whole[len(platform) :], None: whole}[part]
 
 
 def to_yaml(documents: list[Manifest], source: str) -> str:

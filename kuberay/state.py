@@ -77,10 +77,9 @@ def read_state(api: Api, spec: Spec) -> State:
     else:
         cluster = api.get("RayCluster", spec.name, spec.namespace)
     job = api.get("Job", staging_job(spec)["metadata"]["name"], spec.namespace)
-    of_job = {names.JOB_LABEL: job["metadata"]["name"]} if job else names.ray_pods(spec.name)
     there = api.objects("Pod", spec.namespace)
     pods = [pod for pod in there if _has_labels(pod, names.ray_pods(spec.name))]
-    job_pods = [pod for pod in there if pod not in pods and _has_labels(pod, of_job)]
+    job_pods = [pod for pod in there if job and _has_labels(pod, {names.JOB_LABEL: job["metadata"]["name"]})]
     others = [pod for pod in there if pod not in pods and pod not in job_pods]
     about = {owner["metadata"]["uid"] for owner in (service, cluster, *pods, *job_pods) if owner}
     events = [event for event in api.objects("Event", spec.namespace, fields="type=Warning") if _uid(event) in about]

@@ -14,12 +14,11 @@ def certificates(spec: Spec) -> list[Resource]:
     if expose is None or expose.certificate_map:
         return []
     certificate, the_map = f"{spec.name}-certificate", names.certificate_map(spec.name)
-    hosts = {"api": expose.host, **({"dashboard": expose.dashboard} if expose.dashboard else {})}
     made = [
-        _resource(spec, "certificate", ("certificates",), (certificate,), (f"--domains={','.join(hosts.values())}",)),
+        _resource(spec, "certificate", ("certificates",), (certificate,), (f"--domains={','.join(expose.hosts.values())}",)),
         _resource(spec, "certificate map", ("maps",), (the_map,), ()),
     ]
-    for name, host in hosts.items():
+    for name, host in expose.hosts.items():
         entry, options = (f"{spec.name}-{name}", f"--map={the_map}"), (f"--hostname={host}", f"--certificates={certificate}")
         made.append(_resource(spec, f"certificate of {host}", ("maps", "entries"), entry, options))
     return made

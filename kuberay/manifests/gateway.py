@@ -1,21 +1,19 @@
-"""An address that people reach: Gateway, routes, health checks and timeouts of GKE's load balancer, and its way through.
+"""An address that people reach: Gateway, routes, health checks and timeouts of GKE's load balancer.
 
 The API is open to whoever has a key, which the guard checks. Chat and dashboard are there with Google's sign-in (IAP) alone.
 """
 
 from typing import Any
 
+from apps.common.settings import LONGEST_REQUEST_S
 from kuberay import names
 from kuberay.manifests import manifest
 from kuberay.objects import KINDS, Manifest
 from kuberay.platform_spec import Expose
 from kuberay.spec import Spec
 
-_STREAM_S = 3600  # the guard's own limit of a request
 _DRAIN_S = 60
 _HEALTHZ = {"serve": "/-/healthz", "dashboard": "/api/gcs_healthz"}  # HAProxy's, where requests are taken; and Ray's
-_LOAD_BALANCERS = ("130.211.0.0/22", "35.191.0.0/16")
-"""Google's front ends and health checks. Source: https://cloud.google.com/load-balancing/docs/firewall-rules"""
 
 
 def gateway(spec: Spec) -> list[Manifest]:
@@ -31,24 +29,11 @@ def gateway(spec: Spec) -> list[Manifest]:
     return objects
 
 
-def load_balancer_rules(spec: Spec) -> list[Manifest]:
-    """What the network policy lets in: the load balancer's ranges, at the ports that it serves."""
-    if spec.expose is None:
-        return []
-    ports = [names.PORTS["serve"], *([names.PORTS["dashboard"]] if spec.expose.dashboard else [])]
-    ranges = [*_LOAD_BALANCERS, *spec.expose.proxy_ranges]
-    return [
-        {
-            "from": [{"ipBlock": {"cidr": cidr}} for cidr in ranges],
-            "ports": [{"protocol": "TCP", "port": port} for port in ports],
-        }
-    ]
-
-
 def _gateway(spec: Spec, expose: Expose) -> Manifest:
-    hosts = [("api", expose.host), *([("dashboard", expose.dashboard)] if expose.dashboard else [])]
     own = {"allowedRoutes": {"namespaces": {"from": "Same"}}}
-    listeners = [{"name": name, "protocol": "HTTPS", "port": 443, "hostname": host, **own} for name, host in hosts]
+    listeners = [
+        {"name": name, "protocol": "HTTPS", "port": 443, "hostname": host, **own} for name, host in expose.hosts.items()
+    ]
     made = manifest(spec, "gateway", "Gateway", spec={"gatewayClassName": expose.gateway_class, "listeners": listeners})
     made["metadata"]["annotations"] = {
         names.CERTIFICATES_ANNOTATION: expose.certificate_map or names.certificate_map(spec.name)
@@ -71,7 +56,7 @@ def _backend(spec: Spec, name: str, port: str, paths: list[str], host: str, *, i
         "rules": [{"matches": matches, "backendRefs": [{**this, "port": number, "weight": 1}]}],
     }
     check = {"portSpecification": "USE_FIXED_PORT", "port": number, "requestPath": _HEALTHZ[port]}
-    backend: dict[str, Any] = {"timeoutSec": _STREAM_S, "connectionDraining": {"drainingTimeoutSec": _DRAIN_S}}
+    backend: dict[str, Any] = {"timeoutSec": LONGEST_REQUEST_S, "connectionDraining": {"drainingTimeoutSec": _DRAIN_S}}
     backend |= {"iap": {"enabled": True}} if iap else {}
     return [
         manifest(spec, "gateway", "Service", own, spec=service),

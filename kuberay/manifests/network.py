@@ -4,7 +4,6 @@ from typing import Any
 
 from kuberay import names
 from kuberay.manifests import manifest
-from kuberay.manifests.gateway import load_balancer_rules
 from kuberay.objects import Manifest
 from kuberay.spec import Capacity, Spec
 
@@ -12,6 +11,8 @@ _DNS = [{"protocol": protocol, "port": 53} for protocol in ("UDP", "TCP")]
 _METADATA = [{"port": port, "protocol": "TCP"} for port in (80, 987, 988)]  # GKE's metadata server, for Workload Identity
 _NODE_PORTS = (2112, 8353)  # of the TPU device plugin and of libtpu's controller, on each host's own address
 _HTTPS = 443
+_LOAD_BALANCERS = ("130.211.0.0/22", "35.191.0.0/16")
+"""Google's front ends and health checks. Source: https://cloud.google.com/load-balancing/docs/firewall-rules"""
 
 
 def claim_template(spec: Spec) -> Manifest:
@@ -65,7 +66,7 @@ def network_policy(spec: Spec) -> Manifest:
             {"from": [{"podSelector": {}}], "ports": [_tcp(names.PORTS["serve"])]},
             *_collectors(spec),
             *_operator(spec),
-            *load_balancer_rules(spec),
+            *_load_balancer(spec),
         ],
         "egress": [
             {"to": [own]},
@@ -94,6 +95,15 @@ def _operator(spec: Spec) -> list[Manifest]:
     if spec.kind == "RayCluster":
         return []
     return [{"from": [{"namespaceSelector": {}}], "ports": [_tcp(names.PORTS["dashboard"]), _tcp(names.AGENT_PORT)]}]
+
+
+def _load_balancer(spec: Spec) -> list[Manifest]:
+    """The ranges of what brings in the requests for `expose`, at the ports that it serves."""
+    if spec.expose is None:
+        return []
+    ports = ["serve", *(["dashboard"] if spec.expose.dashboard else [])]
+    ranges = [{"ipBlock": {"cidr": cidr}} for cidr in (*_LOAD_BALANCERS, *spec.expose.proxy_ranges)]
+    return [{"from": ranges, "ports": [_tcp(names.PORTS[port]) for port in ports]}]
 
 
 def _tcp(port: int) -> Manifest:

@@ -15,9 +15,11 @@ def overlaid(spec: Spec, manifests: list[Manifest]) -> list[Manifest]:
     """The manifests with the spec's overlay.
 
     Raises:
-        UserError: it patches an object that is not there.
+        UserError: it patches an object that is not there, or makes another object of one.
     """
     overlay = spec.overlay
+    if overlay == Overlay():
+        return manifests
     there = [title(manifest) for manifest in manifests]
     if unknown := [name for name in overlay.patches if name not in there]:
         raise UserError(f"overlay.patches: there is no {', '.join(unknown)}; there are {', '.join(there)}")
@@ -34,7 +36,19 @@ def _overlaid(overlay: Overlay, manifest: Manifest) -> Manifest:
         if overlay.kueue.topology:
             *_, hosts = _pod_templates(manifest)
             hosts["metadata"]["annotations"][names.QUEUE_TOPOLOGY] = overlay.kueue.topology
-    return _merged(manifest, overlay.patches.get(title(manifest), {}))
+    patched: Manifest = _merged(manifest, overlay.patches.get(title(manifest), {}))
+    if _identity(patched) != _identity(manifest):
+        raise UserError(
+            f"overlay.patches: {title(manifest)}: apiVersion, kind, metadata.name and metadata.namespace make it this object, "
+            "so a patch must leave them as they are"
+        )
+    return patched
+
+
+def _identity(manifest: Manifest) -> tuple[Any, ...]:
+    metadata = manifest.get("metadata")
+    own = [metadata.get(key) for key in ("name", "namespace")] if isinstance(metadata, dict) else []
+    return manifest.get("apiVersion"), manifest.get("kind"), *own
 
 
 def _add_metadata(overlay: Overlay, metadata: dict[str, Any]) -> None:

@@ -130,10 +130,11 @@ def test_every_namespace_is_the_specs(changes: dict[str, Any], tmp_path: Path) -
         assert manifest["metadata"].get("namespace") == wanted
 
 
-def test_the_parts_are_the_whole(tmp_path: Path) -> None:
-    wanted = spec(tmp_path)
+@pytest.mark.parametrize("changes", [{}, *VARIANTS.values()], ids=["example", *VARIANTS])
+def test_the_parts_are_the_whole(changes: dict[str, Any], tmp_path: Path) -> None:
+    wanted = spec(tmp_path, **changes)
     platform, workload = (manifests(wanted, "", part) for part in get_args(Part))
-    assert [manifest["kind"] for manifest in workload] == ["Job", "RayCluster"]
+    assert [manifest["kind"] for manifest in workload] == ["Job", changes.get("kind", "RayCluster")]
     assert platform + workload == manifests(wanted, "")
 
 

@@ -43,6 +43,9 @@ from tests.kuberay.specs import spec, write_spec
         ({"expose": {"host": "llm"}}, "is no host name such as llm.example.com"),
         ({"expose": {"host": "llm.example.com"}, "api_keys": None}, "what people reach needs keys"),
         ({"expose": {"host": "llm.example.com", "dashboard": "ray.example.com"}}, "with `iap: true` alone"),
+        ({"expose": {"host": "a.example.com", "dashboard": "a.example.com", "iap": True}}, "needs a host of its own"),
+        ({"expose": {"host": "a.example.com", "proxy_ranges": ["10.999.0.0/23"]}}, "is no range such as 10.129.0.0/23"),
+        ({"expose": {"host": "a.example.com", "proxy_ranges": ["10.129.0.1/23"]}}, "has host bits set"),
         ({"overlay": {"label": {}}}, "did you mean labels?"),
         ({"slices__capacity": []}, "at least 1"),
         ({"metrics": "prometheus"}, "'gmp', 'operator' or 'off'"),
@@ -139,4 +142,21 @@ def test_other_texts_are_no_quantities(text: str) -> None:
 def test_a_patch_of_nothing_is_refused(tmp_path: Path) -> None:
     wanted = spec(tmp_path, overlay={"patches": {"Deployment/gemma": {}}})
     with pytest.raises(UserError, match="there is no Deployment/gemma; there are Namespace/gemma"):
+        manifests(wanted, "")
+
+
+@pytest.mark.parametrize(
+    "patch",
+    [
+        {"kind": None},
+        {"apiVersion": "v1"},
+        {"metadata": None},
+        {"metadata": "gemma"},
+        {"metadata": {"name": "other"}},
+        {"metadata": {"namespace": None}},
+    ],
+)
+def test_a_patch_that_makes_another_object_is_refused(patch: dict[str, Any], tmp_path: Path) -> None:
+    wanted = spec(tmp_path, overlay={"patches": {"NetworkPolicy/gemma": patch}})
+    with pytest.raises(UserError, match="NetworkPolicy/gemma: apiVersion, kind, "):
         manifests(wanted, "")
