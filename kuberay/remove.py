@@ -9,12 +9,14 @@ from kuberay.clusters import Clusters
 from kuberay.objects import KINDS, Manifest, title
 from kuberay.spec import Spec
 
+_POLICIES = ("ValidatingAdmissionPolicyBinding", "ValidatingAdmissionPolicy")
 _KINDS = (
-    *("RayService", "RayCluster", "Job", "PodMonitoring", "Rules", "PodMonitor", "PrometheusRule"),
+    *("ConfigMap", "Secret", "RayService", "RayCluster", "Job", "PodMonitoring", "Rules", "PodMonitor", "PrometheusRule"),
     *("PodDisruptionBudget", "NetworkPolicy", "HTTPRoute", "Gateway", "GCPBackendPolicy", "HealthCheckPolicy", "Service"),
-    *("ResourceClaimTemplate", "ComputeClass", "RoleBinding", "Role", "ServiceAccount"),
+    *("ResourceClaimTemplate", "ComputeClass", "RoleBinding", "Role", "ServiceAccount", *_POLICIES),
 )
-"""What render makes, users before what they use. Pods and services are KubeRay's, and go with their cluster."""
+"""What this project makes, users before what they use, and last what limits them. Pods are KubeRay's, as are a cluster's own
+services, and go with their cluster."""
 _TENANTS = ("RayCluster", "RayService", "Pod", "Job", "Deployment", "Service", "ConfigMap", "Secret", "ServiceAccount")
 _KUBERNETES_OWN = ("kube-root-ca.crt", "default")
 
@@ -32,14 +34,15 @@ def plan(api: Api, spec: Spec) -> Removal:
     removed: list[Manifest] = []
     hidden: list[str] = []
     forbidden: list[ForbiddenError] = []
-    kinds = (*_named(spec), *_KINDS)
-    for kind in kinds:
+    named = _named(spec)
+    for kind in _KINDS:
         try:
-            removed += [{**live, "kind": kind} for live in _live(api, spec, kind) if "ownerReferences" not in live["metadata"]]
+            there = _live(api, spec, kind, named.get(kind, ()))
+            removed += [{**live, "kind": kind} for live in there if "ownerReferences" not in live["metadata"]]
         except ForbiddenError as error:
             forbidden.append(error)
             hidden += [] if kind == "Secret" and spec.kind == "RayCluster" else [kind]  # which has none of its own
-    if len(forbidden) == len(kinds):
+    if len(forbidden) == len(_KINDS):
         raise forbidden[0]
     return Removal(tuple(removed), tuple(hidden))
 
@@ -51,9 +54,9 @@ def superseded(api: Api, spec: Spec, described: Iterable[Manifest]) -> list[Mani
     return [live for live in plan(api, spec).objects if title(live) not in needed]
 
 
-def _live(api: Api, spec: Spec, kind: str) -> list[Manifest]:
+def _live(api: Api, spec: Spec, kind: str, named: tuple[str, ...]) -> list[Manifest]:
     namespace = spec.namespace if KINDS[kind].namespaced else None
-    if named := _named(spec).get(kind):
+    if named:
         return [live for name in named if (live := api.get(kind, name, namespace))]
     return api.objects(kind, namespace, f"app.kubernetes.io/instance={spec.name},app.kubernetes.io/managed-by={names.MANAGER}")
 
@@ -64,7 +67,7 @@ def _named(spec: Spec) -> dict[str, tuple[str, ...]]:
     return {
         "ConfigMap": (names.serve_config_map(spec.name), names.dashboards(spec.name)),
         "Secret": (names.service_token_secret(spec.name),),
-        **dict.fromkeys(("ValidatingAdmissionPolicyBinding", "ValidatingAdmissionPolicy"), policy),
+        **dict.fromkeys(_POLICIES, policy),
     }
 
 

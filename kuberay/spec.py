@@ -191,11 +191,15 @@ class Spec(Strict):
         return self.cloud.mode == "autopilot" or len(self.slices.capacity) > 1
 
     @property
-    def secrets(self) -> dict[str, str]:
-        """Secrets that people make, each with the key that is read of it."""
+    def secrets(self) -> dict[str, list[str]]:
+        """Secrets that people make, each with the keys that are read of it."""
         redis = self.fault_tolerance.password if self.fault_tolerance else None
-        keys = {key.name: key.key for key in (self.hub_token, redis) if key}
-        return keys | ({self.api_keys: "keys.json"} if self.api_keys else {})
+        guard = SecretKey(name=self.api_keys, key="keys.json") if self.api_keys else None
+        keys: dict[str, list[str]] = {}
+        for secret in (self.hub_token, redis, guard):
+            if secret:
+                keys.setdefault(secret.name, []).append(secret.key)
+        return keys
 
     @property
     def weights_url(self) -> str:

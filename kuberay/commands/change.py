@@ -23,33 +23,41 @@ from kuberay.spec import Spec, load
 from kuberay.state import read_state
 
 _WORDS = {"create": "made", "change": "changed", "unchanged": "as it was", "forbidden": "refused", "hidden": "not yours to see"}
+_WITH_PODS = ("Job", "RayCluster", "RayService")
 
 
 def apply(options: Options) -> None:
     """Make the cluster what the spec describes."""
-    api, wanted, forced = connected(options), checked(options), force_conflicts(options)
+    api, wanted = connected(options), checked(options)
     spec = wanted.spec
-    changes = applying.plan(api, manifests(spec, wanted.serve_text, options.part), force_conflicts=forced)
+    changes = applying.plan(api, manifests(spec, wanted.serve_text, options.part), force_conflicts=force_conflicts(options))
     if conflicts := [f"{title(change.manifest)}: {change.note}" for change in changes if change.verb == "conflict"]:
         raise OperationError("\n".join(conflicts))
-    old = [] if options.part else remove.superseded(api, spec, manifests(spec, wanted.serve_text))
+    old = [] if options.part else remove.superseded(api, spec, [change.manifest for change in changes])
     if not (options.yes or options.dry_run):
         _ask(changes, old)
     backend = clusters(api, options.backend)
-    for live in old:  # first: it may hold what the new ones need
+    with_pods = [change for change in changes if change.manifest["kind"] in _WITH_PODS]
+    _apply_all(api, backend, [change for change in changes if change not in with_pods], options)
+    if not options.dry_run:
+        _check_secrets(api, spec, with_pods)
+    for live in old:  # before the pods: it may hold what they need
         print(f"{'would be removed' if options.dry_run else 'removed':>18}  {title(live)}")
         if not options.dry_run and (left := remove.remove(api, backend, live)):
             print(left, file=sys.stderr)
-    for change in changes:
-        if not options.dry_run:
-            _check_secrets(api, spec, change)
-            applying.apply(api, backend, change, force_conflicts=forced)
-        print(f"{_WORDS[change.verb]:>18}  {title(change.manifest)}")
-        if change.note:
-            print(f"note: {change.note}", file=sys.stderr)
+    _apply_all(api, backend, with_pods, options)
     if not options.dry_run:
         _make_token(api, spec)
     print_counts(changes, dry_run=options.dry_run)
+
+
+def _apply_all(api: Api, backend: Clusters, changes: list[applying.Change], options: Options) -> None:
+    for change in changes:
+        if not options.dry_run:
+            applying.apply(api, backend, change, force_conflicts=force_conflicts(options))
+        print(f"{_WORDS[change.verb]:>18}  {title(change.manifest)}")
+        if change.note:
+            print(f"note: {change.note}", file=sys.stderr)
 
 
 def _ask(changes: list[applying.Change], old: list[Manifest]) -> None:
@@ -63,13 +71,14 @@ def _ask(changes: list[applying.Change], old: list[Manifest]) -> None:
         raise OperationError(f"this removes {', '.join(gone)}, which the spec does not describe any more: --yes does it")
 
 
-def _check_secrets(api: Api, spec: Spec, change: applying.Change) -> None:
+def _check_secrets(api: Api, spec: Spec, changes: list[applying.Change]) -> None:
     """Raise before pods are wanted, and nodes for them rented, that would wait for a secret that nobody has made."""
-    if change.verb != "create" or change.manifest["kind"] not in ("Job", "RayCluster", "RayService"):
+    if not any(change.verb == "create" for change in changes):
         return
     if missing := [name for name in spec.secrets if not _may_be_there(api, name, spec.namespace)]:
         commands = "".join(
-            f"\n  kubectl -n {spec.namespace} create secret generic {name} --from-file={spec.secrets[name]}=FILE"
+            f"\n  kubectl -n {spec.namespace} create secret generic {name}"
+            + "".join(f" --from-file={key}=FILE" for key in spec.secrets[name])
             for name in missing
         )
         raise OperationError(f"the pods need secrets that are not there. Make them and apply again:{commands}")
@@ -145,7 +154,7 @@ def down(options: Options) -> None:
     backend = clusters(api, options.backend)
     for live in removal.objects:
         print(remove.remove(api, backend, live) or f"{title(live)} deleted")
-        if live["kind"] in ("RayCluster", "RayService", "Job"):  # what its pods use goes after them
+        if live["kind"] in _WITH_PODS:  # what its pods use goes after them
             with Progress() as progress:
                 wait.until_gone(api, spec, _pods_of(spec, live), progress.report, options.timeout)
     for kind in removal.hidden:

@@ -51,7 +51,8 @@ def up(spec: Spec, options: argparse.Namespace) -> None:  # noqa: ARG001
         for argv in resource.create:
             print(f"{'':>14}  {gcloud.shown(argv)}", flush=True)
             gcloud.run(_with(argv, number))
-        _check(resource, gcloud.inspect(resource))
+        if resource.problem:
+            _check(resource, gcloud.inspect(resource))
         print(f"{'made':>14}  {resource.title}", flush=True)
     gcloud.run(credentials(spec))
     print(f"{'kubeconfig':>14}  points at {spec.cloud.cluster}; next: scripts/cluster.py apply")
@@ -64,8 +65,8 @@ def status(spec: Spec, options: argparse.Namespace) -> None:
         if resource.describe is None:
             continue
         there = gcloud.inspect(resource)
-        state, problem = ("not there", None) if there is None else (resource.state(there), resource.problem(there))
-        rows.append({"what": resource.title, "there": there is not None, "state": state, "problem": problem})
+        state = "not there" if there is None else resource.state(there)
+        rows.append({"what": resource.title, "there": there is not None, "state": state, "problem": _problem(resource, there)})
     if options.json:
         print(json.dumps(rows, indent=1))
         return
@@ -90,14 +91,22 @@ def down(spec: Spec, options: argparse.Namespace) -> None:
 
 
 def _check(resource: Resource, there: gcloud.Description | None) -> None:
-    if there is not None and (problem := resource.problem(there)):
+    if problem := _problem(resource, there):
         raise OperationError(f"{resource.title} {problem}")
 
 
+def _problem(resource: Resource, there: gcloud.Description | None) -> str | None:
+    return resource.problem(there) if resource.problem and there is not None else None
+
+
 def _note_roles(spec: Spec) -> None:
-    """Roles are seen where the person has them directly, so a lack is a note: a group may give them."""
+    """Roles are seen where the person has them directly, and may see them, so a lack is a note: a group may give them."""
     person = gcloud.run(("config", "get-value", "account")).strip()
-    policy = gcloud.describe(("projects", "get-iam-policy", spec.cloud.project)) or {}
+    try:
+        policy = gcloud.describe(("projects", "get-iam-policy", spec.cloud.project)) or {}
+    except OperationError as error:
+        print(f"note: whether {person} has the roles that are needed cannot be seen: {error}", file=sys.stderr)
+        return
     bindings = policy.get("bindings") or []
     own = {binding["role"] for binding in bindings if any(who.endswith(f":{person}") for who in binding["members"])}
     missing = [role for role in NEEDED_ROLES if role not in own]

@@ -49,8 +49,8 @@ class Resource:
     is_there: Callable[[Description], bool] = bool
     is_ours: Callable[[Description], bool] = lambda _: True
     state: Callable[[Description], str] = lambda _: "there"
-    problem: Callable[[Description], str | None] = lambda _: None
-    """Why what is there cannot be used, and what to do."""
+    problem: Callable[[Description], str | None] | None = None
+    """Why what is there cannot be used, and what to do; None where it always can."""
     owner: "Resource | None" = None
     """Whose `is_ours` counts for it, where it has no labels itself."""
     empty_first: Argv | None = None

@@ -2,7 +2,7 @@
 """A gcloud for the tests: writes down every command, and answers from a file what a project with those things would.
 
 FAKE_GCLOUD names a directory: `calls.jsonl` gets one list of arguments a line, `things.json` is what exists. A file `fail`
-with a line `WORD<tab>MESSAGE` makes commands with that argument fail.
+with a line `WORDS<tab>MESSAGE` makes commands with those arguments fail.
 """
 
 import json
@@ -20,16 +20,16 @@ def main(argv: list[str]) -> int:
     with (home / "calls.jsonl").open("a") as calls:
         calls.write(json.dumps(argv) + "\n")
     if (home / "fail").exists():
-        word, _, message = (home / "fail").read_text().partition("\t")
-        if word in argv:
+        words, _, message = (home / "fail").read_text().partition("\t")
+        if {*words.split()} <= {*argv}:
             print(message, file=sys.stderr)
             return 1
     things = json.loads(things_file.read_text()) if things_file.exists() else {}
-    words, flags = (
+    arguments, flags = (
         [a for a in argv if not a.startswith("--")],
         dict(a[2:].partition("=")[::2] for a in argv if a.startswith("--")),
     )
-    code = answer(words, flags, things)
+    code = answer(arguments, flags, things)
     things_file.write_text(json.dumps(things))
     return code
 

@@ -70,6 +70,24 @@ def test_somebody_who_has_left_loses_their_rights(deployment: Deployment) -> Non
     assert [binding["metadata"]["name"] for binding in bindings if binding["metadata"]["name"].startswith("gemma")] == []
 
 
+def test_nothing_is_removed_and_no_pod_wanted_while_a_secret_is_missing(deployment: Deployment) -> None:
+    deployment.change(users={"viewers": ["user:anna@example.com"]})
+    deployment.do("apply", "--part=platform")
+    both = {"hub_token": {"name": "keys", "key": "token"}, "api_keys": "keys"}
+    deployment.change(**both)
+    refused = deployment.run("apply", "--yes")
+    assert refused.code == 1
+    command = f"kubectl -n {deployment.namespace} create secret generic keys --from-file=token=FILE --from-file=keys.json=FILE"
+    assert refused.err.endswith(f"{command}\n")
+    assert "removed" not in refused.out
+    binding = deployment.path("rolebindings", "gemma-viewers", "rbac.authorization.k8s.io/v1")
+    assert deployment.plane.api.find(binding)
+    assert jobs(deployment) == []
+    deployment.plane.api.create(deployment.path("secrets"), {"metadata": {"name": "keys"}})
+    assert "removed  RoleBinding/gemma-viewers" in deployment.do("apply", "--yes")
+    assert deployment.plane.api.find(binding) is None
+
+
 @pytest.mark.usefixtures("slice_nodes")
 def test_another_kind_and_no_metrics_leave_nothing_behind(deployment: Deployment) -> None:
     deployment.apply()

@@ -1,5 +1,6 @@
 """`down` removes all that `apply` and `deploy` made, and nothing else."""
 
+import re
 from typing import Any
 
 import pytest
@@ -48,6 +49,9 @@ def test_nothing_is_left_of_an_own_namespace(deployment: Deployment, changes: di
         api.delete(deployment.path("secrets", name))
     planned = deployment.do("down", "--dry-run")
     assert f"would delete {changes.get('kind', 'RayCluster')}/gemma" in planned
+    first, *_, binding, policy = re.findall(r"would delete (\w+)/", planned)
+    assert first in ("ConfigMap", "Secret")
+    assert (binding, policy) == ("ValidatingAdmissionPolicyBinding", "ValidatingAdmissionPolicy")  # while pods could be made
     output = deployment.do("down", "--timeout=60")
     assert f"Namespace/{deployment.namespace} deleted" in output
     wait_for(lambda: api.find(f"/api/v1/namespaces/{deployment.namespace}") is None, 60, "the namespace stays")

@@ -66,8 +66,8 @@ class Project:
         things[name] |= values
         (self.home / "things.json").write_text(json.dumps(things))
 
-    def fail(self, word: str, message: str) -> None:
-        (self.home / "fail").write_text(f"{word}\t{message}")
+    def fail(self, words: str, message: str) -> None:
+        (self.home / "fail").write_text(f"{words}\t{message}")
 
 
 @pytest.fixture
@@ -201,6 +201,22 @@ def test_new_accounts_have_the_roles_that_they_need_and_no_default_one_is_used(p
     owner = {"role": "roles/owner", "members": ["user:anna@example.com"]}
     project.change("projects/my-project", bindings=[owner])
     assert "note:" not in project.run("up").stderr
+
+
+def test_who_may_not_see_the_projects_roles_may_still_have_them(project: Project, everything: dict[str, Any]) -> None:
+    project.spec = write_spec(project.home, cloud__node_account="nodes@example.com", image="registry.example/server:1")
+    (project.home / "things.json").write_text(json.dumps(everything))
+    project.fail("projects get-iam-policy", "ERROR: (gcloud) PERMISSION_DENIED: resourcemanager.projects.getIamPolicy")
+    up = project.run("up")
+    assert up.returncode == 0, up.stderr
+    assert "note: whether anna@example.com has the roles that are needed cannot be seen" in up.stderr
+
+
+def test_what_is_made_is_seen_again_only_where_something_could_be_wrong_with_it(project: Project) -> None:
+    assert project.run("up").returncode == 0
+    described = [call[:3] for call in project.calls() if "describe" in call]
+    assert described.count(["container", "clusters", "describe"]) == 2
+    assert described.count(["iam", "service-accounts", "describe"]) == 2  # of the nodes, and of the build
 
 
 @pytest.mark.parametrize(

@@ -81,6 +81,12 @@ def test_what_can_be_derived_is(tmp_path: Path) -> None:
     assert wanted.weights_url == "gs://my-project-gemma/gemma-4-31b-it"
 
 
+def test_one_secret_may_hold_every_key(tmp_path: Path) -> None:
+    redis = {"address": "redis:6379", "password": {"name": "all", "key": "redis"}}
+    wanted = spec(tmp_path, hub_token={"name": "all", "key": "token"}, fault_tolerance=redis, api_keys="all")
+    assert wanted.secrets == {"all": ["token", "redis", "keys.json"]}
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
