@@ -7,6 +7,7 @@ from importlib import import_module
 from pathlib import Path
 
 from apps.common.command_line import reports_errors
+from apps.common.errors import UserError
 from apps.common.option_types import port, seconds
 
 _MINUTE_S = 60.0
@@ -26,12 +27,21 @@ def main(argv: Sequence[str]) -> int:
 
 def _render(options: argparse.Namespace) -> None:
     from kuberay.consistency import load_checked
-    from kuberay.render import manifests, to_yaml
+    from kuberay.render import MADE_BY, kustomize_base, manifests, to_yaml
 
     wanted = load_checked(options.spec)
     for line in wanted.warnings:
         print(line, file=sys.stderr)
-    print(to_yaml(manifests(wanted.spec, wanted.serve_text, options.part), options.spec.name), end="")
+    if options.kustomize is None:
+        print(to_yaml(manifests(wanted.spec, wanted.serve_text, options.part), options.spec.name), end="")
+        return
+    base = kustomize_base(wanted.spec, wanted.serve_text, options.part, options.spec.name)
+    files = {options.kustomize / name: text for name, text in base.items()}
+    if others := [str(file) for file in files if file.exists() and not file.read_text().startswith(MADE_BY)]:
+        raise UserError(f"{', '.join(others)}: not made by this command: give another directory to --kustomize")
+    options.kustomize.mkdir(parents=True, exist_ok=True)
+    for file, text in files.items():
+        file.write_text(text)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -71,6 +81,7 @@ def _parser() -> argparse.ArgumentParser:
 
     render = add("render", "print the manifests; no cluster is asked")
     with_part(render)
+    render.add_argument("--kustomize", metavar="DIR", type=Path, help="write a Kustomize base there, for Argo CD or Flux")
     for name, what in (("diff", "show what apply would change"), ("apply", "make the cluster what the spec describes")):
         command = connected(add(name, what))
         command.add_argument("--force", action="store_true", help="take over fields that somebody else has set")

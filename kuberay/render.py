@@ -1,6 +1,6 @@
 """All manifests of a spec, in the order in which they must exist, and as YAML that `kubectl apply -f` takes."""
 
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import yaml
 
@@ -11,8 +11,9 @@ from kuberay.spec import Spec
 
 Part = Literal["platform", "workload"]
 """`platform` is what an administrator gives once (namespace, accounts, rights, networks), `workload` what its users change."""
-_HEAD = """\
-# Made by scripts/cluster.py render from {source}: change that file, not this one.
+MADE_BY = "# Made by scripts/cluster.py render from "
+_HEAD = f"""\
+{MADE_BY}{{source}}: change that file, not this one.
 # kubectl apply --server-side -f THIS works without the project.
 """
 
@@ -36,6 +37,14 @@ def to_yaml(documents: list[Manifest], source: str) -> str:
     """One YAML text, the same for the same spec."""
     texts = [yaml.dump(document, Dumper=_Dumper, sort_keys=False, width=120) for document in documents]
     return _HEAD.format(source=source) + "---\n" + "---\n".join(texts)
+
+
+def kustomize_base(spec: Spec, serve_config: str, part: Part | None, source: str) -> dict[str, str]:
+    """The files of a Kustomize base, by name: one for each part (or the one), and the list of them."""
+    parts: tuple[Part, ...] = (part,) if part else get_args(Part)
+    texts = {f"{part}.yaml": to_yaml(manifests(spec, serve_config, part), source) for part in parts}
+    listed = {"apiVersion": "kustomize.config.k8s.io/v1beta1", "kind": "Kustomization", "resources": [*texts]}
+    return {**texts, "kustomization.yaml": to_yaml([listed], source)}
 
 
 class _Dumper(yaml.SafeDumper):

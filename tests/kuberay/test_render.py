@@ -5,6 +5,7 @@
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -14,10 +15,12 @@ from typing import Any, get_args
 import pytest
 import yaml
 
+from kuberay.command import main
+from kuberay.consistency import load_checked
 from kuberay.manifests import pods
 from kuberay.objects import KINDS, Manifest, title
 from kuberay.render import Part, manifests, to_yaml
-from tests.kuberay.specs import EXAMPLE, ROOT, spec
+from tests.kuberay.specs import EXAMPLE, ROOT, spec, write_spec
 from tests.timing import processor_s
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -150,6 +153,27 @@ def test_the_serve_config_writes_where_the_pods_let_it() -> None:
     llm = config["applications"][0]["args"]["llm_configs"][0]
     assert llm["model_loading_config"]["model_source"].startswith(pods.WEIGHTS + "/")
     assert llm["runtime_env"]["env_vars"]["VLLM_XLA_CACHE_PATH"].startswith(pods.CACHE + "/")
+
+
+def test_kustomize_builds_what_render_prints(tmp_path: Path) -> None:
+    kubectl = shutil.which("kubectl")
+    if kubectl is None:
+        pytest.skip("kubectl is not installed here, and has Kustomize")
+    path, base = write_spec(tmp_path, **VARIANTS["exposed-with-a-queue"]), tmp_path / "deploy" / "base"
+    for _ in range(2):  # again into the same directory
+        assert main(["render", str(path), f"--kustomize={base}"]) == 0
+    built = subprocess.run([kubectl, "kustomize", str(base)], capture_output=True, text=True, check=True, timeout=60)
+    wanted = load_checked(path)
+    objects = {title(manifest): manifest for manifest in yaml.safe_load_all(built.stdout)}
+    assert objects == {title(manifest): manifest for manifest in manifests(wanted.spec, wanted.serve_text)}
+
+
+def test_somebody_elses_kustomization_stays(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    theirs = tmp_path / "kustomization.yaml"
+    theirs.write_text("resources: []\n")
+    assert main(["render", str(write_spec(tmp_path)), f"--kustomize={tmp_path}", "--part=workload"]) == 2
+    assert f"{theirs}: not made by this command" in capsys.readouterr().err
+    assert (theirs.read_text(), (tmp_path / "workload.yaml").exists()) == ("resources: []\n", False)
 
 
 def test_render_needs_no_cluster_and_less_than_a_second() -> None:
