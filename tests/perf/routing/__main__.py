@@ -34,10 +34,9 @@ from emulation.sim.text import tokenize
 from tests.e2e.conftest import ROOT
 from tests.e2e.emulated import wait_for
 from tests.perf.routing.load import MODEL, Message, run
+from tests.perf.routing.replicas import simulation
 from tests.runtime_env.real_haproxy import own_ports, started, write_config
 
-_CACHE_TOKENS = 367_636
-"""Of one simulated slice: `kv_tokens` of serve_configs/gemma.yaml."""
 HAPROXYS = ("roundrobin", "leastconn")
 WAYS = (*HAPROXYS, "conversation", "header")
 """HAProxy's own as Ray configures it; ours; ours with a session's header."""
@@ -77,7 +76,7 @@ def _measure(way: str, slices: int, options: argparse.Namespace) -> dict[str, An
         "ttft_p50_ms": round(float(p50)),
         "ttft_p99_ms": round(float(p99)),
         "hit_rate": round(hits / queries, 3),
-        "of_one_large_cache": round(hits / queries / _ideal(outcome.prompts, slices), 3),
+        "of_one_large_cache": round(hits / queries / asyncio.run(_ideal(outcome.prompts, slices)), 3),
         "most_of_average": round(max(each["queries_total"] for each in counters) * slices / queries, 2),
     }
     if not options.json:
@@ -157,9 +156,9 @@ def _counters(port: int) -> dict[str, float]:
     return {name: float(value) for name, value in re.findall(r"^vllm:prefix_cache_(\w+)\{.*\} (\S+)$", text, re.MULTILINE)}
 
 
-def _ideal(prompts: Sequence[list[Message]], slices: int) -> float:
+async def _ideal(prompts: Sequence[list[Message]], slices: int) -> float:
     """Hit rate of one cache as large as all of them, which gets the same prompts one after the other."""
-    cache = KvCache(_CACHE_TOKENS * slices, prefix_caching=True)
+    cache = KvCache(simulation().scheduler.cache.capacity * slices, prefix_caching=True)
     for messages in prompts:
         tokens = tokenize(ChatRequest.model_validate({"model": MODEL, "messages": messages}).text)
         cache.cached_prefix(tokens)

@@ -19,6 +19,13 @@ from emulation.sim.server import build_server
 from tests.e2e.conftest import ROOT
 
 
+def simulation(slower: float = 1) -> Simulation:
+    """The engine of serve_configs/gemma.yaml."""
+    apps = yaml.safe_load((ROOT / "serve_configs" / "gemma.yaml").read_text())["applications"]
+    (config,) = apps[0]["args"]["llm_configs"]
+    return Simulation(config, WHOLE_STEP / slower)
+
+
 async def ready(request: Request) -> Response:
     """Answer once the body is there."""
     await request.body()
@@ -27,11 +34,9 @@ async def ready(request: Request) -> Response:
 
 async def serve(ports: Sequence[int], slower: float | None) -> None:
     """Serve until stopped; each engine has serve_configs/gemma.yaml's model on a slice of its own."""
-    apps = yaml.safe_load((ROOT / "serve_configs" / "gemma.yaml").read_text())["applications"]
-    (config,) = apps[0]["args"]["llm_configs"]
     servers = []
     for port in ports:
-        app = build_server(Simulation(config, WHOLE_STEP / slower)) if slower else Starlette()
+        app = build_server(simulation(slower)) if slower else Starlette()
         app.add_route("/{path:path}", ready, methods=["GET", "POST"])  # what is no route of the engine: HAProxy's check
         servers.append(uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=port, log_level="warning")))
     await asyncio.gather(*(server.serve() for server in servers))
