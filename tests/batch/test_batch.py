@@ -39,7 +39,7 @@ def test_answers_in_openai_s_form_failures_beside_and_a_second_run_changes_nothi
     source, target = write(tmp_path / "in.jsonl", lines), tmp_path / "new" / "out.jsonl"
     server.always["refused"] = 400
     done = run(source, "--to", target, "--url", server.url, "--json")
-    assert (done.returncode, "Traceback" in done.stderr) == (1, False), done.stderr
+    assert (done.returncode, done.stderr) == (0, "")
     summary = summary_of(done)
     assert {name: summary[name] for name in ("requests", "ok", "failed", "sent", "retries")} == {
         **{"requests": 4, "ok": 3, "failed": 1, "sent": 4, "retries": {}}
@@ -58,7 +58,7 @@ def test_answers_in_openai_s_form_failures_beside_and_a_second_run_changes_nothi
     assert len(before) == 2
     asked = server.asked.total()
     again = run(source, "--to", target, "--url", server.url)
-    assert again.returncode == 1
+    assert again.returncode == 0
     assert "3 of 4 requests answered, 1 failed; it was finished before, and nothing was sent" in again.stdout
     assert server.asked.total() == asked
     assert {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in target.parent.iterdir()} == before
@@ -218,7 +218,7 @@ def test_only_failures_that_may_pass_are_tried_again_and_not_for_ever(server: Ba
     source, target = write(tmp_path / "in.jsonl", [chat(text, text) for text in texts]), tmp_path / "out.jsonl"
     server.always.update({text: fault for text, fault in texts.items() if fault})
     done = run(source, "--to", target, "--url", server.url, "--json")
-    assert done.returncode == 1
+    assert done.returncode == 0
     assert summary_of(done)["retries"] == {"HTTP 500": 4, "connection_lost": 4}
     assert list(answers(target)) == ["fine"]
     failed = answers(tmp_path / "out.errors.jsonl")
@@ -358,7 +358,7 @@ def test_kill_9_while_the_files_are_made(server: BatchServer, tmp_path: Path) ->
         process.wait()
         if target.exists():
             assert target.read_bytes().count(b"\n") == 499
-    assert run(source, "--to", target, "--url", server.url).returncode == 1
+    assert run(source, "--to", target, "--url", server.url).returncode == 0
     assert len(answers(target)) == 499
     assert list(answers(tmp_path / "out.errors.jsonl")) == ["id-499"]
     assert max(server.asked.values()) == 1
