@@ -50,8 +50,8 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
 
 
 def _text(summary: dict[str, Any], options: argparse.Namespace) -> str:
-    if options.dry_run and "sent" not in summary:
-        return f"{summary['requests']} requests are right, {summary['answered']} are answered in a draft; nothing was sent"
+    if options.dry_run:
+        return f"{summary['requests']} requests are right, {summary['answered']} are answered already; nothing was sent"
     lines = [f"{options.to}: {summary['ok']} of {summary['requests']} requests answered, {summary['failed']} failed"]
     if summary["duration_s"] is None:
         return f"{lines[0]}; it was finished before, and nothing was sent"

@@ -51,7 +51,6 @@ class Output:
                     numbers.update(self._number(path, line) for line in lines)
         if len(numbers) != count:
             raise UserError(f"{self._address}: there already, with {len(numbers)} of {count} answers; give another --to")
-        self._remove_draft()
         return True
 
     def read(self) -> None:
@@ -102,7 +101,13 @@ class Output:
             self._saved, self._parts = self._saved + len(part), self._parts + 1
 
     def finish(self) -> None:
-        """Make the finished files; OUTPUT comes last and whole, and only then the draft goes."""
+        """Make the finished files; OUTPUT comes last and whole, and only then the draft goes. Raises `OperationError`."""
+        try:
+            self._finish()
+        except OSError as error:
+            raise OperationError(f"{self.path}: {error.strerror}; the same command goes on") from error
+
+    def _finish(self) -> None:
         answered, failed = (path.with_name(f"{path.name}.new") for path in (self.path, self.errors))
         with self.draft.open("rb") as lines, answered.open("wb") as good, failed.open("wb") as bad:
             for number in sorted(self.done):
@@ -116,7 +121,7 @@ class Output:
             self._publish(failed, self.errors)
         failed.unlink(missing_ok=True)
         self._publish(answered, self.path)
-        self._remove_draft()
+        self.remove_draft()
 
     def summary(self) -> dict[str, Any]:
         """Counts of the finished files; tokens are None where the server counted none."""
@@ -137,7 +142,7 @@ class Output:
         if self._store:
             self._store.upload(path.name, path)
 
-    def _remove_draft(self) -> None:
+    def remove_draft(self) -> None:
         self.draft.unlink(missing_ok=True)
         if self._store:
             self._store.remove(self.draft.name)

@@ -2,6 +2,7 @@
 
 import argparse
 import asyncio
+import signal
 import time
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -27,11 +28,13 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     with TemporaryDirectory(prefix="rts-batch-") as folder:
         source = check(fetch(options.input, Path(folder)), options.model)
         output = Output(options.to, Path(folder), source.batch)
-        if output.is_finished(source.count):
-            return {**output.summary(), "sent": 0} | _figures(None, {}, None)
+        finished = output.is_finished(source.count)
         if options.dry_run:
             output.read()
-            return {"requests": source.count, "answered": len(output.done)}
+            return {"requests": source.count, "answered": source.count if finished else len(output.done)}
+        if finished:
+            output.remove_draft()  # left by a run that was killed at its end
+            return {**output.summary(), "sent": 0} | _figures(None, {}, None)
         output.open()
         before, began = len(output.done), time.monotonic()
         try:
@@ -66,6 +69,7 @@ class _Run:
 
     async def send(self) -> "_Run":
         options = self._options
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, signal.raise_signal, signal.SIGINT)  # `ray job stop`
         limits = {"concurrency": options.concurrency, "timeout_s": options.timeout, "patience_s": options.patience}
         sender = Sender(options.url, api_key(), **limits)
         self.retries = sender.retries

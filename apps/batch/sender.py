@@ -20,7 +20,7 @@ BUSY = {429, 502, 503}
 BROKEN = {408, 425, 500, 504}
 """Statuses that may be this request's own fault, and so are tried `TRIES` times."""
 TRIES = 5
-_MAX_BACKOFF_S = 15.0
+_MIN_WAIT_S, _MAX_BACKOFF_S = 0.1, 15.0
 _FIRST_OPEN = 8.0
 _IDLE_S = 2.0  # shorter than any server's own limit (uvicorn: 5 s), so that none closes a connection under a new request
 _jitter = random.Random(0)  # noqa: S311 - spreads retries, no secret
@@ -86,14 +86,14 @@ class Pace:
     def refused(self, began: float, after_s: float | None) -> float:
         """Take less, once for all requests that were open together; returns how long the refused one waits, in seconds.
 
-        All wait with it where none is open: the server takes nothing at all now.
+        All wait where no other is open: the server takes nothing at all now.
         """
         now = self._loop.time()
         if began >= self._cut_at:
             self.limit, self._step, self._cut_at = max(1.0, self.limit / 2), 0.0, now
             self._refusals += 1
-        wait_s = backoff_s(self._refusals) if after_s is None else after_s
-        if not self.open:
+        wait_s = backoff_s(self._refusals) if after_s is None else max(after_s, _MIN_WAIT_S)
+        if self.open == 1:
             self.resume_at = max(self.resume_at, now + wait_s)
             self._loop.call_at(self.resume_at, self._admit)
         return wait_s
@@ -150,35 +150,34 @@ class Sender:
             raise UserError(f"{self._url}: HTTP 401: OPENAI_API_KEY is not set, or is no key of this server")
 
     async def _until_answered(self, request: BatchRequest) -> Attempt:
-        loop, tries, refusals, first_refusal = asyncio.get_running_loop(), 0, 0, 0.0
+        tries, refusals, first_refusal = 0, 0, 0.0
         while True:
             began = await self.pace.enter()
             try:
                 attempt = await self._try(request)
+                self._check_key(attempt.status)
+                if attempt.is_busy:
+                    wait_s = self.pace.refused(began, attempt.after_s)
+                    self._check_patience(attempt)
+                    refusals, first_refusal = refusals + 1, first_refusal or began
+                    if refusals >= TRIES and self.pace.answered_at - first_refusal > self._patience_s:
+                        return attempt  # others were answered all the time
+                elif attempt.status and attempt.status not in BROKEN:
+                    self.pace.answered()
+                    return attempt
+                else:
+                    tries, wait_s = tries + 1, backoff_s(tries + 1)
             finally:
                 self.pace.leave()
-            self._check_key(attempt.status)
-            if attempt.is_busy:
-                wait_s = self.pace.refused(began, attempt.after_s)
-                self._check_patience(attempt)
-                refusals, first_refusal = refusals + 1, first_refusal or loop.time()
-                if refusals >= TRIES and self.pace.answered_at - first_refusal > self._patience_s:
-                    return attempt  # others were answered all the time
-            elif attempt.status and attempt.status not in BROKEN:
-                self.pace.answered()
+            if tries == TRIES:
+                await self._greet()  # a server that is away is not this request's fault
                 return attempt
-            else:
-                tries += 1
-                if tries == TRIES:
-                    await self._greet()  # a server that is away is not this request's fault
-                    return attempt
-                wait_s = backoff_s(tries)
             self.retries[attempt.reason] += 1
             await asyncio.sleep(wait_s)
 
     def _check_patience(self, attempt: Attempt) -> None:
         silent_s, asked_s = asyncio.get_running_loop().time() - self.pace.answered_at, attempt.after_s or 0.0
-        if asked_s > self._patience_s or (silent_s > self._patience_s and not self.pace.open):
+        if asked_s > self._patience_s or (silent_s > self._patience_s and self.pace.open == 1):
             why = f"asks to wait for {asked_s:.0f} s" if asked_s > self._patience_s else f"no answer for {silent_s:.0f} s"
             detail = (attempt.error or {}).get("message", "")
             raise OperationError(f"{self._url}: {why} ({attempt.reason} {detail}".rstrip() + "); --patience waits longer")

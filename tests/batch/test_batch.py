@@ -179,7 +179,7 @@ def test_a_full_disk_ends_with_words_and_loses_nothing(server: BatchServer, tmp_
 def test_a_dry_run_sends_and_writes_nothing(server: BatchServer, tmp_path: Path) -> None:
     source = many(tmp_path / "in.jsonl", 3)
     done = run(source, "--to", tmp_path / "out.jsonl", "--url", server.url, "--dry-run")
-    assert (done.returncode, done.stdout) == (0, "3 requests are right, 0 are answered in a draft; nothing was sent\n")
+    assert (done.returncode, done.stdout) == (0, "3 requests are right, 0 are answered already; nothing was sent\n")
     assert not server.seen_keys
     assert [path.name for path in tmp_path.iterdir()] == ["in.jsonl"]
 
@@ -275,6 +275,16 @@ def test_a_wait_beyond_the_patience_ends_the_run(server: BatchServer, tmp_path: 
     assert "asks to wait for 3600 s (HTTP 429" in done.stderr
 
 
+def test_a_request_that_is_always_refused_fails_alone(server: BatchServer, tmp_path: Path) -> None:
+    source, target = many(tmp_path / "in.jsonl", 300), tmp_path / "out.jsonl"
+    server.always["text 5"], server.answer_s = (429, {"retry-after": "0"}), 0.1
+    done = run(source, "--to", target, "--url", server.url, "--patience", 1, "--concurrency", 4, "--json")
+    assert (done.returncode, summary_of(done)["failed"]) == (0, 1), done.stderr
+    assert len(answers(target)) == 299
+    assert answers(tmp_path / "out.errors.jsonl")["id-5"]["response"]["status_code"] == 429
+    assert summary_of(done)["retries"]["HTTP 429"] >= 4
+
+
 def test_a_half_written_line_is_dropped_and_another_input_refused(server: BatchServer, tmp_path: Path) -> None:
     source, target = many(tmp_path / "in.jsonl", 50), tmp_path / "out.jsonl"
     server.always["text 49"] = (429, {"retry-after": "0"})
@@ -301,14 +311,15 @@ def test_a_half_written_line_is_dropped_and_another_input_refused(server: BatchS
     assert_whole(target, 50)
 
 
-def test_ctrl_c_ends_cleanly_and_says_how_to_go_on(server: BatchServer, tmp_path: Path) -> None:
+@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_ends_cleanly_and_says_how_to_go_on(server: BatchServer, tmp_path: Path, stop: signal.Signals) -> None:
     source, target = many(tmp_path / "in.jsonl", 300), tmp_path / "out.jsonl"
     server.answer_s = 0.05
     process = subprocess.Popen(
         command(source, "--to", target, "--url", server.url), cwd=ROOT, stderr=subprocess.PIPE, text=True
     )
     wait_for(lambda: server.asked.total() > 100, "100 requests")
-    process.send_signal(signal.SIGINT)
+    process.send_signal(stop)
     _, error = process.communicate(timeout=10)
     assert process.returncode == 130
     assert error == "\nstopped; what was answered is kept, and the same command goes on with the rest\n"

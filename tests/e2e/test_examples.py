@@ -1,6 +1,6 @@
 """examples/ as people run them: each a program of its own, told by the environment where the server is.
 
-All but batch, images and LangChain's run against the real stack. Its model is small: what they print is well formed, if not wise.
+All but batch, images and LangChain's run against the real stack. Its model is small: what they print is well formed, not wise.
 """
 
 import json
