@@ -23,20 +23,20 @@ def local_path(address: str) -> Path:
 
 def fetch(address: str, folder: Path) -> dict[str, Path]:
     """The input's files on this machine, by the names that the user knows; those of a bucket are copied to `folder`."""
-    found: dict[str, Path] = {}
+    files: dict[str, Path] = {}
     if is_remote(address):
         store = Store(address)
         for number, name in enumerate(sorted(store.find())):
             if not name or name.endswith(".jsonl"):
                 store.download(name, folder / f"input-{number}")
-                found[f"{address.rstrip('/')}/{name}".rstrip("/")] = folder / f"input-{number}"
+                files[f"{address.rstrip('/')}/{name}".rstrip("/")] = folder / f"input-{number}"
     else:
         path = local_path(address)
         paths = sorted(path.rglob("*.jsonl")) if path.is_dir() else [path] if path.is_file() else []
-        found = {str(each): each for each in paths}
-    if not found:
+        files = {str(each): each for each in paths}
+    if not files:
         raise UserError(f"{address}: no such file, nor a folder with files *.jsonl")
-    return found
+    return files
 
 
 @dataclass(frozen=True)

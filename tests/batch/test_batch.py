@@ -46,11 +46,11 @@ def test_answers_in_openai_s_form_failures_beside_and_a_second_run_changes_nothi
     }
     assert (summary["prompt_tokens"], summary["completion_tokens"]) == (9, 6)
     assert summary["output_tok_per_s"] == pytest.approx(6 / summary["duration_s"])
-    found = answers(target)
-    assert list(found) == ["a", "b", "half"]
-    assert text_of(found["a"]) == " 🙂 eßürG"
-    assert text_of(found["b"]) == "tfel"
-    assert found["b"]["response"]["request_id"] == "request-left"
+    lines_by_id = answers(target)
+    assert list(lines_by_id) == ["a", "b", "half"]
+    assert text_of(lines_by_id["a"]) == " 🙂 eßürG"
+    assert text_of(lines_by_id["b"]) == "tfel"
+    assert lines_by_id["b"]["response"]["request_id"] == "request-left"
     failed = answers(tmp_path / "new" / "out.errors.jsonl")["c"]
     assert failed["response"]["status_code"] == 400
     assert failed["response"]["body"]["error"]["message"] == "fault 400"

@@ -18,10 +18,10 @@ def test_a_ray_job_answers_a_batch_and_names_what_the_server_refuses(stack: Stac
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     assert "3 of 4 requests answered, 1 failed" in done.stdout
-    found = answers(target)
-    assert list(found) == ["france", "japan", "water"]
-    assert "100 degrees" in text_of(found["water"])
-    assert found["france"]["response"]["request_id"]
+    lines = answers(target)
+    assert list(lines) == ["france", "japan", "water"]
+    assert "100 degrees" in text_of(lines["water"])
+    assert lines["france"]["response"]["request_id"]
     refused = answers(tmp_path / "answers.errors.jsonl")["impossible"]["response"]
     assert refused["status_code"] == 400
     assert "max_tokens" in refused["body"]["error"]["message"]
