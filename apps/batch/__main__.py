@@ -4,6 +4,7 @@ import argparse
 import json
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from apps.common.command_line import reports_errors
@@ -44,7 +45,8 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
     add_server(parser, "the model of requests that name none; without it, each must name one")
     options = parser.parse_args(argv)
     check_server(parser, options)
-    if options.to == options.input or options.to.startswith(f"{options.input.rstrip('/')}/"):
+    source, target = (Path(each.removeprefix("file://")).resolve() for each in (options.input, options.to))
+    if source in (target, *target.parents):
         raise UserError(f"--to {options.to}: part of the input {options.input}; give a place outside of it")
     return options
 

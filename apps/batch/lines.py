@@ -76,6 +76,13 @@ def number_in(line: bytes, batch: str) -> int:
     return int(number)
 
 
+def tokens_in(response: dict[str, Any] | None, name: str) -> int | None:
+    """Tokens of a kind in a response's usage, such as `completion_tokens`; None where the server counted none."""
+    usage = (response or {"body": {}})["body"].get("usage")
+    tokens = usage.get(name) if isinstance(usage, dict) else None
+    return tokens if isinstance(tokens, int) else None
+
+
 def is_ok(answer: dict[str, Any]) -> bool:
     """Whether the server answered the request, rather than refuse it or not respond."""
     return bool(answer["response"]) and answer["response"]["status_code"] == 200

@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from apps.batch.lines import is_ok, number_in, parse_object
+from apps.batch.lines import is_ok, number_in, parse_object, tokens_in
 from apps.batch.source import is_remote, local_path
 from apps.common.errors import OperationError, UserError
 from apps.weights.store import Store
@@ -131,10 +131,10 @@ class Output:
             for line in path.open("rb") if path.exists() else ():
                 counts["requests"] += 1
                 counts[kind] += 1
-                usage = ((parse_object(line)["response"] or {}).get("body") or {}).get("usage") or {}
+                response = parse_object(line)["response"]
                 for name in tokens:
-                    if isinstance(usage.get(name), int):
-                        tokens[name] = (tokens[name] or 0) + usage[name]
+                    if (number := tokens_in(response, name)) is not None:
+                        tokens[name] = (tokens[name] or 0) + number
         return counts | tokens
 
     def _publish(self, new: Path, path: Path) -> None:

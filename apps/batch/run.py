@@ -8,7 +8,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from apps.batch.lines import BatchRequest, answer_line
+from apps.batch.lines import BatchRequest, answer_line, tokens_in
 from apps.batch.output import Output
 from apps.batch.sender import Error, Response, Sender
 from apps.batch.source import Source, check, fetch
@@ -83,8 +83,7 @@ class _Run:
     def _keep(self, request: BatchRequest, response: Response, error: Error) -> None:
         self._output.add(request.number, answer_line(self._source.batch, request, response, error))
         self._failed += not (response and response["status_code"] == 200)
-        tokens = ((response or {}).get("body", {}).get("usage") or {}).get("completion_tokens")
-        if isinstance(tokens, int):
+        if (tokens := tokens_in(response, "completion_tokens")) is not None:
             self.tokens = (self.tokens or 0) + tokens
 
     async def _watch(self, sender: Sender, progress: Progress) -> None:

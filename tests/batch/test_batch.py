@@ -135,7 +135,7 @@ def test_what_cannot_be_read_or_written_is_said_before_anything_is_sent(server: 
         ((source, "--to", tmp_path / "drafted.jsonl"), "drafted.jsonl.draft: has a line that is no answer to this input"),
         ((source, "--to", tmp_path), "a folder; give the name of a file"),
         ((source, "--to", source), "part of the input"),
-        ((tmp_path, "--to", tmp_path / "o.jsonl"), "part of the input"),
+        ((tmp_path, "--to", tmp_path / "new" / ".." / "o.jsonl"), "part of the input"),
         ((source, "--to", blocked), "give a place that you may write to"),
         ((source, "--to", tmp_path / "o.jsonl", "--url", "http://10.0.0.7:8000"), "give --allow-host 10.0.0.7"),
         ((source, "--to", tmp_path / "o.jsonl", "--concurrency", "0"), "'0' is not a number of 1 or more"),
