@@ -6,7 +6,7 @@ import json
 import random
 from collections import Counter, deque
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any
@@ -178,7 +178,8 @@ class Sender:
                 self.pace.leave()
             if tries == TRIES:
                 await self._greet()  # a server that is away is not this request's fault
-                return attempt
+                error = attempt.error and {**attempt.error, "message": f"{attempt.error['message']}; tried {TRIES} times"}
+                return replace(attempt, error=error)
             self.retries[attempt.reason] += 1
             await asyncio.sleep(wait_s)
 
