@@ -54,17 +54,19 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
 def _text(summary: dict[str, Any], options: argparse.Namespace) -> str:
     if options.dry_run:
         return f"{summary['requests']} requests are right, {summary['answered']} are answered already; nothing was sent"
-    lines = [f"{options.to}: {summary['ok']} of {summary['requests']} requests answered, {summary['failed']} failed"]
+    failed = f"{summary['failed']} failed" + (f" ({_listed(summary['failures'])})" if summary["failed"] else "")
+    done = f"{options.to}: {summary['ok']} of {summary['requests']} requests answered, {failed}"
     if summary["duration_s"] is None:
-        return f"{lines[0]}; it was finished before, and nothing was sent"
-    tokens = f"{_number(summary['prompt_tokens'])} tokens in, {_number(summary['completion_tokens'])} out"
-    this_run = f"{summary['sent']} sent in {summary['duration_s']:.1f} s, {_number(summary['output_tok_per_s'])} tok/s"
-    retries = ", ".join(f"{count} x {reason}" for reason, count in summary["retries"].items())
-    return "\n".join([*lines, f"{tokens}; {this_run}" + (f"; tried again: {retries}" if retries else "")])
+        return f"{done}; it was finished before, and nothing was sent"
+    run = f"{summary['sent']} sent in {summary['duration_s']:.1f} s"
+    if summary["output_tok_per_s"] is not None:
+        tokens = f"{summary['prompt_tokens'] or 0:,} tokens in, {summary['completion_tokens']:,} out"
+        run = f"{tokens}; {run}, {summary['output_tok_per_s']:,.0f} tok/s"
+    return f"{done}\n{run}" + (f"; tried again: {_listed(summary['retries'])}" if summary["retries"] else "")
 
 
-def _number(value: float | None) -> str:
-    return "no count of" if value is None else f"{value:,.0f}"
+def _listed(counts: dict[str, int]) -> str:
+    return ", ".join(f"{count} x {reason}" for reason, count in counts.items())
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ import errno
 import fcntl
 import io
 import os
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -124,18 +125,22 @@ class Output:
         self.remove_draft()
 
     def summary(self) -> dict[str, Any]:
-        """Counts of the finished files; tokens are None where the server counted none."""
+        """Counts of the finished files, failures by reason; tokens are None where the server counted none."""
         counts = {"requests": 0, "ok": 0, "failed": 0}
         tokens: dict[str, int | None] = {"prompt_tokens": None, "completion_tokens": None}
+        failures: Counter[str] = Counter()
         for path, kind in ((self.path, "ok"), (self.errors, "failed")):
             for line in path.open("rb") if path.exists() else ():
                 counts["requests"] += 1
                 counts[kind] += 1
-                response = parse_object(line)["response"]
+                answer = parse_object(line)
+                response = answer["response"]
+                if kind == "failed":
+                    failures[f"HTTP {response['status_code']}" if response else answer["error"]["code"]] += 1
                 for name in tokens:
                     if (number := tokens_in(response, name)) is not None:
                         tokens[name] = (tokens[name] or 0) + number
-        return counts | tokens
+        return {**counts, "failures": failures, **tokens}
 
     def _publish(self, new: Path, path: Path) -> None:
         new.replace(path)

@@ -17,7 +17,7 @@ def test_a_ray_job_answers_a_batch_and_names_what_the_server_refuses(stack: Stac
     command = [*submit, *batch, "--url", stack.url]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-    assert "3 of 4 requests answered, 1 failed" in done.stdout
+    assert "3 of 4 requests answered, 1 failed (1 x HTTP 400)" in done.stdout
     lines = answers(target)
     assert list(lines) == ["france", "japan", "water"]
     assert "100 degrees" in text_of(lines["water"])
