@@ -3,6 +3,7 @@
 `python -m tests.perf.batch 2000`. A server of this machine answers each request after 20 ms.
 """
 
+import argparse
 import json
 import subprocess
 import sys
@@ -96,4 +97,6 @@ def main(count: int) -> None:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]))
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("count", type=int, help="requests in the input")
+    main(parser.parse_args().count)
