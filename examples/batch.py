@@ -1,41 +1,35 @@
-"""Many requests from a file: `batch.py IN.jsonl OUT.jsonl [AT_ONCE]`, in the form of OpenAI's batch files.
+"""Many prompts, one on each line of a file: `batch.py PROMPTS.txt ANSWERS.jsonl`. They go through `rts batch` (docs/batch.md).
 
-Each line of IN is `{"custom_id": ..., "body": {...}}`; each of OUT has the same `custom_id` and a `response` or an `error`.
-A line that fails stops no other. The client tries again by itself where the server is full (429) or starting (503).
+Stopped at any point, the same command goes on. Answers come back by the custom_id that each prompt was given.
 """
 
-import asyncio
 import json
 import os
+import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from urllib.parse import urlsplit
 
-from openai import APIError, AsyncOpenAI
+from openai import OpenAI
 
-client = AsyncOpenAI(max_retries=5)
-
-
-async def answer(line: dict[str, Any], model: str, places: asyncio.Semaphore) -> dict[str, Any]:
-    async with places:
-        try:
-            response = await client.chat.completions.create(**{"model": model, **line["body"]})
-        except APIError as error:
-            return {"custom_id": line["custom_id"], "error": str(error)}
-        return {"custom_id": line["custom_id"], "response": response.model_dump(exclude_none=True)}
+client = OpenAI()
+model = os.environ.get("MODEL") or client.models.list().data[0].id
+prompts, target = Path(sys.argv[1]).read_text().splitlines(), Path(sys.argv[2]).resolve()
 
 
-async def main(source: Path, target: Path, at_once: int) -> None:
-    model = os.environ.get("MODEL") or (await client.models.list()).data[0].id
-    lines = [json.loads(line) for line in source.read_text().splitlines()]
-    places = asyncio.Semaphore(at_once)
-    failed = 0
-    with target.open("w") as out:
-        for done in asyncio.as_completed([answer(line, model, places) for line in lines]):
-            result = await done
-            failed += "error" in result
-            out.write(json.dumps(result) + "\n")
-    print(f"{len(lines) - failed} answered, {failed} failed: {target}")
+def request(number: int, prompt: str) -> dict[str, object]:
+    body = {"model": model, "messages": [{"role": "user", "content": prompt}], "max_tokens": 64}
+    return {"custom_id": f"prompt-{number}", "method": "POST", "url": "/v1/chat/completions", "body": body}
 
 
-asyncio.run(main(Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]) if len(sys.argv) > 3 else 16))
+requests = target.with_suffix(".requests.jsonl")
+requests.write_text("".join(json.dumps(request(number, prompt)) + "\n" for number, prompt in enumerate(prompts)))
+url = str(client.base_url)
+command = [sys.executable, "-m", "apps.batch", str(requests), "--to", str(target), "--url", url]
+command += ["--allow-host", urlsplit(url).hostname or ""]
+done = subprocess.run(command, cwd=Path(__file__).resolve().parents[1])
+if done.returncode:
+    sys.exit(done.returncode)
+for line in map(json.loads, target.read_text().splitlines()):
+    prompt = prompts[int(line["custom_id"].removeprefix("prompt-"))]
+    print(f"{prompt} -> {line['response']['body']['choices'][0]['message']['content'].strip()}")

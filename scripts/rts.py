@@ -34,6 +34,7 @@ COMMANDS = {
     "rollout": Command("kuberay.rollout.command", "change what a running Serve serves, with a way back"),
     "weights": Command("apps.weights.command", "stage, prefetch, verify and list weights"),
     "keys": Command("apps.guard.command", "make, list, rotate and revoke keys of the API"),
+    "batch": Command("apps.batch.__main__", "send files of requests in OpenAI's Batch format, and write the answers"),
     "bench": Command("benchmarks.serving.__main__", "measure a server of the OpenAI API"),
     "report": Command("benchmarks.report.__main__", "write a page with plots from what bench has measured"),
 }

@@ -8,10 +8,11 @@ from rich.status import Status
 
 
 class Progress:
-    """Context manager; `report` may be called as often as needed."""
+    """Context manager; `report` may be called as often as needed; with figures that always change, once in `period_s`."""
 
     def __init__(self) -> None:
         self._console = Console(stderr=True)
+        self.period_s = 1.0 if self._console.is_terminal else 10.0
         self._status: Status | None = self._console.status("") if self._console.is_terminal else None
         self._started = time.monotonic()
         self._last = ""

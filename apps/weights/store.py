@@ -1,4 +1,4 @@
-"""Storage of a staged model: a URL of fsspec (`gs://bucket/model`, `file:///data/model`, a plain path), and its files.
+"""Storage of a staged model, or of other files: a URL of fsspec (`gs://bucket/model`, `file:///data/model`, a path), its files.
 
 The only module that opens buckets. A refusal by Cloud Storage becomes an error whose message tells the user what to do.
 """
@@ -67,6 +67,16 @@ class Store:
             self._fs.makedirs(path.rpartition("/")[0], exist_ok=True)
             self._fs.pipe_file(f"{path}.new", data)
             Path(f"{path}.new").replace(path)
+
+    def download(self, name: str, path: Path) -> None:
+        """Copy a file to this machine's disk, whatever its size."""
+        with self._explained():
+            self._fs.get_file(self._path(name), str(path))
+
+    def upload(self, name: str, path: Path) -> None:
+        """Copy a file of this machine's disk here; in a bucket it is seen once it is whole."""
+        with self._explained():
+            self._fs.put_file(str(path), self._path(name))
 
     def stat(self, name: str) -> Stored | None:
         """Size and checksum of a file; None where it is missing."""
@@ -164,7 +174,7 @@ def explain(error: Exception, url: str) -> BundleError:
         return UserError(f"{url}: there is no bucket {bucket!r}; make it first (`gcloud storage buckets create gs://{bucket}`)")
     if code in (401, 403) or isinstance(error, PermissionError) or "Forbidden" in text or "DefaultCredentials" in text:
         return OperationError(
-            f"{url}: no permission ({text}). Serving needs roles/storage.objectViewer on the bucket, staging needs "
+            f"{url}: no permission ({text}). Reading needs roles/storage.objectViewer on the bucket, writing needs "
             "roles/storage.objectUser; on a laptop, `gcloud auth application-default login`"
         )
     if code == 429 or "quota" in text.lower():

@@ -1,12 +1,11 @@
 """Options of `python -m benchmarks.serving`. Light to import, for `--help`."""
 
 import argparse
-import ipaddress
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeVar
-from urllib.parse import urlsplit
 
+from apps.common.server_options import add_server, check_server
 from benchmarks.option_types import number, slo, whole
 from benchmarks.serving.arrivals import PATTERNS
 from benchmarks.serving.profiles import PROFILES
@@ -36,24 +35,6 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     options = parser.parse_args(argv)
     _check(parser, options)
     return options
-
-
-def add_server(parser: argparse.ArgumentParser) -> None:
-    """Add the options that select a server; `check_server` checks their values."""
-    add = parser.add_argument_group("server").add_argument
-    add("--url", default="http://127.0.0.1:8000", help="its address, without /v1 (default: %(default)s)")
-    add("--allow-host", metavar="HOST", help="load this host; without it only this machine (loopback) is loaded")
-    add("--model", help="the model's name there (default: the only one)")
-
-
-def check_server(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
-    """Exit with a message on an address that is malformed, or of another host that was not allowed by name."""
-    parts = urlsplit(options.url)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        parser.error(f"--url {options.url!r}: give for example http://127.0.0.1:8000")
-    options.url = options.url.rstrip("/").removesuffix("/v1")
-    if not _is_loopback(parts.hostname) and options.allow_host != parts.hostname:
-        parser.error(f"--url: {parts.hostname} is not this machine: give --allow-host {parts.hostname} to load it on purpose")
 
 
 def _add_config(parser: argparse.ArgumentParser) -> None:
@@ -150,13 +131,6 @@ def _profiles(text: str) -> dict[str, float]:
             )
         weights[name] = number(0.001, 1000)(weight or "1")
     return weights
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def _list(each: Callable[[str], _T]) -> Callable[[str], list[_T]]:

@@ -1,6 +1,6 @@
 """examples/ as people run them: each a program of its own, told by the environment where the server is.
 
-All but images and LangChain's run against the real stack, whose model is small: what they print is well formed, if not wise.
+All but batch, images and LangChain's run against the real stack. Its model is small: what they print is well formed, not wise.
 """
 
 import json
@@ -72,13 +72,18 @@ def test_a_tool_is_called_with_arguments_of_its_schema(stack: Stack) -> None:
     assert "role tool is not supported" in done.stderr
 
 
-def test_a_batch_answers_every_line_and_names_those_that_fail(stack: Stack, tmp_path: Path) -> None:
-    target = tmp_path / "out.jsonl"
-    assert output(stack.url, "batch.py", "examples/batch.jsonl", str(target)).startswith("3 answered, 1 failed")
-    results = {line["custom_id"]: line for line in map(json.loads, target.read_text().splitlines())}
-    assert set(results) == {"france", "japan", "water", "impossible"}
-    assert results["water"]["response"]["choices"][0]["message"]["content"]
-    assert "max_tokens" in results["impossible"]["error"]
+def test_a_batch_of_prompts_is_answered_and_a_second_run_asks_nothing(tmp_path: Path) -> None:
+    """The simulated engine answers here; tests/e2e/test_batch.py sends a batch to the real stack."""
+    source, target = tmp_path / "prompts.txt", tmp_path / "answers.jsonl"
+    source.write_text("What is the capital of France?\nAt what temperature does water boil?\n")
+    with served(None, tmp_path) as server:
+        first = output(server.url, "batch.py", str(source), str(target))
+        assert "2 of 2 requests answered, 0 failed" in first
+        again = output(server.url, "batch.py", str(source), str(target))
+    assert "it was finished before, and nothing was sent" in again
+    lines = [line for line in again.splitlines() if " -> " in line]
+    assert [line.partition(" -> ")[0] for line in lines] == source.read_text().splitlines()
+    assert all(line in first.splitlines() for line in lines)
 
 
 def test_an_image_is_refused_in_plain_words_by_a_model_that_cannot_see(stack: Stack) -> None:

@@ -1,0 +1,1 @@
+"""Many requests from files in OpenAI's Batch format, sent to a running server."""
