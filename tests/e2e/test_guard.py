@@ -118,7 +118,8 @@ def test_hostile_requests(stack: GuardedStack, keys: Keys) -> None:
     secrets = (*keys.texts.values(), "alice", (stack.home / ".ray" / "auth_token").read_text().strip())
     assault = Assault(stack.url, f"{stack.url}/chat", MODEL, keys.texts["mallory"], keys.texts["alice"], secrets)
     requests = assault.draw(REQUESTS)
-    patience_s = max(2, 20 * assault.measure_alone())  # on a machine that does other things, as long as they make it
+    # Its accepted grammars are compiled in the engine, by eight threads, on the cores that compute the model
+    patience_s = max(15, 40 * assault.measure_alone())
     slow = round(SHARES["slow"] * REQUESTS)
     assault.run({kind: ones[: len(ones) // 5] for kind, ones in requests.items()}, slow // 5)
     warm = memory(stack)
@@ -130,7 +131,7 @@ def test_hostile_requests(stack: GuardedStack, keys: Keys) -> None:
     assert assault.requests == REQUESTS
     assert assault.statuses["drawn"][200] > REQUESTS * SHARES["drawn"] / 50  # else it would never get past the guard
     assert assault.quantile(0.99) < patience_s
-    assert assault.quantile(1) < 8 * patience_s  # two cores have the model, the attack, and what else the machine does
+    assert assault.quantile(1) < 4 * patience_s
     assert not {name: more for name, more in grown.items() if more >= MAX_GROWN_MIB[name]}
     (audit,) = stack.serve_logs.glob("guard_audit_*.jsonl")
     audited = [
