@@ -1,11 +1,11 @@
 """Ways to choose among slices, compared: prefix cache hits, time to the first token, throughput; each with its own cold slices.
 
-    python -m tests.perf.routing                     2, 4 and 8 slices, each way in turn; about ten minutes
+    python -m tests.perf.routing                     2, 4 and 8 slices, each way in turn; about twelve minutes
     python -m tests.perf.routing --slices 4 --json
 
 The engines are simulated (their prefix caches are counted as vLLM does); HAProxy, its configuration and the requests are real.
-Printed times are those of the simulated slices: with `--slower 4` their clocks run at a quarter of the speed, and what HAProxy
-and the client add counts a quarter. The last line is what our rules add to a request, on this machine's own clock.
+Printed times are those of the simulated slices: with `--slower 8` their clocks run at an eighth of the speed, and what
+HAProxy and the client add counts an eighth. The last line is what our rules add to a request, on this machine's own clock.
 """
 
 import argparse
@@ -26,6 +26,7 @@ import httpx
 import numpy as np
 
 from apps.common.command_line import reports_errors
+from apps.common.option_types import seconds
 from benchmarks.option_types import whole
 from emulation.hosts.preflight import free_ports
 from emulation.sim.cache import KvCache
@@ -38,8 +39,8 @@ from tests.perf.routing.replicas import simulation
 from tests.runtime_env.real_haproxy import own_ports, started, write_config
 
 HAPROXYS = ("roundrobin", "leastconn")
-WAYS = (*HAPROXYS, "conversation", "header")
-"""HAProxy's own as Ray configures it; ours; ours with a session's header."""
+WAYS = (*HAPROXYS, "conversation")
+"""HAProxy's own as Ray configures it, of which the second is Ray's default; and ours."""
 
 
 @reports_errors()
@@ -57,9 +58,10 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.perf.routing", description="Ways to choose among slices, compared.")
     parser.add_argument("--slices", type=whole(1, 16), nargs="+", default=[2, 4, 8], help="(default: 2 4 8)")
     parser.add_argument("--ways", choices=WAYS, nargs="+", default=list(WAYS), help="(default: all)")
-    parser.add_argument("--clients", type=whole(1, 64), default=16, help="for each slice (default: %(default)s)")
-    parser.add_argument("--seconds", type=whole(5, 3600), default=45, help="of each load (default: %(default)s)")
-    parser.add_argument("--slower", type=whole(1, 100), default=4, help="of the simulated clocks (default: %(default)s)")
+    parser.add_argument("--clients", type=whole(1, 64), default=32, help="for each slice (default: %(default)s)")
+    parser.add_argument("--pause", type=seconds, default=0.5, help="s before a turn, mean (default: %(default)s)")
+    parser.add_argument("--seconds", type=whole(5, 3600), default=75, help="of each load (default: %(default)s)")
+    parser.add_argument("--slower", type=whole(1, 100), default=8, help="of the simulated clocks (default: %(default)s)")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     return parser.parse_args(argv)
 
@@ -67,7 +69,7 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
 def _measure(way: str, slices: int, options: argparse.Namespace) -> dict[str, Any]:
     ports = free_ports(slices)
     with _replicas(ports, options.slower), _haproxy(way, ports) as url:
-        outcome = asyncio.run(run(url, options.clients * slices, options.seconds, header=way == "header"))
+        outcome = asyncio.run(run(url, options.clients * slices, options.seconds, options.pause * options.slower))
         counters = [_counters(port) for port in ports]
     hits, queries = (sum(each[name] for each in counters) for name in ("hits_total", "queries_total"))
     p50, p99 = np.percentile(outcome.ttfts, [50, 99]) * 1000 / options.slower

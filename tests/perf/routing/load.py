@@ -48,8 +48,12 @@ class Conversations:
         return " ".join(f"{self._random.randrange(10**4):04}" for _ in range(count))
 
 
-async def run(url: str, clients: int, seconds: float, *, header: bool = False) -> Outcome:
-    """Hold conversations with so many clients for so long. With `header` each names its session."""
+async def run(url: str, clients: int, seconds: float, pause_s: float) -> Outcome:
+    """Hold conversations with so many clients for so long, with a pause (mean, exponential) before each turn.
+
+    Without pauses a client's next turn would meet the server that it has just left with the fewest connections: its own.
+    """
+    pauses = random.Random(2)
     conversations, outcome = Conversations(seed=1), Outcome()
     began = time.perf_counter()
     limits = httpx.Limits(max_connections=None, max_keepalive_connections=None)
@@ -59,11 +63,11 @@ async def run(url: str, clients: int, seconds: float, *, header: bool = False) -
             while time.perf_counter() < began + seconds:
                 system, questions = conversations.begin()
                 messages = [system]
-                headers = {"x-session-id": questions[0]["content"].split()[0]} if header else {}
                 for question in questions:
+                    await asyncio.sleep(pauses.expovariate(1 / pause_s))
                     messages = [*messages, question]
                     outcome.prompts.append(messages)
-                    answer = await _ask(http, messages, headers, outcome.ttfts)
+                    answer = await _ask(http, messages, outcome.ttfts)
                     messages = [*messages, {"role": "assistant", "content": answer}]
                     if time.perf_counter() > began + seconds:
                         break
@@ -73,10 +77,10 @@ async def run(url: str, clients: int, seconds: float, *, header: bool = False) -
     return outcome
 
 
-async def _ask(http: httpx.AsyncClient, messages: list[Message], headers: dict[str, str], ttfts: list[float]) -> str:
+async def _ask(http: httpx.AsyncClient, messages: list[Message], ttfts: list[float]) -> str:
     body = {"model": MODEL, "messages": messages, "max_tokens": _ANSWER_TOKENS, "ignore_eos": True, "stream": True}
     sent, text = time.perf_counter(), ""
-    async with http.stream("POST", "/v1/chat/completions", json=body, headers=headers) as answer:
+    async with http.stream("POST", "/v1/chat/completions", json=body) as answer:
         answer.raise_for_status()
         async for piece in _pieces(answer):
             if not text:
