@@ -38,7 +38,9 @@ async def serve(ports: Sequence[int], slower: float | None) -> None:
     for port in ports:
         app = build_server(simulation(slower)) if slower else Starlette()
         app.add_route("/{path:path}", ready, methods=["GET", "POST"])  # what is no route of the engine: HAProxy's check
-        servers.append(uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=port, log_level="warning")))
+        servers.append(
+            uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=port, log_level="warning", timeout_keep_alive=90))
+        )
     await asyncio.gather(*(server.serve() for server in servers))
 
 
