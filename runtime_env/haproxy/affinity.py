@@ -9,17 +9,18 @@ nor are there any where Ray was told of another way (RAY_SERVE_HAPROXY_BALANCE_A
 
 import re
 import zlib
+from collections.abc import Iterable, Iterator
 
-BALANCE = "balance leastconn"
+_BALANCE = "balance leastconn"
 """Ray's own line, unless it was told of another."""
 _REPLICA = re.compile(r"^ *server (SERVE_REPLICA_\S+) .*\bcheck\b")
 _MAX_LOAD = 150
-"""Requests of a replica in percent of the average; `python -m tests.perf.routing` compares."""
+"""Requests of a replica in percent of the average. HAProxy's manual (`hash-balance-factor`) calls 125 to 200 reasonable."""
 _KEY = "txn.conversation"
 _BEGINNING = 1024
 """Bytes of a text that tell it from others."""
 _BODY_S = 30
-"""Time for a body, in seconds: the guard's `Bounds.body_s`."""
+"""Time for a body, in seconds: the default of the guard's `Bounds.body_s`."""
 _GENERATES = "METH_POST { path_end /completions }"
 _SYSTEM = "{ req.body,json_query('$.messages[0].role') -m str system developer }"
 _TEXTS = (
@@ -34,15 +35,10 @@ _TEXTS = (
 
 def is_chosen(config: str) -> bool:
     """Whether an app has a choice of replicas, and nobody has chosen another way."""
-    if not re.search(f"^ *{BALANCE}$", config, re.MULTILINE):
+    if not re.search(f"^ *{_BALANCE}$", config, re.MULTILINE):
         return False
     backends = re.split("^backend ", config, flags=re.MULTILINE)
     return any(sum(bool(_REPLICA.match(line)) for line in backend.splitlines()) > 1 for backend in backends)
-
-
-def balance() -> list[str]:
-    """Lines in place of Ray's `BALANCE`."""
-    return [f"balance hash var({_KEY})", "hash-type consistent wt6 avalanche", f"hash-balance-factor {_MAX_LOAD}"]
 
 
 def find_conversation() -> list[str]:
@@ -59,8 +55,14 @@ def find_conversation() -> list[str]:
     return [*rules, f"http-request set-var({_KEY}) req.body,bytes(0,{_BEGINNING}) {unknown}"]
 
 
-def with_id(line: str) -> str:
-    """A replica's line with an id from its name: its place on the ring is the same in every HAProxy, and after changes."""
-    if match := _REPLICA.match(line):
-        return f"{line} id {zlib.crc32(match[1].encode()) % (2**31 - 1) + 1}"
-    return line
+def balanced(lines: Iterable[str]) -> Iterator[str]:
+    """Ray's lines with our way of choosing. A replica gets an id from its name, by which every HAProxy, and each later
+    configuration, has it at the same place of the ring.
+    """
+    for line in lines:
+        if line.strip() == _BALANCE:
+            yield from (f"balance hash var({_KEY})", "hash-type consistent wt6 avalanche", f"hash-balance-factor {_MAX_LOAD}")
+        elif match := _REPLICA.match(line):
+            yield f"{line} id {zlib.crc32(match[1].encode()) % (2**31 - 1) + 1}"
+        else:
+            yield line

@@ -75,11 +75,9 @@ def edited(config: str, settings: Settings) -> str:
         "backend default_backend": [f"http-request {_not_found() if knows_apps else _unavailable()}"],
     }
     edited_lines: list[str] = []
-    for line in lines:
+    for line in affinity.balanced(lines) if choice else lines:
         if not re.match(" *errorfile ", line):
-            line = _readdressed(affinity.with_id(line), settings)
-            edited_lines += affinity.balance() if choice and line.strip() == affinity.BALANCE else [line]
-            edited_lines += added.get(line.rstrip(), [])
+            edited_lines += [_readdressed(line, settings), *added.get(line.rstrip(), [])]
     return "\n".join(edited_lines + _frontend_unavailable(settings)) + "\n"
 
 

@@ -2,11 +2,12 @@
 
 import os
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import httpx
 import psutil
 
 from apps.common.settings import SERVE_HAPROXY
@@ -69,12 +70,27 @@ def started(config: Path, ports: dict[str, int], *arguments: str, **variables: s
         **variables,
     }
     command = [str(ROOT / "runtime_env" / "haproxy.sh"), "-db", "-f", str(config), *arguments]
-    process = subprocess.Popen(command, env={**os.environ, **settings})
+    with stopped_at_end(command, **settings) as process:
+        yield process
+
+
+@contextmanager
+def stopped_at_end(command: Sequence[str], **variables: str) -> Iterator[psutil.Process]:
+    """Run a program of the project inside the block."""
+    process = subprocess.Popen(command, cwd=ROOT, env={**os.environ, **variables})
     try:
         yield psutil.Process(process.pid)
     finally:
         process.terminate()
         process.wait(20)
+
+
+def status(url: str) -> int | None:
+    """Status of the answer to a GET; None where nobody listens."""
+    try:
+        return httpx.get(url, trust_env=False).status_code
+    except httpx.HTTPError:
+        return None
 
 
 def own_ports() -> dict[str, int]:

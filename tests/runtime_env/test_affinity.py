@@ -12,9 +12,10 @@ from typing import Any
 import httpx
 import pytest
 
+from apps.guard.settings import Bounds
 from runtime_env.haproxy import affinity
 from tests.e2e.emulated import wait_for
-from tests.runtime_env.real_haproxy import own_ports, started, write_config
+from tests.runtime_env.real_haproxy import own_ports, started, status, write_config
 
 Messages = list[dict[str, Any]]
 CLIENT = httpx.Client(trust_env=False, timeout=20, limits=httpx.Limits(max_connections=None))
@@ -72,15 +73,8 @@ def balanced(directory: Path, servers: Sequence[Server]) -> Iterator[str]:
     config = write_config(directory, ports, *(server.server_address[1] for server in servers))
     url = f"http://127.0.0.1:{ports['front']}"
     with started(config, ports):
-        wait_for(lambda: answers(url), 20, "HAProxy to answer")
+        wait_for(lambda: status(url) == 200, 20, "HAProxy to answer")
         yield url
-
-
-def answers(url: str) -> bool:
-    try:
-        return CLIENT.get(url).status_code == 200
-    except httpx.HTTPError:
-        return False
 
 
 @pytest.fixture(scope="module")
@@ -177,3 +171,7 @@ def test_without_a_choice_or_with_another_way_there_are_no_rules(tmp_path: Path)
     assert affinity.is_chosen(write_config(tmp_path, own_ports(), 1, 2).read_text())
     assert not affinity.is_chosen(write_config(tmp_path, own_ports(), 1).read_text())
     assert not affinity.is_chosen(write_config(tmp_path, own_ports(), 1, 2, balance_algorithm="random").read_text())
+
+
+def test_a_body_has_the_guards_time() -> None:
+    assert Bounds().body_s == affinity._BODY_S

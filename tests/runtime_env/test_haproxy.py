@@ -28,7 +28,7 @@ from runtime_env.haproxy.config import RAY, Settings, UnexpectedConfigError, edi
 from tests.e2e.conftest import ROOT
 from tests.e2e.emulated import wait_for
 from tests.kuberay.specs import spec
-from tests.runtime_env.real_haproxy import own_ports, started, write_config
+from tests.runtime_env.real_haproxy import own_ports, started, status, write_config
 
 UNKNOWN = "/unknown"
 """Path where the server breaks the connection instead of answering."""
@@ -132,13 +132,6 @@ def haproxy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     metrics.close()
 
 
-def status(url: str) -> int | None:
-    try:
-        return httpx.get(f"{url}/ready").status_code
-    except httpx.HTTPError:
-        return None
-
-
 def test_one_that_was_just_started_and_knows_no_app_says_try_again(tmp_path: Path) -> None:
     ports = own_ports()
     url = f"http://127.0.0.1:{ports['front']}"
@@ -178,10 +171,10 @@ def test_an_app_is_told_of_https(haproxy: Running) -> None:
 
 
 def test_haproxys_own_answers_have_an_id_too(haproxy: Running) -> None:
-    for path, note, status in (("/away", b"", 503), ("/v1", "\u00e9".encode(), 400)):
+    for path, note, expected in (("/away", b"", 503), ("/v1", "\u00e9".encode(), 400)):
         answer = httpx.get(f"{haproxy.url}{path}", headers=[(b"x-note", note)])
-        assert answer.status_code == status
-        assert haproxy.logged(answer.headers["x-request-id"])["status"] == status
+        assert answer.status_code == expected
+        assert haproxy.logged(answer.headers["x-request-id"])["status"] == expected
 
 
 def test_serves_own_refusal_comes_in_openai_form_and_the_guards_as_it_is(haproxy: Running) -> None:

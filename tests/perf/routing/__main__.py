@@ -13,7 +13,6 @@ import asyncio
 import json
 import re
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -32,11 +31,10 @@ from emulation.hosts.preflight import free_ports
 from emulation.sim.cache import KvCache
 from emulation.sim.protocol import ChatRequest
 from emulation.sim.text import tokenize
-from tests.e2e.conftest import ROOT
 from tests.e2e.emulated import wait_for
 from tests.perf.routing.load import MODEL, Message, run
 from tests.perf.routing.replicas import simulation
-from tests.runtime_env.real_haproxy import own_ports, started, write_config
+from tests.runtime_env.real_haproxy import own_ports, started, status, stopped_at_end, write_config
 
 HAPROXYS = ("roundrobin", "leastconn")
 WAYS = (*HAPROXYS, "conversation")
@@ -90,19 +88,8 @@ def _measure(way: str, slices: int, options: argparse.Namespace) -> dict[str, An
 def _replicas(ports: Sequence[int], slower: int) -> Iterator[None]:
     command = [sys.executable, "-m", "tests.perf.routing.replicas", str(slower), *map(str, ports)]
     with stopped_at_end(command):
-        wait_for(lambda: all(_answers(f"http://127.0.0.1:{port}/health") for port in ports), 60, "the simulated engines")
+        wait_for(lambda: all(status(f"http://127.0.0.1:{port}/health") == 200 for port in ports), 60, "the simulated engines")
         yield
-
-
-@contextmanager
-def stopped_at_end(command: Sequence[str]) -> Iterator[None]:
-    """Run a program inside the block."""
-    process = subprocess.Popen(command, cwd=ROOT)
-    try:
-        yield
-    finally:
-        process.terminate()
-        process.wait(20)
 
 
 @contextmanager
@@ -114,7 +101,7 @@ def _haproxy(way: str, servers: Sequence[int]) -> Iterator[str]:
         own = way in HAPROXYS
         config = write_config(Path(directory), ports, *servers, balance_algorithm=way if own else "leastconn")
         with _plain(config) if own else started(config, ports, "-q", HAPROXY_CONNECTION_RATE_PER_ADDRESS="0"):
-            wait_for(lambda: _answers(f"{url}/health"), 20, "HAProxy")
+            wait_for(lambda: status(f"{url}/health") == 200, 20, "HAProxy")
             yield url
 
 
@@ -127,13 +114,6 @@ def _plain(config: Path) -> Iterator[None]:
         yield
 
 
-def _answers(url: str) -> bool:
-    try:
-        return httpx.get(url, trust_env=False).status_code == 200
-    except httpx.HTTPError:
-        return False
-
-
 async def added(rounds: int = 400) -> float:
     """Milliseconds that our rules add to a request of 24 KB, in turns with Ray's own way; the difference of medians."""
     ports = free_ports(2)
@@ -141,7 +121,7 @@ async def added(rounds: int = 400) -> float:
     times: dict[str, list[float]] = {"leastconn": [], "conversation": []}
     with ExitStack() as stack:
         stack.enter_context(stopped_at_end([sys.executable, "-m", "tests.perf.routing.replicas", "instant", *map(str, ports)]))
-        wait_for(lambda: all(_answers(f"http://127.0.0.1:{port}/health") for port in ports), 60, "the servers")
+        wait_for(lambda: all(status(f"http://127.0.0.1:{port}/health") == 200 for port in ports), 60, "the servers")
         urls = {way: stack.enter_context(_haproxy(way, ports)) for way in times}
         async with httpx.AsyncClient(trust_env=False) as http:
             for _ in range(rounds):
