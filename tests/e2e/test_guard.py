@@ -7,13 +7,15 @@ import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import ExitStack, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import httpx
 import openai
+import psutil
 import pytest
 
 from apps.guard.settings import Bounds
@@ -28,8 +30,9 @@ from tests.guard.served import Keys, wait_for
 from tests.guard.test_grammars import BAD, GOOD, of_output, of_schema
 
 REQUESTS = 10_000
-MAX_GROWN_MIB = {"llm": 64, "chat": 64, "engine": 512}
-"""After a fifth of the requests. The engine keeps compiled grammars: up to 512 MiB, vLLM's VLLM_XGRAMMAR_CACHE_MB."""
+MAX_GROWN_MIB = {"llm": 128, "chat": 64, "engine": 512}
+"""Of the least that a process had, from the first to the second half of the requests after the first fifth. What the C library
+holds of large bodies goes up and down by 200 MiB. The engine keeps compiled grammars: vLLM's VLLM_XGRAMMAR_CACHE_MB."""
 SECRET_TEXT = "nobody-may-read-this-prompt"
 
 
@@ -120,14 +123,13 @@ def test_hostile_requests(stack: GuardedStack, keys: Keys) -> None:
     requests = assault.draw(REQUESTS)
     # Its accepted grammars are compiled in the engine, by eight threads, on the cores that compute the model
     patience_s = max(15, 40 * assault.measure_alone())
-    slow = round(SHARES["slow"] * REQUESTS)
-    assault.run({kind: ones[: len(ones) // 5] for kind, ones in requests.items()}, slow // 5)
-    warm = memory(stack)
-    assault.run({kind: ones[len(ones) // 5 :] for kind, ones in requests.items()}, slow - slow // 5)
+    _, warm, after = [
+        least_memory(stack, partial(assault.run, *part)) for part in parts(requests, round(SHARES["slow"] * REQUESTS))
+    ]
     assert "100 degrees" in ask(stack.client(keys.texts["alice"]))
     wait_for(lambda: running(stack) == 0, 30, "nothing to be left running")
-    grown = {name: after - warm[name] for name, after in memory(stack).items()}
-    print(f"\n{assault.report()}\nbounds: 99 % within {patience_s:.1f} s\nMiB when warm {warm}, and more at the end {grown}")
+    grown = {name: after[name] - warm[name] for name in warm}
+    print(f"\n{assault.report()}\nbounds: 99 % within {patience_s:.1f} s\nleast MiB when warm {warm}, and more later {grown}")
     assert assault.requests == REQUESTS
     assert assault.statuses["drawn"][200] > REQUESTS * SHARES["drawn"] / 50  # else it would never get past the guard
     assert assault.quantile(0.99) < patience_s
@@ -141,13 +143,32 @@ def test_hostile_requests(stack: GuardedStack, keys: Keys) -> None:
     assert max(line["prompt_tokens"] or 0 for line in audited) <= LIMITS["context_tokens"] * Bounds().choices
 
 
+def parts(requests: dict[str, list[hostile.Hostile]], slow: int) -> Iterator[tuple[dict[str, list[hostile.Hostile]], int]]:
+    """A fifth of the requests, two more, and the last two."""
+    for first, end in ((0, 1), (1, 3), (3, 5)):
+        part = {kind: ones[len(ones) * first // 5 : len(ones) * end // 5] for kind, ones in requests.items()}
+        yield part, slow * end // 5 - slow * first // 5
+
+
+def least_memory(stack: GuardedStack, run: Callable[[], None]) -> dict[str, int]:
+    """The least MiB that each process had while this ran, seen every 2 s."""
+    with ThreadPoolExecutor(1) as thread:
+        sending = thread.submit(run)
+        seen = [memory(stack)]
+        while not wait([sending], 2).done:
+            seen.append(memory(stack))
+        sending.result()
+    return {name: min(resident[name] for resident in seen) for name in seen[0]}
+
+
 def memory(stack: GuardedStack) -> dict[str, int]:
     """MiB that the replicas have, and the model's engine."""
     resident = {}
     for process in processes.find(stack.record.session_ids, Path(stack.record.temp_dir)):
-        name = re.search(r"ray::ServeReplica:(\w+)|VLLM::EngineCore", " ".join(process.cmdline()))
-        if name:
-            resident[name[1] or "engine"] = process.memory_info().rss >> 20
+        with suppress(psutil.NoSuchProcess):  # one that has just ended is none of them
+            name = re.search(r"ray::ServeReplica:(\w+)|VLLM::EngineCore", " ".join(process.cmdline()))
+            if name:
+                resident[name[1] or "engine"] = process.memory_info().rss >> 20
     assert set(resident) == {"llm", "chat", "engine"}
     return resident
 
