@@ -192,7 +192,8 @@ class Admission:
         tracker.ticket = await self._wait_for_room(usage, asked, receive)
         limit = asked.max_tokens if asked.max_tokens is not None else to_set
         tracker.max_output = usage.estimate(asked) if limit is None else limit * asked.choices
-        body = generation_request.edited(asked, to_set)
+        by_turn = self._settings.priorities and tracker.route in (_CHAT, _COMPLETIONS)
+        body = generation_request.edited(asked, to_set, int(tracker.ticket.start) if by_turn else None)
         return _forwarded(scope, tracker, body), bodies.replaying(body, receive), tracker.send
 
     def _settle(self, tracker: ResponseTracker, usage: KeyUsage, asked: GenerationRequest) -> None:

@@ -1,8 +1,10 @@
 """Who is let into a full engine next: keys take turns so that each gets tokens in proportion to its weight.
 
 Each key has a virtual time, which its tokens move forward, slower the more weight it has. The waiting request of the key that
-is furthest behind goes first; a key that comes back from a pause starts where the others are, and saves nothing up. A
-request's tokens are estimated when it is let in and corrected when it has ended. Knows nothing of requests, only their cost.
+is furthest behind goes first; a key that comes back from a pause starts where the last request that was done did, and saves
+nothing up. A request's tokens are estimated when it is let in and corrected when it has ended. Knows nothing of requests, only
+their cost. An engine that takes a request's `start` as its priority goes on in the same order: prompts that wait in it for
+their computation would else be in the order in which they came.
 
 Source: start-time fair queueing (Goyal, Vin and Cheng, 1996); the Linux scheduler's vruntime is the same idea.
 """
@@ -23,6 +25,8 @@ class Ticket:
     admitted: "asyncio.Future[None] | None" = None
     """The future to wait for, where the engine is full."""
     inside: bool = False
+    start: float = 0.0
+    """The key's virtual time when it was let in."""
 
 
 @dataclass(eq=False)
@@ -72,6 +76,7 @@ class FairQueue:
         """A request has ended and did cost so much (None: as was thought), or its client left before it was let in."""
         if ticket.inside:
             self.taken -= ticket.slots
+            self._now = max(self._now, ticket.start)
             flow.served += ((ticket.cost if cost is None else cost) - ticket.cost) / flow.weight
         else:
             flow.waiting.remove(ticket)
@@ -93,7 +98,7 @@ class FairQueue:
     def _admit(self, flow: Flow, ticket: Ticket) -> None:
         ticket.inside = True
         self.taken += ticket.slots
-        self._now = max(self._now, flow.served)
+        ticket.start = flow.served
         flow.served += ticket.cost / flow.weight
 
     def _one_less(self, flow: Flow) -> None:

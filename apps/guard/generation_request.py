@@ -95,13 +95,15 @@ def check_other(path: str, fields: dict[str, Any], bounds: Bounds) -> None:
         _images(fields.get(name), bounds)
 
 
-def edited(request: GenerationRequest, max_tokens: int | None) -> bytes:
-    """The body to forward: a stream is made to end with its token counts; max_tokens and cache_salt are set where given."""
+def edited(request: GenerationRequest, max_tokens: int | None, priority: int | None = None) -> bytes:
+    """The body to forward: a stream is made to end with its token counts; what is given, and cache_salt, is set."""
     fields = request.fields
     needs_usage = request.stream and not request.wants_usage
     added: dict[str, Any] = {}
     if request.cache_salt is not None:
         added["cache_salt"] = request.cache_salt
+    if priority is not None:
+        added["priority"] = priority
     if max_tokens is not None:
         added["max_tokens"] = max_tokens
     if needs_usage:

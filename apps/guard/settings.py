@@ -154,6 +154,8 @@ class ReplicaGuard(_Strict):
     capacity: Count | None = None
     context_tokens: Count | None = None
     """The engine's max_model_len, if it is known."""
+    priorities: bool = False
+    """The engine computes waiting prompts by priority, and keys take turns there too."""
     flavour: Flavour = "vllm-cpu"
     tokenizer: str | None = None
     """Directory of the model's, which grammars are compiled with. None: with a vocabulary of bytes."""
@@ -227,6 +229,7 @@ def replica_guard(
         replicas=replicas,
         capacity=slots * engines if slots else None,
         context_tokens=engine.get("max_model_len"),
+        priorities=bool(args.keys_files) and engine.get("scheduling_policy") == "priority",
         flavour=flavour,
         tokenizer=engine.get("tokenizer") or model,
         model=model,

@@ -86,9 +86,10 @@ def _prepare(config: dict[str, Any]) -> dict[str, Any]:
     """The config with what it names resolved on this machine: the weights' directory, the chat template's file.
 
     Only xgrammar compiles grammars, and the guard tries each one first. By vLLM's default another library takes what xgrammar
-    refuses, and the first request with a grammar chooses the library for all that follow.
+    refuses, and the first request with a grammar chooses the library for all that follow. Prompts that wait in the engine are
+    computed by priority, which the guard sets: first come, first served but for that.
     """
-    engine = dict(config.get("engine_kwargs") or {})
+    engine = {"scheduling_policy": "priority", **(config.get("engine_kwargs") or {})}
     engine["structured_outputs_config"] = {"backend": "xgrammar", **(engine.get("structured_outputs_config") or {})}
     template = engine.get("chat_template")
     if template and not Path(template).is_absolute():

@@ -56,7 +56,7 @@ class Simulation:
                 f"{max(wanted, 1)} more were requested. Shorten the prompt or lower max_tokens."
             )
         source = (endless if asked.ignore_eos else continuation)(prompt)
-        return Request(prompt, source, wanted, faults.in_step(asked), asked.cache_salt)
+        return Request(prompt, source, wanted, faults.in_step(asked), asked.cache_salt, asked.priority)
 
     async def answer(self, request: Request, stops: list[str], usage: Usage) -> AsyncIterator[tuple[str, str | None]]:
         """Yield pieces of text with None, then one with the finish reason. `usage` is kept up to date."""

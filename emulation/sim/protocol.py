@@ -30,6 +30,7 @@ class _Generation(BaseModel):
     seed: int | None = None
     ignore_eos: bool = False
     cache_salt: str | None = None
+    priority: int = 0
     n: Literal[1] = 1
     temperature: float | None = None
     echo: bool = False

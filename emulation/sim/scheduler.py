@@ -1,7 +1,8 @@
 """Continuous batching without a model: every step takes the roofline's time and produces a token for each running sequence.
 
-As in vLLM, one step holds a token of each decoding sequence and pieces of waiting prompts up to a token budget; a sequence that
-finds no space in the KV cache sends the youngest one back to the queue.
+As in vLLM, one step holds what the running sequences need, in the order in which they began, and then waiting prompts, both up
+to a token budget: a prompt that does not fit goes on in the next step, and others wait behind it. A sequence that finds no
+space in the KV cache sends the youngest one of the lowest priority back to the queue.
 """
 
 import asyncio
@@ -42,6 +43,8 @@ class Request:
     poison: Exception | None = None
     """Error that a step with it raises."""
     cache_salt: str | None = None
+    priority: int = 0
+    """The lowest goes first."""
     computed: int = 0
     """Tokens whose KV is held."""
     produced: int = 0
@@ -74,7 +77,8 @@ class Scheduler:
         """Enqueue and yield tokens as they come. Leaving early frees the sequence's space. Raises `EngineDeadError`."""
         if self.ended.is_set():
             raise EngineDeadError
-        self.waiting.append(sequence)
+        later = (at for at, other in enumerate(self.waiting) if other.priority > sequence.priority)
+        self.waiting.insert(next(later, len(self.waiting)), sequence)
         self._work.set()
         try:
             while (token := await sequence.out.get()) is not None:
@@ -113,14 +117,22 @@ class Scheduler:
     def _plan(self) -> dict[Request, Chunk]:
         chunks: dict[Request, Chunk] = {}
         budget = self._limits.max_num_batched_tokens
-        while self.waiting and len(self.running) < self._limits.max_num_seqs and self._admit(self.waiting[0]):
+        for sequence in list(self.running):
+            budget -= self._schedule(sequence, budget, chunks)
+        while budget > 0 and self.waiting and len(self.running) < self._limits.max_num_seqs and self._admit(self.waiting[0]):
             self.running.append(self.waiting.popleft())
-        for sequence in sorted(self.running, key=lambda s: s.wanted - s.computed):  # decoding first
-            tokens = min(sequence.wanted - sequence.computed, budget)
-            if tokens > 0 and sequence in self.running and self._make_room(sequence, tokens, chunks):
-                chunks[sequence] = Chunk(tokens, sequence.computed)
-                budget -= tokens
+            if not (tokens := self._schedule(self.running[-1], budget, chunks)):
+                break
+            budget -= tokens
         return chunks
+
+    def _schedule(self, sequence: Request, budget: int, chunks: dict[Request, Chunk]) -> int:
+        """Tokens of a running sequence in the next step; 0 if it has to give way."""
+        tokens = min(sequence.wanted - sequence.computed, budget)
+        if tokens > 0 and sequence in self.running and self._make_room(sequence, tokens, chunks):
+            chunks[sequence] = Chunk(tokens, sequence.computed)
+            return tokens
+        return 0
 
     def _admit(self, sequence: Request) -> bool:
         if self.cache.held + len(sequence.prompt) > self.cache.capacity:
@@ -132,11 +144,13 @@ class Scheduler:
 
     def _make_room(self, sequence: Request, tokens: int, chunks: dict[Request, Chunk]) -> bool:
         while not self.cache.take(tokens):
-            victim = self.running.pop()
+            victim = max(reversed(self.running), key=lambda s: s.priority)
+            self.running.remove(victim)
             planned = chunks.pop(victim, None)
             self.cache.release(victim.computed + (planned.tokens if planned else 0))
             victim.computed = 0
-            self.waiting.appendleft(victim)
+            later = (at for at, other in enumerate(self.waiting) if other.priority >= victim.priority)
+            self.waiting.insert(next(later, len(self.waiting)), victim)
             if victim is sequence:
                 return False
         return True

@@ -31,8 +31,8 @@ from tests.guard.test_grammars import BAD, GOOD, of_output, of_schema
 
 REQUESTS = 10_000
 MAX_GROWN_MIB = {"llm": 128, "chat": 64, "engine": 512}
-"""Of the least that a process had, from the first to the second half of the requests after the first fifth. What the C library
-holds of large bodies goes up and down by 200 MiB. The engine keeps compiled grammars: vLLM's VLLM_XGRAMMAR_CACHE_MB."""
+"""Growth of the least that a process had, from the first to the second half of the requests after the first fifth. What the C
+library holds of large bodies goes up and down by 200 MiB. The engine keeps compiled grammars: vLLM's VLLM_XGRAMMAR_CACHE_MB."""
 SECRET_TEXT = "nobody-may-read-this-prompt"
 
 

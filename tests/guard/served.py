@@ -89,6 +89,7 @@ def served(
                 replicas=replicas,
                 capacity=kwargs["max_num_seqs"],
                 context_tokens=kwargs["max_model_len"],
+                priorities=bool(keys) and kwargs.get("scheduling_policy") == "priority",
                 flavour=flavour,
                 model=model,
             )

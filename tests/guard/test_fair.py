@@ -83,6 +83,18 @@ def test_a_newcomer_goes_before_the_queue_of_a_heavy_key() -> None:
     run(scenario())
 
 
+def test_a_newcomer_starts_before_what_a_heavy_key_has_waiting_in_the_engine() -> None:
+    async def scenario() -> None:
+        queue, heavy, light = FairQueue(100, 10, 10), Flow(), Flow()
+        inside = [queue.enter(heavy, 1, 1000) for _ in range(20)]
+        for ticket in inside[:5]:
+            queue.leave(heavy, ticket, 1000)
+        mine, later = queue.enter(light, 1, 1000), queue.enter(heavy, 1, 1000)
+        assert inside[4].start == mine.start < inside[5].start < inside[-1].start < later.start
+
+    run(scenario())
+
+
 def test_who_pauses_saves_nothing_up() -> None:
     async def scenario() -> Counter[str]:
         queue, busy, back = FairQueue(1, 100, 100), Flow(), Flow()

@@ -42,20 +42,34 @@ JSON = st.recursive(
     st.dictionaries(st.text(max_size=8), JSON, max_size=5),
     st.booleans(),
     st.sampled_from([None, 7]),
+    st.sampled_from([None, 12]),
     st.sampled_from(["", "  \n\t"]),
 )
-def test_an_edit_only_adds_what_it_says(extra: dict[str, Any], stream: bool, max_tokens: int | None, blank: str) -> None:
+def test_an_edit_only_adds_what_it_says(
+    extra: dict[str, Any], stream: bool, max_tokens: int | None, priority: int | None, blank: str
+) -> None:
     body = {**extra, "messages": [{"role": "user", "content": 'é"{\\'}], "stream": stream}
-    for name in ("stream_options", "max_tokens", "max_completion_tokens", "n", "best_of", "model", "stop", "min_tokens"):
+    for name in (
+        "stream_options",
+        "max_tokens",
+        "max_completion_tokens",
+        "n",
+        "best_of",
+        "model",
+        "stop",
+        "min_tokens",
+        "priority",
+    ):
         body.pop(name, None)
     raw = (blank + json.dumps(body, indent=1, ensure_ascii=False)).encode("utf-8", "surrogatepass")
     try:
         request = asked(raw, chat=True)
     except Refusal:
         return  # half a character
-    sent = generation_request.edited(request, max_tokens)
+    sent = generation_request.edited(request, max_tokens, priority)
     added: dict[str, Any] = {"stream_options": {"include_usage": True}} if stream else {}
     added |= {"max_tokens": max_tokens} if max_tokens else {}
+    added |= {"priority": priority} if priority else {}
     assert json.loads(sent) == {**body, **added}
     assert (sent == raw) if not added else sent.endswith(raw.lstrip()[1:])
 
