@@ -79,6 +79,8 @@ def _classic_app(configs: list[dict[str, Any]], guard: GuardArgs | None) -> Appl
 def _guard_settings(guard: GuardArgs | None, configs: list[dict[str, Any]], replicas: int, engines: int) -> ReplicaGuard:
     engine, model = configs[0]["engine_kwargs"], configs[0]["model_loading_config"].get("model_source")
     directory = model if isinstance(model, str) else None
+    policies = {config["engine_kwargs"]["scheduling_policy"] for config in configs}
+    engine = {**engine, "scheduling_policy": "priority" if policies == {"priority"} else "fcfs"}
     return replica_guard(guard, engine, replicas, engines, model=directory, flavour=flavour_of(configs))
 
 

@@ -30,7 +30,7 @@ from tests.guard.served import Keys, wait_for
 from tests.guard.test_grammars import BAD, GOOD, of_output, of_schema
 
 REQUESTS = 10_000
-MAX_GROWN_MIB = {"llm": 128, "chat": 64, "engine": 512}
+MAX_GROWN_MIB = {"llm": 64, "chat": 64, "engine": 512}
 """Growth of the least that a process had, from the first to the second half of the requests after the first fifth. What the C
 library holds of large bodies goes up and down by 200 MiB. The engine keeps compiled grammars: vLLM's VLLM_XGRAMMAR_CACHE_MB."""
 SECRET_TEXT = "nobody-may-read-this-prompt"
@@ -121,7 +121,7 @@ def test_hostile_requests(stack: GuardedStack, keys: Keys) -> None:
     secrets = (*keys.texts.values(), "alice", (stack.home / ".ray" / "auth_token").read_text().strip())
     assault = Assault(stack.url, f"{stack.url}/chat", MODEL, keys.texts["mallory"], keys.texts["alice"], secrets)
     requests = assault.draw(REQUESTS)
-    # Its accepted grammars are compiled in the engine, by eight threads, on the cores that compute the model
+    # Its accepted prompts are computed on the cores that also run the attack
     patience_s = max(15, 40 * assault.measure_alone())
     _, warm, after = [
         least_memory(stack, partial(assault.run, *part)) for part in parts(requests, round(SHARES["slow"] * REQUESTS))
