@@ -67,10 +67,14 @@ def test_hundreds_of_clients_in_two_processes_are_all_served() -> None:
 def test_open_loop_sends_when_it_should_whatever_the_server_does() -> None:
     """The server stands still for a second: requests that were due in it are sent late or answered late, and count so."""
     with running(Timing(ttft=0.02, tpot=0.002)) as server:
-        stop = threading.Timer(1.5, os.kill, (server.pid, signal.SIGSTOP))
-        go_on = threading.Timer(2.5, os.kill, (server.pid, signal.SIGCONT))
-        stop.start()
-        go_on.start()
+
+        def pause() -> None:
+            time.sleep(1.5)
+            os.kill(server.pid, signal.SIGSTOP)
+            time.sleep(1)
+            os.kill(server.pid, signal.SIGCONT)
+
+        threading.Thread(target=pause).start()
         load = ["--output-tokens", "5", "--rate", "60", "--arrivals", "constant", "--duration", "4"]
         stored, _ = measured(server, *load)
     run, _ = only(stored)
