@@ -30,7 +30,7 @@ from tests.guard.served import Keys, wait_for
 from tests.guard.test_grammars import BAD, GOOD, of_output, of_schema
 
 REQUESTS = 10_000
-MAX_GROWN_MIB = {"llm": 64, "chat": 64, "engine": 512}
+MAX_GROWN_MIB = {"llm": 192, "chat": 64, "engine": 512}
 """Growth of the least that a process had, from the first to the second half of the requests after the first fifth. What the C
 library holds of large bodies goes up and down by 200 MiB. The engine keeps compiled grammars: vLLM's VLLM_XGRAMMAR_CACHE_MB."""
 SECRET_TEXT = "nobody-may-read-this-prompt"
