@@ -8,9 +8,11 @@ space in the KV cache sends the youngest one of the lowest priority back to the 
 import asyncio
 import logging
 import time
+from bisect import insort_left, insort_right
 from collections import deque
 from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass, field
+from operator import attrgetter
 
 from apps.slice.memory import Layout
 from apps.slice.roofline import Chunk, step_seconds
@@ -19,6 +21,7 @@ from emulation.sim.cache import KvCache
 from emulation.sim.faults import EngineDeadError
 
 logger = logging.getLogger("ray.serve")
+_PRIORITY = attrgetter("priority")
 _CATCH_UP_S = 0.1  # how much of a delay later steps make up for: timers are late by a little each time
 
 
@@ -77,8 +80,7 @@ class Scheduler:
         """Enqueue and yield tokens as they come. Leaving early frees the sequence's space. Raises `EngineDeadError`."""
         if self.ended.is_set():
             raise EngineDeadError
-        later = (at for at, other in enumerate(self.waiting) if other.priority > sequence.priority)
-        self.waiting.insert(next(later, len(self.waiting)), sequence)
+        insort_right(self.waiting, sequence, key=_PRIORITY)
         self._work.set()
         try:
             while (token := await sequence.out.get()) is not None:
@@ -144,13 +146,12 @@ class Scheduler:
 
     def _make_room(self, sequence: Request, tokens: int, chunks: dict[Request, Chunk]) -> bool:
         while not self.cache.take(tokens):
-            victim = max(reversed(self.running), key=lambda s: s.priority)
+            victim = max(reversed(self.running), key=_PRIORITY)
             self.running.remove(victim)
             planned = chunks.pop(victim, None)
             self.cache.release(victim.computed + (planned.tokens if planned else 0))
             victim.computed = 0
-            later = (at for at, other in enumerate(self.waiting) if other.priority >= victim.priority)
-            self.waiting.insert(next(later, len(self.waiting)), victim)
+            insort_left(self.waiting, victim, key=_PRIORITY)
             if victim is sequence:
                 return False
         return True

@@ -17,7 +17,7 @@ import uvicorn
 
 from apps.guard.keyfile import change_keys, make_key, utc_now
 from apps.guard.middleware import GuardMiddleware
-from apps.guard.settings import GuardArgs, ReplicaGuard
+from apps.guard.settings import GuardArgs, replica_guard
 from emulation.sim.engine import Simulation
 from emulation.sim.server import build_server
 
@@ -83,16 +83,8 @@ def served(
     def run() -> None:
         async def main() -> None:
             simulation = None if app else Simulation(config)
-            replica = ReplicaGuard(
-                args=settings,
-                local=local,
-                replicas=replicas,
-                capacity=kwargs["max_num_seqs"],
-                context_tokens=kwargs["max_model_len"],
-                priorities=bool(keys) and kwargs.get("scheduling_policy") == "priority",
-                flavour=flavour,
-                model=model,
-            )
+            replica = replica_guard(settings, kwargs, replicas, 1, model=model, flavour=flavour)
+            replica = replica.model_copy(update={"local": local, "tokenizer": None})
             guard = GuardMiddleware(app or build_server(simulation), replica)  # type: ignore[arg-type]
             server = uvicorn.Server(uvicorn.Config(guard, host="127.0.0.1", port=0, log_level="error", lifespan="off"))
             started.update(server=server, guard=guard, simulation=simulation)
