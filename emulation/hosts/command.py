@@ -159,7 +159,7 @@ def _running_record(port: int) -> StackRecord | None:
         if stack.ready and stack.redis and processes.find([*stack.hosts.values()], Path(stack.temp_dir)):
             raise UserError(
                 f"the stack on port {port} has lost its head, and its hosts wait for it: --start-host head brings it back, "
-                "--stop stops all"
+                f"scripts/stop_local.sh --port {port} stops all"
             )
         _stop(stack)
         shutil.rmtree(stack.temp_dir, ignore_errors=True)

@@ -71,14 +71,14 @@ def _parse_up(argv: Sequence[str]) -> UpOptions:
     parser.add_argument(
         "--model", metavar="PATH_OR_HF_ID", help="serve this model instead: a local directory or a Hugging Face id"
     )
-    _add_common(parser, stop="scripts/stop_local.sh")
+    _add_common(parser)
     parsed = parser.parse_args(argv)
     _check_ports(parser, parsed)
     common = (parsed.port, parsed.dashboard_port, parsed.model, parsed.detach, parsed.classic)
     return UpOptions(*common, keys=parsed.keys, config=parsed.config)
 
 
-def _parse_slice(argv: Sequence[str]) -> UpOptions | DownOptions | HostOptions:
+def _parse_slice(argv: Sequence[str]) -> UpOptions | HostOptions:
     parser = argparse.ArgumentParser(
         prog="scripts/emulated_slice.sh",
         description="Serve on TPU v6e 4x4 slices that are emulated on this machine: a Ray node for each host, with Ray's own "
@@ -92,13 +92,12 @@ def _parse_slice(argv: Sequence[str]) -> UpOptions | DownOptions | HostOptions:
         "vLLM TPU, computes a small model of Gemma 4's architecture on the CPU (default: %(default)s)",
     )
     parser.add_argument("--slices", type=int, choices=range(1, 5), default=1, help="how many slices (default: %(default)s)")
-    _add_common(parser, stop="--stop")
+    _add_common(parser)
     parser.add_argument(
         "--redis", metavar="HOST:PORT", help="keep the head's state in this Redis, so that apps outlive the head"
     )
     parser.add_argument("--absent", metavar="SLICE/HOST", action="append", default=[], help="do not start this host")
     act = parser.add_mutually_exclusive_group()
-    act.add_argument("--stop", action="store_true", help="stop the stack on --port")
     act.add_argument("--kill-host", metavar="SLICE/HOST", help="kill a host of a running stack: slice-a/2, or head")
     act.add_argument("--start-host", metavar="SLICE/HOST", help="start that host again")
     parsed = parser.parse_args(argv)
@@ -111,8 +110,6 @@ def _parse_slice(argv: Sequence[str]) -> UpOptions | DownOptions | HostOptions:
         parser.error(f"--absent: {unknown[0]} is not one of the {parsed.slices} slices ({', '.join(known)})")
     if parsed.redis and not re.fullmatch(r"[\w.-]+:\d+", parsed.redis):
         parser.error(f"--redis: {parsed.redis!r} is not HOST:PORT")
-    if parsed.stop:
-        return DownOptions(parsed.port, all=False)
     if host := parsed.kill_host or parsed.start_host:
         return HostOptions(parsed.port, host, start=bool(parsed.start_host))
     common = (parsed.port, parsed.dashboard_port, None, parsed.detach, parsed.classic)
@@ -127,13 +124,15 @@ def _parse_slice(argv: Sequence[str]) -> UpOptions | DownOptions | HostOptions:
     )
 
 
-def _add_common(parser: argparse.ArgumentParser, stop: str) -> None:
+def _add_common(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--port", type=port, default=DEFAULT_PORT, help="port of API and chat (default: %(default)s)")
     parser.add_argument(
         "--dashboard-port", type=port, default=DEFAULT_DASHBOARD_PORT, help="port of the Ray dashboard (default: %(default)s)"
     )
     parser.add_argument(
-        "--detach", action="store_true", help=f"return once the server has answered a test request; stop it with {stop}"
+        "--detach",
+        action="store_true",
+        help="return once the server has answered a test request; stop it with scripts/stop_local.sh",
     )
     parser.add_argument("--config", metavar="F", help="Serve config to deploy (default: the command's own in serve_configs/)")
     parser.add_argument("--keys", metavar="F", help="require keys from this file, made by scripts/keys.py (default: no keys)")
@@ -147,7 +146,8 @@ def _check_ports(parser: argparse.ArgumentParser, parsed: argparse.Namespace) ->
 
 def _parse_down(argv: Sequence[str]) -> DownOptions:
     parser = argparse.ArgumentParser(
-        prog="scripts/stop_local.sh", description="Stop what scripts/serve_local.sh --detach started, and nothing else."
+        prog="scripts/stop_local.sh",
+        description="Stop what scripts/serve_local.sh or emulated_slice.sh has started, and nothing else.",
     )
     parser.add_argument("--port", type=port, help="stop the stack on this port (needed only if several run)")
     parser.add_argument("--all", action="store_true", help="stop every local stack of this user")

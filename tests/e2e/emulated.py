@@ -61,19 +61,17 @@ class EmulatedSlice:
         return f"http://127.0.0.1:{self.dashboard_port}"
 
     def command(self, *options: str) -> "subprocess.Popen[str]":
-        script = [str(ROOT / "scripts" / "emulated_slice.sh"), f"--port={self.port}", f"--dashboard-port={self.dashboard_port}"]
-        return subprocess.Popen(
-            [*script, *options], env=self.environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-        )
+        return self._script("emulated_slice.sh", f"--dashboard-port={self.dashboard_port}", *options)
 
     def run(self, *options: str, seconds: float = 240) -> str:
-        process = self.command(*options)
-        output, _ = process.communicate(timeout=seconds)
-        assert process.returncode == 0, output
-        return output
+        return _output(self.command(*options), seconds)
 
-    def stop(self) -> None:
-        self.run("--stop")
+    def stop(self) -> str:
+        return _output(self._script("stop_local.sh"), 240)
+
+    def _script(self, name: str, *options: str) -> "subprocess.Popen[str]":
+        command = [str(ROOT / "scripts" / name), f"--port={self.port}", *options]
+        return subprocess.Popen(command, env=self.environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
     def kill(self, *hosts: str) -> None:
         """Kill hosts as `--kill-host` does, but at once: a figure must not count a command's start."""
@@ -165,3 +163,9 @@ class EmulatedSlice:
         environment = {**self.environment, token.MODE: "token"}
         done = subprocess.run(serve, env=environment, capture_output=True, text=True, timeout=120)
         assert done.returncode == 0, done.stdout + done.stderr
+
+
+def _output(process: "subprocess.Popen[str]", seconds: float) -> str:
+    output, _ = process.communicate(timeout=seconds)
+    assert process.returncode == 0, output
+    return output

@@ -36,19 +36,20 @@ def test_a_users_own_app_runs_beside_the_model_and_a_broken_one_is_named(tmp_pat
     ports = [f"--port={port}", f"--dashboard-port={dashboard_port}"]
     environment = {**os.environ, "PYTHONPATH": ".", "XDG_STATE_HOME": str(tmp_path)}
 
-    def command(*options: str) -> "subprocess.CompletedProcess[str]":
-        start = [str(ROOT / "scripts" / "emulated_slice.sh"), *options]
-        return subprocess.run(start, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=400)
+    def command(script: str, *options: str) -> "subprocess.CompletedProcess[str]":
+        return subprocess.run(
+            [ROOT / "scripts" / script, *options], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=400
+        )
 
     try:
-        started = command("--detach", "--config=mine.yaml", *ports)
+        started = command("emulated_slice.sh", "--detach", "--config=mine.yaml", *ports)
         assert started.returncode == 0, started.stderr
         assert "warning: app broken is DEPLOY_FAILED" in started.stdout
         assert "No module named 'nonsense_that_is_not_there'" in started.stdout
         assert "--port" in started.stdout.splitlines()[-1]  # how to stop what runs in the background
         assert httpx.get(f"http://127.0.0.1:{port}/hello", timeout=30).text == "hello"
         assert httpx.get(f"http://127.0.0.1:{port}/v1/models", timeout=30).status_code == 200
-        again = command("--detach", *ports)
+        again = command("emulated_slice.sh", "--detach", *ports)
         assert (again.returncode, "with another config" in again.stderr) == (2, True)
     finally:
-        command("--stop", f"--port={port}")
+        command("stop_local.sh", f"--port={port}")

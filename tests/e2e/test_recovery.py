@@ -69,7 +69,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory, redis: str | None, small_dis
         started.run("--detach", *([f"--redis={redis}"] if redis else []))
         yield started
     finally:
-        output = started.run("--stop")
+        output = started.stop()
     assert "could not be cleared" not in output
     assert not redis or not keys(redis), "what a stopped stack left in Redis"
 

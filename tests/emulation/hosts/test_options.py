@@ -86,7 +86,6 @@ def test_a_config_of_ones_own_is_read_or_refused_in_one_line(tmp_path: Path) -> 
 def test_defaults_of_an_emulated_slice() -> None:
     up = options.UpOptions(8000, 8265, None, detach=False, classic=False, engine="sim", slices=1)
     assert options.parse(["slice"]) == up
-    assert options.parse(["slice", "--stop", "--port=8001"]) == options.DownOptions(8001, all=False)
     assert options.parse(["slice", "--kill-host=slice-a/2"]) == options.HostOptions(8000, "slice-a/2", start=False)
     assert options.parse(["slice", "--start-host=slice-a/2"]) == options.HostOptions(8000, "slice-a/2", start=True)
     assert options.parse(["slice", "--kill-host=head"]) == options.HostOptions(8000, "head", start=False)
@@ -105,7 +104,7 @@ def test_a_redis_is_given_by_host_and_port() -> None:
         (["--slices=9"], "invalid choice"),
         (["--slices=1", "--absent=slice-b/0"], "slice-b/0 is not one of the 1 slices"),
         (["--kill-host=a/9"], "'a/9' is not a host: give one such as slice-a/2"),
-        (["--stop", "--kill-host=slice-a/0"], "not allowed with"),
+        (["--start-host=slice-a/0", "--kill-host=slice-a/0"], "not allowed with"),
         (["--absent=head"], "'head' is not a host"),
         (["--redis=localhost"], "'localhost' is not HOST:PORT"),
     ],

@@ -51,20 +51,17 @@ def model_of(serve_config: dict[str, Any]) -> dict[str, Any]:
 def our_stack(engine: str, serve_config: dict[str, Any], path: str) -> Iterator[Server]:
     """Our stack for the block's time, by a path (`direct` or `classic`). Raises `OperationError` if it does not start."""
     port, dashboard_port = free_ports(2)
-    start, stop = (
-        (["emulated_slice.sh"], ["emulated_slice.sh", "--stop"]) if engine == "sim" else (["serve_local.sh"], ["stop_local.sh"])
-    )
+    start = "emulated_slice.sh" if engine == "sim" else "serve_local.sh"
     try:
         with tempfile.TemporaryDirectory() as directory:
             file = Path(directory) / "serve.yaml"
             file.write_text(yaml.safe_dump(serve_config))
-            command = [str(ROOT / "scripts" / start[0]), "--detach", f"--config={file}"]
+            command = [str(ROOT / "scripts" / start), "--detach", f"--config={file}"]
             command += [f"--port={port}", f"--dashboard-port={dashboard_port}", *(["--classic"] if path == "classic" else [])]
             _start(command)
         yield Server(path, f"http://127.0.0.1:{port}")
     finally:
-        command = [str(ROOT / "scripts" / stop[0]), *stop[1:], f"--port={port}"]
-        subprocess.run(command, stdout=subprocess.DEVNULL, check=False)
+        subprocess.run([str(ROOT / "scripts" / "stop_local.sh"), f"--port={port}"], stdout=subprocess.DEVNULL, check=False)
 
 
 def _start(command: list[str]) -> None:
