@@ -7,8 +7,9 @@ import os
 import platform
 import secrets
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 from importlib.metadata import PackageNotFoundError, version
+from itertools import cycle
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -28,7 +29,7 @@ from benchmarks.serving.terminal import LoadProgress, print_result
 from benchmarks.serving.tokenizer import Tokenizer, single_token_words, tokenizer_for
 from benchmarks.serving.trace import TraceRow, read_trace
 from benchmarks.serving.validation import findings_of
-from benchmarks.serving.workload import FromDataset, FromTrace, Mixture, RequestFactory, Synthetic, Texts, Workload
+from benchmarks.serving.workload import FromDataset, FromTrace, Mixture, RequestFactory, Synthetic, Texts, Workload, draws
 
 _WARMUP_CLIENTS = 8
 _SHAPES = 16  # of prompts, that are calibrated
@@ -63,7 +64,7 @@ def execute(options: argparse.Namespace, records: RecordFile) -> Result:
             report=progress.update,
             processes=options.processes,
         )
-        bench.calibrate(_shapes(workload, profiles), _calibration(card["id"], profiles[0], tokenizer))
+        bench.calibrate(_calibration(_shapes(workload, profiles), card["id"], profiles[0], tokenizer))
         if options.trace:
             options.warmup = 0  # its rows are the load, each of them once
         bench.warm_up(options.warmup, _WARMUP_CLIENTS)
@@ -119,31 +120,27 @@ def _workload(
         return FromTrace(model, first, rows, Texts(words, seed))
     # each its own texts, as the numbers of conversations are those of the mixture
     parts = [Synthetic(model, profile, Texts(words, seed + number)) for number, profile in enumerate(profiles)]
-    return parts[0] if len(parts) == 1 else Mixture(parts, [profile.weight for profile in profiles], seed)
+    return Mixture(parts, [profile.weight for profile in profiles], seed)
 
 
 def _shapes(workload: Workload, profiles: Sequence[Profile]) -> list[str]:
     """Shapes of prompts that the load begins with, and of the later turns of their conversations."""
-    first = [conversation.next(None) for number in range(_PEEKED) if (conversation := workload.conversation(number))]
-    shapes = dict.fromkeys(request.shape for request in first if request and request.shape)
+    first = [next(conversation) for number in range(_PEEKED) if (conversation := workload.conversation(number))]
+    shapes = dict.fromkeys(request.shape for request in first if request.shape)
     turns = max(profile.turns for profile in profiles)
     later = [shape + " assistant user" * turn for turn in range(turns) for shape in shapes if turn == 0 or shape != "text"]
     return list(dict.fromkeys(later))[:_SHAPES]
 
 
-def _calibration(model: str, profile: Profile, tokenizer: Tokenizer) -> Callable[[str], tuple[Request, int]]:
-    """Makes a request for one token in the shape of a prompt, and says how many tokens its text has."""
+def _calibration(shapes: Sequence[str], model: str, profile: Profile, tokenizer: Tokenizer) -> Iterator[Request]:
+    """A request for one token in each shape of a prompt."""
     words = ("water", "stone", "river", "light", "table", "house", "paper", "music")
-    factory = RequestFactory(model, profile.model_copy(update={"schema_asked": False, "cancelled": 0}))
-
-    def make(shape: str) -> tuple[Request, int]:
+    factory = RequestFactory(model, profile.model_copy(update={"schema_asked": False, "cancelled": 0, "images": 0}))
+    for shape in shapes:
         roles = ["user"] if shape == "text" else shape.split()
-        contents = [words[number % len(words)] for number in range(len(roles))]
-        messages = [{"role": role, "content": content} for role, content in zip(roles, contents, strict=True)]
-        tokens = sum(tokenizer.count(content) for content in contents)
-        return factory.make(messages, tokens, 1), tokens
-
-    return make
+        messages = [{"role": role, "content": word} for role, word in zip(roles, cycle(words), strict=False)]
+        tokens = sum(tokenizer.count(message["content"]) for message in messages)
+        yield factory.make(messages, tokens, 1, draws(0, 0))
 
 
 def _loads(options: argparse.Namespace) -> list[Load]:

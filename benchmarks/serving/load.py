@@ -45,7 +45,7 @@ class Sender:
         # zip takes an offset first, so that no conversation is lost
         for offset, conversation in zip(offsets, work, strict=False):
             self.used += 1
-            request = conversation.next(None)  # made before it is due
+            request = next(conversation)  # made before it is due
             while (wait := self._start + offset - time.perf_counter()) > 0:
                 await asyncio.sleep(wait)
             task = asyncio.ensure_future(self._converse(conversation, request, self._start + offset))
@@ -62,32 +62,34 @@ class Sender:
             intended = self._start
             while self.sent < max_requests and intended < self._end and (conversation := next(work, None)):
                 self.used += 1
-                if not await self._converse(conversation, conversation.next(None), intended):
+                if not await self._converse(conversation, next(conversation), intended):
                     await asyncio.sleep(_AFTER_ERROR_S)
                 intended = time.perf_counter()
 
         await asyncio.gather(*(client() for _ in range(clients)))
 
-    async def _converse(self, conversation: Conversation, request: Request | None, intended: float) -> bool:
+    async def _converse(self, conversation: Conversation, request: Request, intended: float) -> bool:
         """Whether it came to its end."""
-        while request:
-            response = await self._send(request, intended, conversation.keep_text)
+        while True:
+            response = await self._send(request, intended)
             if not self._take(response):
                 return False
             intended = time.perf_counter()
             if response.usage is None or intended >= self._end:
                 return True
-            request = conversation.next(response)
-        return True
+            try:
+                request = conversation.send(response)
+            except StopIteration:
+                return True
 
-    async def _send(self, request: Request, intended: float, keep_text: bool) -> Response:
+    async def _send(self, request: Request, intended: float) -> Response:
         self.sent += 1
         if self.in_flight >= self._max_open:
             error = f"not sent: {self.in_flight} requests were open (limit of files)"
             return Response(request, intended, ended=time.perf_counter(), error=error)
         self.in_flight += 1
         try:
-            return await self._client.send(request, intended, keep_text=keep_text or self.keep_text)
+            return await self._client.send(request, intended, keep_text=request.keep_text or self.keep_text)
         finally:
             self.in_flight -= 1
 

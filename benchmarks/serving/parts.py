@@ -3,7 +3,7 @@
 import json
 import multiprocessing
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from itertools import count
 from math import inf
 from multiprocessing.connection import Connection
@@ -25,20 +25,6 @@ from benchmarks.serving.workload import Conversation, Workload
 _SAMPLES = 16  # responses whose text is kept, to be counted by the tokenizer afterwards
 
 
-@dataclass(frozen=True)
-class Plan:
-    """A load as each process gets it. Times are the clock's."""
-
-    load: Load
-    offsets: Sequence[float] | None
-    run: int
-    start: float
-    end: float
-    label: str
-    first: int
-    """Number of the first conversation."""
-
-
 @dataclass
 class Progress:
     """What this process has seen of a load so far."""
@@ -50,6 +36,27 @@ class Progress:
     in_flight: int = 0
 
 
+@dataclass(frozen=True)
+class Plan:
+    """A load as each process gets it. Times are the clock's."""
+
+    make_client: Callable[[], Client]
+    workload: Workload
+    template_tokens: dict[str, int]
+    """What the server's template adds, by the shape of the prompt."""
+    report: Callable[[str, Progress], None]
+    """Called after each response with the label, in the first process."""
+    label: str
+    load: Load
+    offsets: Sequence[float]
+    """When open-loop requests are due, from the start."""
+    start: float
+    end: float
+    run: int
+    first: int
+    """Number of the first conversation."""
+
+
 @dataclass
 class Part:
     """What one process did of a load."""
@@ -57,88 +64,78 @@ class Part:
     client: ClientState
     used: int
     """Conversations."""
-    samples: list[tuple[Record, str]] = field(default_factory=list)
+    samples: list[tuple[Record, str]]
+    """Records that are not in its file, with their texts."""
 
 
-@dataclass
-class Parts:
-    """What all processes of a load need."""
+def send(plan: Plan, files: Sequence[Path]) -> list[Part]:
+    """Send a part for each file in a process of its own, the first one in this."""
+    fork = multiprocessing.get_context("fork")
+    others = []
+    for part, file in enumerate(files[1:], 1):
+        here, there = fork.Pipe(duplex=False)
+        process = fork.Process(target=_child, args=(plan, part, len(files), file, there), daemon=True)
+        process.start()
+        there.close()
+        others.append((process, here))
+    ends = [_send_part(plan, 0, len(files), files[0])]
+    for process, here in others:
+        try:
+            ends.append(here.recv())
+        except EOFError as error:
+            raise OperationError("a client process ended before its load did") from error
+        process.join()
+    return ends
 
-    make_client: Callable[[], Client]
-    workload: Workload
-    template_tokens: dict[str, int]
-    """What the server's template adds, by the shape of the prompt."""
-    report: Callable[[str, Progress], None]
-    """Called after each response with the load's label, in the first process."""
 
-    def send(self, files: list[Path], plan: "Plan") -> list[Part]:
-        """Each part in a process of its own, the first one in this."""
-        fork = multiprocessing.get_context("fork")
-        others = []
-        for part, file in enumerate(files[1:], 1):
-            here, there = fork.Pipe(duplex=False)
-            process = fork.Process(target=self._child, args=(plan, part, len(files), file, there), daemon=True)
-            process.start()
-            there.close()
-            others.append((process, here))
-        ends = [self._part(plan, 0, len(files), files[0])]
-        for process, here in others:
-            try:
-                state, used = json.loads(here.recv())
-            except EOFError as error:
-                raise OperationError("a client process ended before its load did") from error
-            process.join()
-            ends.append(Part(ClientState(**state), used))
-        return ends
+def _child(plan: Plan, part: int, parts: int, file: Path, there: Connection) -> None:
+    there.send(_send_part(replace(plan, report=lambda *_: None), part, parts, file))
 
-    def _child(self, plan: "Plan", part: int, parts: int, file: Path, there: Connection) -> None:
-        self.report = lambda *_: None
-        end = self._part(plan, part, parts, file)
-        there.send(json.dumps((end.client.model_dump(), end.used)))
 
-    def _part(self, plan: "Plan", part: int, parts: int, file: Path) -> Part:
-        with file.open("wb") as out:
-            return uvloop.run(self._converse(plan, part, parts, out))
+def _send_part(plan: Plan, part: int, parts: int, file: Path) -> Part:
+    with file.open("wb") as out:
+        return uvloop.run(_converse(plan, part, parts, out))
 
-    async def _converse(self, plan: "Plan", part: int, parts: int, out: BinaryIO) -> Part:
-        """Send every `parts`-th conversation of a load, and write a record for each response but a few samples."""
-        samples: list[tuple[Record, str]] = []
-        progress = Progress(plan.start)
-        client = self.make_client()
 
-        def take(response: Response) -> bool:
-            overhead = self.template_tokens.get(response.request.shape)
-            record = record_of(plan.run, plan.start, response, overhead, response.error or fault(response))
-            if part == 0 and record.is_ok and response.text and len(samples) < _SAMPLES:
-                samples.append((record, response.text))
-            else:
-                out.write(encode([record]))
-            sender.keep_text = part == 0 and len(samples) < _SAMPLES
-            progress.completed += record.is_ok
-            progress.errors += record.error is not None
-            progress.output_tokens += record.output_tokens or 0
-            progress.in_flight = sender.in_flight
-            self.report(plan.label, progress)
-            return record.error is None
+async def _converse(plan: Plan, part: int, parts: int, out: BinaryIO) -> Part:
+    """Send every `parts`-th conversation of a load, and write a record for each response but a few samples."""
+    samples: list[tuple[Record, str]] = []
+    progress = Progress(plan.start)
+    client = plan.make_client()
 
-        sender = Sender(client, take, start=plan.start, end=plan.end)
-        work = self._work(plan, part, parts)
-        async with watching() as watch:
-            if plan.load.clients:
-                requests = (plan.load.requests + parts - 1 - part) // parts if plan.load.requests else inf
-                await sender.closed_loop((plan.load.clients + parts - 1 - part) // parts, work, requests)
-            else:
-                await sender.open_loop((plan.offsets or [])[part::parts], work)
-            state = watch.state(client.opened)
-        client.close()
-        return Part(state, sender.used, samples)
+    def take(response: Response) -> bool:
+        overhead = plan.template_tokens.get(response.request.shape)
+        record = record_of(plan.run, plan.start, response, overhead, response.error or fault(response))
+        if part == 0 and record.is_ok and response.text and len(samples) < _SAMPLES:
+            samples.append((record, response.text))
+        else:
+            out.write(encode([record]))
+        sender.keep_text = part == 0 and len(samples) < _SAMPLES
+        progress.completed += record.is_ok
+        progress.errors += record.error is not None
+        progress.output_tokens += record.output_tokens or 0
+        progress.in_flight = sender.in_flight
+        plan.report(plan.label, progress)
+        return record.error is None
 
-    def _work(self, plan: "Plan", part: int, parts: int) -> Iterator[Conversation]:
-        for number in count(plan.first + part, parts):
-            conversation = self.workload.conversation(number)
-            if conversation is None:
-                return
-            yield conversation
+    sender = Sender(client, take, start=plan.start, end=plan.end)
+    work = _conversations(plan, part, parts)
+    async with watching() as watch:
+        if plan.load.clients:
+            requests = (plan.load.requests + parts - 1 - part) // parts if plan.load.requests else inf
+            await sender.closed_loop((plan.load.clients + parts - 1 - part) // parts, work, requests)
+        else:
+            await sender.open_loop(plan.offsets[part::parts], work)
+        state = watch.state(client.opened)
+    client.close()
+    return Part(state, sender.used, samples)
+
+
+def _conversations(plan: Plan, part: int, parts: int) -> Iterator[Conversation]:
+    for number in count(plan.first + part, parts):
+        if (conversation := plan.workload.conversation(number)) is None:
+            return
+        yield conversation
 
 
 def fault(response: Response) -> str | None:

@@ -28,6 +28,8 @@ class Request:
     """Events with tokens after which the client hangs up on purpose."""
     schema: bool = False
     """Whether the answer must be of ANSWER_SCHEMA."""
+    keep_text: bool = False
+    """Whether a later turn or a check needs the answer's text."""
 
 
 @dataclass(slots=True)

@@ -102,8 +102,8 @@ def test_texts_have_their_length_and_never_repeat(seed: int, tokens: int) -> Non
 
 def bodies(name: str, count: int, **changes: int) -> list[dict[str, object]]:
     workload = Synthetic("m", PROFILES[name].model_copy(update=changes), Texts(WORDS, 1))
-    requests = (workload.conversation(number).next(None) for number in range(count))
-    return [json.loads(request.body) for request in requests if request]
+    requests = (next(workload.conversation(number)) for number in range(count))
+    return [json.loads(request.body) for request in requests]
 
 
 def test_profiles_make_the_requests_that_they_describe() -> None:
@@ -129,18 +129,17 @@ def test_each_group_has_a_beginning_of_its_own() -> None:
 def test_a_later_turn_repeats_the_conversation_and_declares_it_shared() -> None:
     profile = PROFILES["multi-turn"].model_copy(update={"turns": 2, "shared_prefix_tokens": 10})
     conversation = Synthetic("m", profile, Texts(WORDS, 1)).conversation(0)
-    first = conversation.next(None)
-    assert first
+    first = next(conversation)
     assert (first.shared_tokens, first.shape) == (10, "system user")
     response = Response(first, 0.0, usage=Usage(first.prompt_tokens + 5, 128), text="the answer")
-    second = conversation.next(response)
-    assert second
+    second = conversation.send(response)
     roles = [message["role"] for message in json.loads(second.body)["messages"]]
     assert roles == ["system", "user", "assistant", "user"]
     assert "the answer" in second.body.decode()
     assert second.shared_tokens == first.prompt_tokens + 5 + 128
     assert second.blocks.startswith(first.blocks)
-    assert conversation.next(response) is None
+    with pytest.raises(StopIteration):
+        conversation.send(response)
 
 
 def test_datasets_in_both_forms(tmp_path: Path) -> None:
@@ -148,21 +147,19 @@ def test_datasets_in_both_forms(tmp_path: Path) -> None:
     turns = [{"from": "human", "value": "one two"}, {"from": "gpt", "value": "a b c"}]
     sharegpt.write_text(json.dumps([{"conversations": turns * 2}, {"conversations": turns[1:]}]))
     [entry] = read_dataset(sharegpt, Blanks(), 7, 100)
-    assert [(turn.tokens, turn.output_tokens) for turn in entry.turns] == [(2, 3), (2, 3)]
+    assert [(turn.tokens, turn.output_tokens) for turn in entry] == [(2, 3), (2, 3)]
     profile = PROFILES["chat"].model_copy(update={"turns": 2})
     conversation = FromDataset("m", profile, [entry], 0).conversation(0)
     assert conversation
-    first = conversation.next(None)
-    assert first
-    second = conversation.next(Response(first, 0.0, usage=Usage(9, 3), text="its own answer"))
-    assert second
+    first = next(conversation)
+    second = conversation.send(Response(first, 0.0, usage=Usage(9, 3), text="its own answer"))
     contents = [message["content"] for message in json.loads(second.body)["messages"]]
     assert contents == ["one two", "its own answer", "one two"]
     question = {"messages": [{"role": "user", "content": "x"}], "max_tokens": 9, "shared_prefix_tokens": 1}
     lines.write_text('{"prompt": "one two"}\n' + json.dumps(question))
     workload = FromDataset("m", PROFILES["chat"], read_dataset(lines, Blanks(), 7, 100), 0)
-    requests = [each.next(None) for number in range(3) if (each := workload.conversation(number))]
-    assert [request and (request.output_tokens, request.shared_tokens) for request in requests] == [(7, None), (9, 1)]
+    requests = [next(each) for number in range(3) if (each := workload.conversation(number))]
+    assert [(request.output_tokens, request.shared_tokens) for request in requests] == [(7, None), (9, 1)]
     lines.write_text('{"prompt": "x"}\nnonsense\n')
     with pytest.raises(UserError, match=r"l\.jsonl:2"):
         read_dataset(lines, Blanks(), 7, 100)
