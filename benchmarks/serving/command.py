@@ -10,15 +10,13 @@ import sys
 from collections.abc import Iterator, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from itertools import cycle
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 from apps.common.errors import UserError
 from apps.common.settings import api_key, name_and_version
 from benchmarks.serving.client import Client
 from benchmarks.serving.dataset import read_dataset
-from benchmarks.serving.files import RecordFile, Stored, write
+from benchmarks.serving.files import Stored, write
 from benchmarks.serving.measure import Bench
 from benchmarks.serving.profiles import PROFILES, Profile
 from benchmarks.serving.request import Request
@@ -36,8 +34,8 @@ _SHAPES = 16  # of prompts, that are calibrated
 _PEEKED = 50  # conversations whose shapes are asked for
 
 
-def execute(options: argparse.Namespace, records: RecordFile) -> Result:
-    """Send the loads of the options and measure them; each request's record goes to `records`.
+def execute(options: argparse.Namespace) -> Stored:
+    """Send the loads of the options and measure them.
 
     Raises:
         BundleError: an option is wrong, or the server does not respond.
@@ -60,7 +58,6 @@ def execute(options: argparse.Namespace, records: RecordFile) -> Result:
             tokenizer,
             workload,
             slo=setting.slo,
-            keep=records.add,
             report=progress.update,
             processes=options.processes,
         )
@@ -69,13 +66,14 @@ def execute(options: argparse.Namespace, records: RecordFile) -> Result:
             options.warmup = 0  # its rows are the load, each of them once
         bench.warm_up(options.warmup, _WARMUP_CLIENTS)
         if options.sweep:
-            runs, best = sweep(_loads(options)[0], lambda load, repeat: bench.run(load, repeat=repeat))
-            return Result(setting=setting, runs=runs, best=best)
+            measured, best = sweep(_loads(options)[0], lambda load, repeat: bench.run(load, repeat=repeat))
+            pairs = zip(measured, bench.records, strict=True)
+            by_rate = sorted(pairs, key=lambda pair: (pair[0].load.rate or 0, pair[0].repeat))
+            result = Result(setting=setting, runs=[run for run, _ in by_rate], best=best)
+            return Stored(result, [records for _, records in by_rate])
         offsets = [row.offset_s for row in rows] or None
-        loads = _loads(options)
-        return Result(
-            setting=setting, runs=[bench.run(load, offsets, turn) for turn in range(options.repeat) for load in loads]
-        )
+        runs = [bench.run(load, offsets, turn) for turn in range(options.repeat) for load in _loads(options)]
+        return Stored(Result(setting=setting, runs=runs), bench.records)
 
 
 def _profiles(options: argparse.Namespace) -> list[Profile]:
@@ -198,13 +196,10 @@ def _versions() -> dict[str, str]:
 
 def run(options: argparse.Namespace) -> None:
     """Measure, then write and print the result."""
-    with TemporaryDirectory(prefix="bench-records-") as folder:
-        records = RecordFile(Path(folder) / "requests.jsonl")
-        result = execute(options, records)
-        stored = Stored(result, records.by_run(len(result.runs)))
-        written = write(result, records, options.out) if options.out else None
+    stored = execute(options)
+    written = write(stored.result, stored.records or (), options.out) if options.out else None
     if options.json:
-        print(result.model_dump_json())
+        print(stored.result.model_dump_json())
     elif options.out != "-":
         print_result(stored, findings_of(stored))
     if written:

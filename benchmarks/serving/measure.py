@@ -37,8 +37,6 @@ class Bench:
     tokenizer: Tokenizer
     workload: Workload
     slo: Slo
-    keep: Callable[[Sequence[Record]], object]
-    """Called with the records of each run."""
     report: Callable[[str, Progress], None]
     """Called after each response with the load's label."""
     processes: int = 1
@@ -46,7 +44,8 @@ class Bench:
     """What the server's template adds, by the shape of the prompt."""
     first: int = 0
     """Number of the conversation that comes next."""
-    _runs: int = 0
+    records: list[list[Record]] = field(default_factory=list)
+    """Those of each run."""
 
     def calibrate(self, requests: Iterable[Request]) -> None:
         """Find what the template adds to each shape of a prompt by a request of it."""
@@ -100,8 +99,7 @@ class Bench:
                 run.cached_tokens = round(load_counts.hits / load_counts.queries * run.prompt_tokens)
                 run.cached_by = "metrics"
                 run = summarized(run, records, self.slo)
-        self.keep(records)
-        self._runs += 1
+        self.records.append(records)
         return run
 
     def _counters_with(self, run: Run, before: Counters) -> Counters | None:
@@ -124,7 +122,7 @@ class Bench:
         start = time.perf_counter() + _LEAD_S * parts
         plan = Plan(
             self.make_client, self.workload, self.template_tokens, self.report, label,
-            load, due, start, start + duration, run=self._runs, first=self.first,
+            load, due, start, start + duration, self.first,
         )  # fmt: skip
         with TemporaryDirectory(prefix="bench-") as folder:
             files = [Path(folder) / str(part) for part in range(parts)]

@@ -52,7 +52,6 @@ class Plan:
     """When open-loop requests are due, from the start."""
     start: float
     end: float
-    run: int
     first: int
     """Number of the first conversation."""
 
@@ -105,7 +104,7 @@ async def _converse(plan: Plan, part: int, parts: int, out: BinaryIO) -> Part:
 
     def take(response: Response) -> bool:
         overhead = plan.template_tokens.get(response.request.shape)
-        record = record_of(plan.run, plan.start, response, overhead, response.error or fault(response))
+        record = record_of(plan.start, response, overhead, response.error or fault(response))
         if part == 0 and record.is_ok and response.text and len(samples) < _SAMPLES:
             samples.append((record, response.text))
         else:

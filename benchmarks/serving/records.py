@@ -71,12 +71,12 @@ class Record(msgspec.Struct, omit_defaults=True, gc=False):
         return self.error is None and not self.cancelled
 
 
-def record_of(run: int, start: float, response: Response, overhead: int | None, error: str | None) -> Record:
+def record_of(start: float, response: Response, overhead: int | None, error: str | None) -> Record:
     """The record of a response in a run that began at `start`; `overhead` are the template's tokens where they are known."""
     request, usage = response.request, response.usage
     micros = [round(1e6 * (time - response.intended)) for time in response.times]
     return Record(
-        run=run,
+        run=0,
         intended=_since(start, response.intended) or 0.0,
         begun=_since(start, response.begun),
         sent=_since(start, response.sent),
@@ -130,7 +130,7 @@ def blocks_of(text: bytes) -> str:
 def shared_beginnings(records: Iterable[Record]) -> Iterator[tuple[Record, float]]:
     """Each record with the share of its prompt, in whole blocks, at which the prompt of an earlier one begins alike."""
     seen: set[bytes] = set()
-    for record in sorted(records, key=lambda record: (record.run, record.intended)):
+    for record in sorted(records, key=lambda record: record.intended):
         raw = bytes.fromhex(record.blocks)
         hashes = [raw[at : at + _HASH_BYTES] for at in range(0, len(raw), _HASH_BYTES)]
         known = next((number for number, each in enumerate(hashes) if each not in seen), len(hashes))

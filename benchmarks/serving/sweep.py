@@ -14,7 +14,7 @@ MAX_STEPS = 14
 
 
 def sweep(load: Load, measure: Callable[[Load, int], Run]) -> tuple[list[Run], Best | None]:
-    """Measure growing rates from `load.rate` until one misses the SLO, then between; and the highest that holds twice.
+    """Measure growing rates from `load.rate` until one misses the SLO, then between; all runs, and the highest rate that holds.
 
     `measure` gets the load and how often this rate was measured before.
     """
@@ -38,7 +38,6 @@ def sweep(load: Load, measure: Callable[[Load, int], Run]) -> tuple[list[Run], B
             rate = holds
         else:
             rate = (holds * misses) ** 0.5 if holds and misses else rate * _GROWTH if holds else rate / _GROWTH
-    runs.sort(key=lambda run: (run.load.rate or 0, run.repeat))
     if not confirmed or confirmed[0].load.rate != holds or holds is None:
         return runs, None
     achieved = min(run.figures["requests_per_s"] or 0.0 for run in confirmed)

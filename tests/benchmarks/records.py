@@ -57,9 +57,9 @@ def responses(count: int, *, ttft: float = 0.5, tpot: float = 0.05, every: float
         )
 
 
-def recorded(taken: Iterable[Response], run: int = 0) -> list[Record]:
+def recorded(taken: Iterable[Response]) -> list[Record]:
     """Records of responses whose run began at 0 seconds, with a template of no tokens."""
-    return [record_of(run, 0.0, response, 0, response.error) for response in taken]
+    return [record_of(0.0, response, 0, response.error) for response in taken]
 
 
 def run(records: Sequence[Record], slo: Slo | None = None, *, clients: int | None = None, **changes: Any) -> Run:

@@ -200,7 +200,7 @@ def streamed(*events: str, tokens: int, continuous: bool = False) -> list[float]
         reader.feed(b"data: " + json.dumps(body).encode() + b"\n\n", float(number))
     usage = {"choices": [], "usage": {"prompt_tokens": 5, "completion_tokens": tokens}}
     reader.feed(b"data: " + json.dumps(usage).encode() + b"\n\ndata: [DONE]\n\n", 99.0)
-    return record_of(0, 0.0, response, None, None).tokens
+    return record_of(0.0, response, None, None).tokens
 
 
 def test_tokens_of_an_event_are_the_servers_count_or_the_share_of_the_text() -> None:
@@ -215,7 +215,7 @@ def test_times_for_each_token_do_not_depend_on_how_many_an_event_holds(per_event
     response = Response(Request(b"", 5, 64, exact=True), 0.0, usage=Usage(5, 64), complete=True)
     response.times = [0.2 + 0.005 * token for token in range(0, 64, per_event)]
     response.sizes = [5 * per_event] * len(response.times)
-    requests = Requests([record_of(0, 0.0, response, None, None)], Load(arrivals="constant", timeout_s=1), 1.0)
+    requests = Requests([record_of(0.0, response, None, None)], Load(arrivals="constant", timeout_s=1), 1.0)
     figures = {name: requests.times(name).statistics()["p50"] for name in ("ttft", "tpot", "itl", "gap", "e2e")}
     several = per_event < 64
     assert figures["tpot"] == (pytest.approx(5) if several else None)

@@ -89,22 +89,20 @@ class Rounds:
 
     def run(self, server: Server, *, warm_up: bool = False) -> list[LoadFigures]:
         """Send each load of the plan once to a server; for warming up, not the largest ones."""
-        plan, kept = self._plan.warm_up() if warm_up else self._plan, list[Record]()
+        plan = self._plan.warm_up() if warm_up else self._plan
         bench = Bench(
             lambda: Client(server.url, plan.profile.path, None, timeout_s=_TIMEOUT_S),
             MeasuredServer(server.url, {}),
             self._tokenizer,
             Synthetic(self._model, plan.profile, self._texts),
             slo=Slo(),
-            keep=kept.extend,
             report=lambda *_: None,
             first=self._next,
         )
         figures = []
         for clients, requests in plan.requests.items():
-            kept.clear()
             run = bench.run(Load(arrivals="closed", clients=clients, requests=requests, timeout_s=_TIMEOUT_S))
-            figures.append(figures_of(run, kept))
+            figures.append(figures_of(run, bench.records[-1]))
         self._next = bench.first
         return figures
 
