@@ -1,5 +1,9 @@
-"""Every figure of a run, computed from the records of its requests and nothing else. docs/benchmarks.md defines them."""
+"""Every figure of a run, computed from its records alone, when it is measured and again whenever its file is read.
 
+docs/benchmarks.md defines them.
+"""
+
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -8,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.serving.records import Record
-from benchmarks.serving.result import TIMES, Load, Slo
+from benchmarks.serving.result import TIMES, Load, Run, Slo
 
 Array = NDArray[np.float64]
 _NAN = float("nan")
@@ -110,6 +114,34 @@ class Requests:
     def in_flight(self) -> float:
         """Requests at once in the window, in the mean."""
         return self.rate(self.finished - self.started)
+
+
+def summarized(run: Run, records: Sequence[Record], slo: Slo) -> Run:
+    """The run with everything that its records say; what else it has (load, client, metrics) is kept."""
+    requests = Requests(records, run.load, run.load_s)
+    by_usage = [record.cached_tokens for record in requests.ok if record.cached_tokens is not None]
+    cached, by = (sum(by_usage), "usage") if by_usage else (run.cached_tokens, run.cached_by)
+    failed = [record for record in records if record.error]
+    return run.model_copy(
+        update={
+            "elapsed_s": round(requests.ended_s, 6),
+            "sent": len(records),
+            "completed": len(requests.ok),
+            "cancelled": sum(record.cancelled for record in records),
+            "errors": Counter(record.error for record in failed),
+            "error_examples": {record.error: record.detail for record in reversed(failed)},
+            "prompt_tokens": int(requests.prompt_tokens.sum()),
+            "output_tokens": int(requests.output_tokens.sum()),
+            "max_in_flight": max_in_flight(records),
+            "cached_tokens": cached,
+            "cached_by": by,
+            "figures": {
+                # nine digits, so that a figure is the same on every machine
+                name: None if value is None else float(f"{value:.9g}")
+                for name, value in figures(requests, slo, cached).items()
+            },
+        }
+    )
 
 
 def figures(requests: Requests, slo: Slo, cached_tokens: int | None) -> dict[str, float | None]:

@@ -14,13 +14,13 @@ import uvloop
 from apps.common.errors import OperationError, UserError
 from benchmarks.serving.arrivals import arrivals
 from benchmarks.serving.client import Client
+from benchmarks.serving.figures import summarized
 from benchmarks.serving.load import settle_memory
 from benchmarks.serving.parts import Plan, Progress, send, worst_of
 from benchmarks.serving.records import Record, decode
 from benchmarks.serving.request import Request
 from benchmarks.serving.result import ClientState, Load, Run, ServerSample, Slo
 from benchmarks.serving.server import Counters, Server
-from benchmarks.serving.summary import summarized
 from benchmarks.serving.tokenizer import Tokenizer
 from benchmarks.serving.workload import Workload
 

@@ -7,12 +7,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from benchmarks.serving.answers import Findings, Severity, counts, events, text
-from benchmarks.serving.figures import Requests, ttft_ms
+from benchmarks.serving.figures import Requests, summarized, ttft_ms
 from benchmarks.serving.files import Stored
 from benchmarks.serving.limits import SliceLimits, configured_replicas, draft_tokens, is_simulated, limits_of
 from benchmarks.serving.records import Record, shared_beginnings
 from benchmarks.serving.result import Load, Result, Run, Setting
-from benchmarks.serving.summary import summarized
 from benchmarks.serving.sweep import KEPT_UP
 
 _CACHE_SLACK = 0.02  # of the prompts' tokens: templates begin alike, and blocks end where they end

@@ -3,11 +3,11 @@
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from benchmarks.serving.figures import summarized
 from benchmarks.serving.profiles import PROFILES
 from benchmarks.serving.records import Record, record_of
 from benchmarks.serving.request import Request, Response, Usage
 from benchmarks.serving.result import ClientState, Load, Run, Setting, Slo
-from benchmarks.serving.summary import summarized
 
 V6E = {
     "model_loading_config": {"model_id": "google/gemma-4-31B-it"},
