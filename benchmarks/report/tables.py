@@ -27,23 +27,16 @@ class Table:
     note: str = ""
 
 
-@dataclass(frozen=True)
-class Group:
-    """Runs that have the same finding."""
-
-    reason: str
-    runs: list[str]
-
-
-def groups(runs: Sequence[ValidatedRun], severity: Severity) -> list[Group]:
-    """Findings of a severity, those that several runs share once."""
+def runs_by_finding(runs: Sequence[ValidatedRun], severity: Severity) -> dict[str, str]:
+    """The names of the runs that have each finding of a severity."""
     names_by_reason: dict[str, list[str]] = {}
     for validated in runs:
         for finding in validated.findings:
             if finding.severity == severity:
                 names_by_reason.setdefault(f"{finding.rule}: {finding.reason}", []).append(validated.name)
-    count = len(runs)
-    return [Group(reason, ["all runs"] if 1 < count == len(names) else names) for reason, names in names_by_reason.items()]
+    return {
+        reason: "all runs" if 1 < len(runs) == len(names) else "; ".join(names) for reason, names in names_by_reason.items()
+    }
 
 
 def key_figures(all_series: Sequence[Series]) -> Table:
