@@ -14,9 +14,10 @@ from statistics import mean, variance
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.report.series import Series, ValidatedRun
+from benchmarks.report.series import Series
 from benchmarks.serving.figures import Requests, Times, is_good
 from benchmarks.serving.result import Slo
+from benchmarks.serving.validation import ValidatedRun
 
 COMPARED = ("ttft_p50_ms", "ttft_p99_ms", "tpot_p50_ms", "tpot_p99_ms", "requests_per_s", "output_tok_per_s", "goodput_per_s")
 MIN_REPEATS = 3

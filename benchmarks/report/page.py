@@ -12,7 +12,6 @@ import jinja2
 from benchmarks.report import plots
 from benchmarks.report.series import Series, valid_runs
 from benchmarks.report.tables import Table, comparisons, costs, key_figures, latency, runs_by_finding, throughput
-from benchmarks.serving.validation import is_invalid
 
 _MAX_LINES = 8  # in a plot; more cannot be distinguished
 
@@ -71,7 +70,7 @@ def csv(all_series: Sequence[Series]) -> str:
     table = writer(out, lineterminator="\n")
     table.writerow(["result", "load", "repeat", "verdict", "sent", "completed", *names])
     for series, validated in runs:
-        run, verdict = validated.run, "invalid" if is_invalid(validated.findings) else "valid"
+        run, verdict = validated.run, "valid" if validated.is_valid else "invalid"
         values = [run.figures.get(name) for name in names]
         table.writerow([series.name, run.load.label, run.repeat, verdict, run.sent, run.completed, *values])
     return out.getvalue()

@@ -11,8 +11,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullLocator
 
-from benchmarks.report.series import Series, ValidatedRun
+from benchmarks.report.series import Series
 from benchmarks.serving.figures import Requests
+from benchmarks.serving.validation import ValidatedRun
 
 mpl.use("svg")
 _STYLE: Any = {  # matplotlib's own type lists every key

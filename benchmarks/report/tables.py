@@ -4,10 +4,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from benchmarks.report.compare import MIN_REPEATS, Ratio, compare, intervals, repeated
-from benchmarks.report.series import Series, ValidatedRun, valid_runs
+from benchmarks.report.series import Series, valid_runs
 from benchmarks.serving.answers import Severity
 from benchmarks.serving.result import STATISTICS, TIMES, Run, format_number
 from benchmarks.serving.sweep import ATTAINED
+from benchmarks.serving.validation import ValidatedRun, is_valid_best
 
 _KEY = ("requests_per_s", "output_tok_per_s", "ttft_p50_ms", "ttft_p99_ms", "tpot_p50_ms", "tpot_p99_ms")
 _RATES = {
@@ -53,7 +54,7 @@ def key_figures(all_series: Sequence[Series]) -> Table:
         f"{series.name}: {best.rate:g} requests/s is the highest rate with {ATTAINED:.0%} within the SLO in two runs "
         f"({format_number(best.achieved_per_s)} answered; the knee is at {best.knee_per_s or 0:g})"
         for series in all_series
-        if (best := series.result.best) and series.best_is_valid
+        if (best := series.result.best) and is_valid_best(best, series.runs)
     ]
     note = f"With 95 % intervals: over {MIN_REPEATS} or more repeated runs, else over the time within the run."
     return Table("Key figures", head, rows, ". ".join([*best, note]))

@@ -17,7 +17,7 @@ def check(argv: Sequence[str]) -> int:
     from benchmarks.serving.command import llm_config_for
     from benchmarks.serving.files import read
     from benchmarks.serving.terminal import print_result
-    from benchmarks.serving.validation import findings_of, is_invalid
+    from benchmarks.serving.validation import validated_runs
 
     invalid, checks = False, {}
     for path in options.results:
@@ -27,16 +27,20 @@ def check(argv: Sequence[str]) -> int:
             model = options.model or setting.model
             setting = setting.model_copy(update={"llm_config": llm_config_for(options, model)[1], "model": model})
             stored = replace(stored, result=stored.result.model_copy(update={"setting": setting}))
-        findings_by_run = findings_of(stored)
-        invalid = invalid or any(map(is_invalid, findings_by_run))
-        runs = [
-            {"load": run.load.label, "invalid": is_invalid(findings), "findings": [vars(each) for each in findings]}
-            for run, findings in zip(stored.result.runs, findings_by_run, strict=True)
+        runs = validated_runs(stored)
+        invalid = invalid or not all(each.is_valid for each in runs)
+        entries = [
+            {
+                "load": each.run.load.label,
+                "invalid": not each.is_valid,
+                "findings": [vars(finding) for finding in each.findings],
+            }
+            for each in runs
         ]
-        checks[str(path)] = {"tool": setting.tool, "runs": runs}
+        checks[str(path)] = {"tool": setting.tool, "runs": entries}
         if not options.json:
             print(f"{path}: {setting.tool}")
-            print_result(stored, findings_by_run)
+            print_result(stored.result, runs)
     if options.json:
         print(json.dumps(checks))
     return int(invalid)

@@ -26,7 +26,7 @@ from benchmarks.serving.sweep import MAX_STEPS, sweep
 from benchmarks.serving.terminal import LoadProgress, print_result
 from benchmarks.serving.tokenizer import Tokenizer, single_token_words, tokenizer_for
 from benchmarks.serving.trace import TraceRow, read_trace
-from benchmarks.serving.validation import findings_of
+from benchmarks.serving.validation import validated_runs
 from benchmarks.serving.workload import FromDataset, FromTrace, Mixture, RequestFactory, Synthetic, Texts, Workload, draws
 
 _WARMUP_CLIENTS = 8
@@ -201,6 +201,6 @@ def run(options: argparse.Namespace) -> None:
     if options.json:
         print(stored.result.model_dump_json())
     elif options.out != "-":
-        print_result(stored, findings_of(stored))
+        print_result(stored.result, validated_runs(stored))
     if written:
         print(f"written: {written}", file=sys.stderr)

@@ -8,11 +8,10 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Column, Table
 
-from benchmarks.serving.files import Stored
 from benchmarks.serving.parts import Progress as Seen
-from benchmarks.serving.result import STATISTICS, TIMES, Run, format_number
+from benchmarks.serving.result import STATISTICS, TIMES, Result, Run, format_number
 from benchmarks.serving.sweep import ATTAINED
-from benchmarks.serving.validation import Finding, is_invalid, valid_best
+from benchmarks.serving.validation import ValidatedRun, is_valid_best
 
 _LINE_S = 5.0
 _BAR_S = 0.2
@@ -59,22 +58,22 @@ class LoadProgress:
             self._bar.stop()
 
 
-def print_result(stored: Stored, findings_by_run: Sequence[list[Finding]]) -> None:
+def print_result(result: Result, runs: Sequence[ValidatedRun]) -> None:
     """A block for each run, with the findings against it."""
     console = Console(highlight=False, soft_wrap=True)
-    result = stored.result
-    for run, findings in zip(result.runs, findings_by_run, strict=True):
+    for validated in runs:
+        run = validated.run
         console.print(_times(run))
         console.print("  ".join(_rates(run)))
         for kind, count in run.errors.most_common():
             console.print(escape(f"{count} x {kind} {run.error_examples.get(kind, '')}"))
-        for finding in findings:
+        for finding in validated.findings:
             console.print(escape(str(finding)), style="red" if finding.severity == "invalid" else "yellow")
         console.print()
     if best := result.best:
         highest = f"Highest rate with {ATTAINED:.0%} of the requests within the SLO, in two runs: {best.rate:g} requests/s"
         console.print(f"{highest} ({format_number(best.achieved_per_s)} answered); the knee is at {best.knee_per_s or 0:g}")
-        if not valid_best(result, list(map(is_invalid, findings_by_run))):
+        if not is_valid_best(best, runs):
             console.print("That rests on an invalid run", style="red")
 
 

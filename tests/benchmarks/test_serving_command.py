@@ -12,7 +12,7 @@ from benchmarks.serving.files import read
 from benchmarks.serving.options import parse
 from benchmarks.serving.result import Best, Load, Run, Slo
 from benchmarks.serving.sweep import sweep
-from benchmarks.serving.validation import findings_of, validate
+from benchmarks.serving.validation import validate, validated_runs
 from tests.benchmarks import records
 from tests.benchmarks.known import Timing, running
 
@@ -136,7 +136,7 @@ def test_the_runs_of_a_sweep_are_in_the_order_of_their_rates_with_their_own_reco
     runs = stored.result.runs
     assert [run.load.rate for run in runs] == sorted(run.load.rate or 0 for run in runs)
     assert len(runs) > 3
-    assert "figures" not in {finding.rule for findings in findings_of(stored) for finding in findings}
+    assert "figures" not in {finding.rule for each in validated_runs(stored) for finding in each.findings}
 
 
 def test_a_rate_that_holds_only_once_is_not_the_answer() -> None:
