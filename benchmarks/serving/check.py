@@ -14,8 +14,8 @@ of `vllm bench serve --save-result --save-detailed`, aiperf (profile_export.json
 def check(argv: Sequence[str]) -> int:
     """Exit code: 1 if a run is invalid, 2 for a file that is not a result."""
     options = _parse(argv)
-    from benchmarks.serving.command import llm_config_for
     from benchmarks.serving.files import read
+    from benchmarks.serving.server import config_file, llm_config_of
     from benchmarks.serving.terminal import print_result
     from benchmarks.serving.validation import validated_runs
 
@@ -25,7 +25,8 @@ def check(argv: Sequence[str]) -> int:
         setting = stored.result.setting
         if options.config:
             model = options.model or setting.model
-            setting = setting.model_copy(update={"llm_config": llm_config_for(options, model)[1], "model": model})
+            llm_config = llm_config_of(config_file(options.config), model)
+            setting = setting.model_copy(update={"llm_config": llm_config, "model": model})
             stored = replace(stored, result=stored.result.model_copy(update={"setting": setting}))
         runs = validated_runs(stored)
         invalid = invalid or not all(each.is_valid for each in runs)
@@ -53,6 +54,4 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
     add("--config", type=Path, metavar="FILE", help="the deployed Serve config, which gives the limits of the chips")
     add("--model", help="the model's name in it (default: the result's)")
     add("--json", action="store_true", help="print the findings as JSON")
-    options = parser.parse_args(argv)
-    options.dashboard = None
-    return options
+    return parser.parse_args(argv)

@@ -35,11 +35,7 @@ _PEEKED = 50  # conversations whose shapes are asked for
 
 
 def execute(options: argparse.Namespace) -> Stored:
-    """Send the loads of the options and measure them.
-
-    Raises:
-        BundleError: an option is wrong, or the server does not respond.
-    """
+    """Send the loads of the options and measure them. Raises `BundleError` if an option is wrong or no server responds."""
     headers = {"authorization": f"Bearer {key}"} if (key := api_key()) else {}
     rows = read_trace(options.trace) if options.trace else []  # before anything is sent
     if options.trace and options.duration:
@@ -153,11 +149,12 @@ def _loads(options: argparse.Namespace) -> list[Load]:
 def _setting(
     options: argparse.Namespace, server: Server, card: dict[str, Any], tokenizer: Tokenizer, profiles: list[Profile], seed: int
 ) -> Setting:
-    model = card["id"]
-    config, llm_config = llm_config_for(options, model)
+    config = config_file(options.config) if options.config else None
+    if options.dashboard:
+        config = deployed_config(options.dashboard)
     return Setting(
         url=options.url,
-        model=model,
+        model=card["id"],
         profiles=profiles,
         seed=seed,
         slo=Slo(**{f"{name}_ms": limit for name, limit in options.slo.items()}),
@@ -169,19 +166,8 @@ def _setting(
         server_version=server.version(),
         model_card=card,
         serve_config_digest=hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest() if config else None,
-        llm_config=llm_config,
+        llm_config=llm_config_of(config, card["id"]) if config else None,
     )
-
-
-def llm_config_for(options: argparse.Namespace, model: str) -> tuple[dict[str, Any] | None, dict[str, Any] | None]:
-    """The Serve config that the options name, and the model's part of it; None twice where they name none."""
-    if not options.config and not options.dashboard:
-        return None, None
-    config = config_file(options.config) if options.config else deployed_config(options.dashboard)
-    llm_config = llm_config_of(config, model)
-    if llm_config is None:
-        raise UserError(f"the Serve config has no model {model!r}, which was measured")
-    return config, llm_config
 
 
 def _versions() -> dict[str, str]:

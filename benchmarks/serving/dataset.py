@@ -28,10 +28,8 @@ def read_dataset(path: Path, tokenizer: Tokenizer, output_tokens: int, maximum: 
 
     ShareGPT: an object has `conversations`, a list of {from, value}; each human turn is a request, and its answer should have
     as many tokens as the one in the file. JSONL: `prompt` or `messages`, `max_tokens` or `output_tokens` where the argument
-    `output_tokens` is not right for it, and `shared_prefix_tokens` where the file knows it.
-
-    Raises:
-        UserError: the file cannot be read, or nothing in it can be used; with the line or the number of the entry.
+    `output_tokens` is not right for it, and `shared_prefix_tokens` where the file knows it. Raises `UserError`, with the line
+    or the number of the entry, if the file cannot be read or nothing in it can be used.
     """
     try:
         text = path.read_text()

@@ -58,11 +58,7 @@ def write(result: Result, records: Sequence[Sequence[Record]], out: str) -> str:
 
 
 def read(path: Path) -> Stored:
-    """A stored result, the log of a job that printed one, or the output of another tool.
-
-    Raises:
-        UserError: the file is missing or none of them.
-    """
+    """A stored result, the log of a job that printed one, or the output of another tool. Raises `UserError` for others."""
     try:
         data = path.read_bytes() if path.is_file() else b""
         text = data.decode()

@@ -61,11 +61,7 @@ class Bench:
         uvloop.run(send())
 
     def warm_up(self, requests: int, clients: int) -> None:
-        """Send requests that are not counted, so that compiling is over.
-
-        Raises:
-            OperationError: all of them failed.
-        """
+        """Send requests that are not counted, so that compiling is over. Raises `OperationError` if all of them fail."""
         if not requests:
             return
         records, *_ = self._send(Load(arrivals="closed", clients=clients, requests=requests, timeout_s=600), None, 0, "warm-up")

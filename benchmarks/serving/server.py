@@ -164,10 +164,10 @@ def config_file(path: Path) -> dict[str, Any]:
     return config
 
 
-def llm_config_of(config: dict[str, Any], model: str) -> dict[str, Any] | None:
-    """The LLM config of a model in a Serve config."""
+def llm_config_of(config: dict[str, Any], model: str) -> dict[str, Any]:
+    """The LLM config of a model in a Serve config. Raises `UserError` if the config does not have the model."""
     for app in config["applications"]:
         for llm_config in (app.get("args") or {}).get("llm_configs", []):
             if isinstance(llm_config, dict) and llm_config.get("model_loading_config", {}).get("model_id") == model:
                 return llm_config
-    return None
+    raise UserError(f"the Serve config has no model {model!r}, which was measured")

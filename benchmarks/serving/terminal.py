@@ -26,7 +26,8 @@ class LoadProgress:
         self._next, self._label = 0.0, ""
         self._bar = Progress(
             TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[state]}"), TimeElapsedColumn(),
-            console=self._console, transient=True, auto_refresh=False,  # without a thread, as the process may fork
+            console=self._console, transient=True, disable=not self._console.is_terminal,
+            auto_refresh=False,  # without a thread, as the process may fork
         )  # fmt: skip
         self._task = self._bar.add_task("", total=1.0, state="")
 
@@ -49,13 +50,11 @@ class LoadProgress:
         return min(1.0, max(by_time, by_count))
 
     def __enter__(self) -> "LoadProgress":
-        if self._console.is_terminal:
-            self._bar.start()
+        self._bar.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._console.is_terminal:
-            self._bar.stop()
+        self._bar.stop()
 
 
 def print_result(result: Result, runs: Sequence[ValidatedRun]) -> None:

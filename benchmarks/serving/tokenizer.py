@@ -64,11 +64,7 @@ class FileTokenizer:
 
 
 def tokenizer_for(url: str, model: str, headers: dict[str, str], path: str | None) -> Tokenizer:
-    """The tokenizer file if one is given, else the server's.
-
-    Raises:
-        UserError: the server has none, so a file must be given.
-    """
+    """The tokenizer file if one is given, else the server's. Raises `UserError` if that has none, so that a file is needed."""
     if path:
         return FileTokenizer(path)
     tokenizer = ServerTokenizer(url, model, headers)
@@ -80,11 +76,7 @@ def tokenizer_for(url: str, model: str, headers: dict[str, str], path: str | Non
 
 
 def single_token_words(tokenizer: Tokenizer) -> list[str]:
-    """Words that add one token each after a blank.
-
-    Raises:
-        UserError: the tokenizer has too few of them.
-    """
+    """Words that add one token each after a blank. Raises `UserError` if the tokenizer has too few of them."""
     words = _TEXT.split()
     if tokenizer.count(" ".join(words)) == len(words):
         return words
