@@ -117,7 +117,7 @@ def _with_records(result: Result, data: bytes) -> Stored:
     if hashlib.sha256(data).hexdigest() != stated.sha256:
         return Stored(result, None, f"{stated.file} is not the file that it was computed from (another SHA-256)")
     runs: list[list[Record]] = [[] for _ in result.runs]
-    for record in decode(data.splitlines(), Path(stated.file)):
+    for record in decode(data.splitlines(), stated.file):
         if record.run >= len(runs):
             raise UserError(f"{stated.file}: a record of run {record.run}, and the result has {len(runs)}")
         runs[record.run].append(record)

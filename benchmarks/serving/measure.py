@@ -6,8 +6,6 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from math import inf
-from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import uvloop
 
@@ -50,7 +48,7 @@ class Bench:
     def calibrate(self, requests: Iterable[Request]) -> None:
         """Find what the template adds to each shape of a prompt by a request of it."""
 
-        async def send() -> None:
+        async def send_each() -> None:
             client = self.make_client()
             for request in requests:
                 response = await client.send(request, time.perf_counter())
@@ -58,7 +56,7 @@ class Bench:
                     self.template_tokens[request.shape] = response.usage.prompt_tokens - request.prompt_tokens
             client.close()
 
-        uvloop.run(send())
+        uvloop.run(send_each())
 
     def warm_up(self, requests: int, clients: int) -> None:
         """Send requests that are not counted, so that compiling is over. Raises `OperationError` if all of them fail."""
@@ -120,10 +118,8 @@ class Bench:
             self.make_client, self.workload, self.template_tokens, self.report, label,
             load, due, start, start + duration, self.first,
         )  # fmt: skip
-        with TemporaryDirectory(prefix="bench-") as folder:
-            files = [Path(folder) / str(part) for part in range(parts)]
-            ends = send(plan, files)
-            records = [record for file in files for record in decode(file.read_bytes().splitlines(), file)]
+        ends = send(plan, parts)
+        records = decode((line for end in ends for line in end.lines), "the processes")
         for record, text in ends[0].samples:
             with contextlib.suppress(OperationError):  # a server that died under the load shows in its errors
                 record.text_tokens = self.tokenizer.count(text)

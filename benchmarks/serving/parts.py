@@ -1,4 +1,4 @@
-"""A load shared by processes: each sends every n-th conversation, and writes a record of each response to a file of its own."""
+"""A load shared by processes: each sends every n-th conversation, and returns a record of each response."""
 
 import json
 import multiprocessing
@@ -7,8 +7,7 @@ from dataclasses import dataclass, replace
 from itertools import count
 from math import inf
 from multiprocessing.connection import Connection
-from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import jsonschema
 import uvloop
@@ -63,21 +62,23 @@ class Part:
     client: ClientState
     used: int
     """Conversations."""
+    lines: list[bytes]
+    """Records as JSON, which the garbage collector need not search, but for..."""
     samples: list[tuple[Record, str]]
-    """Records that are not in its file, with their texts."""
+    """...some, with their texts."""
 
 
-def send(plan: Plan, files: Sequence[Path]) -> list[Part]:
-    """Send a part for each file in a process of its own, the first one in this."""
+def send(plan: Plan, parts: int) -> list[Part]:
+    """Send each part in a process of its own, the first one in this."""
     fork = multiprocessing.get_context("fork")
     others = []
-    for part, file in enumerate(files[1:], 1):
+    for part in range(1, parts):
         here, there = fork.Pipe(duplex=False)
-        process = fork.Process(target=_child, args=(plan, part, len(files), file, there), daemon=True)
+        process = fork.Process(target=_child, args=(plan, part, parts, there), daemon=True)
         process.start()
         there.close()
         others.append((process, here))
-    ends = [_send_part(plan, 0, len(files), files[0])]
+    ends = [uvloop.run(_converse(plan, 0, parts))]
     for process, here in others:
         try:
             ends.append(here.recv())
@@ -87,17 +88,13 @@ def send(plan: Plan, files: Sequence[Path]) -> list[Part]:
     return ends
 
 
-def _child(plan: Plan, part: int, parts: int, file: Path, there: Connection) -> None:
-    there.send(_send_part(replace(plan, report=lambda *_: None), part, parts, file))
+def _child(plan: Plan, part: int, parts: int, there: Connection) -> None:
+    there.send(uvloop.run(_converse(replace(plan, report=lambda *_: None), part, parts)))
 
 
-def _send_part(plan: Plan, part: int, parts: int, file: Path) -> Part:
-    with file.open("wb") as out:
-        return uvloop.run(_converse(plan, part, parts, out))
-
-
-async def _converse(plan: Plan, part: int, parts: int, out: BinaryIO) -> Part:
-    """Send every `parts`-th conversation of a load, and write a record for each response but a few samples."""
+async def _converse(plan: Plan, part: int, parts: int) -> Part:
+    """Send every `parts`-th conversation of a load."""
+    lines: list[bytes] = []
     samples: list[tuple[Record, str]] = []
     progress = Progress(plan.start)
     client = plan.make_client()
@@ -108,7 +105,7 @@ async def _converse(plan: Plan, part: int, parts: int, out: BinaryIO) -> Part:
         if part == 0 and record.is_ok and response.text and len(samples) < _SAMPLES:
             samples.append((record, response.text))
         else:
-            out.write(encode([record]))
+            lines.append(encode([record]))
         sender.keep_text = part == 0 and len(samples) < _SAMPLES
         progress.completed += record.is_ok
         progress.errors += record.error is not None
@@ -127,7 +124,7 @@ async def _converse(plan: Plan, part: int, parts: int, out: BinaryIO) -> Part:
             await sender.open_loop(plan.offsets[part::parts], work)
         state = watch.state(client.opened)
     client.close()
-    return Part(state, sender.used, samples)
+    return Part(state, sender.used, lines, samples)
 
 
 def _conversations(plan: Plan, part: int, parts: int) -> Iterator[Conversation]:

@@ -6,7 +6,6 @@ docs/benchmarks.md describes the fields. Prompts themselves are not kept, only h
 import hashlib
 from collections.abc import Iterable, Iterator
 from itertools import pairwise
-from pathlib import Path
 
 import msgspec
 
@@ -144,7 +143,7 @@ def encode(records: Iterable[Record]) -> bytes:
     return b"".join(encoder.encode(record) + b"\n" for record in records)
 
 
-def decode(lines: Iterable[bytes], where: Path) -> list[Record]:
+def decode(lines: Iterable[bytes], where: str) -> list[Record]:
     """Raises `UserError` for a line that is no record, with its number."""
     decoder, records = msgspec.json.Decoder(Record), []
     for number, line in enumerate(lines, 1):

@@ -251,7 +251,7 @@ def test_prompts_that_begin_alike_are_found_in_their_hashes() -> None:
     for record, text in zip(kept, texts, strict=True):
         record.blocks = blocks_of(text)
     assert [share for _, share in shared_beginnings(kept)] == [0, 0.5, 0, 0]
-    assert decode(encode(kept).splitlines(), Path("r")) == kept
+    assert decode(encode(kept).splitlines(), "r") == kept
 
 
 def test_goodput_counts_requests_within_all_limits() -> None:
