@@ -104,7 +104,7 @@ def intervals(validated: ValidatedRun, slo: Slo, seed: int = 0) -> dict[str, tup
     bounds: dict[str, tuple[float, float]] = {}
     for name in ("ttft", "tpot", "itl", "e2e"):
         bounds |= _of_times(name, requests.times(name), pieces, times)
-    shares = _shares_by_time(requests, count)
+    shares = requests.shares(np.linspace(*requests.window, count + 1))
     for name, amounts in _amounts(requests, slo).items():
         spread = times @ (amounts @ shares)
         low, high = np.percentile(spread, [2.5, 97.5])
@@ -118,14 +118,6 @@ def _amounts(requests: Requests, slo: Slo) -> dict[str, NDArray[np.float64]]:
     if slo.is_set:
         amounts["goodput_per_s"] = np.array([is_good(record, slo) for record in requests.ok], float)
     return amounts
-
-
-def _shares_by_time(requests: Requests, count: int) -> NDArray[np.float64]:
-    """Share of each completed request's life that is in each of `count` pieces of the steady state."""
-    edges = np.linspace(*requests.window, count + 1)
-    started, finished = requests.started[:, None], requests.finished[:, None]
-    overlaps = np.minimum(finished, edges[1:]) - np.maximum(started, edges[:-1])
-    return np.clip(overlaps, 0.0, None) / np.maximum(finished - started, 1e-9)
 
 
 def _pieces(requests: Requests) -> tuple[NDArray[np.int64], int]:

@@ -98,17 +98,20 @@ class Requests:
         through = 0.0 if not len(lives) else float(np.quantile(lives, 0.5 if self.load.clients else 0.9))
         return min(through, self.load_s / 2), self.load_s
 
+    def shares(self, edges: Array) -> Array:
+        """Share of each completed request's life between each two `edges`: so none is counted whole at an edge by chance."""
+        started, finished = self.started[:, None], self.finished[:, None]
+        overlaps = np.minimum(finished, edges[1:]) - np.maximum(started, edges[:-1])
+        return np.clip(overlaps / np.maximum(finished - started, 1e-9), 0.0, 1.0)
+
     @cached_property
-    def inside(self) -> Array:
-        """Share of each completed request's life that is in the window: so none is counted whole at an edge by chance."""
-        start, end = self.window
-        lives = np.maximum(self.finished - self.started, 1e-9)
-        return np.clip((np.minimum(self.finished, end) - np.maximum(self.started, start)) / lives, 0.0, 1.0)
+    def _inside(self) -> Array:
+        return self.shares(np.array(self.window))[:, 0]
 
     def rate(self, amounts: Array) -> float:
         """Amounts of the completed requests per second of the window."""
         start, end = self.window
-        return float((self.inside * amounts).sum()) / max(end - start, 1e-9)
+        return float((self._inside * amounts).sum()) / max(end - start, 1e-9)
 
     @property
     def in_flight(self) -> float:

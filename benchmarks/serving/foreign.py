@@ -28,8 +28,7 @@ ToolOutput = tuple[Result, list[list[Record]]]
 def read(path: Path, value: Any) -> ToolOutput | None:
     """The result in a file that was parsed as `value` (None: no JSON); None where it is none of these tools'.
 
-    Raises:
-        UserError: it is one's, but something is missing in it.
+    Raises `UserError` if something is missing in it.
     """
     for tool, (is_of, reader) in READERS.items():
         try:

@@ -71,8 +71,7 @@ class Bench:
     def run(self, load: Load, offsets: Sequence[float] | None = None, repeat: int = 0) -> Run:
         """Send one load. `offsets` are the times of a trace; `repeat` gives random arrivals another draw.
 
-        Raises:
-            UserError: the load is so small that there was nothing to send.
+        Raises `UserError` if there was nothing to send.
         """
         before = self.server.counters()
         started_at = datetime.now(UTC).isoformat(timespec="seconds")

@@ -31,12 +31,7 @@ class Server:
         self.url, self._dashboard = url, dashboard
 
     def model_card(self, model: str | None) -> dict[str, Any]:
-        """The model of that name, or the only one.
-
-        Raises:
-            OperationError: no response.
-            UserError: no such model, or several and no name was given.
-        """
+        """The model of that name, or the only one. Raises `OperationError` without a response, `UserError` without a match."""
         try:
             cards = self._http.get("/v1/models").raise_for_status().json()["data"]
         except (httpx.HTTPError, ValueError, KeyError) as error:

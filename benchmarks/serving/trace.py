@@ -30,11 +30,7 @@ class TraceRow:
 
 
 def read_trace(path: Path) -> list[TraceRow]:
-    """The rows in the order of their times, the first at 0.
-
-    Raises:
-        UserError: the file is missing or empty, or a line is none of the known forms.
-    """
+    """The rows in the order of their times, the first at 0. Raises `UserError` for a file or a line of no known form."""
     try:
         lines = path.read_text(encoding="utf-8-sig").split("\n")
     except (OSError, UnicodeDecodeError) as error:
