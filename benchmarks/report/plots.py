@@ -122,10 +122,9 @@ def _curve(validated: ValidatedRun, name: str) -> tuple[list[float], list[float]
     times = validated.requests.times(name)
     if not len(times.values):
         return [], []
-    order = np.argsort(times.values)
-    shares = np.cumsum(times.weights[order]) / times.weights.sum()
-    places = np.unique(np.searchsorted(shares, np.linspace(0, 1, 200)).clip(0, len(order) - 1))
-    return times.values[order][places].tolist(), shares[places].tolist()
+    ordered, shares = times.ordered
+    places = np.unique(np.searchsorted(shares, np.linspace(0, 1, 200)).clip(0, len(ordered) - 1))
+    return ordered[places].tolist(), shares[places].tolist()
 
 
 def _hover(axes: Axes, points: Sequence[tuple[float, float, str]]) -> None:

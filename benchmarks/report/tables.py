@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from benchmarks.report.compare import MIN_REPEATS, Ratio, compare, intervals, repeated
 from benchmarks.report.series import Series, valid_runs
 from benchmarks.serving.answers import Severity
-from benchmarks.serving.result import STATISTICS, TIMES, Run, format_number
+from benchmarks.serving.result import STATISTICS, Run, format_number, times_of
 from benchmarks.serving.sweep import ATTAINED
 from benchmarks.serving.validation import ValidatedRun, is_valid_best
 
@@ -101,11 +101,8 @@ def latency(all_series: Sequence[Series]) -> Table:
     """Every kind of time of each run."""
     rows = []
     for validated in valid_runs(all_series):
-        figures = validated.run.figures
-        shown = [name for name in TIMES if any(figures.get(f"{name}_{each}_ms") is not None for each in STATISTICS)]
-        for name in shown:
-            numbers = [format_number(figures[f"{name}_{statistic}_ms"]) for statistic in STATISTICS]
-            rows.append([validated.name if name == shown[0] else "", name.upper(), *numbers])
+        times = times_of(validated.run)
+        rows += [[validated.name if row is times[0] else "", *row] for row in times]
     return Table("Latency in ms", ["run", "", *STATISTICS], rows)
 
 

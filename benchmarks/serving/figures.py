@@ -27,14 +27,18 @@ class Times:
     owners: NDArray[np.int64]
     """Numbers among the completed requests."""
 
+    @cached_property
+    def ordered(self) -> tuple[Array, Array]:
+        """The values in order, and the share of all weights that is at or below each."""
+        order = np.argsort(self.values)
+        return self.values[order], np.cumsum(self.weights[order]) / self.weights.sum()
+
     def statistics(self) -> dict[str, float | None]:
         """Mean and percentiles by nearest rank; None where there are no values."""
         if not len(self.values):
             return dict.fromkeys(("mean", "p50", "p90", "p99"))
-        order = np.argsort(self.values)
-        reached = np.cumsum(self.weights[order])
-        places = np.searchsorted(reached, reached[-1] * np.array([0.5, 0.9, 0.99]) * (1 - 1e-12))
-        p50, p90, p99 = self.values[order][np.minimum(places, len(order) - 1)].tolist()
+        values, shares = self.ordered
+        p50, p90, p99 = values[np.searchsorted(shares, np.array([0.5, 0.9, 0.99]) * (1 - 1e-12))].tolist()
         return {"mean": float(np.average(self.values, weights=self.weights)), "p50": p50, "p90": p90, "p99": p99}
 
 

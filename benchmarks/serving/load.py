@@ -8,6 +8,7 @@ a slow client is not taken for a slow server.
 import asyncio
 import contextlib
 import gc
+import itertools
 import resource
 import time
 from array import array
@@ -104,16 +105,13 @@ class Watch:
 
     async def run(self) -> None:
         """Watch until cancelled."""
-        process, between, ticks = psutil.Process(), 1, 0
-        while True:
+        process = psutil.Process()
+        for tick in itertools.count():
             due = time.perf_counter() + _TICK_S
             await asyncio.sleep(_TICK_S)
             self._pauses.append(max(0.0, time.perf_counter() - due))
-            ticks += 1
-            if ticks % (100 * between) == 1:
+            if tick % 100 == 0:
                 self._rss_mb.append(round(process.memory_info().rss / 1e6, 1))
-                if len(self._rss_mb) == 2 * _SAMPLES:
-                    self._rss_mb, between = self._rss_mb[::2], 2 * between
 
     def state(self, connections: int) -> ClientState:
         elapsed, waited = time.perf_counter() - self._began, _waited_s()
@@ -125,7 +123,7 @@ class Watch:
             late_p99_ms=round(1000 * lateness(pauses, elapsed, 0.99), 3),
             longest_pause_ms=round(1000 * float(pauses.max(initial=0.0)), 3),
             connections=connections,
-            rss_mb=self._rss_mb,
+            rss_mb=self._rss_mb[:: 1 + len(self._rss_mb) // _SAMPLES],
         )
 
 

@@ -85,7 +85,7 @@ def record_of(start: float, response: Response, overhead: int | None, error: str
         turn=request.earlier_turns,
         asked_prompt_tokens=request.prompt_tokens + (overhead or 0),
         asked_output_tokens=request.output_tokens,
-        exact=request.exact,
+        exact=not request.schema,
         calibrated=overhead is not None,
         declared_shared_tokens=request.shared_tokens,
         events=[*micros[:1], *(after - before for before, after in pairwise(micros))],

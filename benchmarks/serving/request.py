@@ -11,8 +11,7 @@ class Request:
     prompt_tokens: int
     """Tokens of the text, without what the server adds (template, first token)."""
     output_tokens: int
-    exact: bool
-    """Whether exactly `output_tokens` are requested, or at most as many."""
+    """As many are requested; at most as many with `schema`."""
     shared_tokens: int | None = 0
     """How many tokens at the prompt's beginning an earlier request was meant to have, too (a shared prefix, earlier turns).
     None: as many as are found, as the prompts are another's."""

@@ -156,6 +156,12 @@ class Result(_Strict):
     records: RecordsOf | None = None
 
 
+def times_of(run: Run) -> list[list[str]]:
+    """A row for each kind of time that was measured: its name and its STATISTICS in ms."""
+    values = {name: [run.figures[f"{name}_{statistic}_ms"] for statistic in STATISTICS] for name in TIMES}
+    return [[name.upper(), *map(format_number, each)] for name, each in values.items() if any(v is not None for v in each)]
+
+
 def format_number(value: float | None) -> str:
     """A figure for people, with about three digits; `-` where it was not measured."""
     if value is None:

@@ -9,7 +9,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Column, Table
 
 from benchmarks.serving.parts import Progress as Seen
-from benchmarks.serving.result import STATISTICS, TIMES, Result, Run, format_number
+from benchmarks.serving.result import STATISTICS, Result, Run, format_number, times_of
 from benchmarks.serving.sweep import ATTAINED
 from benchmarks.serving.validation import ValidatedRun, is_valid_best
 
@@ -81,9 +81,8 @@ def _times(run: Run) -> Table:
     title += f"; sent for {run.load_s:.1f} s, all over after {run.elapsed_s:.1f} s"
     columns = [Column(name, justify="right") for name in STATISTICS]
     table = Table("ms", *columns, title=title, title_justify="left", title_style="bold")
-    for time_name in TIMES:
-        if any(run.figures[f"{time_name}_{name}_ms"] is not None for name in STATISTICS):
-            table.add_row(time_name.upper(), *(format_number(run.figures[f"{time_name}_{name}_ms"]) for name in STATISTICS))
+    for row in times_of(run):
+        table.add_row(*row)
     return table
 
 

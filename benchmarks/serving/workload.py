@@ -64,7 +64,6 @@ class RequestFactory:
             body,
             tokens,
             output,
-            exact=not profile.schema_asked,
             shared_tokens=shared,
             earlier_turns=sum(message["role"] == "assistant" for message in messages),
             digest=blake2b(text, digest_size=8).hexdigest(),

@@ -38,7 +38,7 @@ def responses(count: int, *, ttft: float = 0.5, tpot: float = 0.05, every: float
     """Responses every `every` seconds, each to a prompt of its own of 100 tokens."""
     for number in range(count):
         intended = number * every
-        request = Request(b"", 100, tokens, exact=True, digest=f"{number:016x}", blocks=f"{number:08x}" * 6)
+        request = Request(b"", 100, tokens, digest=f"{number:016x}", blocks=f"{number:08x}" * 6)
         times = [intended + ttft + tpot * token for token in range(tokens)]
         yield Response(
             request,

@@ -179,7 +179,7 @@ STREAM = (
 @settings(deadline=None)
 @given(st.lists(st.integers(0, len(STREAM)), max_size=6))
 def test_a_stream_is_read_the_same_wherever_it_is_cut(cuts: list[int]) -> None:
-    response = Response(Request(b"", 5, 2, exact=True), 0.0)
+    response = Response(Request(b"", 5, 2), 0.0)
     reader = EventReader(response, keep_text=True)
     for time, (start, end) in enumerate(pairwise(sorted({0, *cuts, len(STREAM)}))):
         reader.feed(STREAM[start:end], float(time))
@@ -191,7 +191,7 @@ def test_a_stream_is_read_the_same_wherever_it_is_cut(cuts: list[int]) -> None:
 
 def streamed(*events: str, tokens: int, continuous: bool = False) -> list[float]:
     """Tokens in each event of a stream, as its record has them."""
-    response = Response(Request(b"", 5, tokens, exact=True), 0.0)
+    response = Response(Request(b"", 5, tokens), 0.0)
     reader = EventReader(response, keep_text=False)
     for number, text in enumerate(events, 1):
         body: dict[str, object] = {"choices": [{"text": text}]}
@@ -212,7 +212,7 @@ def test_tokens_of_an_event_are_the_servers_count_or_the_share_of_the_text() -> 
 @pytest.mark.parametrize("per_event", [1, 4, 8, 16, 64])
 def test_times_for_each_token_do_not_depend_on_how_many_an_event_holds(per_event: int) -> None:
     """5 ms for each of 64 tokens. Dividing by all tokens but one gave 4.43 ms at 8 in an event, and 0.00 at 64."""
-    response = Response(Request(b"", 5, 64, exact=True), 0.0, usage=Usage(5, 64), complete=True)
+    response = Response(Request(b"", 5, 64), 0.0, usage=Usage(5, 64), complete=True)
     response.times = [0.2 + 0.005 * token for token in range(0, 64, per_event)]
     response.sizes = [5 * per_event] * len(response.times)
     requests = Requests([record_of(0.0, response, None, None)], Load(arrivals="constant", timeout_s=1), 1.0)
@@ -261,7 +261,7 @@ def test_goodput_counts_requests_within_all_limits() -> None:
 
 
 def test_answers_in_json_must_be_whole_and_of_the_schema() -> None:
-    request = Request(b"", 5, 9, exact=False, schema=True)
+    request = Request(b"", 5, 9, schema=True)
 
     def fault_of(text: str, finish: str = "stop") -> str | None:
         return fault(Response(request, 0.0, times=[1.0], finish_reason=finish, text=text))
