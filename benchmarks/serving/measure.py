@@ -18,7 +18,7 @@ from benchmarks.serving.parts import Plan, Progress, send, worst_of
 from benchmarks.serving.records import Record, decode
 from benchmarks.serving.request import Request
 from benchmarks.serving.result import ClientState, Load, Run, ServerSample, Slo
-from benchmarks.serving.server import Counters, Server
+from benchmarks.serving.server import Server
 from benchmarks.serving.tokenizer import Tokenizer
 from benchmarks.serving.workload import Workload
 
@@ -85,23 +85,23 @@ class Bench:
             server=[ServerSample(at_s=round(at - started, 3), **sample) for at, sample in samples],
         )  # fmt: skip
         run = summarized(run, records, self.slo)
-        if before and (after := self._counters_with(run, before)):
-            load_counts = after.since(before)
-            run.tokens_per_step = load_counts.tokens_per_step
-            if run.cached_tokens is None and load_counts.queries > 0:
-                run.cached_tokens = round(load_counts.hits / load_counts.queries * run.prompt_tokens)
+        if before and (counts := self._counts_since(before, run)):
+            run.tokens_per_step = 1 + counts["accepted"] / counts["drafts"] if counts["drafts"] else None
+            if run.cached_tokens is None and counts["queries"] > 0:
+                run.cached_tokens = round(counts["hits"] / counts["queries"] * run.prompt_tokens)
                 run.cached_by = "metrics"
                 run = summarized(run, records, self.slo)
         self.records.append(records)
         return run
 
-    def _counters_with(self, run: Run, before: Counters) -> Counters | None:
-        """The server's counters, once they have the load's prompts in them."""
+    def _counts_since(self, before: dict[str, float], run: Run) -> dict[str, float] | None:
+        """What the server has counted since `before`, once it has counted the run's prompts."""
         deadline = time.perf_counter() + _METRICS_DEADLINE_S
         while after := self.server.counters():
-            enough = after.since(before).queries >= run.prompt_tokens or run.cached_by == "usage"
+            counts = {name: after[name] - before[name] for name in before}
+            enough = counts["queries"] >= run.prompt_tokens or run.cached_by == "usage"
             if enough or time.perf_counter() > deadline:
-                return after
+                return counts
             time.sleep(_POLL_S)
         return None
 

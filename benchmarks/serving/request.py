@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass, field
 
+import msgspec
+
 
 @dataclass(frozen=True, slots=True)
 class Request:
@@ -31,13 +33,22 @@ class Request:
     """Whether a later turn or a check needs the answer's text."""
 
 
-@dataclass(slots=True)
-class Usage:
-    """The server's own count. None where it does not report one."""
+class PromptDetails(msgspec.Struct, gc=False):
+    """What the server says of a prompt. None: not reported."""
 
-    prompt_tokens: int
-    completion_tokens: int
     cached_tokens: int | None = None
+
+
+class Usage(msgspec.Struct, gc=False):
+    """The server's own count."""
+
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    prompt_tokens_details: PromptDetails | None = None
+
+    @property
+    def cached_tokens(self) -> int | None:
+        return self.prompt_tokens_details.cached_tokens if self.prompt_tokens_details else None
 
 
 @dataclass(slots=True)

@@ -5,7 +5,6 @@ import re
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,12 @@ from apps.common.settings import ray_headers
 _TIMEOUT_S = 10
 # vLLM's own names, and what Ray makes of them
 _METRIC = re.compile(r"^(?:vllm:|ray_vllm_)(\w+?)(?:_total)?(?:\{[^}]*\})? ([0-9.eE+-]+)$", re.MULTILINE)
-_COUNTERS = ("prefix_cache_queries", "prefix_cache_hits", "spec_decode_num_drafts", "spec_decode_num_accepted_tokens")
+_COUNTERS = {
+    "queries": "prefix_cache_queries",
+    "hits": "prefix_cache_hits",
+    "drafts": "spec_decode_num_drafts",
+    "accepted": "spec_decode_num_accepted_tokens",
+}
 _GAUGES = {"running": "num_requests_running", "waiting": "num_requests_waiting", "kv_cache": "kv_cache_usage_perc"}
 _SAMPLE_S = 1.0
 
@@ -48,10 +52,15 @@ class Server:
         except (httpx.HTTPError, ValueError, KeyError, TypeError):
             return None
 
-    def counters(self) -> "Counters | None":
-        """Counts since the server's start, from its own /metrics, else from what Ray collects of all replicas, else None."""
+    def counters(self) -> dict[str, float] | None:
+        """Counts since the server's start, from its own /metrics, else from what Ray collects of all replicas, else None.
+
+        `queries` are prompt tokens that were searched for in the prefix cache, and `hits` those found there; `drafts` are
+        those of speculative decoding, and `accepted` their tokens that were.
+        """
         values = self._metrics()
-        return Counters(*(sum(values.get(name, [])) for name in _COUNTERS)) if _COUNTERS[0] in values else None
+        counts = {name: sum(values.get(metric, [])) for name, metric in _COUNTERS.items()}
+        return counts if _COUNTERS["queries"] in values else None
 
     @contextlib.contextmanager
     def sampling(self) -> Iterator[list[tuple[float, dict[str, float]]]]:
@@ -113,25 +122,6 @@ class Server:
         groups = httpx.get(address, headers=ray_headers(), timeout=_TIMEOUT_S).raise_for_status().json()
         targets = [target for group in groups for target in group["targets"]]
         return "\n".join(httpx.get(f"http://{target}/metrics", timeout=_TIMEOUT_S).text for target in targets)
-
-
-@dataclass(frozen=True)
-class Counters:
-    """Prompt tokens that were searched for in the prefix cache (queries) and found there (hits); drafts of speculative
-    decoding, and their tokens that were accepted."""
-
-    queries: float
-    hits: float
-    drafts: float = 0.0
-    accepted: float = 0.0
-
-    def since(self, before: "Counters") -> "Counters":
-        return Counters(*(now - then for now, then in zip(astuple(self), astuple(before), strict=True)))
-
-    @property
-    def tokens_per_step(self) -> float | None:
-        """A sequence's tokens in a step: its own and the accepted ones of the draft; None without drafts."""
-        return 1 + self.accepted / self.drafts if self.drafts else None
 
 
 def _applications(dashboard: str) -> list[dict[str, Any]]:

@@ -6,7 +6,7 @@ from typing import Any
 from benchmarks.serving.figures import summarized
 from benchmarks.serving.profiles import PROFILES
 from benchmarks.serving.records import Record, record_of
-from benchmarks.serving.request import Request, Response, Usage
+from benchmarks.serving.request import PromptDetails, Request, Response, Usage
 from benchmarks.serving.result import ClientState, Load, Run, Setting, Slo
 
 V6E = {
@@ -51,7 +51,7 @@ def responses(count: int, *, ttft: float = 0.5, tpot: float = 0.05, every: float
             [],
             0,
             0,
-            Usage(100, tokens, 0),
+            Usage(100, tokens, PromptDetails(0)),
             "length",
             True,
         )

@@ -17,7 +17,7 @@ from benchmarks.serving.figures import Requests, Times
 from benchmarks.serving.parts import fault
 from benchmarks.serving.profiles import PROFILES
 from benchmarks.serving.records import blocks_of, decode, encode, record_of, shared_beginnings
-from benchmarks.serving.request import Request, Response, Usage
+from benchmarks.serving.request import PromptDetails, Request, Response, Usage
 from benchmarks.serving.result import Load, Slo
 from benchmarks.serving.tokenizer import single_token_words
 from benchmarks.serving.trace import TraceRow, read_trace
@@ -184,7 +184,7 @@ def test_a_stream_is_read_the_same_wherever_it_is_cut(cuts: list[int]) -> None:
     for time, (start, end) in enumerate(pairwise(sorted({0, *cuts, len(STREAM)}))):
         reader.feed(STREAM[start:end], float(time))
     assert reader.text == "wärm "
-    assert response.usage == Usage(5, 2, 4)
+    assert response.usage == Usage(5, 2, PromptDetails(4))
     assert (len(response.times), response.sizes, response.finish_reason, response.complete) == (2, [3, 2], "length", True)
     assert (response.text_at, response.content_at) == (0, 0)
 
