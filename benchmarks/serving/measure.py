@@ -13,13 +13,13 @@ from apps.common.errors import OperationError, UserError
 from benchmarks.serving.arrivals import arrivals
 from benchmarks.serving.client import Client
 from benchmarks.serving.figures import summarized
-from benchmarks.serving.load import settle_memory
-from benchmarks.serving.parts import Plan, Progress, send, worst_of
+from benchmarks.serving.load import Plan, Progress, send
 from benchmarks.serving.records import Record, decode
 from benchmarks.serving.request import Request
 from benchmarks.serving.result import ClientState, Load, Run, ServerSample, Slo
 from benchmarks.serving.server import Server
 from benchmarks.serving.tokenizer import Tokenizer
+from benchmarks.serving.watch import settle_memory, worst_of
 from benchmarks.serving.workload import Workload
 
 _LEAD_S = 0.05  # from now to the first request, for the loop and the processes to be ready

@@ -8,7 +8,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Column, Table
 
-from benchmarks.serving.parts import Progress as Seen
+from benchmarks.serving.load import Progress as Seen
 from benchmarks.serving.result import STATISTICS, Result, Run, format_number, times_of
 from benchmarks.serving.sweep import ATTAINED
 from benchmarks.serving.validation import ValidatedRun, is_valid_best

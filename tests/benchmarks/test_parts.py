@@ -14,7 +14,7 @@ from benchmarks.serving.arrivals import PATTERNS, arrivals
 from benchmarks.serving.dataset import read_dataset
 from benchmarks.serving.events import EventReader
 from benchmarks.serving.figures import Requests, Times
-from benchmarks.serving.parts import fault
+from benchmarks.serving.load import fault
 from benchmarks.serving.profiles import PROFILES
 from benchmarks.serving.records import blocks_of, decode, encode, record_of, shared_beginnings
 from benchmarks.serving.request import PromptDetails, Request, Response, Usage

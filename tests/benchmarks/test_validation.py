@@ -9,11 +9,11 @@ import pytest
 
 from benchmarks.serving.answers import miscount
 from benchmarks.serving.limits import limits_of
-from benchmarks.serving.load import lateness
 from benchmarks.serving.records import Record
 from benchmarks.serving.request import Usage
 from benchmarks.serving.result import Best, Run
 from benchmarks.serving.validation import Finding, ValidatedRun, is_valid_best, validate
+from benchmarks.serving.watch import lateness
 from tests.benchmarks.records import V6E, recorded, responses, run, setting
 
 Spoil = Callable[[Record], object]
