@@ -104,20 +104,15 @@ def intervals(validated: ValidatedRun, slo: Slo, seed: int = 0) -> dict[str, tup
     bounds: dict[str, tuple[float, float]] = {}
     for name in ("ttft", "tpot", "itl", "e2e"):
         bounds |= _of_times(name, requests.times(name), pieces, times)
-    shares = requests.shares(np.linspace(*requests.window, count + 1))
-    for name, amounts in _amounts(requests, slo).items():
-        spread = times @ (amounts @ shares)
-        low, high = np.percentile(spread, [2.5, 97.5])
-        start, end = requests.window
-        bounds[name] = (float(low) / (end - start), float(high) / (end - start))
-    return bounds
-
-
-def _amounts(requests: Requests, slo: Slo) -> dict[str, NDArray[np.float64]]:
     amounts = {"requests_per_s": np.ones(len(requests.ok)), "output_tok_per_s": requests.output_tokens}
     if slo.is_set:
         amounts["goodput_per_s"] = np.array([is_good(record, slo) for record in requests.ok], float)
-    return amounts
+    start, end = requests.window
+    shares = requests.shares(np.linspace(start, end, count + 1))
+    for name, each in amounts.items():
+        low, high = np.percentile(times @ (each @ shares), [2.5, 97.5])
+        bounds[name] = (float(low) / (end - start), float(high) / (end - start))
+    return bounds
 
 
 def _pieces(requests: Requests) -> tuple[NDArray[np.int64], int]:

@@ -1,5 +1,6 @@
 """The report's tables as text: figures of each run, comparisons, cost, and the findings of result validation in groups."""
 
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -30,11 +31,11 @@ class Table:
 
 def runs_by_finding(runs: Sequence[ValidatedRun], severity: Severity) -> dict[str, str]:
     """The names of the runs that have each finding of a severity."""
-    names_by_reason: dict[str, list[str]] = {}
+    names_by_reason: defaultdict[str, list[str]] = defaultdict(list)
     for validated in runs:
         for finding in validated.findings:
             if finding.severity == severity:
-                names_by_reason.setdefault(f"{finding.rule}: {finding.reason}", []).append(validated.name)
+                names_by_reason[f"{finding.rule}: {finding.reason}"].append(validated.name)
     return {
         reason: "all runs" if 1 < len(runs) == len(names) else "; ".join(names) for reason, names in names_by_reason.items()
     }
@@ -46,9 +47,12 @@ def key_figures(all_series: Sequence[Series]) -> Table:
     names = [*_KEY, "goodput_per_s"] if slo else list(_KEY)
     rows = []
     for series in all_series:
-        for runs in _by_load(series).values():
+        by_load: defaultdict[str, list[ValidatedRun]] = defaultdict(list)
+        for validated in series.valid:
+            by_load[validated.run.load.label].append(validated)
+        for label, runs in by_load.items():
             cells = [_with_interval(runs, name, series) for name in names]
-            rows.append([f"{series.name}, {runs[0].run.load.label}", str(len(runs)), *cells])
+            rows.append([f"{series.name}, {label}", str(len(runs)), *cells])
     head = ["load", "runs", *(_title(name) for name in names)]
     best = [
         f"{series.name}: {best.rate:g} requests/s is the highest rate with {ATTAINED:.0%} within the SLO in two runs "
@@ -58,13 +62,6 @@ def key_figures(all_series: Sequence[Series]) -> Table:
     ]
     note = f"With 95 % intervals: over {MIN_REPEATS} or more repeated runs, else over the time within the run."
     return Table("Key figures", head, rows, ". ".join([*best, note]))
-
-
-def _by_load(series: Series) -> dict[str, list[ValidatedRun]]:
-    loads: dict[str, list[ValidatedRun]] = {}
-    for validated in series.valid:
-        loads.setdefault(validated.run.load.label, []).append(validated)
-    return loads
 
 
 def _with_interval(runs: Sequence[ValidatedRun], figure: str, series: Series) -> str:

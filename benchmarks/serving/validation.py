@@ -219,17 +219,11 @@ def _setting(setting: Setting, run: Run, limits: SliceLimits | None) -> Findings
         return
     low, high = configured_replicas(setting.llm_config)
     if run.replicas is None and low != high:
-        yield (
-            "ceiling",
-            "flagged",
-            f"{low} to {high} replicas may have run (--dashboard counts them): the limits are of {high}",
-        )
+        reason = f"{low} to {high} replicas may have run (--dashboard counts them): the limits are of {high}"
+        yield "ceiling", "flagged", reason
     if run.tokens_per_step is None and draft_tokens(setting.llm_config):
-        yield (
-            "ceiling",
-            "flagged",
-            "the server reports no acceptance of drafts: the limits are those of drafts that are always right",
-        )
+        reason = "the server reports no acceptance of drafts: the limits are those of drafts that are always right"
+        yield "ceiling", "flagged", reason
 
 
 def _late_sending(load: Load, records: Sequence[Record]) -> list[float]:
