@@ -120,31 +120,25 @@ def comparisons(all_series: Sequence[Series]) -> list[Table]:
 
 def costs(all_series: Sequence[Series], price: float | None, watts: float | None, chips: int | None) -> Table:
     """The cost and energy of tokens, or why they are not known. `price` is per chip and hour, `watts` per chip."""
-    rows, unknown = [], False
+    given = ((price, 1.0, "cost", "per chip and hour"), (watts, 0.0036, "MJ", "W per chip"))  # W x s / 1e6 = MJ
+    kinds = [(amount, scale, what, unit) for amount, scale, what, unit in given if amount]
+    if not kinds:
+        return Table("Cost and energy", [], [], "Not known: no price or power was given (--price, --watts).")
+    rows = []
     for series in all_series:
-        count = chips or (series.limits.chips if series.limits else None)
-        unknown = unknown or count is None
-        for validated in series.valid if count and (price or watts) else ():
-            assert count
-            money = cost(validated.run, count, price) if price else None
-            energy = cost(validated.run, count, 0.0036 * watts) if watts else None  # W x s / 1e6 = MJ
-            cells = [f"{amount:,.2f}" for amounts in (money, energy) if amounts for amount in amounts]
-            if cells:
-                rows.append([validated.name, str(count), *cells])
+        count = chips or (series.limits.chips if series.limits else 0)
+        for validated in series.valid if count else ():
+            amounts = [each for amount, scale, *_ in kinds for each in cost(validated.run, count, scale * amount) or ()]
+            if amounts:
+                rows.append([validated.name, str(count), *(f"{each:,.2f}" for each in amounts)])
+    if not rows:
+        why = "the number of chips is not known: --chips N, or measure with --config"
+        return Table("Cost and energy", [], [], f"Not known: {why}.")
     head = ["run", "chips"]
-    for given, what in ((price, "cost"), (watts, "MJ")):
-        head += [f"{what} per million output tokens", f"{what} per million tokens, prompts included"] if given else []
-    stated = [f"{given:g} {unit}" for given, unit in ((price, "per chip and hour"), (watts, "W per chip")) if given]
-    if rows:
-        return Table(
-            "Cost and energy", head, rows, f"At {' and '.join(stated)}, were the chips as busy as in the run all the time."
-        )
-    why = (
-        "the number of chips is not known: --chips N, or measure with --config"
-        if unknown and stated
-        else "no price or power was given (--price, --watts)"
-    )
-    return Table("Cost and energy", [], [], f"Not known: {why}.")
+    for *_, what, _ in kinds:
+        head += [f"{what} per million output tokens", f"{what} per million tokens, prompts included"]
+    stated = " and ".join(f"{amount:g} {unit}" for amount, *_, unit in kinds)
+    return Table("Cost and energy", head, rows, f"At {stated}, were the chips as busy as in the run all the time.")
 
 
 def cost(run: Run, chips: int, price: float) -> tuple[float, float] | None:
