@@ -30,14 +30,13 @@ _T = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.2
 
 @dataclass(frozen=True)
 class Ratio:
-    """A figure of the second result over that of the first, under one load. `low` and `high` bound 95 %; None: too few runs."""
+    """A figure of the second result over that of the first, under one load, with 95 % bounds; None: too few runs."""
 
     load: str
     figure: str
     first: float
     second: float
-    low: float | None
-    high: float | None
+    bounds: tuple[float, float] | None
 
     @property
     def value(self) -> float:
@@ -46,7 +45,7 @@ class Ratio:
     @property
     def is_clear(self) -> bool:
         """Whether the interval leaves out 1."""
-        return self.low is not None and self.high is not None and not self.low <= 1 <= self.high
+        return self.bounds is not None and not self.bounds[0] <= 1 <= self.bounds[1]
 
 
 def compare(first: Series, second: Series) -> list[Ratio]:
@@ -70,8 +69,8 @@ def _ratio(load: str, figure: str, first: list[float], second: list[float]) -> R
     logs = [[log(value) for value in values] for values in (first, second)]
     centre = mean(logs[1]) - mean(logs[0])
     half = _half_width(logs[0], logs[1])
-    low, high = (None, None) if half is None else (exp(centre - half), exp(centre + half))
-    return Ratio(load, figure, exp(mean(logs[0])), exp(mean(logs[1])), low, high)
+    bounds = None if half is None else (exp(centre - half), exp(centre + half))
+    return Ratio(load, figure, exp(mean(logs[0])), exp(mean(logs[1])), bounds)
 
 
 def _half_width(first: list[float], second: list[float]) -> float | None:

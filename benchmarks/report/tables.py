@@ -158,9 +158,7 @@ def percent(value: float | None) -> str:
 
 
 def _ratio_row(ratio: Ratio) -> list[str]:
-    interval = (
-        f"fewer than {MIN_REPEATS} runs" if ratio.low is None or ratio.high is None else f"{ratio.low:.2f} to {ratio.high:.2f}"
-    )
+    interval = f"{ratio.bounds[0]:.2f} to {ratio.bounds[1]:.2f}" if ratio.bounds else f"fewer than {MIN_REPEATS} runs"
     figure = ratio.figure.removesuffix("_ms").replace("_per_s", "/s").replace("_", " ")
     value = f"{ratio.value:.2f}{' *' * ratio.is_clear}"
     return [ratio.load, figure, format_number(ratio.first), format_number(ratio.second), value, interval]
