@@ -39,18 +39,14 @@ def execute(options: argparse.Namespace) -> Stored:
     """Send the loads of the options and measure them. Raises `BundleError` if an option is wrong or no server responds."""
     headers = {"authorization": f"Bearer {key}"} if (key := api_key()) else {}
     rows = read_trace(options.trace) if options.trace else []  # before anything is sent
-    if options.trace and options.duration:
-        rows = [row for row in rows if row.offset_s < options.duration]
     server = Server(options.url, headers, options.dashboard)
     card = server.model_card(options.model)
     tokenizer = tokenizer_for(options.url, card["id"], headers, options.tokenizer)
-    profiles = _profiles(options)
-    seed = secrets.randbits(32) if options.seed is None else options.seed
-    setting = _setting(options, server, card, tokenizer, profiles, seed)
-    workload = _workload(options, profiles, rows, card["id"], tokenizer, seed)
+    setting = _setting(options, server, card, tokenizer)
+    workload = _workload(options, setting, rows, tokenizer)
     with LoadProgress(None if options.requests else options.duration, options.requests) as progress:
         bench = Bench(
-            lambda: Client(options.url, profiles[0].path, key, timeout_s=options.timeout),
+            lambda: Client(options.url, setting.profiles[0].path, key, timeout_s=options.timeout),
             server,
             tokenizer,
             workload,
@@ -58,9 +54,7 @@ def execute(options: argparse.Namespace) -> Stored:
             report=progress.update,
             processes=options.processes,
         )
-        bench.calibrate(_calibration(_shapes(workload, profiles), card["id"], profiles[0], tokenizer))
-        if options.trace:
-            options.warmup = 0  # its rows are the load, each of them once
+        bench.calibrate(_calibration(workload, setting, tokenizer))
         bench.warm_up(options.warmup, _WARMUP_CLIENTS)
         if options.sweep:
             measured, best = sweep(_loads(options)[0], lambda load, repeat: bench.run(load, repeat=repeat))
@@ -95,15 +89,8 @@ def _profiles(options: argparse.Namespace) -> list[Profile]:
     return profiles
 
 
-def _workload(
-    options: argparse.Namespace,
-    profiles: Sequence[Profile],
-    rows: Sequence[TraceRow],
-    model: str,
-    tokenizer: Tokenizer,
-    seed: int,
-) -> Workload:
-    first = profiles[0]
+def _workload(options: argparse.Namespace, setting: Setting, rows: Sequence[TraceRow], tokenizer: Tokenizer) -> Workload:
+    model, first, seed = setting.model, setting.profiles[0], setting.seed or 0
     if options.dataset:
         runs = MAX_STEPS if options.sweep else len(_loads(options)) * options.repeat
         maximum = options.warmup + (options.requests or 100_000) * runs + options.processes * runs  # each counts on by itself
@@ -114,24 +101,20 @@ def _workload(
             raise UserError("--trace with lengths and --repeat: give one of them; its rows are sent once")
         return FromTrace(model, first, rows, Texts(words, seed))
     # each its own texts, as the numbers of conversations are those of the mixture
-    parts = [Synthetic(model, profile, Texts(words, seed + number)) for number, profile in enumerate(profiles)]
-    return Mixture(parts, [profile.weight for profile in profiles], seed)
+    parts = [Synthetic(model, profile, Texts(words, seed + number)) for number, profile in enumerate(setting.profiles)]
+    return Mixture(parts, [profile.weight for profile in setting.profiles], seed)
 
 
-def _shapes(workload: Workload, profiles: Sequence[Profile]) -> list[str]:
-    """Shapes of prompts that the load begins with, and of the later turns of their conversations."""
+def _calibration(workload: Workload, setting: Setting, tokenizer: Tokenizer) -> Iterator[Request]:
+    """A request for one token in each shape of a prompt that the load begins with, and of later turns."""
     first = [next(conversation) for number in range(_PEEKED) if (conversation := workload.conversation(number))]
     shapes = dict.fromkeys(request.shape for request in first if request.shape)
-    turns = max(profile.turns for profile in profiles)
-    later = [shape + " assistant user" * turn for turn in range(turns) for shape in shapes if turn == 0 or shape != "text"]
-    return list(dict.fromkeys(later))[:_SHAPES]
-
-
-def _calibration(shapes: Sequence[str], model: str, profile: Profile, tokenizer: Tokenizer) -> Iterator[Request]:
-    """A request for one token in each shape of a prompt."""
+    turns = range(max(profile.turns for profile in setting.profiles))
+    later = [shape + " assistant user" * turn for turn in turns for shape in shapes if turn == 0 or shape != "text"]
     words = ("water", "stone", "river", "light", "table", "house", "paper", "music")
-    factory = RequestFactory(model, profile.model_copy(update={"schema_asked": False, "cancelled": 0, "images": 0}))
-    for shape in shapes:
+    plain = setting.profiles[0].model_copy(update={"schema_asked": False, "cancelled": 0, "images": 0})
+    factory = RequestFactory(setting.model, plain)
+    for shape in list(dict.fromkeys(later))[:_SHAPES]:
         roles = ["user"] if shape == "text" else shape.split()
         messages = [{"role": role, "content": word} for role, word in zip(roles, cycle(words), strict=False)]
         tokens = sum(tokenizer.count(message["content"]) for message in messages)
@@ -147,17 +130,15 @@ def _loads(options: argparse.Namespace) -> list[Load]:
     return [Load(arrivals=options.arrivals or "poisson", rate=rate, **common) for rate in options.rate]
 
 
-def _setting(
-    options: argparse.Namespace, server: Server, card: dict[str, Any], tokenizer: Tokenizer, profiles: list[Profile], seed: int
-) -> Setting:
+def _setting(options: argparse.Namespace, server: Server, card: dict[str, Any], tokenizer: Tokenizer) -> Setting:
     config = config_file(options.config) if options.config else None
     if options.dashboard:
         config = deployed_config(options.dashboard)
     return Setting(
         url=options.url,
         model=card["id"],
-        profiles=profiles,
-        seed=seed,
+        profiles=_profiles(options),
+        seed=secrets.randbits(32) if options.seed is None else options.seed,
         slo=Slo(**{f"{name}_ms": limit for name, limit in options.slo.items()}),
         tokenizer=tokenizer.source,
         warmup_requests=options.warmup,
