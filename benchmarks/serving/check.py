@@ -3,7 +3,6 @@
 import argparse
 import json
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 _DESCRIPTION = """Say of results what cannot be true and what is not known: of benchmarks.serving, of a job's log that has one,
@@ -24,10 +23,8 @@ def check(argv: Sequence[str]) -> int:
         stored = read(path)
         setting = stored.result.setting
         if options.config:
-            model = options.model or setting.model
-            llm_config = llm_config_of(config_file(options.config), model)
-            setting = setting.model_copy(update={"llm_config": llm_config, "model": model})
-            stored = replace(stored, result=stored.result.model_copy(update={"setting": setting}))
+            setting.model = options.model or setting.model
+            setting.llm_config = llm_config_of(config_file(options.config), setting.model)
         runs = validated_runs(stored)
         invalid = invalid or not all(each.is_valid for each in runs)
         entries = [
