@@ -13,7 +13,7 @@ class Request:
     prompt_tokens: int
     """Tokens of the text, without what the server adds (template, first token)."""
     output_tokens: int
-    """As many are requested; at most as many with `schema`."""
+    """Exactly so many are requested; with `schema`, at most so many."""
     shared_tokens: int | None = 0
     """How many tokens at the prompt's beginning an earlier request was meant to have, too (a shared prefix, earlier turns).
     None: as many as are found, as the prompts are another's."""
