@@ -15,15 +15,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.report.series import Series
-from benchmarks.serving.figures import Requests, Times, is_good
-from benchmarks.serving.result import Slo
+from benchmarks.serving.figures import Requests, Times
+from benchmarks.serving.result import PERCENTILES, Slo
 from benchmarks.serving.validation import ValidatedRun
 
 COMPARED = ("ttft_p50_ms", "ttft_p99_ms", "tpot_p50_ms", "tpot_p99_ms", "requests_per_s", "output_tok_per_s", "goodput_per_s")
 MIN_REPEATS = 3
 _PIECES, _MIN_PIECES = 20, 8  # of fewer, an interval means nothing
 _DRAWS = 1000
-_PERCENTILES = {"p50": 0.5, "p90": 0.9, "p99": 0.99}
 _T = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131, 2.120, 2.110)
 """Student's t for 95 % on both sides, with 1, 2, ... degrees of freedom."""
 
@@ -105,7 +104,7 @@ def intervals(validated: ValidatedRun, slo: Slo, seed: int = 0) -> dict[str, tup
         bounds |= _of_times(name, requests.times(name), pieces, times)
     amounts = {"requests_per_s": np.ones(len(requests.ok)), "output_tok_per_s": requests.output_tokens}
     if slo.is_set:
-        amounts["goodput_per_s"] = np.array([is_good(record, slo) for record in requests.ok], float)
+        amounts["goodput_per_s"] = requests.good(slo)
     start, end = requests.window
     shares = requests.shares(np.linspace(start, end, count + 1))
     for name, each in amounts.items():
@@ -131,7 +130,7 @@ def _of_times(name: str, values: Times, pieces: NDArray[np.int64], times: NDArra
     np.add.at(counts, (pieces[values.owners], numbers), values.weights)
     reached = np.cumsum(times @ counts, axis=1)
     bounds = {}
-    for statistic, share in _PERCENTILES.items():
+    for statistic, share in PERCENTILES.items():
         drawn = 1.01 ** (places[(reached >= reached[:, -1:] * share).argmax(axis=1)] + 0.5)
         low, high = np.percentile(drawn, [2.5, 97.5])
         bounds[f"{name}_{statistic}_ms"] = (float(low), float(high))

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.serving.records import Record
-from benchmarks.serving.result import TIMES, Load, Run, Slo
+from benchmarks.serving.result import PERCENTILES, STATISTICS, TIMES, Load, Run, Slo
 
 Array = NDArray[np.float64]
 _NAN = float("nan")
@@ -36,10 +36,10 @@ class Times:
     def statistics(self) -> dict[str, float | None]:
         """Mean and percentiles by nearest rank; None where there are no values."""
         if not len(self.values):
-            return dict.fromkeys(("mean", "p50", "p90", "p99"))
+            return dict.fromkeys(STATISTICS)
         values, shares = self.ordered
-        p50, p90, p99 = values[np.searchsorted(shares, np.array([0.5, 0.9, 0.99]) * (1 - 1e-12))].tolist()
-        return {"mean": float(np.average(self.values, weights=self.weights)), "p50": p50, "p90": p90, "p99": p99}
+        ranked = values[np.searchsorted(shares, np.array(list(PERCENTILES.values())) * (1 - 1e-12))].tolist()
+        return {"mean": float(np.average(self.values, weights=self.weights)), **dict(zip(PERCENTILES, ranked, strict=True))}
 
 
 class Requests:
@@ -71,6 +71,10 @@ class Requests:
     @cached_property
     def prompt_tokens(self) -> Array:
         return np.array([record.prompt_tokens or 0 for record in self.ok], float)
+
+    def good(self, slo: Slo) -> Array:
+        """1 for each completed request that is within all limits, else 0."""
+        return np.array([is_good(record, slo) for record in self.ok], float)
 
     def times(self, name: str) -> Times:
         """Values of one of TIMES."""
@@ -158,7 +162,7 @@ def figures(requests: Requests, slo: Slo, cached_tokens: int | None) -> dict[str
         values |= {f"{name}_{statistic}_ms": value for statistic, value in requests.times(name).statistics().items()}
     records, load_s, ones = requests.records, requests.load_s, np.ones(len(requests.ok))
     prompt, output = requests.prompt_tokens, requests.output_tokens
-    good = np.array([is_good(record, slo) for record in requests.ok], float)
+    good = requests.good(slo)
     first_turns = sum(not record.turn for record in records)
     begun = sum(record.begun is not None and record.begun <= load_s for record in records)
     events = sum(len(record.events) for record in requests.ok if record.output_tokens and not record.ends_only)

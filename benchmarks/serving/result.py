@@ -10,7 +10,9 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from benchmarks.serving.profiles import Profile
 
-TIMES, STATISTICS = ("ttft", "ttfc", "tpot", "itl", "gap", "e2e"), ("mean", "p50", "p90", "p99")
+TIMES = ("ttft", "ttfc", "tpot", "itl", "gap", "e2e")
+PERCENTILES = {"p50": 0.5, "p90": 0.9, "p99": 0.99}
+STATISTICS = ("mean", *PERCENTILES)
 FORM = "serving-result-3"
 
 

@@ -92,7 +92,6 @@ def _rates(run: Run) -> list[str]:
         "answered/s": "requests_per_s",
         "output tok/s": "output_tok_per_s",
         "total tok/s": "total_tok_per_s",
+        "within SLO/s": "goodput_per_s",
     }
-    if run.figures["goodput_per_s"] is not None:
-        names["within SLO/s"] = "goodput_per_s"
-    return [f"{title} {format_number(run.figures[name])}" for title, name in names.items()]
+    return [f"{title} {format_number(run.figures[name])}" for title, name in names.items() if run.figures[name] is not None]
