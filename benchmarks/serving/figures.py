@@ -27,19 +27,17 @@ class Times:
     owners: NDArray[np.int64]
     """Numbers among the completed requests."""
 
-    @cached_property
-    def ordered(self) -> tuple[Array, Array]:
-        """The values in order, and the share of all weights that is at or below each."""
-        order = np.argsort(self.values)
-        return self.values[order], np.cumsum(self.weights[order]) / self.weights.sum()
+    def quantiles(self, shares: Sequence[float]) -> list[float]:
+        """The least values that these shares of all weights are at or below (nearest rank)."""
+        below = np.array(shares) * (1 - 1e-12)  # a sum of weights may be rounded up
+        return list(np.quantile(self.values, below, weights=self.weights, method="inverted_cdf").tolist())
 
     def statistics(self) -> dict[str, float | None]:
         """Mean and percentiles by nearest rank; None where there are no values."""
         if not len(self.values):
             return dict.fromkeys(STATISTICS)
-        values, shares = self.ordered
-        ranked = values[np.searchsorted(shares, np.array(list(PERCENTILES.values())) * (1 - 1e-12))].tolist()
-        return {"mean": float(np.average(self.values, weights=self.weights)), **dict(zip(PERCENTILES, ranked, strict=True))}
+        ranked = dict(zip(PERCENTILES, self.quantiles([*PERCENTILES.values()]), strict=True))
+        return {"mean": float(np.average(self.values, weights=self.weights)), **ranked}
 
 
 class Requests:
