@@ -19,22 +19,13 @@ from benchmarks.serving.profiles import PROFILES
 from benchmarks.serving.records import blocks_of, decode, encode, record_of, shared_beginnings
 from benchmarks.serving.request import PromptDetails, Request, Response, Usage
 from benchmarks.serving.result import Load, Slo
-from benchmarks.serving.tokenizer import single_token_words
+from benchmarks.serving.tokenizer import Tokenizer, single_token_words
 from benchmarks.serving.trace import TraceRow, read_trace
 from benchmarks.serving.workload import FromDataset, Synthetic, Texts
 from tests.benchmarks import records
 
-
-class Blanks:
-    """A tokenizer that cuts at blanks."""
-
-    source = "blanks"
-
-    def count(self, text: str) -> int:
-        return len(text.split())
-
-
-WORDS = single_token_words(Blanks())
+BLANKS = Tokenizer("blanks", lambda text: len(text.split()))
+WORDS = single_token_words(BLANKS)
 
 
 @pytest.mark.parametrize("pattern", PATTERNS)
@@ -146,7 +137,7 @@ def test_datasets_in_both_forms(tmp_path: Path) -> None:
     sharegpt, lines = tmp_path / "s.json", tmp_path / "l.jsonl"
     turns = [{"from": "human", "value": "one two"}, {"from": "gpt", "value": "a b c"}]
     sharegpt.write_text(json.dumps([{"conversations": turns * 2}, {"conversations": turns[1:]}]))
-    [entry] = read_dataset(sharegpt, Blanks(), 7, 100)
+    [entry] = read_dataset(sharegpt, BLANKS, 7, 100)
     assert [(turn.tokens, turn.output_tokens) for turn in entry] == [(2, 3), (2, 3)]
     profile = PROFILES["chat"].model_copy(update={"turns": 2})
     conversation = FromDataset("m", profile, [entry], 0).conversation(0)
@@ -157,12 +148,12 @@ def test_datasets_in_both_forms(tmp_path: Path) -> None:
     assert contents == ["one two", "its own answer", "one two"]
     question = {"messages": [{"role": "user", "content": "x"}], "max_tokens": 9, "shared_prefix_tokens": 1}
     lines.write_text('{"prompt": "one two"}\n' + json.dumps(question))
-    workload = FromDataset("m", PROFILES["chat"], read_dataset(lines, Blanks(), 7, 100), 0)
+    workload = FromDataset("m", PROFILES["chat"], read_dataset(lines, BLANKS, 7, 100), 0)
     requests = [next(each) for number in range(3) if (each := workload.conversation(number))]
     assert [(request.output_tokens, request.shared_tokens) for request in requests] == [(7, None), (9, 1)]
     lines.write_text('{"prompt": "x"}\nnonsense\n')
     with pytest.raises(UserError, match=r"l\.jsonl:2"):
-        read_dataset(lines, Blanks(), 7, 100)
+        read_dataset(lines, BLANKS, 7, 100)
 
 
 STREAM = (

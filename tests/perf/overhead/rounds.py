@@ -17,6 +17,7 @@ from emulation.sim.text import tokenize
 from tests.perf.bare import Server
 
 _TIMEOUT_S = 120
+SIMULATED_TOKENIZER = Tokenizer("the simulated engine's", lambda text: len(tokenize(text)))
 
 
 @dataclass(frozen=True)
@@ -68,15 +69,6 @@ def figures_of(run: Run, records: Sequence[Record]) -> LoadFigures:
         values["itl_p50_ms"],
         values["output_tok_per_s"] or 0.0,
     )
-
-
-class SimulatedTokenizer:
-    """The simulated engine's tokenizer."""
-
-    source = "the simulated engine's"
-
-    def count(self, text: str) -> int:
-        return len(tokenize(text))
 
 
 class Rounds:
