@@ -57,7 +57,7 @@ PRIVATE = {
     "kubernetes": {"kuberay/api.py"},
     "matplotlib": {"benchmarks/report/plots.py"},
     "tokenizers": {"benchmarks/serving/tokenizer.py", "emulation/tpu/model.py"},
-    "uvloop": {"benchmarks/serving/measure.py", "benchmarks/serving/parts.py"},
+    "uvloop": {"benchmarks/serving/measure.py", "benchmarks/serving/load.py"},
     "python_client": {"kuberay/clusters.py"},
     "cryptography": {"emulation/kubernetes/pki.py"},
     "jax": {

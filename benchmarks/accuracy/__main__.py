@@ -65,10 +65,7 @@ def _measure(options: argparse.Namespace) -> dict[str, Any]:
         "form": _FORM,
         "url": options.url,
         "model": model,
-        "api": options.api,
-        "questions": options.questions,
-        "seed": options.seed,
-        "max_tokens": options.max_tokens,
+        **{name: getattr(options, name) for name in _SAME},
         "families": [question.family for question in asked],
         "right": right,
         "answers": texts,
@@ -88,7 +85,7 @@ async def _ask(options: argparse.Namespace, model: str, key: str | None, asked: 
         prompt = {"messages": [{"role": "user", "content": question.prompt}]} if chat else {"prompt": question.prompt}
         body = {"model": model, "temperature": 0, "max_tokens": options.max_tokens, "stream": True, **prompt}
         async with slots:
-            request = Request(json.dumps(body).encode(), 0, options.max_tokens, exact=False)
+            request = Request(json.dumps(body).encode(), 0, options.max_tokens)
             response = await client.send(request, perf_counter(), keep_text=True)
         if response.error:
             raise OperationError(f"{options.url}: {response.error} {response.detail}".strip())

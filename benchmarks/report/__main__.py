@@ -22,8 +22,8 @@ def main(argv: Sequence[str]) -> int:
     options.out.write_text(html(report, all_series))
     options.out.with_suffix(".md").write_text(markdown(report))
     options.out.with_suffix(".csv").write_text(csv(all_series))
-    for group in report.invalid:
-        print(f"invalid: {'; '.join(group.runs)}: {group.reason}", file=sys.stderr)
+    for reason, names in report.invalid.items():
+        print(f"invalid: {names}: {reason}", file=sys.stderr)
     print(f"written: {options.out}, and the same with .md and .csv")
     return 1 if report.invalid else 0
 

@@ -14,29 +14,28 @@ from statistics import mean, variance
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.report.series import Series, ValidatedRun
-from benchmarks.serving.figures import Requests, Times, is_good
-from benchmarks.serving.result import Slo
+from benchmarks.report.series import Series
+from benchmarks.serving.figures import Requests, Times
+from benchmarks.serving.result import PERCENTILES, Slo
+from benchmarks.serving.validation import ValidatedRun
 
 COMPARED = ("ttft_p50_ms", "ttft_p99_ms", "tpot_p50_ms", "tpot_p99_ms", "requests_per_s", "output_tok_per_s", "goodput_per_s")
 MIN_REPEATS = 3
 _PIECES, _MIN_PIECES = 20, 8  # of fewer, an interval means nothing
 _DRAWS = 1000
-_PERCENTILES = {"p50": 0.5, "p90": 0.9, "p99": 0.99}
 _T = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131, 2.120, 2.110)
 """Student's t for 95 % on both sides, with 1, 2, ... degrees of freedom."""
 
 
 @dataclass(frozen=True)
 class Ratio:
-    """A figure of the second result over that of the first, under one load. `low` and `high` bound 95 %; None: too few runs."""
+    """A figure of the second result over that of the first, under one load, with 95 % bounds; None: too few runs."""
 
     load: str
     figure: str
     first: float
     second: float
-    low: float | None
-    high: float | None
+    bounds: tuple[float, float] | None
 
     @property
     def value(self) -> float:
@@ -45,7 +44,7 @@ class Ratio:
     @property
     def is_clear(self) -> bool:
         """Whether the interval leaves out 1."""
-        return self.low is not None and self.high is not None and not self.low <= 1 <= self.high
+        return self.bounds is not None and not self.bounds[0] <= 1 <= self.bounds[1]
 
 
 def compare(first: Series, second: Series) -> list[Ratio]:
@@ -69,8 +68,8 @@ def _ratio(load: str, figure: str, first: list[float], second: list[float]) -> R
     logs = [[log(value) for value in values] for values in (first, second)]
     centre = mean(logs[1]) - mean(logs[0])
     half = _half_width(logs[0], logs[1])
-    low, high = (None, None) if half is None else (exp(centre - half), exp(centre + half))
-    return Ratio(load, figure, exp(mean(logs[0])), exp(mean(logs[1])), low, high)
+    bounds = None if half is None else (exp(centre - half), exp(centre + half))
+    return Ratio(load, figure, exp(mean(logs[0])), exp(mean(logs[1])), bounds)
 
 
 def _half_width(first: list[float], second: list[float]) -> float | None:
@@ -103,28 +102,15 @@ def intervals(validated: ValidatedRun, slo: Slo, seed: int = 0) -> dict[str, tup
     bounds: dict[str, tuple[float, float]] = {}
     for name in ("ttft", "tpot", "itl", "e2e"):
         bounds |= _of_times(name, requests.times(name), pieces, times)
-    shares = _shares_by_time(requests, count)
-    for name, amounts in _amounts(requests, slo).items():
-        spread = times @ (amounts @ shares)
-        low, high = np.percentile(spread, [2.5, 97.5])
-        start, end = requests.window
-        bounds[name] = (float(low) / (end - start), float(high) / (end - start))
-    return bounds
-
-
-def _amounts(requests: Requests, slo: Slo) -> dict[str, NDArray[np.float64]]:
     amounts = {"requests_per_s": np.ones(len(requests.ok)), "output_tok_per_s": requests.output_tokens}
     if slo.is_set:
-        amounts["goodput_per_s"] = np.array([is_good(record, slo) for record in requests.ok], float)
-    return amounts
-
-
-def _shares_by_time(requests: Requests, count: int) -> NDArray[np.float64]:
-    """Share of each completed request's life that is in each of `count` pieces of the steady state."""
-    edges = np.linspace(*requests.window, count + 1)
-    started, finished = requests.started[:, None], requests.finished[:, None]
-    overlaps = np.minimum(finished, edges[1:]) - np.maximum(started, edges[:-1])
-    return np.clip(overlaps, 0.0, None) / np.maximum(finished - started, 1e-9)
+        amounts["goodput_per_s"] = requests.good(slo)
+    start, end = requests.window
+    shares = requests.shares(np.linspace(start, end, count + 1))
+    for name, each in amounts.items():
+        low, high = np.percentile(times @ (each @ shares), [2.5, 97.5])
+        bounds[name] = (float(low) / (end - start), float(high) / (end - start))
+    return bounds
 
 
 def _pieces(requests: Requests) -> tuple[NDArray[np.int64], int]:
@@ -144,7 +130,7 @@ def _of_times(name: str, values: Times, pieces: NDArray[np.int64], times: NDArra
     np.add.at(counts, (pieces[values.owners], numbers), values.weights)
     reached = np.cumsum(times @ counts, axis=1)
     bounds = {}
-    for statistic, share in _PERCENTILES.items():
+    for statistic, share in PERCENTILES.items():
         drawn = 1.01 ** (places[(reached >= reached[:, -1:] * share).argmax(axis=1)] + 0.5)
         low, high = np.percentile(drawn, [2.5, 97.5])
         bounds[f"{name}_{statistic}_ms"] = (float(low), float(high))

@@ -11,17 +11,9 @@ import jinja2
 
 from benchmarks.report import plots
 from benchmarks.report.series import Series, valid_runs
-from benchmarks.report.tables import Group, Table, comparisons, costs, groups, key_figures, latency, throughput
-from benchmarks.serving.validation import is_invalid
+from benchmarks.report.tables import Table, comparisons, costs, key_figures, latency, runs_by_finding, throughput
 
 _MAX_LINES = 8  # in a plot; more cannot be distinguished
-
-
-@dataclass(frozen=True)
-class _Plot:
-    title: str
-    note: str
-    svg: str
 
 
 @dataclass(frozen=True)
@@ -30,8 +22,9 @@ class Report:
 
     title: str
     subtitle: str
-    invalid: list[Group]
-    flagged: list[Group]
+    invalid: dict[str, str]
+    """The names of the runs with each finding, as in..."""
+    flagged: dict[str, str]
     tables: list[Table]
 
 
@@ -47,7 +40,7 @@ def build(all_series: Sequence[Series], price: float | None, watts: float | None
     tables += [costs(all_series, price, watts, chips)] if valid else []
     when = " to ".join(dict.fromkeys(days[:1] + days[-1:])) or "day not known"
     subtitle = f"Profile {profiles or 'not known'}; {len(valid)} of {len(runs)} runs shown; {when}"
-    return Report(f"Serving {models}", subtitle, groups(runs, "invalid"), groups(valid, "flagged"), tables)
+    return Report(f"Serving {models}", subtitle, runs_by_finding(runs, "invalid"), runs_by_finding(valid, "flagged"), tables)
 
 
 def html(report: Report, all_series: Sequence[Series]) -> str:
@@ -60,8 +53,8 @@ def html(report: Report, all_series: Sequence[Series]) -> str:
 def markdown(report: Report) -> str:
     """Without plots."""
     lines = [f"# {report.title}", "", report.subtitle, ""]
-    lines += [f"- **Invalid**: {'; '.join(group.runs)}: {group.reason}" for group in report.invalid]
-    lines += [f"- Flagged: {'; '.join(group.runs)}: {group.reason}" for group in report.flagged]
+    lines += [f"- **Invalid**: {names}: {reason}" for reason, names in report.invalid.items()]
+    lines += [f"- Flagged: {names}: {reason}" for reason, names in report.flagged.items()]
     for table in report.tables:
         lines += ["", f"## {table.title}", "", *([table.note, ""] if table.note else [])]
         if table.rows:
@@ -77,7 +70,7 @@ def csv(all_series: Sequence[Series]) -> str:
     table = writer(out, lineterminator="\n")
     table.writerow(["result", "load", "repeat", "verdict", "sent", "completed", *names])
     for series, validated in runs:
-        run, verdict = validated.run, "invalid" if is_invalid(validated.findings) else "valid"
+        run, verdict = validated.run, "valid" if validated.is_valid else "invalid"
         values = [run.figures.get(name) for name in names]
         table.writerow([series.name, run.load.label, run.repeat, verdict, run.sent, run.completed, *values])
     return out.getvalue()
@@ -87,23 +80,24 @@ def _row(cells: Sequence[str]) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-def _plots(all_series: Sequence[Series]) -> list[_Plot]:
+def _plots(all_series: Sequence[Series]) -> list[tuple[str, str, str]]:
+    """Title, note and SVG of each."""
     all_series = [series for series in all_series if series.valid][:_MAX_LINES]
     runs = [validated for validated in valid_runs(all_series) if validated.requests][:_MAX_LINES]
     if not all_series:
         return []
     curve = "Each point is a run: what more load buys in throughput, and what it costs in latency."
-    made = [_Plot("Latency and throughput", curve, plots.latency_throughput(all_series))]
+    made = [("Latency and throughput", curve, plots.latency_throughput(all_series))]
     if any(validated.run.figures.get("goodput_per_s") is not None for validated in valid_runs(all_series)):
         note = "Requests within the SLO per second; on the dashed line all of them are."
-        made.append(_Plot("Goodput", note, plots.goodput(all_series)))
+        made.append(("Goodput", note, plots.goodput(all_series)))
     if roofline := plots.roofline(all_series):
         note = (
             "The line is the most that the chips' memory and arithmetic allow, at their nominal peak and without communication."
         )
-        made.append(_Plot("Roofline", note, roofline))
+        made.append(("Roofline", note, roofline))
     if not runs:
         return made
-    made.append(_Plot("Distributions", f"At most {_MAX_LINES} runs are drawn.", plots.distributions(runs)))
+    made.append(("Distributions", f"At most {_MAX_LINES} runs are drawn.", plots.distributions(runs)))
     note = "From each run's start, in the colours of the distributions; the fall at the end is the last responses."
-    return [*made, _Plot("Timeline", note, plots.timeline(runs))]
+    return [*made, ("Timeline", note, plots.timeline(runs))]

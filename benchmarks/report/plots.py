@@ -11,8 +11,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullLocator
 
-from benchmarks.report.series import Series, ValidatedRun
+from benchmarks.report.series import Series
 from benchmarks.serving.figures import Requests
+from benchmarks.serving.validation import ValidatedRun
 
 mpl.use("svg")
 _STYLE: Any = {  # matplotlib's own type lists every key
@@ -61,8 +62,11 @@ def distributions(runs: Sequence[ValidatedRun]) -> str:
     for axes, name in zip(figure.subplots(2, 2).flat, ("ttft", "tpot", "itl", "e2e"), strict=True):
         lows: list[float] = []
         for color, validated in zip(_COLORS, runs, strict=False):
-            values, shares = _curve(validated, name)
-            axes.step(values, shares, where="post", color=color, lw=1.5, label=validated.name)
+            assert validated.requests
+            times = validated.requests.times(name)
+            shares = np.linspace(0, 1, 200).tolist()
+            values = times.quantiles(shares) if len(times.values) else []
+            axes.step(values, shares[: len(values)], where="post", color=color, lw=1.5, label=validated.name)
             lows += values[:1]
         axes.set_xscale("log")
         axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
@@ -113,18 +117,6 @@ def _windows(requests: Requests) -> tuple[list[float], list[float], list[float],
     groups = (ttft.values[places == number] for number in range(count))
     medians = [float(np.median(group)) if len(group) else float("nan") for group in groups]
     return edges[:-1].tolist(), (rates / step).tolist(), medians, (errors / step).tolist()
-
-
-def _curve(validated: ValidatedRun, name: str) -> tuple[list[float], list[float]]:
-    """Values and the share of all that are at most so large, at up to 200 points."""
-    assert validated.requests
-    times = validated.requests.times(name)
-    if not len(times.values):
-        return [], []
-    order = np.argsort(times.values)
-    shares = np.cumsum(times.weights[order]) / times.weights.sum()
-    places = np.unique(np.searchsorted(shares, np.linspace(0, 1, 200)).clip(0, len(order) - 1))
-    return times.values[order][places].tolist(), shares[places].tolist()
 
 
 def _hover(axes: Axes, points: Sequence[tuple[float, float, str]]) -> None:

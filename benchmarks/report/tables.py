@@ -1,13 +1,15 @@
 """The report's tables as text: figures of each run, comparisons, cost, and the findings of result validation in groups."""
 
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from benchmarks.report.compare import MIN_REPEATS, Ratio, compare, intervals, repeated
-from benchmarks.report.series import Series, ValidatedRun, valid_runs
+from benchmarks.report.series import Series, valid_runs
 from benchmarks.serving.answers import Severity
-from benchmarks.serving.result import STATISTICS, TIMES, Run, format_number
+from benchmarks.serving.result import STATISTICS, Run, format_number, times_of
 from benchmarks.serving.sweep import ATTAINED
+from benchmarks.serving.validation import ValidatedRun, is_valid_best
 
 _KEY = ("requests_per_s", "output_tok_per_s", "ttft_p50_ms", "ttft_p99_ms", "tpot_p50_ms", "tpot_p99_ms")
 _RATES = {
@@ -27,23 +29,16 @@ class Table:
     note: str = ""
 
 
-@dataclass(frozen=True)
-class Group:
-    """Runs that have the same finding."""
-
-    reason: str
-    runs: list[str]
-
-
-def groups(runs: Sequence[ValidatedRun], severity: Severity) -> list[Group]:
-    """Findings of a severity, those that several runs share once."""
-    names_by_reason: dict[str, list[str]] = {}
+def runs_by_finding(runs: Sequence[ValidatedRun], severity: Severity) -> dict[str, str]:
+    """The names of the runs that have each finding of a severity."""
+    names_by_reason: defaultdict[str, list[str]] = defaultdict(list)
     for validated in runs:
         for finding in validated.findings:
             if finding.severity == severity:
-                names_by_reason.setdefault(f"{finding.rule}: {finding.reason}", []).append(validated.name)
-    count = len(runs)
-    return [Group(reason, ["all runs"] if 1 < count == len(names) else names) for reason, names in names_by_reason.items()]
+                names_by_reason[f"{finding.rule}: {finding.reason}"].append(validated.name)
+    return {
+        reason: "all runs" if 1 < len(runs) == len(names) else "; ".join(names) for reason, names in names_by_reason.items()
+    }
 
 
 def key_figures(all_series: Sequence[Series]) -> Table:
@@ -52,25 +47,21 @@ def key_figures(all_series: Sequence[Series]) -> Table:
     names = [*_KEY, "goodput_per_s"] if slo else list(_KEY)
     rows = []
     for series in all_series:
-        for runs in _by_load(series).values():
+        by_load: defaultdict[str, list[ValidatedRun]] = defaultdict(list)
+        for validated in series.valid:
+            by_load[validated.run.load.label].append(validated)
+        for label, runs in by_load.items():
             cells = [_with_interval(runs, name, series) for name in names]
-            rows.append([f"{series.name}, {runs[0].run.load.label}", str(len(runs)), *cells])
+            rows.append([f"{series.name}, {label}", str(len(runs)), *cells])
     head = ["load", "runs", *(_title(name) for name in names)]
     best = [
         f"{series.name}: {best.rate:g} requests/s is the highest rate with {ATTAINED:.0%} within the SLO in two runs "
         f"({format_number(best.achieved_per_s)} answered; the knee is at {best.knee_per_s or 0:g})"
         for series in all_series
-        if (best := series.result.best) and series.best_is_valid
+        if (best := series.result.best) and is_valid_best(best, series.runs)
     ]
     note = f"With 95 % intervals: over {MIN_REPEATS} or more repeated runs, else over the time within the run."
     return Table("Key figures", head, rows, ". ".join([*best, note]))
-
-
-def _by_load(series: Series) -> dict[str, list[ValidatedRun]]:
-    loads: dict[str, list[ValidatedRun]] = {}
-    for validated in series.valid:
-        loads.setdefault(validated.run.load.label, []).append(validated)
-    return loads
 
 
 def _with_interval(runs: Sequence[ValidatedRun], figure: str, series: Series) -> str:
@@ -107,11 +98,8 @@ def latency(all_series: Sequence[Series]) -> Table:
     """Every kind of time of each run."""
     rows = []
     for validated in valid_runs(all_series):
-        figures = validated.run.figures
-        shown = [name for name in TIMES if any(figures.get(f"{name}_{each}_ms") is not None for each in STATISTICS)]
-        for name in shown:
-            numbers = [format_number(figures[f"{name}_{statistic}_ms"]) for statistic in STATISTICS]
-            rows.append([validated.name if name == shown[0] else "", name.upper(), *numbers])
+        times = times_of(validated.run)
+        rows += [[validated.name if row is times[0] else "", *row] for row in times]
     return Table("Latency in ms", ["run", "", *STATISTICS], rows)
 
 
@@ -132,31 +120,25 @@ def comparisons(all_series: Sequence[Series]) -> list[Table]:
 
 def costs(all_series: Sequence[Series], price: float | None, watts: float | None, chips: int | None) -> Table:
     """The cost and energy of tokens, or why they are not known. `price` is per chip and hour, `watts` per chip."""
-    rows, unknown = [], False
+    given = ((price, 1.0, "cost", "per chip and hour"), (watts, 0.0036, "MJ", "W per chip"))  # W x s / 1e6 = MJ
+    kinds = [(amount, scale, what, unit) for amount, scale, what, unit in given if amount]
+    if not kinds:
+        return Table("Cost and energy", [], [], "Not known: no price or power was given (--price, --watts).")
+    rows = []
     for series in all_series:
-        count = chips or (series.limits.chips if series.limits else None)
-        unknown = unknown or count is None
-        for validated in series.valid if count and (price or watts) else ():
-            assert count
-            money = cost(validated.run, count, price) if price else None
-            energy = cost(validated.run, count, 0.0036 * watts) if watts else None  # W x s / 1e6 = MJ
-            cells = [f"{amount:,.2f}" for amounts in (money, energy) if amounts for amount in amounts]
-            if cells:
-                rows.append([validated.name, str(count), *cells])
+        count = chips or (series.limits.chips if series.limits else 0)
+        for validated in series.valid if count else ():
+            amounts = [each for amount, scale, *_ in kinds for each in cost(validated.run, count, scale * amount) or ()]
+            if amounts:
+                rows.append([validated.name, str(count), *(f"{each:,.2f}" for each in amounts)])
+    if not rows:
+        why = "the number of chips is not known: --chips N, or measure with --config"
+        return Table("Cost and energy", [], [], f"Not known: {why}.")
     head = ["run", "chips"]
-    for given, what in ((price, "cost"), (watts, "MJ")):
-        head += [f"{what} per million output tokens", f"{what} per million tokens, prompts included"] if given else []
-    stated = [f"{given:g} {unit}" for given, unit in ((price, "per chip and hour"), (watts, "W per chip")) if given]
-    if rows:
-        return Table(
-            "Cost and energy", head, rows, f"At {' and '.join(stated)}, were the chips as busy as in the run all the time."
-        )
-    why = (
-        "the number of chips is not known: --chips N, or measure with --config"
-        if unknown and stated
-        else "no price or power was given (--price, --watts)"
-    )
-    return Table("Cost and energy", [], [], f"Not known: {why}.")
+    for *_, what, _ in kinds:
+        head += [f"{what} per million output tokens", f"{what} per million tokens, prompts included"]
+    stated = " and ".join(f"{amount:g} {unit}" for amount, *_, unit in kinds)
+    return Table("Cost and energy", head, rows, f"At {stated}, were the chips as busy as in the run all the time.")
 
 
 def cost(run: Run, chips: int, price: float) -> tuple[float, float] | None:
@@ -176,9 +158,7 @@ def percent(value: float | None) -> str:
 
 
 def _ratio_row(ratio: Ratio) -> list[str]:
-    interval = (
-        f"fewer than {MIN_REPEATS} runs" if ratio.low is None or ratio.high is None else f"{ratio.low:.2f} to {ratio.high:.2f}"
-    )
+    interval = f"{ratio.bounds[0]:.2f} to {ratio.bounds[1]:.2f}" if ratio.bounds else f"fewer than {MIN_REPEATS} runs"
     figure = ratio.figure.removesuffix("_ms").replace("_per_s", "/s").replace("_", " ")
     value = f"{ratio.value:.2f}{' *' * ratio.is_clear}"
     return [ratio.load, figure, format_number(ratio.first), format_number(ratio.second), value, interval]

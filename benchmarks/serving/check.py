@@ -3,7 +3,6 @@
 import argparse
 import json
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 _DESCRIPTION = """Say of results what cannot be true and what is not known: of benchmarks.serving, of a job's log that has one,
@@ -14,29 +13,32 @@ of `vllm bench serve --save-result --save-detailed`, aiperf (profile_export.json
 def check(argv: Sequence[str]) -> int:
     """Exit code: 1 if a run is invalid, 2 for a file that is not a result."""
     options = _parse(argv)
-    from benchmarks.serving.command import llm_config_for
     from benchmarks.serving.files import read
+    from benchmarks.serving.server import config_file, llm_config_of
     from benchmarks.serving.terminal import print_result
-    from benchmarks.serving.validation import findings_of, is_invalid
+    from benchmarks.serving.validation import validated_runs
 
     invalid, checks = False, {}
     for path in options.results:
         stored = read(path)
         setting = stored.result.setting
         if options.config:
-            model = options.model or setting.model
-            setting = setting.model_copy(update={"llm_config": llm_config_for(options, model)[1], "model": model})
-            stored = replace(stored, result=stored.result.model_copy(update={"setting": setting}))
-        findings_by_run = findings_of(stored)
-        invalid = invalid or any(map(is_invalid, findings_by_run))
-        runs = [
-            {"load": run.load.label, "invalid": is_invalid(findings), "findings": [vars(each) for each in findings]}
-            for run, findings in zip(stored.result.runs, findings_by_run, strict=True)
+            setting.model = options.model or setting.model
+            setting.llm_config = llm_config_of(config_file(options.config), setting.model)
+        runs = validated_runs(stored)
+        invalid = invalid or not all(each.is_valid for each in runs)
+        entries = [
+            {
+                "load": each.run.load.label,
+                "invalid": not each.is_valid,
+                "findings": [vars(finding) for finding in each.findings],
+            }
+            for each in runs
         ]
-        checks[str(path)] = {"tool": setting.tool, "runs": runs}
+        checks[str(path)] = {"tool": setting.tool, "runs": entries}
         if not options.json:
             print(f"{path}: {setting.tool}")
-            print_result(stored, findings_by_run)
+            print_result(stored.result, runs)
     if options.json:
         print(json.dumps(checks))
     return int(invalid)
@@ -49,6 +51,4 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
     add("--config", type=Path, metavar="FILE", help="the deployed Serve config, which gives the limits of the chips")
     add("--model", help="the model's name in it (default: the result's)")
     add("--json", action="store_true", help="print the findings as JSON")
-    options = parser.parse_args(argv)
-    options.dashboard = None
-    return options
+    return parser.parse_args(argv)

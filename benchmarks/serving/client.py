@@ -108,10 +108,9 @@ class _Connection(asyncio.Protocol):
         self.transport = transport
 
     def connection_lost(self, exc: Exception | None) -> None:
-        if self._response is not None and not self._response.complete:
-            self.fail(f"connection lost: {type(exc).__name__}" if exc else "connection lost")
-        elif self._response is not None:
-            self._end(None)
+        if self._response is not None:
+            lost = f"connection lost: {type(exc).__name__}" if exc else "connection lost"
+            self._end(None if self._response.complete else lost)
 
     def data_received(self, data: bytes) -> None:
         if self._response is None:

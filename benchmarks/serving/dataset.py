@@ -23,34 +23,25 @@ class DatasetTurn:
     """Tokens at the beginning that others have, too, as the file declares; None: as many as are found."""
 
 
-@dataclass(frozen=True)
-class Entry:
-    """One conversation."""
-
-    turns: list[DatasetTurn]
-
-
-def read_dataset(path: Path, tokenizer: Tokenizer, output_tokens: int, maximum: int) -> list[Entry]:
-    """The first `maximum` usable entries of a file.
+def read_dataset(path: Path, tokenizer: Tokenizer, output_tokens: int, maximum: int) -> list[list[DatasetTurn]]:
+    """The turns of the first `maximum` usable entries of a file.
 
     ShareGPT: an object has `conversations`, a list of {from, value}; each human turn is a request, and its answer should have
     as many tokens as the one in the file. JSONL: `prompt` or `messages`, `max_tokens` or `output_tokens` where the argument
-    `output_tokens` is not right for it, and `shared_prefix_tokens` where the file knows it.
-
-    Raises:
-        UserError: the file cannot be read, or nothing in it can be used; with the line or the number of the entry.
+    `output_tokens` is not right for it, and `shared_prefix_tokens` where the file knows it. Raises `UserError`, with the line
+    or the number of the entry, if the file cannot be read or nothing in it can be used.
     """
     try:
         text = path.read_text()
         records = json.loads(text) if text.lstrip().startswith("[") else list(_lines(path, text))
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
         raise UserError(f"--dataset {path}: {error}") from error
-    entries: list[Entry] = []
+    entries: list[list[DatasetTurn]] = []
     for number, record in enumerate(records, 1):
         if len(entries) == maximum:
             break
         if turns := _turns(f"{path}, entry {number}", record, tokenizer, output_tokens):
-            entries.append(Entry(turns))
+            entries.append(turns)
     if not entries:
         raise UserError(f"--dataset {path}: no entry with a human turn, a prompt or messages in it")
     return entries

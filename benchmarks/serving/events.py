@@ -24,19 +24,9 @@ class _Choice(msgspec.Struct, gc=False):
     finish_reason: str | None = None
 
 
-class _Details(msgspec.Struct, gc=False):
-    cached_tokens: int | None = None
-
-
-class _Usage(msgspec.Struct, gc=False):
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
-    prompt_tokens_details: _Details | None = None
-
-
 class _Chunk(msgspec.Struct, gc=False):
     choices: list[_Choice] = []
-    usage: _Usage | None = None
+    usage: Usage | None = None
     error: Any = None
 
 
@@ -103,7 +93,7 @@ class EventReader:
             if choice.finish_reason:
                 response.finish_reason = choice.finish_reason
         if chunk.usage:
-            self._add_usage(chunk.usage)
+            response.usage = chunk.usage
         if chunk.error is not None:
             response.error = "error in the stream"
 
@@ -114,7 +104,3 @@ class EventReader:
             response.text_at = here
         if not text or (content and not content.isspace()):
             response.content_at = here
-
-    def _add_usage(self, usage: _Usage) -> None:
-        details = usage.prompt_tokens_details
-        self._response.usage = Usage(usage.prompt_tokens, usage.completion_tokens, details.cached_tokens if details else None)

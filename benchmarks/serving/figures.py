@@ -1,5 +1,9 @@
-"""Every figure of a run, computed from the records of its requests and nothing else. docs/benchmarks.md defines them."""
+"""Every figure of a run, computed from its records alone, when it is measured and again whenever its file is read.
 
+docs/benchmarks.md defines them.
+"""
+
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -8,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.serving.records import Record
-from benchmarks.serving.result import TIMES, Load, Slo
+from benchmarks.serving.result import PERCENTILES, STATISTICS, TIMES, Load, Run, Slo
 
 Array = NDArray[np.float64]
 _NAN = float("nan")
@@ -23,15 +27,17 @@ class Times:
     owners: NDArray[np.int64]
     """Numbers among the completed requests."""
 
+    def quantiles(self, shares: Sequence[float]) -> list[float]:
+        """The least values that these shares of all weights are at or below (nearest rank)."""
+        below = np.array(shares) * (1 - 1e-12)  # a sum of weights may be rounded up
+        return list(np.quantile(self.values, below, weights=self.weights, method="inverted_cdf").tolist())
+
     def statistics(self) -> dict[str, float | None]:
         """Mean and percentiles by nearest rank; None where there are no values."""
         if not len(self.values):
-            return dict.fromkeys(("mean", "p50", "p90", "p99"))
-        order = np.argsort(self.values)
-        reached = np.cumsum(self.weights[order])
-        places = np.searchsorted(reached, reached[-1] * np.array([0.5, 0.9, 0.99]) * (1 - 1e-12))
-        p50, p90, p99 = self.values[order][np.minimum(places, len(order) - 1)].tolist()
-        return {"mean": float(np.average(self.values, weights=self.weights)), "p50": p50, "p90": p90, "p99": p99}
+            return dict.fromkeys(STATISTICS)
+        ranked = dict(zip(PERCENTILES, self.quantiles([*PERCENTILES.values()]), strict=True))
+        return {"mean": float(np.average(self.values, weights=self.weights)), **ranked}
 
 
 class Requests:
@@ -64,6 +70,10 @@ class Requests:
     def prompt_tokens(self) -> Array:
         return np.array([record.prompt_tokens or 0 for record in self.ok], float)
 
+    def good(self, slo: Slo) -> Array:
+        """1 for each completed request that is within all limits, else 0."""
+        return np.array([is_good(record, slo) for record in self.ok], float)
+
     def times(self, name: str) -> Times:
         """Values of one of TIMES."""
         if name in ("itl", "gap"):
@@ -94,22 +104,53 @@ class Requests:
         through = 0.0 if not len(lives) else float(np.quantile(lives, 0.5 if self.load.clients else 0.9))
         return min(through, self.load_s / 2), self.load_s
 
+    def shares(self, edges: Array) -> Array:
+        """Share of each completed request's life between each two `edges`: so none is counted whole at an edge by chance."""
+        started, finished = self.started[:, None], self.finished[:, None]
+        overlaps = np.minimum(finished, edges[1:]) - np.maximum(started, edges[:-1])
+        return np.clip(overlaps / np.maximum(finished - started, 1e-9), 0.0, 1.0)
+
     @cached_property
-    def inside(self) -> Array:
-        """Share of each completed request's life that is in the window: so none is counted whole at an edge by chance."""
-        start, end = self.window
-        lives = np.maximum(self.finished - self.started, 1e-9)
-        return np.clip((np.minimum(self.finished, end) - np.maximum(self.started, start)) / lives, 0.0, 1.0)
+    def _inside(self) -> Array:
+        return self.shares(np.array(self.window))[:, 0]
 
     def rate(self, amounts: Array) -> float:
         """Amounts of the completed requests per second of the window."""
         start, end = self.window
-        return float((self.inside * amounts).sum()) / max(end - start, 1e-9)
+        return float((self._inside * amounts).sum()) / max(end - start, 1e-9)
 
     @property
     def in_flight(self) -> float:
         """Requests at once in the window, in the mean."""
         return self.rate(self.finished - self.started)
+
+
+def summarized(run: Run, records: Sequence[Record], slo: Slo) -> Run:
+    """The run with everything that its records say; what else it has (load, client, metrics) is kept."""
+    requests = Requests(records, run.load, run.load_s)
+    by_usage = [record.cached_tokens for record in requests.ok if record.cached_tokens is not None]
+    cached, by = (sum(by_usage), "usage") if by_usage else (run.cached_tokens, run.cached_by)
+    failed = [record for record in records if record.error]
+    return run.model_copy(
+        update={
+            "elapsed_s": round(requests.ended_s, 6),
+            "sent": len(records),
+            "completed": len(requests.ok),
+            "cancelled": sum(record.cancelled for record in records),
+            "errors": Counter(record.error for record in failed),
+            "error_examples": {record.error: record.detail for record in reversed(failed)},
+            "prompt_tokens": int(requests.prompt_tokens.sum()),
+            "output_tokens": int(requests.output_tokens.sum()),
+            "max_in_flight": max_in_flight(records),
+            "cached_tokens": cached,
+            "cached_by": by,
+            "figures": {
+                # nine digits, so that a figure is the same on every machine
+                name: None if value is None else float(f"{value:.9g}")
+                for name, value in figures(requests, slo, cached).items()
+            },
+        }
+    )
 
 
 def figures(requests: Requests, slo: Slo, cached_tokens: int | None) -> dict[str, float | None]:
@@ -119,7 +160,7 @@ def figures(requests: Requests, slo: Slo, cached_tokens: int | None) -> dict[str
         values |= {f"{name}_{statistic}_ms": value for statistic, value in requests.times(name).statistics().items()}
     records, load_s, ones = requests.records, requests.load_s, np.ones(len(requests.ok))
     prompt, output = requests.prompt_tokens, requests.output_tokens
-    good = np.array([is_good(record, slo) for record in requests.ok], float)
+    good = requests.good(slo)
     first_turns = sum(not record.turn for record in records)
     begun = sum(record.begun is not None and record.begun <= load_s for record in records)
     events = sum(len(record.events) for record in requests.ok if record.output_tokens and not record.ends_only)

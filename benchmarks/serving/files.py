@@ -4,6 +4,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -19,68 +20,45 @@ _RECORD = b'{"run":'  # how each of our lines begins
 _SUFFIX = ".requests.jsonl"
 
 
-class RecordFile:
-    """A file that the records of one run after the other are added to."""
-
-    def __init__(self, path: Path) -> None:
-        self.path, self.count = path, 0
-        self._digest = hashlib.sha256()
-        path.write_bytes(b"")
-
-    def add(self, records: Sequence[Record]) -> None:
-        data = encode(records)
-        with self.path.open("ab") as file:
-            file.write(data)
-        self._digest.update(data)
-        self.count += len(records)
-
-    def by_run(self, runs: int) -> list[list[Record]]:
-        return _by_run(self.path.read_bytes(), self.path, runs)
-
-    def described(self, name: str) -> RecordsOf:
-        return RecordsOf(file=name, sha256=self._digest.hexdigest(), requests=self.count)
-
-
 @dataclass(frozen=True)
 class Stored:
-    """A result that was read, with the records of each run; None where they are missing, and why."""
+    """A result with the records of each run; None where they are missing, and why."""
 
     result: Result
     records: list[list[Record]] | None
     why_not: str = ""
 
 
-def write(result: Result, records: RecordFile, out: str) -> str:
+def write(result: Result, records: Sequence[Sequence[Record]], out: str) -> str:
     """Write both to a path, a URL of a bucket (`gs://bucket/folder/r.json`), or with `-` as lines to stdout; where they are."""
-    if out == "-":
-        result.records = records.described("the lines below")
-        print(result.model_dump_json())
-        print(records.path.read_text(), end="", flush=True)
-        return "stdout"
+    for number, run_records in enumerate(records):
+        for record in run_records:
+            record.run = number
+    lines = encode(chain.from_iterable(records))
     folder, _, name = out.rpartition("/")
-    beside = name.removesuffix(".json") + _SUFFIX
-    result.records = records.described(beside)
+    beside = "the lines below" if out == "-" else name.removesuffix(".json") + _SUFFIX
+    result.records = RecordsOf(file=beside, sha256=hashlib.sha256(lines).hexdigest(), requests=sum(map(len, records)))
+    if out == "-":
+        print(result.model_dump_json())
+        print(lines.decode(), end="", flush=True)
+        return "stdout"
     summary = (result.model_dump_json(indent=1) + "\n").encode()
     if "://" in out:
         from apps.weights.store import Store
 
         store = Store(folder)
-        store.write(beside, records.path.read_bytes())
+        store.write(beside, lines)
         store.write(name, summary)
     else:
         path = Path(out)
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.with_name(beside).write_bytes(records.path.read_bytes())
+        path.with_name(beside).write_bytes(lines)
         path.write_bytes(summary)
     return f"{out} and {beside}"
 
 
 def read(path: Path) -> Stored:
-    """A stored result, the log of a job that printed one, or the output of another tool.
-
-    Raises:
-        UserError: the file is missing or none of them.
-    """
+    """A stored result, the log of a job that printed one, or the output of another tool. Raises `UserError` for others."""
     try:
         data = path.read_bytes() if path.is_file() else b""
         text = data.decode()
@@ -138,13 +116,9 @@ def _with_records(result: Result, data: bytes) -> Stored:
         return Stored(result, None, "the records of its requests are not there")
     if hashlib.sha256(data).hexdigest() != stated.sha256:
         return Stored(result, None, f"{stated.file} is not the file that it was computed from (another SHA-256)")
-    return Stored(result, _by_run(data, Path(stated.file), len(result.runs)))
-
-
-def _by_run(data: bytes, where: Path, count: int) -> list[list[Record]]:
-    runs: list[list[Record]] = [[] for _ in range(count)]
-    for record in decode(data.splitlines(), where):
-        if record.run >= count:
-            raise UserError(f"{where}: a record of run {record.run}, and the result has {count}")
+    runs: list[list[Record]] = [[] for _ in result.runs]
+    for record in decode(data.splitlines(), stated.file):
+        if record.run >= len(runs):
+            raise UserError(f"{stated.file}: a record of run {record.run}, and the result has {len(runs)}")
         runs[record.run].append(record)
-    return runs
+    return Stored(result, runs)

@@ -1,173 +1,219 @@
 """Sends one load: open-loop (at times that do not wait for responses) or closed-loop (so many clients that do).
 
-Latency counts from the intended time, so that a request which waited for this process or for a connection shows it; one that
-was due while too many others ran is an error, not a pause of the clock. `Watch` measures whether this process keeps up, so that
-a slow client is not taken for a slow server.
+Processes can share it: each sends every n-th conversation. Latency counts from the intended time, so that a request that waited
+for its process or for a connection shows it; one that was due while too many others ran is an error, not a pause of the clock.
 """
 
 import asyncio
-import contextlib
-import gc
-import resource
+import json
+import multiprocessing
 import time
-from array import array
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator
-from pathlib import Path
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import count
+from math import inf
+from multiprocessing.connection import Connection
 
-import numpy as np
-import psutil
+import jsonschema
+import uvloop
 
+from apps.common.errors import OperationError
 from benchmarks.serving.client import Client
+from benchmarks.serving.profiles import ANSWER_SCHEMA
+from benchmarks.serving.records import Record, encode, record_of
 from benchmarks.serving.request import Request, Response
-from benchmarks.serving.result import ClientState
-from benchmarks.serving.workload import Conversation
+from benchmarks.serving.result import ClientState, Load
+from benchmarks.serving.watch import open_as_many_files_as_allowed, watching
+from benchmarks.serving.workload import Conversation, Workload
 
+_SAMPLES = 16  # responses whose text is kept, to be counted by the tokenizer afterwards
 _SPARE_FILES = 64
-_NO_LIMIT = 1_000_000
 _AFTER_ERROR_S = 0.1  # else a server that refuses at once gets thousands of requests a second
-_TICK_S = 0.01
-_SAMPLES = 10
 
 
-class Sender:
-    """Has conversations with a server and hands on each response. `sent` counts requests, `used` conversations."""
+@dataclass
+class Progress:
+    """What this process has seen of a load so far."""
 
-    def __init__(self, client: Client, take: Callable[[Response], bool], *, start: float, end: float) -> None:
-        """`take` says whether a response was good; no request is begun after `end`."""
-        self._client, self._take, self._start, self._end = client, take, start, end
-        self.sent = self.used = self.in_flight = 0
-        self.keep_text = True
-        self._max_open = _open_as_many_files_as_allowed() - _SPARE_FILES
+    start: float
+    completed: int = 0
+    errors: int = 0
+    output_tokens: int = 0
+    in_flight: int = 0
 
-    async def open_loop(self, offsets: Iterable[float], work: Iterator[Conversation]) -> None:
-        """Begin a conversation at each offset (seconds from the start); return when all have ended."""
+
+@dataclass(frozen=True)
+class Plan:
+    """A load as each process gets it. Times are the clock's."""
+
+    make_client: Callable[[], Client]
+    workload: Workload
+    template_tokens: dict[str, int]
+    """What the server's template adds, by the shape of the prompt."""
+    report: Callable[[str, Progress], None]
+    """Called after each response with the label, in the first process."""
+    label: str
+    load: Load
+    offsets: Sequence[float]
+    """When open-loop requests are due, from the start."""
+    start: float
+    end: float
+    first: int
+    """Number of the first conversation."""
+
+
+@dataclass
+class Part:
+    """What one process did of a load."""
+
+    client: ClientState
+    used: int
+    """Conversations."""
+    lines: list[bytes]
+    """Records as JSON, which the garbage collector need not search, but for..."""
+    samples: list[tuple[Record, str]]
+    """...some, with their texts."""
+
+
+def send(plan: Plan, parts: int) -> list[Part]:
+    """Send each part in a process of its own, the first one in this."""
+    fork = multiprocessing.get_context("fork")
+    others = []
+    for part in range(1, parts):
+        here, there = fork.Pipe(duplex=False)
+        process = fork.Process(target=_child, args=(plan, part, parts, there), daemon=True)
+        process.start()
+        there.close()
+        others.append((process, here))
+    ends = [uvloop.run(_Sender(plan, 0, parts).run())]
+    for process, here in others:
+        try:
+            ends.append(here.recv())
+        except EOFError as error:
+            raise OperationError("a client process ended before its load did") from error
+        process.join()
+    return ends
+
+
+def _child(plan: Plan, part: int, parts: int, there: Connection) -> None:
+    there.send(uvloop.run(_Sender(replace(plan, report=lambda *_: None), part, parts).run()))
+
+
+class _Sender:
+    """Sends every `parts`-th conversation of a load, from number `part` on; no request is begun after the load's end."""
+
+    def __init__(self, plan: Plan, part: int, parts: int) -> None:
+        self._plan, self._part, self._parts = plan, part, parts
+        self._client = plan.make_client()
+        self._progress = Progress(plan.start)
+        self._max_open = open_as_many_files_as_allowed() - _SPARE_FILES
+        self._sent = self._used = 0
+        self._lines: list[bytes] = []
+        self._samples: list[tuple[Record, str]] = []
+
+    async def run(self) -> Part:
+        load, work = self._plan.load, self._conversations()
+        async with watching() as watch:
+            if load.clients:
+                await self._closed_loop(self._share(load.clients), work, self._share(load.requests) if load.requests else inf)
+            else:
+                await self._open_loop(work)
+            state = watch.state(self._client.opened)
+        self._client.close()
+        return Part(state, self._used, self._lines, self._samples)
+
+    def _share(self, total: int) -> int:
+        return len(range(self._part, total, self._parts))
+
+    def _conversations(self) -> Iterator[Conversation]:
+        for number in count(self._plan.first + self._part, self._parts):
+            if (conversation := self._plan.workload.conversation(number)) is None:
+                return
+            self._used += 1
+            yield conversation
+
+    async def _open_loop(self, work: Iterator[Conversation]) -> None:
+        """Begin a conversation at each offset; return when all have ended."""
         running: set[asyncio.Task[bool]] = set()
         # zip takes an offset first, so that no conversation is lost
-        for offset, conversation in zip(offsets, work, strict=False):
-            self.used += 1
-            request = conversation.next(None)  # made before it is due
-            while (wait := self._start + offset - time.perf_counter()) > 0:
+        for offset, conversation in zip(self._plan.offsets[self._part :: self._parts], work, strict=False):
+            request, intended = next(conversation), self._plan.start + offset  # made before it is due
+            while (wait := intended - time.perf_counter()) > 0:
                 await asyncio.sleep(wait)
-            task = asyncio.ensure_future(self._converse(conversation, request, self._start + offset))
+            task = asyncio.ensure_future(self._converse(conversation, request, intended))
             running.add(task)
             task.add_done_callback(running.discard)
             await asyncio.sleep(0)  # a sender that is late must not starve the responses
         await asyncio.gather(*running)
 
-    async def closed_loop(self, clients: int, work: Iterator[Conversation], max_requests: float) -> None:
+    async def _closed_loop(self, clients: int, work: Iterator[Conversation], max_requests: float) -> None:
         """Have `clients` conversations at once, up to so many requests; return when all have ended."""
-        await asyncio.sleep(max(0.0, self._start - time.perf_counter()))
+        await asyncio.sleep(max(0.0, self._plan.start - time.perf_counter()))
 
         async def client() -> None:
-            intended = self._start
-            while self.sent < max_requests and intended < self._end and (conversation := next(work, None)):
-                self.used += 1
-                if not await self._converse(conversation, conversation.next(None), intended):
+            intended = self._plan.start
+            while self._sent < max_requests and intended < self._plan.end and (conversation := next(work, None)):
+                if not await self._converse(conversation, next(conversation), intended):
                     await asyncio.sleep(_AFTER_ERROR_S)
                 intended = time.perf_counter()
 
         await asyncio.gather(*(client() for _ in range(clients)))
 
-    async def _converse(self, conversation: Conversation, request: Request | None, intended: float) -> bool:
+    async def _converse(self, conversation: Conversation, request: Request, intended: float) -> bool:
         """Whether it came to its end."""
-        while request:
-            response = await self._send(request, intended, conversation.keep_text)
+        while True:
+            response = await self._send(request, intended)
             if not self._take(response):
                 return False
             intended = time.perf_counter()
-            if response.usage is None or intended >= self._end:
+            if response.usage is None or intended >= self._plan.end:
                 return True
-            request = conversation.next(response)
-        return True
+            try:
+                request = conversation.send(response)
+            except StopIteration:
+                return True
 
-    async def _send(self, request: Request, intended: float, keep_text: bool) -> Response:
-        self.sent += 1
-        if self.in_flight >= self._max_open:
-            error = f"not sent: {self.in_flight} requests were open (limit of files)"
+    async def _send(self, request: Request, intended: float) -> Response:
+        self._sent += 1
+        in_flight = self._progress.in_flight
+        if in_flight >= self._max_open:
+            error = f"not sent: {in_flight} requests were open (limit of files)"
             return Response(request, intended, ended=time.perf_counter(), error=error)
-        self.in_flight += 1
+        self._progress.in_flight += 1
         try:
-            return await self._client.send(request, intended, keep_text=keep_text or self.keep_text)
+            return await self._client.send(request, intended, keep_text=request.keep_text or self._is_sampling())
         finally:
-            self.in_flight -= 1
+            self._progress.in_flight -= 1
+
+    def _is_sampling(self) -> bool:
+        return self._part == 0 and len(self._samples) < _SAMPLES
+
+    def _take(self, response: Response) -> bool:
+        """Record a response; whether it was good."""
+        plan, progress = self._plan, self._progress
+        overhead = plan.template_tokens.get(response.request.shape)
+        record = record_of(plan.start, response, overhead, response.error or fault(response))
+        if record.is_ok and response.text and self._is_sampling():
+            self._samples.append((record, response.text))
+        else:
+            self._lines.append(encode([record]))
+        progress.completed += record.is_ok
+        progress.errors += record.error is not None
+        progress.output_tokens += record.output_tokens or 0
+        plan.report(plan.label, progress)
+        return record.error is None
 
 
-class Watch:
-    """Notes each pause of the event loop, and what the process used and waited for."""
-
-    def __init__(self) -> None:
-        self._pauses = array("d")
-        self._rss_mb: list[float] = []
-        self._began, self._cpu, self._waited = time.perf_counter(), time.process_time(), _waited_s()
-
-    async def run(self) -> None:
-        """Watch until cancelled."""
-        process, between, ticks = psutil.Process(), 1, 0
-        while True:
-            due = time.perf_counter() + _TICK_S
-            await asyncio.sleep(_TICK_S)
-            self._pauses.append(max(0.0, time.perf_counter() - due))
-            ticks += 1
-            if ticks % (100 * between) == 1:
-                self._rss_mb.append(round(process.memory_info().rss / 1e6, 1))
-                if len(self._rss_mb) == 2 * _SAMPLES:
-                    self._rss_mb, between = self._rss_mb[::2], 2 * between
-
-    def state(self, connections: int) -> ClientState:
-        elapsed, waited = time.perf_counter() - self._began, _waited_s()
-        pauses = np.frombuffer(self._pauses, float)
-        return ClientState(
-            cpu_share=round((time.process_time() - self._cpu) / elapsed, 3),
-            wait_share=None if waited is None or self._waited is None else round((waited - self._waited) / elapsed, 3),
-            late_p50_ms=round(1000 * lateness(pauses, elapsed, 0.5), 3),
-            late_p99_ms=round(1000 * lateness(pauses, elapsed, 0.99), 3),
-            longest_pause_ms=round(1000 * float(pauses.max(initial=0.0)), 3),
-            connections=connections,
-            rss_mb=self._rss_mb,
-        )
-
-
-def lateness(pauses: np.ndarray, elapsed: float, share: float) -> float:
-    """Seconds within which that share of all moments would be noticed, as a moment in a pause waits for its end.
-
-    It weighs time, not pauses: one of half a second in a thousand that are short counts for half a second.
-    """
-    low, high = 0.0, float(pauses.max(initial=0.0))
-    for _ in range(40):
-        middle = (low + high) / 2
-        later = np.maximum(pauses - middle, 0.0).sum() / elapsed
-        low, high = (middle, high) if later > 1 - share else (low, middle)
-    return high
-
-
-def _waited_s() -> float | None:
-    """How long the main thread has waited for a core, by Linux's scheduler; None elsewhere."""
-    with contextlib.suppress(OSError, ValueError, IndexError):
-        return int(Path("/proc/self/schedstat").read_text().split()[1]) / 1e9
-    return None
-
-
-@contextlib.asynccontextmanager
-async def watching() -> AsyncIterator[Watch]:
-    watch = Watch()
-    task = asyncio.create_task(watch.run())
+def fault(response: Response) -> str | None:
+    """What is wrong with a response that came to its end; None if nothing."""
+    if not response.times:
+        return "no token in the answer"
+    if not response.request.schema or response.cancelled:
+        return None
+    if response.finish_reason == "length":
+        return "answer cut off before its end"
     try:
-        yield watch
-    finally:
-        task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await task
-
-
-def settle_memory() -> None:
-    """Keep the garbage collector from searching again, under the load, what is there already: it would stop all streams."""
-    gc.collect()
-    gc.freeze()
-
-
-def _open_as_many_files_as_allowed() -> int:
-    """Raise the limit of open files to the highest allowed, and return it."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft != hard:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    return _NO_LIMIT if hard == resource.RLIM_INFINITY else hard
+        jsonschema.validate(json.loads(response.text), ANSWER_SCHEMA)
+    except (ValueError, jsonschema.ValidationError):
+        return "answer not of the schema"
+    return None

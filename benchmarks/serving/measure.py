@@ -2,26 +2,24 @@
 
 import contextlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from math import inf
-from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import uvloop
 
 from apps.common.errors import OperationError, UserError
 from benchmarks.serving.arrivals import arrivals
 from benchmarks.serving.client import Client
-from benchmarks.serving.load import settle_memory
-from benchmarks.serving.parts import Parts, Plan, Progress, worst_of
+from benchmarks.serving.figures import summarized
+from benchmarks.serving.load import Plan, Progress, send
 from benchmarks.serving.records import Record, decode
 from benchmarks.serving.request import Request
 from benchmarks.serving.result import ClientState, Load, Run, ServerSample, Slo
-from benchmarks.serving.server import Counters, Server
-from benchmarks.serving.summary import summarized
+from benchmarks.serving.server import Server
 from benchmarks.serving.tokenizer import Tokenizer
+from benchmarks.serving.watch import settle_memory, worst_of
 from benchmarks.serving.workload import Workload
 
 _LEAD_S = 0.05  # from now to the first request, for the loop and the processes to be ready
@@ -37,8 +35,6 @@ class Bench:
     tokenizer: Tokenizer
     workload: Workload
     slo: Slo
-    keep: Callable[[Sequence[Record]], object]
-    """Called with the records of each run."""
     report: Callable[[str, Progress], None]
     """Called after each response with the load's label."""
     processes: int = 1
@@ -46,28 +42,24 @@ class Bench:
     """What the server's template adds, by the shape of the prompt."""
     first: int = 0
     """Number of the conversation that comes next."""
-    _runs: int = 0
+    records: list[list[Record]] = field(default_factory=list)
+    """Those of each run."""
 
-    def calibrate(self, shapes: Sequence[str], make: Callable[[str], tuple[Request, int]]) -> None:
-        """Find what the template adds to each shape of a prompt by a request whose text has a known number of tokens."""
+    def calibrate(self, requests: Iterable[Request]) -> None:
+        """Find what the template adds to each shape of a prompt by a request of it."""
 
-        async def send() -> None:
+        async def send_each() -> None:
             client = self.make_client()
-            for shape in shapes:
-                request, tokens = make(shape)
+            for request in requests:
                 response = await client.send(request, time.perf_counter())
                 if response.error is None and response.usage:
-                    self.template_tokens[shape] = response.usage.prompt_tokens - tokens
+                    self.template_tokens[request.shape] = response.usage.prompt_tokens - request.prompt_tokens
             client.close()
 
-        uvloop.run(send())
+        uvloop.run(send_each())
 
     def warm_up(self, requests: int, clients: int) -> None:
-        """Send requests that are not counted, so that compiling is over.
-
-        Raises:
-            OperationError: all of them failed.
-        """
+        """Send requests that are not counted, so that compiling is over. Raises `OperationError` if all of them fail."""
         if not requests:
             return
         records, *_ = self._send(Load(arrivals="closed", clients=clients, requests=requests, timeout_s=600), None, 0, "warm-up")
@@ -79,8 +71,7 @@ class Bench:
     def run(self, load: Load, offsets: Sequence[float] | None = None, repeat: int = 0) -> Run:
         """Send one load. `offsets` are the times of a trace; `repeat` gives random arrivals another draw.
 
-        Raises:
-            UserError: the load is so small that there was nothing to send.
+        Raises `UserError` if there was nothing to send.
         """
         before = self.server.counters()
         started_at = datetime.now(UTC).isoformat(timespec="seconds")
@@ -94,60 +85,58 @@ class Bench:
             server=[ServerSample(at_s=round(at - started, 3), **sample) for at, sample in samples],
         )  # fmt: skip
         run = summarized(run, records, self.slo)
-        if after := self._counters_with(run, before):
-            load_counts = after.since(before) if before else after
-            run.tokens_per_step = load_counts.tokens_per_step
-            if run.cached_tokens is None and load_counts.queries > 0:
-                run.cached_tokens = round(load_counts.hits / load_counts.queries * run.prompt_tokens)
+        if before and (counts := self._counts_since(before, run)):
+            run.tokens_per_step = 1 + counts["accepted"] / counts["drafts"] if counts["drafts"] else None
+            if run.cached_tokens is None and counts["queries"] > 0:
+                run.cached_tokens = round(counts["hits"] / counts["queries"] * run.prompt_tokens)
                 run.cached_by = "metrics"
                 run = summarized(run, records, self.slo)
-        self.keep(records)
+        self.records.append(records)
         return run
 
-    def _counters_with(self, run: Run, before: Counters | None) -> Counters | None:
-        """The server's counters, once they have the load's prompts in them."""
-        if before is None:
-            return None
+    def _counts_since(self, before: dict[str, float], run: Run) -> dict[str, float] | None:
+        """What the server has counted since `before`, once it has counted the run's prompts."""
         deadline = time.perf_counter() + _METRICS_DEADLINE_S
         while after := self.server.counters():
-            enough = after.since(before).queries >= run.prompt_tokens or run.cached_by == "usage"
+            counts = {name: after[name] - before[name] for name in before}
+            enough = counts["queries"] >= run.prompt_tokens or run.cached_by == "usage"
             if enough or time.perf_counter() > deadline:
-                return after
+                return counts
             time.sleep(_POLL_S)
         return None
 
     def _send(
-        self, load: Load, offsets: Sequence[float] | None, repeat: int, label: str
+        self, load: Load, offsets: Sequence[float] | None, seed: int, label: str
     ) -> tuple[list[Record], float, list[ClientState], float]:
         """The records, for how long requests were sent, how the clients did, and when it started."""
-        number, self._runs = self._runs - (label == "warm-up"), self._runs + (label != "warm-up")
-        if not load.clients and offsets is None:
-            assert load.rate
-            assert load.duration_s
-            duration = min(load.duration_s, load.requests / load.rate if load.requests else inf)
-            offsets = arrivals(load.arrivals, load.rate, duration, seed=repeat)
-        elif offsets is not None:
-            offsets = [offset for offset in offsets if offset < (load.duration_s or inf)][: load.requests]
-            duration = load.duration_s or (offsets[-1] * len(offsets) / max(1, len(offsets) - 1) if offsets else 0.0)
-        else:
-            duration = load.duration_s or inf
+        due, duration = _due(load, offsets, seed)
         parts = min(self.processes, load.clients or self.processes)
         settle_memory()
         start = time.perf_counter() + _LEAD_S * parts
-        with TemporaryDirectory(prefix="bench-") as folder:
-            files = [Path(folder) / str(part) for part in range(parts)]
-            parts_of = Parts(self.make_client, self.workload, self.template_tokens, self.report)
-            ends = parts_of.send(files, Plan(load, offsets, number, start, start + duration, label, self.first))
-            records = [record for file in files for record in decode(file.read_bytes().splitlines(), file)]
+        plan = Plan(
+            self.make_client, self.workload, self.template_tokens, self.report, label,
+            load, due, start, start + duration, self.first,
+        )  # fmt: skip
+        ends = send(plan, parts)
+        records = decode((line for end in ends for line in end.lines), "the processes")
         for record, text in ends[0].samples:
-            self._count_text(record, text)
+            with contextlib.suppress(OperationError):  # a server that died under the load shows in its errors
+                record.text_tokens = self.tokenizer.count(text)
             records.append(record)
         self.first += parts * max(end.used for end in ends)
         if load.clients and records:
             duration = min(duration, max(record.begun or 0.0 for record in records) or inf)
         return records, max(duration if duration < inf else 0.0, 1e-6), [end.client for end in ends], start
 
-    def _count_text(self, record: Record, text: str) -> None:
-        """Count a text by the tokenizer, beside the server's usage."""
-        with contextlib.suppress(OperationError):  # a server that died under the load shows in its errors
-            record.text_tokens = self.tokenizer.count(text)
+
+def _due(load: Load, offsets: Sequence[float] | None, seed: int) -> tuple[Sequence[float], float]:
+    """When open-loop requests are due, by a trace's `offsets` or the rate, and for how long (s) the load is sent."""
+    if load.clients:
+        return (), load.duration_s or inf
+    if offsets is not None:
+        offsets = [offset for offset in offsets if offset < (load.duration_s or inf)][: load.requests]
+        return offsets, load.duration_s or (offsets[-1] * len(offsets) / max(1, len(offsets) - 1) if offsets else 0.0)
+    assert load.rate
+    assert load.duration_s
+    duration = min(load.duration_s, load.requests / load.rate if load.requests else inf)
+    return arrivals(load.arrivals, load.rate, duration, seed), duration

@@ -14,6 +14,13 @@ _DESCRIPTION = """Load an OpenAI-compatible server and measure it: TTFT, TPOT, I
 --rate, --trace or --sweep; closed-loop with --clients. Ends by itself. Through Ray, where the report takes the job's log:
 ray job submit --working-dir . -- python -m benchmarks.serving --url http://127.0.0.1:8000 --profile chat --out -
 `rts bench check FILE` says whether results can be true, also those of other tools."""
+_CONFLICTS = (
+    ("rate", "clients", ""),
+    ("rate", "trace", ""),
+    ("clients", "trace", ""),
+    ("config", "dashboard", ""),
+    ("trace", "dataset", "; a trace has its own lengths"),
+)
 _T = TypeVar("_T")
 
 
@@ -98,26 +105,24 @@ def _add_load(parser: argparse.ArgumentParser) -> None:
 
 
 def _check(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
-    kinds = [name for name in ("rate", "clients", "trace") if getattr(options, name)]
-    if not kinds:
-        options.clients = [8]
-    if options.duration is None and not options.trace:
-        options.duration = 30.0
-    if options.trace and options.dataset:
-        parser.error("--trace and --dataset: give one of them; a trace has its own lengths")
+    for first, second, reason in _CONFLICTS:
+        if getattr(options, first) and getattr(options, second):
+            parser.error(f"--{first} and --{second}: give one of them{reason}")
     if options.sweep and options.repeat > 1:
         parser.error("--sweep and --repeat: give one of them; a sweep measures its answer twice")
     if options.out == "-" and options.json:
         parser.error("--out - and --json: give one of them; --out - prints the result, too")
-    if len(kinds) > 1:
-        parser.error(f"--{kinds[0]} and --{kinds[1]}: give one of them")
     if options.sweep and not (options.rate and len(options.rate) == 1 and options.slo):
         parser.error("--sweep needs one --rate to start from and an --slo to hold")
     if options.arrivals and not options.rate:
         parser.error("--arrivals needs --rate")
-    if options.config and options.dashboard:
-        parser.error("--config and --dashboard: give one of them")
     check_server(parser, options)
+    if options.trace:
+        options.warmup = 0  # its rows are the load, each of them once
+    elif options.duration is None:
+        options.duration = 30.0
+    if not options.rate and not options.trace:
+        options.clients = options.clients or [8]
 
 
 def _profiles(text: str) -> dict[str, float]:

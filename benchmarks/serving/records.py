@@ -6,7 +6,6 @@ docs/benchmarks.md describes the fields. Prompts themselves are not kept, only h
 import hashlib
 from collections.abc import Iterable, Iterator
 from itertools import pairwise
-from pathlib import Path
 
 import msgspec
 
@@ -71,12 +70,12 @@ class Record(msgspec.Struct, omit_defaults=True, gc=False):
         return self.error is None and not self.cancelled
 
 
-def record_of(run: int, start: float, response: Response, overhead: int | None, error: str | None) -> Record:
+def record_of(start: float, response: Response, overhead: int | None, error: str | None) -> Record:
     """The record of a response in a run that began at `start`; `overhead` are the template's tokens where they are known."""
     request, usage = response.request, response.usage
     micros = [round(1e6 * (time - response.intended)) for time in response.times]
     return Record(
-        run=run,
+        run=0,
         intended=_since(start, response.intended) or 0.0,
         begun=_since(start, response.begun),
         sent=_since(start, response.sent),
@@ -86,7 +85,7 @@ def record_of(run: int, start: float, response: Response, overhead: int | None, 
         turn=request.earlier_turns,
         asked_prompt_tokens=request.prompt_tokens + (overhead or 0),
         asked_output_tokens=request.output_tokens,
-        exact=request.exact,
+        exact=not request.schema,
         calibrated=overhead is not None,
         declared_shared_tokens=request.shared_tokens,
         events=[*micros[:1], *(after - before for before, after in pairwise(micros))],
@@ -130,7 +129,7 @@ def blocks_of(text: bytes) -> str:
 def shared_beginnings(records: Iterable[Record]) -> Iterator[tuple[Record, float]]:
     """Each record with the share of its prompt, in whole blocks, at which the prompt of an earlier one begins alike."""
     seen: set[bytes] = set()
-    for record in sorted(records, key=lambda record: (record.run, record.intended)):
+    for record in sorted(records, key=lambda record: record.intended):
         raw = bytes.fromhex(record.blocks)
         hashes = [raw[at : at + _HASH_BYTES] for at in range(0, len(raw), _HASH_BYTES)]
         known = next((number for number, each in enumerate(hashes) if each not in seen), len(hashes))
@@ -140,11 +139,10 @@ def shared_beginnings(records: Iterable[Record]) -> Iterator[tuple[Record, float
 
 def encode(records: Iterable[Record]) -> bytes:
     """The lines of a file of records."""
-    encoder = msgspec.json.Encoder()
-    return b"".join(encoder.encode(record) + b"\n" for record in records)
+    return msgspec.json.Encoder().encode_lines(records)
 
 
-def decode(lines: Iterable[bytes], where: Path) -> list[Record]:
+def decode(lines: Iterable[bytes], where: str) -> list[Record]:
     """Raises `UserError` for a line that is no record, with its number."""
     decoder, records = msgspec.json.Decoder(Record), []
     for number, line in enumerate(lines, 1):

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass, field
 
+import msgspec
+
 
 @dataclass(frozen=True, slots=True)
 class Request:
@@ -11,8 +13,7 @@ class Request:
     prompt_tokens: int
     """Tokens of the text, without what the server adds (template, first token)."""
     output_tokens: int
-    exact: bool
-    """Whether exactly `output_tokens` are requested, or at most as many."""
+    """Exactly so many are requested; with `schema`, at most so many."""
     shared_tokens: int | None = 0
     """How many tokens at the prompt's beginning an earlier request was meant to have, too (a shared prefix, earlier turns).
     None: as many as are found, as the prompts are another's."""
@@ -28,15 +29,26 @@ class Request:
     """Events with tokens after which the client hangs up on purpose."""
     schema: bool = False
     """Whether the answer must be of ANSWER_SCHEMA."""
+    keep_text: bool = False
+    """Whether a later turn or a check needs the answer's text."""
 
 
-@dataclass(slots=True)
-class Usage:
-    """The server's own count. None where it does not report one."""
+class PromptDetails(msgspec.Struct, gc=False):
+    """What the server says of a prompt. None: not reported."""
 
-    prompt_tokens: int
-    completion_tokens: int
     cached_tokens: int | None = None
+
+
+class Usage(msgspec.Struct, gc=False):
+    """The server's own count."""
+
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    prompt_tokens_details: PromptDetails | None = None
+
+    @property
+    def cached_tokens(self) -> int | None:
+        return self.prompt_tokens_details.cached_tokens if self.prompt_tokens_details else None
 
 
 @dataclass(slots=True)

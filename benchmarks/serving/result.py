@@ -10,7 +10,9 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from benchmarks.serving.profiles import Profile
 
-TIMES, STATISTICS = ("ttft", "ttfc", "tpot", "itl", "gap", "e2e"), ("mean", "p50", "p90", "p99")
+TIMES = ("ttft", "ttfc", "tpot", "itl", "gap", "e2e")
+PERCENTILES = {"p50": 0.5, "p90": 0.9, "p99": 0.99}
+STATISTICS = ("mean", *PERCENTILES)
 FORM = "serving-result-3"
 
 
@@ -154,6 +156,12 @@ class Result(_Strict):
     runs: list[Run]
     best: Best | None = None
     records: RecordsOf | None = None
+
+
+def times_of(run: Run) -> list[list[str]]:
+    """A row for each kind of time that was measured: its name and its STATISTICS in ms."""
+    values = {name: [run.figures[f"{name}_{statistic}_ms"] for statistic in STATISTICS] for name in TIMES}
+    return [[name.upper(), *map(format_number, each)] for name, each in values.items() if any(v is not None for v in each)]
 
 
 def format_number(value: float | None) -> str:

@@ -5,7 +5,6 @@ import re
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,12 @@ from apps.common.settings import ray_headers
 _TIMEOUT_S = 10
 # vLLM's own names, and what Ray makes of them
 _METRIC = re.compile(r"^(?:vllm:|ray_vllm_)(\w+?)(?:_total)?(?:\{[^}]*\})? ([0-9.eE+-]+)$", re.MULTILINE)
-_COUNTERS = ("prefix_cache_queries", "prefix_cache_hits", "spec_decode_num_drafts", "spec_decode_num_accepted_tokens")
+_COUNTERS = {
+    "queries": "prefix_cache_queries",
+    "hits": "prefix_cache_hits",
+    "drafts": "spec_decode_num_drafts",
+    "accepted": "spec_decode_num_accepted_tokens",
+}
 _GAUGES = {"running": "num_requests_running", "waiting": "num_requests_waiting", "kv_cache": "kv_cache_usage_perc"}
 _SAMPLE_S = 1.0
 
@@ -31,12 +35,7 @@ class Server:
         self.url, self._dashboard = url, dashboard
 
     def model_card(self, model: str | None) -> dict[str, Any]:
-        """The model of that name, or the only one.
-
-        Raises:
-            OperationError: no response.
-            UserError: no such model, or several and no name was given.
-        """
+        """The model of that name, or the only one. Raises `OperationError` without a response, `UserError` without a match."""
         try:
             cards = self._http.get("/v1/models").raise_for_status().json()["data"]
         except (httpx.HTTPError, ValueError, KeyError) as error:
@@ -53,10 +52,15 @@ class Server:
         except (httpx.HTTPError, ValueError, KeyError, TypeError):
             return None
 
-    def counters(self) -> "Counters | None":
-        """Counts since the server's start, from its own /metrics, else from what Ray collects of all replicas, else None."""
+    def counters(self) -> dict[str, float] | None:
+        """Counts since the server's start, from its own /metrics, else from what Ray collects of all replicas, else None.
+
+        `queries` are prompt tokens that were searched for in the prefix cache, and `hits` those found there; `drafts` are
+        those of speculative decoding, and `accepted` their tokens that were.
+        """
         values = self._metrics()
-        return Counters(*(sum(values.get(name, [])) for name in _COUNTERS)) if _COUNTERS[0] in values else None
+        counts = {name: sum(values.get(metric, [])) for name, metric in _COUNTERS.items()}
+        return counts if _COUNTERS["queries"] in values else None
 
     @contextlib.contextmanager
     def sampling(self) -> Iterator[list[tuple[float, dict[str, float]]]]:
@@ -120,25 +124,6 @@ class Server:
         return "\n".join(httpx.get(f"http://{target}/metrics", timeout=_TIMEOUT_S).text for target in targets)
 
 
-@dataclass(frozen=True)
-class Counters:
-    """Prompt tokens that were searched for in the prefix cache (queries) and found there (hits); drafts of speculative
-    decoding, and their tokens that were accepted."""
-
-    queries: float
-    hits: float
-    drafts: float = 0.0
-    accepted: float = 0.0
-
-    def since(self, before: "Counters") -> "Counters":
-        return Counters(*(now - then for now, then in zip(astuple(self), astuple(before), strict=True)))
-
-    @property
-    def tokens_per_step(self) -> float | None:
-        """A sequence's tokens in a step: its own and the accepted ones of the draft; None without drafts."""
-        return 1 + self.accepted / self.drafts if self.drafts else None
-
-
 def _applications(dashboard: str) -> list[dict[str, Any]]:
     response = httpx.get(f"{dashboard.rstrip('/')}/api/serve/applications/", headers=ray_headers(), timeout=_TIMEOUT_S)
     return list(response.raise_for_status().json()["applications"].values())
@@ -164,10 +149,10 @@ def config_file(path: Path) -> dict[str, Any]:
     return config
 
 
-def llm_config_of(config: dict[str, Any], model: str) -> dict[str, Any] | None:
-    """The LLM config of a model in a Serve config."""
+def llm_config_of(config: dict[str, Any], model: str) -> dict[str, Any]:
+    """The LLM config of a model in a Serve config. Raises `UserError` if the config does not have the model."""
     for app in config["applications"]:
         for llm_config in (app.get("args") or {}).get("llm_configs", []):
             if isinstance(llm_config, dict) and llm_config.get("model_loading_config", {}).get("model_id") == model:
                 return llm_config
-    return None
+    raise UserError(f"the Serve config has no model {model!r}, which was measured")

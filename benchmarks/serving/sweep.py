@@ -14,47 +14,41 @@ MAX_STEPS = 14
 
 
 def sweep(load: Load, measure: Callable[[Load, int], Run]) -> tuple[list[Run], Best | None]:
-    """Measure growing rates from `load.rate` until one misses the SLO, then between; and the highest that holds twice.
+    """Measure growing rates from `load.rate` until one misses the SLO, then between; all runs, and the highest rate that holds.
 
     `measure` gets the load and how often this rate was measured before.
     """
     runs: list[Run] = []
-    holds, misses, confirmed = None, None, None
     rate = load.rate
     assert rate
     while len(runs) < MAX_STEPS:
         rate = round(rate, 4)
-        earlier = [run for run in runs if run.load.rate == rate]
-        run = measure(load.model_copy(update={"rate": rate}), len(earlier))
-        runs.append(run)
-        if _holds(run):
-            holds, confirmed = rate, [*earlier, run] if earlier else None
+        earlier = sum(run.load.rate == rate for run in runs)
+        runs.append(measure(load.model_copy(update={"rate": rate}), earlier))
+        holds, misses = _bounds(runs)
+        if not holds or not misses:
+            rate = rate * _GROWTH if holds else rate / _GROWTH
+        elif misses / holds > _CLOSE:
+            rate = (holds * misses) ** 0.5
         else:
-            misses = rate
-            holds = _highest(runs, misses) if holds is None or holds >= misses else holds
-        if holds and misses and misses / holds <= _CLOSE:
-            if confirmed and confirmed[0].load.rate == holds:
-                break
+            achieved = [run.figures["requests_per_s"] or 0.0 for run in runs if run.load.rate == holds]
+            if len(achieved) > 1:
+                return runs, Best(rate=holds, achieved_per_s=min(achieved), knee_per_s=knee(runs))
             rate = holds
-        else:
-            rate = (holds * misses) ** 0.5 if holds and misses else rate * _GROWTH if holds else rate / _GROWTH
-    runs.sort(key=lambda run: (run.load.rate or 0, run.repeat))
-    if not confirmed or confirmed[0].load.rate != holds or holds is None:
-        return runs, None
-    achieved = min(run.figures["requests_per_s"] or 0.0 for run in confirmed)
-    return runs, Best(rate=holds, achieved_per_s=achieved, knee_per_s=knee(runs))
+    return runs, None
+
+
+def _bounds(runs: Sequence[Run]) -> tuple[float | None, float | None]:
+    """The highest rate that held whenever it was measured, and the lowest that missed, which is above it."""
+    missed = {run.load.rate for run in runs if run.load.rate and not _holds(run)}
+    misses = min(missed, default=None)
+    held = [rate for run in runs if (rate := run.load.rate) and (misses is None or rate < misses)]
+    return max(held, default=None), misses
 
 
 def _holds(run: Run) -> bool:
     offered, achieved = run.figures["offered_per_s"] or 0.0, run.figures["requests_per_s"] or 0.0
     return (run.figures["attainment"] or 0.0) >= ATTAINED and achieved >= KEPT_UP * offered
-
-
-def _highest(runs: Sequence[Run], below: float) -> float | None:
-    """The highest rate below one that misses which has held whenever it was measured."""
-    missed = {run.load.rate for run in runs if not _holds(run)}
-    rates = [run.load.rate for run in runs if run.load.rate and run.load.rate < below and run.load.rate not in missed]
-    return max(rates, default=None)
 
 
 def knee(runs: Sequence[Run]) -> float | None:

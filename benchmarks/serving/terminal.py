@@ -8,11 +8,10 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Column, Table
 
-from benchmarks.serving.files import Stored
-from benchmarks.serving.parts import Progress as Seen
-from benchmarks.serving.result import STATISTICS, TIMES, Run, format_number
+from benchmarks.serving.load import Progress as Seen
+from benchmarks.serving.result import STATISTICS, Result, Run, format_number, times_of
 from benchmarks.serving.sweep import ATTAINED
-from benchmarks.serving.validation import Finding, is_invalid, valid_best
+from benchmarks.serving.validation import ValidatedRun, is_valid_best
 
 _LINE_S = 5.0
 _BAR_S = 0.2
@@ -27,7 +26,8 @@ class LoadProgress:
         self._next, self._label = 0.0, ""
         self._bar = Progress(
             TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[state]}"), TimeElapsedColumn(),
-            console=self._console, transient=True, auto_refresh=False,  # without a thread, as the process may fork
+            console=self._console, transient=True, disable=not self._console.is_terminal,
+            auto_refresh=False,  # without a thread, as the process may fork
         )  # fmt: skip
         self._task = self._bar.add_task("", total=1.0, state="")
 
@@ -50,31 +50,29 @@ class LoadProgress:
         return min(1.0, max(by_time, by_count))
 
     def __enter__(self) -> "LoadProgress":
-        if self._console.is_terminal:
-            self._bar.start()
+        self._bar.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._console.is_terminal:
-            self._bar.stop()
+        self._bar.stop()
 
 
-def print_result(stored: Stored, findings_by_run: Sequence[list[Finding]]) -> None:
+def print_result(result: Result, runs: Sequence[ValidatedRun]) -> None:
     """A block for each run, with the findings against it."""
     console = Console(highlight=False, soft_wrap=True)
-    result = stored.result
-    for run, findings in zip(result.runs, findings_by_run, strict=True):
+    for validated in runs:
+        run = validated.run
         console.print(_times(run))
         console.print("  ".join(_rates(run)))
         for kind, count in run.errors.most_common():
             console.print(escape(f"{count} x {kind} {run.error_examples.get(kind, '')}"))
-        for finding in findings:
+        for finding in validated.findings:
             console.print(escape(str(finding)), style="red" if finding.severity == "invalid" else "yellow")
         console.print()
     if best := result.best:
         highest = f"Highest rate with {ATTAINED:.0%} of the requests within the SLO, in two runs: {best.rate:g} requests/s"
         console.print(f"{highest} ({format_number(best.achieved_per_s)} answered); the knee is at {best.knee_per_s or 0:g}")
-        if not valid_best(result, list(map(is_invalid, findings_by_run))):
+        if not is_valid_best(best, runs):
             console.print("That rests on an invalid run", style="red")
 
 
@@ -83,9 +81,8 @@ def _times(run: Run) -> Table:
     title += f"; sent for {run.load_s:.1f} s, all over after {run.elapsed_s:.1f} s"
     columns = [Column(name, justify="right") for name in STATISTICS]
     table = Table("ms", *columns, title=title, title_justify="left", title_style="bold")
-    for time_name in TIMES:
-        if any(run.figures[f"{time_name}_{name}_ms"] is not None for name in STATISTICS):
-            table.add_row(time_name.upper(), *(format_number(run.figures[f"{time_name}_{name}_ms"]) for name in STATISTICS))
+    for row in times_of(run):
+        table.add_row(*row)
     return table
 
 
@@ -95,7 +92,6 @@ def _rates(run: Run) -> list[str]:
         "answered/s": "requests_per_s",
         "output tok/s": "output_tok_per_s",
         "total tok/s": "total_tok_per_s",
+        "within SLO/s": "goodput_per_s",
     }
-    if run.figures["goodput_per_s"] is not None:
-        names["within SLO/s"] = "goodput_per_s"
-    return [f"{title} {format_number(run.figures[name])}" for title, name in names.items()]
+    return [f"{title} {format_number(run.figures[name])}" for title, name in names.items() if run.figures[name] is not None]

@@ -1,7 +1,8 @@
 """The model's own tokenizer, of the server or a file, and words that it makes one token each, wherever they stand."""
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 import httpx
 
@@ -21,70 +22,50 @@ _TEXT = (
 )
 
 
-class Tokenizer(Protocol):
-    """Counts tokens."""
+@dataclass(frozen=True)
+class Tokenizer:
+    """Counts the tokens of a text."""
 
     source: str
     """Where it comes from, for the result."""
-
-    def count(self, text: str) -> int: ...
-
-
-class ServerTokenizer:
-    """The server's own, by its /tokenize (vLLM's servers have it)."""
-
-    def __init__(self, url: str, model: str, headers: dict[str, str]) -> None:
-        self._http = httpx.Client(base_url=url, headers=headers, timeout=30)
-        self._model = model
-        self.source = "the server's /tokenize"
-
-    def count(self, text: str) -> int:
-        """Raises `OperationError` where the server has no such route, or is gone."""
-        try:
-            response = self._http.post("/tokenize", json={"model": self._model, "prompt": text, "add_special_tokens": False})
-            return int(response.raise_for_status().json()["count"])
-        except (httpx.HTTPError, KeyError, ValueError) as error:
-            raise OperationError(f"{self._http.base_url}/tokenize: {error or type(error).__name__}") from error
-
-
-class FileTokenizer:
-    """A tokenizer.json, for servers without /tokenize."""
-
-    def __init__(self, path: str) -> None:
-        from tokenizers import Tokenizer as Loaded
-
-        file = Path(path) / "tokenizer.json" if Path(path).is_dir() else Path(path)
-        if not file.is_file():
-            raise UserError(f"--tokenizer {path}: no tokenizer.json there; give a model's directory or the file")
-        self._loaded = Loaded.from_file(str(file))
-        self.source = str(file)
-
-    def count(self, text: str) -> int:
-        return len(self._loaded.encode(text, add_special_tokens=False).ids)
+    count: Callable[[str], int]
 
 
 def tokenizer_for(url: str, model: str, headers: dict[str, str], path: str | None) -> Tokenizer:
-    """The tokenizer file if one is given, else the server's.
-
-    Raises:
-        UserError: the server has none, so a file must be given.
+    """The tokenizer file if one is given, else the server's /tokenize (vLLM's servers have it), whose `count` raises
+    `OperationError` where the server is gone. Raises `UserError` if the server has none, so that a file is needed.
     """
     if path:
-        return FileTokenizer(path)
-    tokenizer = ServerTokenizer(url, model, headers)
+        return file_tokenizer(path)
+    http = httpx.Client(base_url=url, headers=headers, timeout=30)
+
+    def count(text: str) -> int:
+        try:
+            response = http.post("/tokenize", json={"model": model, "prompt": text, "add_special_tokens": False})
+            return int(response.raise_for_status().json()["count"])
+        except (httpx.HTTPError, KeyError, ValueError) as error:
+            raise OperationError(f"{http.base_url}/tokenize: {error or type(error).__name__}") from error
+
     try:
-        tokenizer.count("water")
+        count("water")
     except OperationError as error:
         raise UserError(f"{error}: give the model's tokenizer with --tokenizer DIRECTORY") from error
-    return tokenizer
+    return Tokenizer("the server's /tokenize", count)
+
+
+def file_tokenizer(path: str) -> Tokenizer:
+    """A tokenizer.json or the one in a directory. Raises `UserError` if there is none."""
+    from tokenizers import Tokenizer as Loaded
+
+    file = Path(path) / "tokenizer.json" if Path(path).is_dir() else Path(path)
+    if not file.is_file():
+        raise UserError(f"--tokenizer {path}: no tokenizer.json there; give a model's directory or the file")
+    loaded = Loaded.from_file(str(file))
+    return Tokenizer(str(file), lambda text: len(loaded.encode(text, add_special_tokens=False).ids))
 
 
 def single_token_words(tokenizer: Tokenizer) -> list[str]:
-    """Words that add one token each after a blank.
-
-    Raises:
-        UserError: the tokenizer has too few of them.
-    """
+    """Words that add one token each after a blank. Raises `UserError` if the tokenizer has too few of them."""
     words = _TEXT.split()
     if tokenizer.count(" ".join(words)) == len(words):
         return words

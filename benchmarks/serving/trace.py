@@ -30,11 +30,7 @@ class TraceRow:
 
 
 def read_trace(path: Path) -> list[TraceRow]:
-    """The rows in the order of their times, the first at 0.
-
-    Raises:
-        UserError: the file is missing or empty, or a line is none of the known forms.
-    """
+    """The rows in the order of their times, the first at 0. Raises `UserError` for a file or a line of no known form."""
     try:
         lines = path.read_text(encoding="utf-8-sig").split("\n")
     except (OSError, UnicodeDecodeError) as error:
@@ -48,27 +44,27 @@ def read_trace(path: Path) -> list[TraceRow]:
 
 
 def _rows(path: Path, lines: list[str]) -> Iterator[TraceRow]:
-    read = _azure if lines[0].upper().startswith("TIMESTAMP,") else _json
-    header = next(csv.reader(lines[:1])) if read is _azure else []
-    for number, line in enumerate(lines[1:] if header else lines, 2 if header else 1):
-        if line.strip():
-            try:
-                row = read(line, header)
-            except (ValueError, KeyError, TypeError, IndexError, StopIteration) as error:
-                raise UserError(
-                    f"{path}:{number}: {line.strip()[:60]!r} is not a row of a trace: give a time in seconds, "
-                    "or a line of Mooncake's, Azure's or OpenTelemetry's form"
-                ) from error
-            yield row
+    header = lines[0] if lines[0].upper().startswith("TIMESTAMP,") else ""
+    for number, line in enumerate(lines, 1):
+        if not line.strip() or (header and number == 1):
+            continue
+        try:
+            row = _azure(header, line) if header else _json(line)
+        except (ValueError, KeyError, TypeError, IndexError, StopIteration) as error:
+            raise UserError(
+                f"{path}:{number}: {line.strip()[:60]!r} is not a row of a trace: give a time in seconds, "
+                "or a line of Mooncake's, Azure's or OpenTelemetry's form"
+            ) from error
+        yield row
 
 
-def _azure(line: str, header: list[str]) -> TraceRow:
-    values = dict(zip(header, next(csv.reader([line])), strict=True))
+def _azure(header: str, line: str) -> TraceRow:
+    values = dict(zip(*csv.reader([header, line]), strict=True))
     time = datetime.fromisoformat(values["TIMESTAMP"][:26]).timestamp()  # they have seven digits below a second
     return _row(time, values["ContextTokens"], values["GeneratedTokens"])
 
 
-def _json(line: str, _: list[str]) -> TraceRow:
+def _json(line: str) -> TraceRow:
     value = json.loads(line)
     if not isinstance(value, dict):
         return TraceRow(float(value))

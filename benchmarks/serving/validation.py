@@ -3,16 +3,16 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
 from benchmarks.serving.answers import Findings, Severity, counts, events, text
-from benchmarks.serving.figures import Requests, ttft_ms
+from benchmarks.serving.figures import Requests, summarized, ttft_ms
 from benchmarks.serving.files import Stored
 from benchmarks.serving.limits import SliceLimits, configured_replicas, draft_tokens, is_simulated, limits_of
 from benchmarks.serving.records import Record, shared_beginnings
-from benchmarks.serving.result import Load, Result, Run, Setting
-from benchmarks.serving.summary import summarized
+from benchmarks.serving.result import Best, Load, Run, Setting
 from benchmarks.serving.sweep import KEPT_UP
 
 _CACHE_SLACK = 0.02  # of the prompts' tokens: templates begin alike, and blocks end where they end
@@ -51,15 +51,37 @@ def validate(setting: Setting, run: Run, records: Sequence[Record] | None, why_n
     return sorted(findings, key=lambda finding: finding.severity != "invalid")
 
 
-def findings_of(stored: Stored) -> list[list[Finding]]:
-    """The findings against each run of a result."""
-    result = stored.result
-    records: Sequence[list[Record] | None] = stored.records or [None] * len(result.runs)
-    return [validate(result.setting, run, kept, stored.why_not) for run, kept in zip(result.runs, records, strict=True)]
+@dataclass(frozen=True)
+class ValidatedRun:
+    """A run, its records or None where they are missing, and the findings against it."""
+
+    name: str
+    run: Run
+    records: list[Record] | None
+    findings: list[Finding]
+
+    @property
+    def is_valid(self) -> bool:
+        return all(finding.severity != "invalid" for finding in self.findings)
+
+    @cached_property
+    def requests(self) -> Requests | None:
+        return None if self.records is None else Requests(self.records, self.run.load, self.run.load_s)
 
 
-def is_invalid(findings: list[Finding]) -> bool:
-    return any(finding.severity == "invalid" for finding in findings)
+def validated_runs(stored: Stored, source: str = "") -> list[ValidatedRun]:
+    """The runs of a result; their names begin with its `source`."""
+    records: Sequence[list[Record] | None] = stored.records or [None] * len(stored.result.runs)
+    validated = []
+    for run, kept in zip(stored.result.runs, records, strict=True):
+        name = f"{source}, {run.load.label}" + (f" ({run.repeat + 1})" if run.repeat else "")
+        validated.append(ValidatedRun(name, run, kept, validate(stored.result.setting, run, kept, stored.why_not)))
+    return validated
+
+
+def is_valid_best(best: Best, runs: Sequence[ValidatedRun]) -> bool:
+    """Whether what a sweep found rests on runs of which none is invalid."""
+    return all(validated.is_valid for validated in runs if validated.run.load.rate == best.rate)
 
 
 def _figures(setting: Setting, run: Run, records: Sequence[Record]) -> Findings:
@@ -197,27 +219,14 @@ def _setting(setting: Setting, run: Run, limits: SliceLimits | None) -> Findings
         return
     low, high = configured_replicas(setting.llm_config)
     if run.replicas is None and low != high:
-        yield (
-            "ceiling",
-            "flagged",
-            f"{low} to {high} replicas may have run (--dashboard counts them): the limits are of {high}",
-        )
+        reason = f"{low} to {high} replicas may have run (--dashboard counts them): the limits are of {high}"
+        yield "ceiling", "flagged", reason
     if run.tokens_per_step is None and draft_tokens(setting.llm_config):
-        yield (
-            "ceiling",
-            "flagged",
-            "the server reports no acceptance of drafts: the limits are those of drafts that are always right",
-        )
+        reason = "the server reports no acceptance of drafts: the limits are those of drafts that are always right"
+        yield "ceiling", "flagged", reason
 
 
 def _late_sending(load: Load, records: Sequence[Record]) -> list[float]:
     """How long (ms) after its time each open-loop request was begun."""
     first = [record for record in records if not record.turn and record.begun is not None]
     return [] if load.clients else [1000 * ((record.begun or 0.0) - record.intended) for record in first]
-
-
-def valid_best(result: Result, invalid: Sequence[bool]) -> bool:
-    """Whether what a sweep found rests on runs of which none is invalid."""
-    best = result.best
-    resting = [bad for run, bad in zip(result.runs, invalid, strict=True) if best and run.load.rate == best.rate]
-    return bool(resting) and not any(resting)

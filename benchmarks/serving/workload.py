@@ -3,31 +3,28 @@
 They are synthetic and seeded, or have the prompts of a dataset, or the lengths and shared beginnings of a trace.
 """
 
-from collections.abc import Sequence
+import base64
+import struct
+import zlib
+from collections.abc import Generator, Sequence
 from hashlib import blake2b
 from random import Random
 from typing import Any, Protocol
 
 import msgspec
 
-from benchmarks.serving.dataset import Entry
-from benchmarks.serving.images import image
+from benchmarks.serving.dataset import DatasetTurn
 from benchmarks.serving.profiles import ANSWER_SCHEMA, Profile
 from benchmarks.serving.records import blocks_of
 from benchmarks.serving.request import Request, Response
 from benchmarks.serving.trace import BLOCK_TOKENS, TraceRow
 
 _POOL = 65_536  # words drawn once, that every text takes a piece of
+_SIDE = 224  # pixels of an image
 _encode = msgspec.json.Encoder().encode
 
-
-class Conversation(Protocol):
-    """Requests one after the other."""
-
-    keep_text: bool
-
-    def next(self, last: Response | None) -> Request | None:
-        """The next request, after the response to the last one; None at the end."""
+Conversation = Generator[Request, Response, None]
+"""Yields one request after the other; it is sent the response to each, with its usage and, where there are turns, its text."""
 
 
 class Workload(Protocol):
@@ -35,6 +32,11 @@ class Workload(Protocol):
 
     def conversation(self, number: int) -> Conversation | None:
         """None where there are no more."""
+
+
+def draws(seed: int, number: int) -> Random:
+    """The random draws that belong to a number."""
+    return Random(seed << 40 | number)  # noqa: S311 - not for secrets
 
 
 class RequestFactory:
@@ -51,26 +53,25 @@ class RequestFactory:
             self._common["ignore_eos"] = True
 
     def make(
-        self, messages: list[dict[str, Any]], tokens: int, output: int, shared: int | None = 0, *, random: Random | None = None
+        self, messages: list[dict[str, Any]], tokens: int, output: int, random: Random, *, shared: int | None = 0
     ) -> Request:
         """A chat of messages, or a completion of their texts; lengths in tokens. `random` decides who hangs up."""
         chat, profile = self._profile.api == "chat", self._profile
         prompt = messages if chat else " ".join(message["content"] for message in messages)
         body = _encode({**self._common, "messages" if chat else "prompt": prompt, "max_tokens": output})
         text = "\x1e".join(_text(message["content"]) for message in messages).encode()
-        hangs_up = random is not None and random.random() < profile.cancelled
         return Request(
             body,
             tokens,
             output,
-            exact=not profile.schema_asked,
             shared_tokens=shared,
             earlier_turns=sum(message["role"] == "assistant" for message in messages),
             digest=blake2b(text, digest_size=8).hexdigest(),
             blocks=blocks_of(text),
             shape="" if profile.images else " ".join(message["role"] for message in messages) if chat else "text",
-            cancel_after=random.randint(1, max(1, output // 2)) if hangs_up and random else None,
+            cancel_after=random.randint(1, max(1, output // 2)) if random.random() < profile.cancelled else None,
             schema=profile.schema_asked,
+            keep_text=profile.schema_asked or profile.turns > 1,
         )
 
 
@@ -85,7 +86,7 @@ class Texts:
         random = Random(seed)  # noqa: S311 - not for secrets
         self._words = random.sample(list(words), len(words))
         self._pool = random.choices(self._words, k=_POOL)
-        self._seed = seed
+        self.seed = seed
 
     def text(self, number: int, tokens: int) -> str:
         """The text of that number with `tokens` tokens, at least 4."""
@@ -93,75 +94,11 @@ class Texts:
         for _ in range(4):
             rest, digit = divmod(rest, count)
             head.append(self._words[digit])
-        start, wanted = self.random(number).randrange(_POOL), tokens - 4
+        start, wanted = draws(self.seed, number).randrange(_POOL), tokens - 4
         filling = self._pool[start : start + wanted]
         while len(filling) < wanted:
             filling += self._pool[: wanted - len(filling)]
         return " ".join([*head, *filling])
-
-    def random(self, number: int) -> Random:
-        """The draws that belong to a number."""
-        return Random(self._seed << 40 | number)  # noqa: S311
-
-
-class SyntheticConversation:
-    """One conversation of a profile without a dataset."""
-
-    def __init__(self, factory: RequestFactory, profile: Profile, texts: Texts, number: int) -> None:
-        self._factory, self._profile, self._texts = factory, profile, texts
-        self._first_text = profile.prefix_groups + number * profile.turns
-        self._random = texts.random(self._first_text)
-        self._tokens = self._shared = profile.shared_prefix_tokens
-        self._messages: list[dict[str, Any]] = []
-        if self._tokens:
-            prefix = texts.text(number % profile.prefix_groups, max(4, self._tokens))
-            self._messages.append({"role": "system", "content": prefix})
-        self._turns = 0
-        self.keep_text = profile.turns > 1 or profile.schema_asked
-
-    def next(self, last: Response | None) -> Request | None:
-        profile, random = self._profile, self._random
-        if self._turns == profile.turns:
-            return None
-        if last:
-            self._add_response(last)
-        mean, spread = profile.prompt_tokens, profile.spread
-        tokens = max(4, random.randint(round(mean * (1 - spread)), round(mean * (1 + spread))))
-        text = self._texts.text(self._first_text + self._turns, tokens)
-        self._tokens += tokens
-        self._turns += 1
-        images = [{"type": "image_url", "image_url": {"url": image(random)}} for _ in range(profile.images)]
-        self._messages.append({"role": "user", "content": [{"type": "text", "text": text}, *images] if images else text})
-        return self._factory.make(self._messages, self._tokens, profile.output_tokens, self._shared, random=random)
-
-    def _add_response(self, last: Response) -> None:
-        self._messages.append({"role": "assistant", "content": last.text})
-        assert last.usage
-        self._tokens += last.usage.completion_tokens
-        self._shared = last.usage.prompt_tokens + last.usage.completion_tokens
-
-
-class DatasetConversation:
-    """The turns of a dataset's entry, each after the server's own answer to the one before."""
-
-    def __init__(self, factory: RequestFactory, entry: Entry, turns: int, random: Random) -> None:
-        self._factory, self._random = factory, random
-        self._turns = iter(entry.turns[:turns])
-        self._messages: list[dict[str, Any]] = []
-        self._tokens = 0
-        self.keep_text = len(entry.turns[:turns]) > 1
-
-    def next(self, last: Response | None) -> Request | None:
-        turn = next(self._turns, None)
-        if turn is None:
-            return None
-        if last and last.usage:
-            self._messages.append({"role": "assistant", "content": last.text})
-            self._tokens += last.usage.completion_tokens
-        self._messages += turn.messages
-        self._tokens += turn.tokens
-        shared = turn.shared_tokens if last is None else None
-        return self._factory.make(self._messages, self._tokens, turn.output_tokens, shared, random=self._random)
 
 
 class Synthetic:
@@ -171,69 +108,80 @@ class Synthetic:
         self._factory, self._profile, self._texts = RequestFactory(model, profile), profile, texts
 
     def conversation(self, number: int) -> Conversation:
-        return SyntheticConversation(self._factory, self._profile, self._texts, number)
+        profile, texts = self._profile, self._texts
+        first_text = profile.prefix_groups + number * profile.turns
+        random = draws(texts.seed, first_text)
+        shortest, longest = (round(profile.prompt_tokens * share) for share in (1 - profile.spread, 1 + profile.spread))
+        tokens = shared = profile.shared_prefix_tokens
+        messages: list[dict[str, Any]] = []
+        if tokens:
+            messages.append({"role": "system", "content": texts.text(number % profile.prefix_groups, max(4, tokens))})
+        for turn in range(profile.turns):
+            added = max(4, random.randint(shortest, longest))
+            text = texts.text(first_text + turn, added)
+            images = [{"type": "image_url", "image_url": {"url": _image(random)}} for _ in range(profile.images)]
+            messages.append({"role": "user", "content": [{"type": "text", "text": text}, *images] if images else text})
+            tokens += added
+            response = yield self._factory.make(messages, tokens, profile.output_tokens, random, shared=shared)
+            assert response.usage
+            messages.append({"role": "assistant", "content": response.text})
+            tokens += response.usage.completion_tokens
+            shared = response.usage.prompt_tokens + response.usage.completion_tokens
+
+
+def _image(random: Random) -> str:
+    """A PNG of random pixels as a data URL: as large as it can be, and unknown to every cache."""
+    pixels = b"".join(b"\0" + random.randbytes(3 * _SIDE) for _ in range(_SIDE))
+    parts = ((b"IHDR", struct.pack(">2I5B", _SIDE, _SIDE, 8, 2, 0, 0, 0)), (b"IDAT", zlib.compress(pixels, 1)), (b"IEND", b""))
+    chunks = (struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data)) for kind, data in parts)
+    return "data:image/png;base64," + base64.b64encode(b"\x89PNG\r\n\x1a\n" + b"".join(chunks)).decode()
 
 
 class FromDataset:
-    """A conversation for each entry."""
+    """A conversation for each entry; each turn comes after the server's own answer to the one before."""
 
-    def __init__(self, model: str, profile: Profile, entries: Sequence[Entry], seed: int) -> None:
+    def __init__(self, model: str, profile: Profile, entries: Sequence[Sequence[DatasetTurn]], seed: int) -> None:
         self._factory, self._entries = RequestFactory(model, profile), entries
         self._turns, self._seed = profile.turns, seed
 
     def conversation(self, number: int) -> Conversation | None:
-        if number >= len(self._entries):
-            return None
-        random = Random(self._seed << 40 | number)  # noqa: S311
-        return DatasetConversation(self._factory, self._entries[number], self._turns, random)
+        return self._converse(number) if number < len(self._entries) else None
+
+    def _converse(self, number: int) -> Conversation:
+        random, tokens = draws(self._seed, number), 0
+        messages: list[dict[str, Any]] = []
+        for turn in self._entries[number][: self._turns]:
+            shared = None if messages else turn.shared_tokens
+            messages += turn.messages
+            tokens += turn.tokens
+            response = yield self._factory.make(messages, tokens, turn.output_tokens, random, shared=shared)
+            assert response.usage
+            messages.append({"role": "assistant", "content": response.text})
+            tokens += response.usage.completion_tokens
 
 
 class FromTrace:
     """A request for each row of a trace, in its lengths; rows that share the ids of blocks begin alike."""
 
     def __init__(self, model: str, profile: Profile, rows: Sequence[TraceRow], texts: Texts) -> None:
-        self._factory, self._texts = RequestFactory(model, profile), texts
-        self._rows = rows
+        self._factory, self._texts, self._rows = RequestFactory(model, profile), texts, rows
         ids = dict.fromkeys(block for row in rows for block in row.blocks)
         self._block_numbers = {block: len(rows) + number for number, block in enumerate(ids)}
 
     def conversation(self, number: int) -> Conversation | None:
-        if number >= len(self._rows):
-            return None
-        row = self._rows[number]
+        return self._converse(number) if number < len(self._rows) else None
+
+    def _converse(self, number: int) -> Conversation:
+        row, texts = self._rows[number], self._texts
         assert row.prompt_tokens
         assert row.output_tokens
-        text, tokens = self._prompt(number, row, row.prompt_tokens)
-        request = self._factory.make(
-            [{"role": "user", "content": text}],
-            tokens,
-            row.output_tokens,
-            None if row.blocks else 0,
-            random=self._texts.random(number),
-        )
-        return SingleRequest(request)
-
-    def _prompt(self, number: int, row: TraceRow, tokens: int) -> tuple[str, int]:
-        """The blocks' texts one after the other, the last one cut; or a text of its own."""
-        if not row.blocks:
-            return self._texts.text(number, max(4, tokens)), max(4, tokens)
-        words: list[str] = []
-        for block in row.blocks:
-            words += self._texts.text(self._block_numbers[block], BLOCK_TOKENS).split(" ")
-        return " ".join(words[:tokens]), min(tokens, len(words))
-
-
-class SingleRequest:
-    """A conversation of one request."""
-
-    keep_text = False
-
-    def __init__(self, request: Request) -> None:
-        self._request: Request | None = request
-
-    def next(self, last: Response | None) -> Request | None:  # noqa: ARG002 - there is no second request
-        request, self._request = self._request, None
-        return request
+        if row.blocks:  # their texts one after the other, the last one cut
+            blocks = (texts.text(self._block_numbers[block], BLOCK_TOKENS) for block in row.blocks)
+            words = " ".join(blocks).split(" ")[: row.prompt_tokens]
+        else:
+            words = texts.text(number, max(4, row.prompt_tokens)).split(" ")
+        messages, shared = [{"role": "user", "content": " ".join(words)}], None if row.blocks else 0
+        yield self._factory.make(messages, len(words), row.output_tokens, draws(texts.seed, number), shared=shared)
 
 
 class Mixture:
@@ -243,6 +191,5 @@ class Mixture:
         self._workloads, self._weights, self._seed = workloads, weights, seed
 
     def conversation(self, number: int) -> Conversation | None:
-        random = Random(self._seed << 40 | number)  # noqa: S311
-        [workload] = random.choices(self._workloads, self._weights)
+        [workload] = draws(self._seed, number).choices(self._workloads, self._weights)
         return workload.conversation(number)

@@ -8,11 +8,8 @@ The truth is arithmetic on the settings, and shares no code with the client.
 import argparse
 import sys
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from benchmarks.serving.command import execute
-from benchmarks.serving.files import RecordFile
 from benchmarks.serving.options import parse
 from benchmarks.serving.result import Run
 from tests.benchmarks.known import Timing, running
@@ -130,10 +127,10 @@ def _measure(case: Case) -> Measured:
     """Run our client on a server in a process of its own."""
     load = ["--rate", str(case.rate), "--arrivals", "constant"] if case.rate else ["--clients", str(case.clients)]
     load += ["--profile", "chat" if case.chat else "completions", "--duration", str(case.seconds)]
-    with running(case.timing) as server, TemporaryDirectory() as folder:
+    with running(case.timing) as server:
         lengths = ["--prompt-tokens", "31", "--spread", "0", "--output-tokens", str(case.answer)]
-        result = execute(parse(["--url", server.url, *lengths, *load]), RecordFile(Path(folder) / "r"))
-        return Measured(case, result.runs[0], 1000 * server.stats()["late_s"]["p99"])
+        stored = execute(parse(["--url", server.url, *lengths, *load]))
+        return Measured(case, stored.result.runs[0], 1000 * server.stats()["late_s"]["p99"])
 
 
 def main() -> int:

@@ -3,11 +3,11 @@
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from benchmarks.serving.figures import summarized
 from benchmarks.serving.profiles import PROFILES
 from benchmarks.serving.records import Record, record_of
-from benchmarks.serving.request import Request, Response, Usage
+from benchmarks.serving.request import PromptDetails, Request, Response, Usage
 from benchmarks.serving.result import ClientState, Load, Run, Setting, Slo
-from benchmarks.serving.summary import summarized
 
 V6E = {
     "model_loading_config": {"model_id": "google/gemma-4-31B-it"},
@@ -38,7 +38,7 @@ def responses(count: int, *, ttft: float = 0.5, tpot: float = 0.05, every: float
     """Responses every `every` seconds, each to a prompt of its own of 100 tokens."""
     for number in range(count):
         intended = number * every
-        request = Request(b"", 100, tokens, exact=True, digest=f"{number:016x}", blocks=f"{number:08x}" * 6)
+        request = Request(b"", 100, tokens, digest=f"{number:016x}", blocks=f"{number:08x}" * 6)
         times = [intended + ttft + tpot * token for token in range(tokens)]
         yield Response(
             request,
@@ -51,15 +51,15 @@ def responses(count: int, *, ttft: float = 0.5, tpot: float = 0.05, every: float
             [],
             0,
             0,
-            Usage(100, tokens, 0),
+            Usage(100, tokens, PromptDetails(0)),
             "length",
             True,
         )
 
 
-def recorded(taken: Iterable[Response], run: int = 0) -> list[Record]:
+def recorded(taken: Iterable[Response]) -> list[Record]:
     """Records of responses whose run began at 0 seconds, with a template of no tokens."""
-    return [record_of(run, 0.0, response, 0, response.error) for response in taken]
+    return [record_of(0.0, response, 0, response.error) for response in taken]
 
 
 def run(records: Sequence[Record], slo: Slo | None = None, *, clients: int | None = None, **changes: Any) -> Run:

@@ -6,13 +6,12 @@ import threading
 import time
 from dataclasses import replace
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
 
 from benchmarks.serving.command import execute
-from benchmarks.serving.files import RecordFile, Stored
+from benchmarks.serving.files import Stored
 from benchmarks.serving.options import parse
 from benchmarks.serving.result import Run
 from benchmarks.serving.terminal import LoadProgress
@@ -24,10 +23,7 @@ from tests.benchmarks.matrix import FULL, SHORT, TOLERANCE, Case, measure
 def measured(server: Running, *more: str) -> tuple[Stored, dict[str, Any]]:
     """A result with its records, and what the server did meanwhile (with the warm-up)."""
     common = ["--url", server.url, "--profile", "completions", "--prompt-tokens", "32", "--warmup", "8"]
-    with TemporaryDirectory() as folder:
-        records = RecordFile(Path(folder) / "r")
-        result = execute(parse([*common, *more]), records)
-        return Stored(result, records.by_run(len(result.runs))), server.stats()
+    return execute(parse([*common, *more])), server.stats()
 
 
 def only(stored: Stored) -> tuple[Run, list[Finding]]:
@@ -145,7 +141,7 @@ def test_a_reasoning_model_has_two_first_tokens_and_a_role_is_none() -> None:
     first, content = run.figures["ttft_p50_ms"], run.figures["ttfc_p50_ms"]
     assert first
     assert content
-    assert first >= 50
+    assert first >= 49  # the server writes what is due within its millisecond
     assert content - first == pytest.approx(200, rel=0.1)
 
 

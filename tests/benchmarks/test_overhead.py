@@ -7,7 +7,7 @@ from benchmarks.serving.tokenizer import tokenizer_for
 from tests.benchmarks.known import Timing, running
 from tests.perf.bare import Server, bare_command
 from tests.perf.overhead import measure as main
-from tests.perf.overhead.rounds import LoadFigures, Plan, Rounds, SimulatedTokenizer, compare
+from tests.perf.overhead.rounds import SIMULATED_TOKENIZER, LoadFigures, Plan, Rounds, compare
 from tests.perf.overhead.servers import model_of, serve_config_for
 
 
@@ -31,7 +31,7 @@ def test_as_many_streams_as_are_measured_are_let_in_and_the_guard_is_on() -> Non
 
 def test_tokens_are_counted_without_a_server_as_one_is_always_paused() -> None:
     tokenizer = main.tokenizer_of("sim", {})
-    assert isinstance(tokenizer, SimulatedTokenizer)
+    assert tokenizer is SIMULATED_TOKENIZER
     assert tokenizer.count("water stone") == 2
 
 

@@ -7,11 +7,12 @@ import pytest
 
 from apps.common.errors import UserError
 from benchmarks.serving.__main__ import main
+from benchmarks.serving.command import execute
 from benchmarks.serving.files import read
 from benchmarks.serving.options import parse
 from benchmarks.serving.result import Best, Load, Run, Slo
 from benchmarks.serving.sweep import sweep
-from benchmarks.serving.validation import validate
+from benchmarks.serving.validation import validate, validated_runs
 from tests.benchmarks import records
 from tests.benchmarks.known import Timing, running
 
@@ -123,9 +124,19 @@ def test_the_sweep_finds_the_highest_rate_that_holds_twice() -> None:
     assert 3.7 / 1.1 <= best.rate <= 3.7
     assert best.achieved_per_s == pytest.approx(best.rate, rel=0.05)
     assert rates.count(best.rate) == 2
-    assert [run.load.rate for run in runs] == sorted(rates)
+    assert [run.load.rate for run in runs] == rates
     assert len(rates) <= 14
     assert swept(1e6, 1)[2] is None
+
+
+def test_the_runs_of_a_sweep_are_in_the_order_of_their_rates_with_their_own_records() -> None:
+    load = ["--rate", "40", "--sweep", "--slo", "ttft=1s", "--requests", "30", "--output-tokens", "4", "--prompt-tokens", "16"]
+    with running(Timing(ttft=0.05, tpot=0.001)) as server:
+        stored = execute(parse(["--url", server.url, *load]))
+    runs = stored.result.runs
+    assert [run.load.rate for run in runs] == sorted(run.load.rate or 0 for run in runs)
+    assert len(runs) > 3
+    assert "figures" not in {finding.rule for each in validated_runs(stored) for finding in each.findings}
 
 
 def test_a_rate_that_holds_only_once_is_not_the_answer() -> None:

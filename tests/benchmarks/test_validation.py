@@ -1,6 +1,7 @@
 """Each rule of result validation, provoked on a valid run that is spoilt in one way."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -8,11 +9,11 @@ import pytest
 
 from benchmarks.serving.answers import miscount
 from benchmarks.serving.limits import limits_of
-from benchmarks.serving.load import lateness
 from benchmarks.serving.records import Record
 from benchmarks.serving.request import Usage
-from benchmarks.serving.result import Best, Result, Run
-from benchmarks.serving.validation import Finding, is_invalid, valid_best, validate
+from benchmarks.serving.result import Best, Run
+from benchmarks.serving.validation import Finding, ValidatedRun, is_valid_best, validate
+from benchmarks.serving.watch import lateness
 from tests.benchmarks.records import V6E, recorded, responses, run, setting
 
 Spoil = Callable[[Record], object]
@@ -157,7 +158,7 @@ FLAGGED: dict[str, tuple[str, Spoil, int, str]] = {
 @pytest.mark.parametrize(("rule", "spoil", "every", "words"), FLAGGED.values(), ids=FLAGGED)
 def test_flagged(rule: str, spoil: Spoil, every: int, words: str) -> None:
     against = findings(each(spoil, every))
-    assert not is_invalid(against)
+    assert {finding.severity for finding in against} == {"flagged"}
     assert [finding.rule for finding in against] == [rule]
     assert words in against[0].reason
 
@@ -236,9 +237,9 @@ def test_speculative_decoding_raises_the_ceiling_by_what_was_accepted() -> None:
 
 
 def test_a_sweep_that_rests_on_an_invalid_run_is_not_valid() -> None:
-    result = Result(setting=setting(), runs=[run(valid())], best=Best(rate=10, achieved_per_s=10))
-    assert valid_best(result, [False])
-    assert not valid_best(result, [True])
+    best, sound = Best(rate=10, achieved_per_s=10), ValidatedRun("x", run(valid()), None, [])
+    assert is_valid_best(best, [sound])
+    assert not is_valid_best(best, [sound, replace(sound, findings=[Finding("errors", "invalid", "most failed")])])
 
 
 def test_counts_that_contradict_each_other_are_noticed() -> None:

@@ -12,9 +12,9 @@ from typing import Any
 import psutil
 
 from apps.weights.cache import resolve_source
-from benchmarks.serving.tokenizer import FileTokenizer, Tokenizer
+from benchmarks.serving.tokenizer import Tokenizer, file_tokenizer
 from tests.perf.bare import pause
-from tests.perf.overhead.rounds import LoadFigures, Plan, Rounds, SimulatedTokenizer, compare
+from tests.perf.overhead.rounds import SIMULATED_TOKENIZER, LoadFigures, Plan, Rounds, compare
 from tests.perf.overhead.servers import bare_server, model_of, our_stack, serve_config_for
 from tests.perf.overhead.table import print_table
 
@@ -80,8 +80,8 @@ def _log(server: str, number: int, figures: Sequence[LoadFigures]) -> None:
 def tokenizer_of(engine: str, llm_config: dict[str, Any]) -> Tokenizer:
     """In this process: of the two servers one is always paused, and would not answer."""
     if engine == "sim":
-        return SimulatedTokenizer()
-    return FileTokenizer(resolve_source(llm_config["model_loading_config"]["model_source"]))
+        return SIMULATED_TOKENIZER
+    return file_tokenizer(resolve_source(llm_config["model_loading_config"]["model_source"]))
 
 
 def _idle_cores(bare: Sequence[psutil.Process], seconds: float = 10) -> float:

@@ -17,6 +17,7 @@ from emulation.sim.text import tokenize
 from tests.perf.bare import Server
 
 _TIMEOUT_S = 120
+SIMULATED_TOKENIZER = Tokenizer("the simulated engine's", lambda text: len(tokenize(text)))
 
 
 @dataclass(frozen=True)
@@ -70,15 +71,6 @@ def figures_of(run: Run, records: Sequence[Record]) -> LoadFigures:
     )
 
 
-class SimulatedTokenizer:
-    """The simulated engine's tokenizer."""
-
-    source = "the simulated engine's"
-
-    def count(self, text: str) -> int:
-        return len(tokenize(text))
-
-
 class Rounds:
     """Prompts go on from round to round, so that none comes twice on any server."""
 
@@ -89,22 +81,20 @@ class Rounds:
 
     def run(self, server: Server, *, warm_up: bool = False) -> list[LoadFigures]:
         """Send each load of the plan once to a server; for warming up, not the largest ones."""
-        plan, kept = self._plan.warm_up() if warm_up else self._plan, list[Record]()
+        plan = self._plan.warm_up() if warm_up else self._plan
         bench = Bench(
             lambda: Client(server.url, plan.profile.path, None, timeout_s=_TIMEOUT_S),
             MeasuredServer(server.url, {}),
             self._tokenizer,
             Synthetic(self._model, plan.profile, self._texts),
             slo=Slo(),
-            keep=kept.extend,
             report=lambda *_: None,
             first=self._next,
         )
         figures = []
         for clients, requests in plan.requests.items():
-            kept.clear()
             run = bench.run(Load(arrivals="closed", clients=clients, requests=requests, timeout_s=_TIMEOUT_S))
-            figures.append(figures_of(run, kept))
+            figures.append(figures_of(run, bench.records[-1]))
         self._next = bench.first
         return figures
 
