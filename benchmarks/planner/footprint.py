@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from apps.slice.memory import Layout, kv_tokens, program_bytes_per_chip, usable_bytes, weight_bytes_per_chip
+from apps.slice.memory import Layout, kv_tokens, program_bytes_per_chip, weight_bytes_per_chip
 from apps.slice.topology import Generation
 
 UTILIZATION = 0.9
@@ -34,7 +34,7 @@ class Footprint:
 def by_formula(layout: Layout, generation: Generation) -> Footprint:
     """Two all-reduces of the residual stream in each layer, one after attention and one after the feed-forward."""
     program = program_bytes_per_chip(layout, STEP_TOKENS)
-    has_room = program <= (1 - UTILIZATION) * usable_bytes(generation)
+    has_room = program <= (1 - UTILIZATION) * generation.usable_bytes
     rounds = ALL_REDUCE_ROUNDS * 2 * layout.shape.layers if layout.tensor_parallel > 1 else 0
     return Footprint(
         weight_bytes_per_chip(layout),

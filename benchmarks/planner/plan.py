@@ -5,7 +5,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 
-from apps.slice.memory import usable_bytes
 from apps.slice.models import ModelShape
 from apps.slice.topology import Slice, slice_of
 from benchmarks.planner.candidates import Candidate, candidates
@@ -104,7 +103,7 @@ def _row(candidate: Candidate, on: Slice, replicas: int, request: PlanRequest) -
     known = request.known(candidate, on) if request.known else None
     footprint = known or by_formula(layout, devices.generation)
     longest = min(footprint.kv_tokens, request.shape.max_context)
-    allowed = UTILIZATION * usable_bytes(devices.generation)
+    allowed = UTILIZATION * devices.generation.usable_bytes
     contexts = [context for context in CONTEXTS if longest and context <= request.shape.max_context]
     sized = Plan(layout, devices, footprint)
     loads = (_highest(sized, request, speed) if longest else None for speed in request.speeds)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from apps.common.command_line import reports_errors
 from apps.common.errors import UserError
-from apps.slice.memory import Layout, kv_bytes_per_chip, program_bytes_per_chip, usable_bytes
+from apps.slice.memory import Layout, kv_bytes_per_chip, program_bytes_per_chip
 from apps.slice.models import GEMMA_4_31B, ModelShape, model_id_of
 from apps.slice.topology import GIB, Generation, Slice, slice_of
 from benchmarks.planner.candidates import Candidate, Status, layout_name
@@ -79,7 +79,7 @@ class Programs:
         if self.layers:
             blocks = layout.shape.layers // self.layers
             weights += formula.weight_bytes - by_formula(self.compiled_of(layout), generation).weight_bytes
-            tokens = int((UTILIZATION * usable_bytes(generation) - weights) / (blocks * self.kv_bytes_per_token))
+            tokens = int((UTILIZATION * generation.usable_bytes - weights) / (blocks * self.kv_bytes_per_token))
             count, moved = blocks * count + 1, blocks * moved + hidden * _BF16_BYTES  # and the embedding's
         rounds = (ALL_REDUCE_ROUNDS * count, ALL_REDUCE_ROUNDS * moved)
         return Footprint(weights, tokens, formula.program_bytes, *rounds, is_compiled=True)
@@ -122,13 +122,10 @@ def compile_missing(rows: Sequence[Row], request: PlanRequest, config: Path | No
         UserError: the model's config.json is not known.
         OperationError: the engine's environment cannot be installed.
     """
-    from benchmarks.compile.command import model_config_in
-    from benchmarks.compile.request import recorded_config
+    from benchmarks.compile.request import model_config_of
 
     model = model_id_of(request.shape) or request.model
-    model_config = model_config_in(config) or recorded_config(model)
-    if model_config is None:
-        raise UserError(f"{model}: its config.json is not on this machine: give --model DIR with the directory that has it")
+    model_config = model_config_of(model, config)
     compiled = []
     for row in rows:
         is_asked = row.longest_request_tokens >= request.max_context and row.candidate.status is not Status.BROKEN
@@ -195,7 +192,7 @@ def asked(layout: Layout, on: Slice, max_context: int, model: str, model_config:
         **({"kv_cache_dtype": layout.kv_dtype} if layout.kv_dtype != _BF16 else {}),
         **(images if layout.vision else {}),
     }
-    return Request(engine, model_config, model, on, None, assumed=False)
+    return Request(engine, model_config, model, on)
 
 
 def _compiled(layout: Layout, request: "Request", layers: int | None) -> Programs:
@@ -231,9 +228,9 @@ def main(argv: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.planner.record", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--compile", action="store_true", help="compile what is not in the user's cache, and store the record")
     if parser.parse_args(argv).compile:
-        from benchmarks.compile.request import recorded_config
+        from benchmarks.compile.request import model_config_of
 
-        config = recorded_config(MODEL) or {}
+        config = model_config_of(MODEL, None)
         entries = [
             asdict(_compiled(layout, asked(layout, on, context, MODEL, config), layers))
             for layout, on, context, layers in _layouts()
