@@ -82,8 +82,6 @@ class Slice:
     def by_device(self) -> "Slice":
         """The slice as vLLM TPU sees it: each device is a chip, with its part of the chip's memory and rates."""
         own, count = self.generation, self.generation.devices_per_chip
-        if count == 1:
-            return self
         part = replace(
             own,
             hbm_bytes=own.hbm_bytes // count,

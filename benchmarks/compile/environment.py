@@ -6,12 +6,13 @@ the user's cache.
 
 import fcntl
 import hashlib
-import os
 import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+
+import psutil
 
 from apps.common.errors import OperationError, UserError
 from apps.common.settings import cache_root, inherited_environment
@@ -119,9 +120,6 @@ def _check_disk(directory: Path) -> None:
 
 
 def _check_memory() -> None:
-    free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30
-    total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30
+    total = psutil.virtual_memory().total / 2**30
     if total < _NEEDED_MEMORY_GIB:
-        raise UserError(
-            f"this machine has {total:.1f} GiB of memory ({free:.1f} free), but the compiler needs {_NEEDED_MEMORY_GIB}"
-        )
+        raise UserError(f"this machine has {total:.1f} GiB of memory, but the compiler needs {_NEEDED_MEMORY_GIB}")
