@@ -21,7 +21,7 @@ from apps.guard.settings import Queue
 from apps.slice.models import model_id_of
 from apps.slice.topology import Slice, slice_of
 from benchmarks.planner.candidates import Status
-from benchmarks.planner.footprint import STEP_TOKENS, UTILIZATION
+from benchmarks.planner.footprint import engine_arguments
 from benchmarks.planner.plan import PlanRequest, Row
 
 _TEMPLATE = File(__file__).resolve().parents[2] / "serve_configs" / "gemma.yaml"
@@ -114,21 +114,13 @@ def _patch(row: Row, request: PlanRequest, args: Mapping[str, Any]) -> dict[str,
     """Values to set in an LLM config of an app with these args; None for a key that must not be there."""
     layout, load = row.candidate.layout, row.within_slo.fast
     assert load
-    engine = {
-        "tensor_parallel_size": layout.tensor_parallel,
-        "data_parallel_size": layout.data_parallel if layout.data_parallel > 1 else None,
-        "pipeline_parallel_size": layout.pipeline_parallel if layout.pipeline_parallel > 1 else None,
-        "kv_cache_dtype": layout.kv_dtype if layout.kv_dtype != "bfloat16" else None,
-        "gpu_memory_utilization": UTILIZATION,
-        "max_model_len": request.max_context,
-        "max_num_seqs": load.sequences // row.replicas // layout.data_parallel,  # of each group (dp_scheduler: per-rank limits)
-        "max_num_batched_tokens": STEP_TOKENS,
-    }
+    running = load.sequences // row.replicas
+    sequences = running // layout.data_parallel  # of each group (dp_scheduler: per-rank limits)
     waiting = _mapping(_mapping(args.get("guard")).get("queue")).get("waiting", Queue().waiting)
     # What Serve lets in: what the engine runs, what waits in the guard, and as many for the guard to refuse.
-    requests = load.sequences // row.replicas + 2 * waiting
+    requests = running + 2 * waiting
     return {
-        "engine_kwargs": engine,
+        "engine_kwargs": engine_arguments(layout, request.max_context, sequences),
         "deployment_config": {"max_ongoing_requests": requests, "max_queued_requests": requests},
     }
 
