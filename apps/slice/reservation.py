@@ -135,12 +135,9 @@ def _own_slice(shape: Slice) -> str:
 class Quarantine:
     """Actor that lives until its slice is whole again, or `_QUARANTINE_MAX_S` have passed."""
 
-    async def run(self, slice_name: str, pod_type: str, hosts: int) -> None:
+    async def run(self, slice_name: str, shape: Slice) -> None:
         end = time.monotonic() + _QUARANTINE_MAX_S
-        while time.monotonic() < end:
-            slices = living_hosts(await asyncio.to_thread(ray.nodes), pod_type)
-            if not missing(slices.get(slice_name, {}), hosts):
-                break
+        while time.monotonic() < end and missing((await _slices(shape)).get(slice_name, {}), shape.hosts):
             await asyncio.sleep(_QUARANTINE_POLL_S)
         ray.actor.exit_actor()
 
@@ -164,4 +161,4 @@ def quarantine_slice(slice_name: str, shape: Slice) -> None:
         )
         .remote()
     )
-    actor.run.remote(slice_name, shape.pod_type, shape.hosts)
+    actor.run.remote(slice_name, shape)

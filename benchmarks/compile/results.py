@@ -54,14 +54,17 @@ class Compiled:
 
     def plain(self) -> dict[str, Any]:
         """The results for machines."""
-        config = {"model_id": self.request.model_id, "slice": f"{self.request.on.generation.name} {self.request.on.topology}"}
-        more = {
+        return {
+            "model_id": self.request.model_id,
+            "slice": f"{self.request.on.generation.name} {self.request.on.topology}",
             "layers": self.request.layers,
             "model_config_assumed": self.request.assumed,
             "programs_of_a_start": len(self.plan),
             "all_programs_s": round(self.all_programs_s),
+            **self.engine,
+            "fits": self.fits,
+            "programs": self.programs,
         }
-        return {**config, **more, **self.engine, "fits": self.fits, "programs": self.programs}
 
     def take(self, event: Mapping[str, Any]) -> None:
         """Add what the compiling process has written. Raises `UserError` where it refuses the config."""

@@ -92,33 +92,27 @@ def compile_missing(rows: Sequence[Row], request: PlanRequest, config: Path | No
 
 def table() -> str:
     """Formula / engine for each layout as Markdown, and below it the versions that compiled."""
-    head = [
-        "slice",
-        "layout",
-        "longest",
-        "layers",
-        "weights GiB",
-        "KV bytes a token",
-        "KV tokens",
-        "all-reduces",
-        "temporaries MiB",
-    ]
     rows = [_row(*entry) for entry in recorded_layouts()]
     versions = ", ".join(f"{name} {version}" for name, version in recorded()[0].versions.items())
-    return f"{markdown([head, *rows])}\n\nEach is formula / engine, compiled with {versions}."
+    cells = markdown([list(rows[0]), *(list(row.values()) for row in rows)])
+    return f"{cells}\n\nEach is formula / engine, compiled with {versions}."
 
 
-def _row(entry: Programs, whole: Layout, on: Slice) -> list[str]:
+def _row(entry: Programs, whole: Layout, on: Slice) -> dict[str, str]:
+    """A row's cells by the heads of their columns."""
     layout = entry.compiled_of(whole)
     formula = by_formula(layout, on.generation)
-    return [
-        *(entry.topology, entry.layout, f"{entry.max_context:,}", str(layout.shape.layers)),
-        f"{formula.weight_bytes / GIB:.3f} / {entry.weight_bytes / GIB:.3f}",
-        f"{kv_bytes_per_chip(layout, 1):,.0f} / {entry.kv_bytes_per_token:,.0f}",
-        f"{formula.kv_tokens:,} / {entry.kv_tokens:,}",
-        f"{formula.rounds / ALL_REDUCE_ROUNDS:.0f} / {entry.collectives['all-reduce']['count']}",
-        f"{program_bytes_per_chip(layout, entry.tokens) / 2**20:.1f} / {entry.temp_bytes / 2**20:.1f}",
-    ]
+    return {
+        "slice": entry.topology,
+        "layout": entry.layout,
+        "longest": f"{entry.max_context:,}",
+        "layers": str(layout.shape.layers),
+        "weights GiB": f"{formula.weight_bytes / GIB:.3f} / {entry.weight_bytes / GIB:.3f}",
+        "KV bytes a token": f"{kv_bytes_per_chip(layout, 1):,.0f} / {entry.kv_bytes_per_token:,.0f}",
+        "KV tokens": f"{formula.kv_tokens:,} / {entry.kv_tokens:,}",
+        "all-reduces": f"{formula.rounds / ALL_REDUCE_ROUNDS:.0f} / {entry.collectives['all-reduce']['count']}",
+        "temporaries MiB": f"{program_bytes_per_chip(layout, entry.tokens) / 2**20:.1f} / {entry.temp_bytes / 2**20:.1f}",
+    }
 
 
 def _layouts() -> list[tuple[Layout, Slice, int, int | None]]:

@@ -27,7 +27,7 @@ from benchmarks.planner.plan import PlanRequest, Row
 _TEMPLATE = File(__file__).resolve().parents[2] / "serve_configs" / "gemma.yaml"
 _OF_GEMMA_4 = ("enable_auto_tool_choice", "tool_call_parser", "reasoning_parser")
 _OF_IMAGES = ("limit_mm_per_prompt", "disable_chunked_mm_input")
-_LINE = re.compile(r"(?P<start> *\w+:) +[^#\s]+( +#.*)?$")
+_LINE = re.compile(r"(?P<start> *\w+:) +(?P<value>[^#\s]+)( +#.*)?$")
 
 
 def write(row: Row, request: PlanRequest, file: File) -> None:
@@ -161,20 +161,19 @@ def set_value(text: str, path: Path, value: Any, comment: str) -> str:
     parent = _node(yaml.compose(text, yaml.SafeLoader), path[:-1])
     if not isinstance(parent, yaml.MappingNode) or parent.flow_style or not parent.value:
         raise UserError(f"{where} cannot be set: what it is in must be a mapping with a line for each key")
-    old = next((pair for pair in parent.value if pair[0].value == path[-1]), None)
-    if old is None:
-        first = parent.value[0]  # after it: before it may stand the dash of a list
-        new = [] if value is None else [f"{' ' * first[0].start_mark.column}{path[-1]}: {value}"]
-        number, count = parent.value[1][0].start_mark.line if len(parent.value) > 1 else first[1].end_mark.line + 1, 0
-    else:
-        number, count = old[0].start_mark.line, 1
-        line_match = _LINE.match(lines[number].rstrip("\n"))
-        if line_match is None:
+    old = next((key for key, _ in parent.value if key.value == path[-1]), None)
+    if old is not None:
+        number = old.start_mark.line
+        match = _LINE.match(lines[number])
+        if match is None:
             raise UserError(f"{where} cannot be set: line {number + 1} must be `{path[-1]}: VALUE`")
-        if yaml.safe_load(text[old[1].start_mark.index : old[1].end_mark.index]) == value:
+        if yaml.safe_load(match["value"]) == value:
             return text
-        new = [] if value is None else [f"{line_match['start']} {value}"]
-    lines[number : number + count] = [f"{line} # {comment}\n" for line in new]
+        lines[number] = "" if value is None else f"{match['start']} {value} # {comment}\n"
+    elif value is not None:
+        key, content = parent.value[0]  # after it: before it may stand the dash of a list
+        number = parent.value[1][0].start_mark.line if len(parent.value) > 1 else content.end_mark.line + 1
+        lines.insert(number, f"{' ' * key.start_mark.column}{path[-1]}: {value} # {comment}\n")
     return "".join(lines)
 
 
