@@ -8,10 +8,12 @@ import asyncio
 import contextlib
 import json
 
+from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 RETRY_AFTER_S = 30  # a replica on a whole slice with its weights at hand is back in about that time
 _MESSAGE = "A host of the model's TPU slice is lost, or its engine has exited; the model is being restarted. Try again later."
+_ERROR = {"error": {"message": _MESSAGE, "type": "service_unavailable_error", "param": None, "code": 503}}
 
 
 class FailFastMiddleware:
@@ -25,7 +27,7 @@ class FailFastMiddleware:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
         elif self._broken.is_set():
-            await _refuse(send)
+            await _refusal()(scope, receive, send)
         else:
             await self._until_broken(scope, receive, send)
 
@@ -47,28 +49,17 @@ class FailFastMiddleware:
             response.cancel()
             with contextlib.suppress(BaseException):  # whatever the engine raises while it is torn down
                 await response
-            await (_refuse(send) if content_type is None else _end_stream(send, content_type))
+            await (_refusal()(scope, receive, send) if content_type is None else _end_stream(send, content_type))
         finally:
             broken.cancel()
             response.cancel()
 
 
-async def _refuse(send: Send) -> None:
-    body = json.dumps(_error()).encode()
-    headers = [
-        (b"content-type", b"application/json"),
-        (b"content-length", str(len(body)).encode()),
-        (b"retry-after", str(RETRY_AFTER_S).encode()),
-    ]
-    await send({"type": "http.response.start", "status": 503, "headers": headers})
-    await send({"type": "http.response.body", "body": body})
+def _refusal() -> JSONResponse:
+    return JSONResponse(_ERROR, 503, {"Retry-After": str(RETRY_AFTER_S)})
 
 
 async def _end_stream(send: Send, content_type: bytes) -> None:
     is_event_stream = content_type.startswith(b"text/event-stream")
-    final = f"data: {json.dumps(_error())}\n\n".encode() if is_event_stream else b""
+    final = f"data: {json.dumps(_ERROR)}\n\n".encode() if is_event_stream else b""
     await send({"type": "http.response.body", "body": final})
-
-
-def _error() -> dict[str, dict[str, object]]:
-    return {"error": {"message": _MESSAGE, "type": "service_unavailable_error", "param": None, "code": 503}}

@@ -29,13 +29,10 @@ def living_hosts(nodes: Iterable[Mapping[str, Any]], pod_type: str) -> dict[str,
         labels = node["Labels"]
         if not node["Alive"] or labels.get(POD_TYPE) != pod_type or not labels.get(WORKER_ID, "").isdigit():
             continue
-        host = Host(labels[SLICE_NAME], int(labels[WORKER_ID]), node["NodeID"], *_endpoint(node))
+        endpoint = node["NodeManagerAddress"], node["NodeManagerPort"]
+        host = Host(labels[SLICE_NAME], int(labels[WORKER_ID]), node["NodeID"], *endpoint)
         slices[host.slice_name][host.worker_id] = host
     return dict(slices)
-
-
-def _endpoint(node: Mapping[str, Any]) -> tuple[str, int]:
-    return node["NodeManagerAddress"], node["NodeManagerPort"]
 
 
 def host_name(node: Mapping[str, Any]) -> str:

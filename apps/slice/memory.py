@@ -45,11 +45,6 @@ class Layout:
         return self.tensor_parallel * self.data_parallel * self.pipeline_parallel
 
 
-def usable_bytes(generation: Generation) -> int:
-    """Bytes of a chip that a program can use, as far as it is known."""
-    return generation.usable_hbm_bytes or generation.hbm_bytes
-
-
 def checkpoint_bytes(shape: ModelShape) -> int:
     """Bytes of the published weights (bfloat16, with the vision encoder), which every start reads, whatever the layout."""
     return _BF16 * (shape.text_parameters + shape.vision_parameters)
@@ -104,7 +99,7 @@ def kv_budget_per_chip(layout: Layout, generation: Generation, utilization: floa
 
     Counted as in tpu-inference (tpu_worker: determine_available_memory): a step's temporaries live in what is not taken.
     """
-    return utilization * usable_bytes(generation) - weight_bytes_per_chip(layout)
+    return utilization * generation.usable_bytes - weight_bytes_per_chip(layout)
 
 
 def kv_tokens(layout: Layout, generation: Generation, utilization: float) -> int:

@@ -18,23 +18,35 @@ _UNKNOWN = {
     "first_k_dense_replace": "first layers without experts",
     "mlp_only_layers": "some layers without experts",
 }
+_NO_MODEL = "is not the config.json of a language model"
 _PATTERNS = {"gemma2": 2, "gemma3": 6, "gemma3_text": 6}
 """Each how manieth layer is global where config.json does not list them: the default of the model's class in transformers."""
 
 
-def shape_of_file(file: Path) -> ModelShape:
-    """The shape from a model's config.json, or from the directory that has it.
+def read_config(path: Path) -> dict[str, Any]:
+    """What a model's config.json says; `path` is the file, or the directory that has it.
 
     Raises:
-        UserError: it cannot be read, or is not the config.json of a model that is known here.
+        UserError: it cannot be read, or is no JSON object.
     """
-    file = file / "config.json" if file.is_dir() else file
+    file = path / "config.json" if path.is_dir() else path
     try:
-        return shape_from_config(json.loads(file.read_text()))
+        config = json.loads(file.read_text())
     except OSError as error:
-        raise UserError(f"{file}: cannot be read ({error.strerror}): give a model's config.json, or a name") from None
-    except (ValueError, AttributeError, TypeError, ArithmeticError):
-        raise UserError(f"{file}: is not the config.json of a language model") from None
+        raise UserError(f"{file}: cannot be read ({error.strerror}): give a model's config.json, or its directory") from None
+    except ValueError:
+        config = None
+    if not isinstance(config, dict):
+        raise UserError(f"{file}: {_NO_MODEL}")
+    return config
+
+
+def shape_of_file(path: Path) -> ModelShape:
+    """The shape by a model's config.json. Raises `UserError` as `read_config` and `shape_from_config`."""
+    try:
+        return shape_from_config(read_config(path))
+    except (AttributeError, TypeError, ArithmeticError):
+        raise UserError(f"{path}: {_NO_MODEL}") from None
 
 
 def shape_from_config(config: dict[str, Any]) -> ModelShape:

@@ -24,11 +24,6 @@ def wanted_slice(config: Mapping[str, Any]) -> Slice | None:
     return slice_of(config["accelerator_type"], accelerator["topology"])
 
 
-def head_resource(shape: Slice) -> str:
-    """Name of the Ray resource of which each slice has one, on its worker 0."""
-    return f"TPU-{shape.pod_type}-head"
-
-
 def on_slice(config: dict[str, Any]) -> dict[str, Any]:
     """The config with its replica placed on worker 0 of a slice that no other replica has."""
     shape = wanted_slice(config)
@@ -36,5 +31,5 @@ def on_slice(config: dict[str, Any]) -> dict[str, Any]:
         return config
     deployment = dict(config.get("deployment_config") or {})
     actor = dict(deployment.get("ray_actor_options") or {})
-    actor["resources"] = {**(actor.get("resources") or {}), head_resource(shape): 1}
+    actor["resources"] = {**(actor.get("resources") or {}), shape.head_resource: 1}
     return {**config, "deployment_config": {**deployment, "ray_actor_options": actor}}

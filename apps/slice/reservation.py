@@ -12,13 +12,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import ray
+from ray.util.metrics import Gauge
 from ray.util.placement_group import PlacementGroup
 from ray.util.tpu import slice_placement_group
 
 from apps.common.errors import OperationError
 from apps.slice.hosts import SLICE_NAME, Host, describe_missing, living_hosts, missing
-from apps.slice.metrics import SliceMetrics
-from apps.slice.placement import head_resource
 from apps.slice.topology import Slice
 
 logger = logging.getLogger("ray.serve")
@@ -26,6 +25,21 @@ _POLL_S, _QUARANTINE_POLL_S = 1.0, 2.0
 _QUARANTINE_MAX_S = 600.0
 _LOG_EVERY_S = 15.0
 _PREFIX = "slice:"  # of the placement groups' names
+
+
+class SliceMetrics:
+    """Gauges of the slice that one replica holds or waits for: the hosts that it needs, and those that answer."""
+
+    def __init__(self, slice_name: str, wanted: int) -> None:
+        self._tags = {"slice": slice_name}
+        self._ready = Gauge("slice_hosts_ready", description="Hosts of a replica's slice that answer", tag_keys=("slice",))
+        self._wanted = Gauge("slice_hosts_wanted", description="Hosts of a replica's slice when whole", tag_keys=("slice",))
+        self._hosts = wanted
+
+    def ready(self, hosts: int) -> None:
+        """Set how many hosts answer now. Call it again and again: Ray exports only what was set since its last export."""
+        self._ready.set(hosts, self._tags)
+        self._wanted.set(self._hosts, self._tags)
 
 
 @dataclass(frozen=True)
@@ -85,7 +99,7 @@ async def _wait_for_hosts(name: str, shape: Slice, timeout_s: float) -> tuple[Ho
         metrics.ready(len(hosts))
         problem = describe_missing(f"slice {name}", hosts, shape.hosts)
         if other := await asyncio.to_thread(_free_whole_slice, slices, shape):
-            quarantine_slice(name, shape, head_resource(shape))
+            quarantine_slice(name, shape)
             raise OperationError(f"{problem}; slice {other} is whole, so the replica moves there")
         if time.monotonic() > deadline:
             raise OperationError(f"{problem} after {timeout_s:.0f} s: check why their pods or nodes do not start")
@@ -114,24 +128,21 @@ def _own_slice(shape: Slice) -> str:
             return name
     raise OperationError(
         f"this replica is on a node that is not a host of a {shape.pod_type} slice: its ray_actor_options.resources must ask "
-        f"for 1 {head_resource(shape)}"
+        f"for 1 {shape.head_resource}"
     )
 
 
 class Quarantine:
     """Actor that lives until its slice is whole again, or `_QUARANTINE_MAX_S` have passed."""
 
-    async def run(self, slice_name: str, pod_type: str, hosts: int) -> None:
+    async def run(self, slice_name: str, shape: Slice) -> None:
         end = time.monotonic() + _QUARANTINE_MAX_S
-        while time.monotonic() < end:
-            slices = living_hosts(await asyncio.to_thread(ray.nodes), pod_type)
-            if not missing(slices.get(slice_name, {}), hosts):
-                break
+        while time.monotonic() < end and missing((await _slices(shape)).get(slice_name, {}), shape.hosts):
             await asyncio.sleep(_QUARANTINE_POLL_S)
         ray.actor.exit_actor()
 
 
-def quarantine_slice(slice_name: str, shape: Slice, head_resource: str) -> None:
+def quarantine_slice(slice_name: str, shape: Slice) -> None:
     """Keep a broken slice from being chosen again while a whole one is free, once the calling replica has exited.
 
     Ray places a replica by resources alone, so it would send it to the broken slice as readily as to the whole one. An actor
@@ -145,9 +156,9 @@ def quarantine_slice(slice_name: str, shape: Slice, head_resource: str) -> None:
             get_if_exists=True,
             lifetime="detached",  # it must outlive the replica
             num_cpus=0,
-            resources={head_resource: 1},
+            resources={shape.head_resource: 1},
             label_selector={SLICE_NAME: slice_name},
         )
         .remote()
     )
-    actor.run.remote(slice_name, shape.pod_type, shape.hosts)
+    actor.run.remote(slice_name, shape)

@@ -28,12 +28,6 @@ def step_seconds(layout: Layout, generation: Generation, chunks: Iterable[Chunk]
     return _seconds(layout, generation, read, sum(flops(layout.shape, chunk) for chunk in chunks))
 
 
-def decode_seconds(layout: Layout, generation: Generation, sequences: int, context: int) -> float:
-    """`step_seconds` for one token each of `sequences` sequences that have `context` tokens."""
-    read = sequences * kv_read_bytes_per_chip(layout, context + 1)
-    return _seconds(layout, generation, read, sequences * flops(layout.shape, Chunk(1, context)))
-
-
 def prompt_seconds(layout: Layout, generation: Generation, prompt: int) -> float:
     """Seconds that the arithmetic of a prompt of `prompt` tokens takes, on the chips of one stage after the other."""
     return flops(layout.shape, Chunk(prompt, 0)) / layout.tensor_parallel / peak_ops(layout, generation)
@@ -49,18 +43,6 @@ def peak_ops(layout: Layout, generation: Generation) -> float:
 
 
 @dataclass(frozen=True)
-class Load:
-    """The load under which something was measured."""
-
-    sequences: int
-    """Decoding at once, over all data-parallel groups; the mean of it is good enough, as steps grow faster than it."""
-    context: int = 0
-    """Lower bound on the tokens of each while it decodes: its prompt."""
-    prompt: int = 1
-    """Lower bound on the prompt tokens of a request that are computed; those in a prefix cache do not count."""
-
-
-@dataclass(frozen=True)
 class Ceilings:
     """Limits that a layout on its chips cannot exceed under a load, all chips together. A measurement above them is wrong.
 
@@ -68,7 +50,7 @@ class Ceilings:
 
         >>> from apps.slice.models import GEMMA_4_31B
         >>> from apps.slice.topology import GENERATIONS
-        >>> four_chips = ceilings(Layout(GEMMA_4_31B, tensor_parallel=4, dtype="int8"), GENERATIONS["v6e"], Load(1))
+        >>> four_chips = ceilings(Layout(GEMMA_4_31B, tensor_parallel=4, dtype="int8"), GENERATIONS["v6e"], 1)
         >>> four_chips.refusals(prompt_tok_per_s=463_345)
         ['463,345 prompt tok/s is 3.7 times what 4 v6e chips can reach at most (125,375)']
     """
@@ -92,7 +74,7 @@ class Ceilings:
         tpot_s: float | None = None,
         ttft_s: float | None = None,
     ) -> list[str]:
-        """Reasons why value figures cannot be right; empty where they can. None means not value."""
+        """Reasons why measured figures cannot be right; empty where they can. None means not measured."""
         rates = (("output", output_tok_per_s, self.output_tok_per_s), ("prompt", prompt_tok_per_s, self.prompt_tok_per_s))
         times = (("TPOT", tpot_s, self.tpot_s), ("TTFT", ttft_s, self.ttft_s))
         return [
@@ -109,19 +91,25 @@ class Ceilings:
         ]
 
 
-def ceilings(layout: Layout, generation: Generation, load: Load) -> Ceilings:
+def ceilings(layout: Layout, generation: Generation, sequences: int, *, context: int = 0, prompt: int = 1) -> Ceilings:
     """Compute what the layout cannot exceed on chips of a generation under a load.
 
     In the best case the groups, and the batches that follow each other through a pipeline's stages, share the load evenly, and
     the stages work on different pieces of a prompt at once.
+
+    Args:
+        sequences: decoding at once, over all groups; the mean of it is good enough, as steps grow faster than it.
+        context: lower bound on the tokens of each while it decodes: its prompt.
+        prompt: lower bound on the prompt tokens of a request that are computed; those in a prefix cache do not count.
     """
-    lanes = layout.data_parallel * layout.pipeline_parallel
-    step = decode_seconds(layout, generation, max(1, load.sequences // lanes), load.context)
+    each = max(1, sequences // (layout.data_parallel * layout.pipeline_parallel))
+    read = each * kv_read_bytes_per_chip(layout, context + 1)
+    step = _seconds(layout, generation, read, each * flops(layout.shape, Chunk(1, context)))
     peak = peak_ops(layout, generation)
-    arithmetic = flops(layout.shape, Chunk(load.prompt, 0)) / (layout.tensor_parallel * layout.pipeline_parallel * peak)
+    arithmetic = flops(layout.shape, Chunk(prompt, 0)) / (layout.tensor_parallel * layout.pipeline_parallel * peak)
     return Ceilings(
         f"{layout.chips} {generation.name} chips",
-        output_tok_per_s=load.sequences / step,
+        output_tok_per_s=sequences / step,
         prompt_tok_per_s=layout.chips * peak / (2 * layout.shape.touched_parameters()),
         tpot_s=step,
         ttft_s=max(arithmetic, read_weight_bytes_per_chip(layout) / generation.hbm_bytes_per_s),

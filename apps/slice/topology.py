@@ -34,12 +34,8 @@ class Generation:
     pod_unit: int
     """What the number in a pod type counts: TensorCores per chip where that is 2 (`v5p-32` has 16 chips), else chips."""
     hbm_bytes: int
-    usable_hbm_bytes: int | None
-    """Bytes that the TPU compiler lets a program use, where that was tried."""
     bf16_flops: float
     """Peak FLOP/s."""
-    int8_ops: float | None
-    """Peak OP/s."""
     hbm_bytes_per_s: float
     ici_bytes_per_s: float
     """Bidirectional, all links of a chip together."""
@@ -50,11 +46,19 @@ class Generation:
     topologies: tuple[str, ...]
     single_host: tuple[str, ...]
     """Topologies that are one VM with all their chips."""
-    source: str
+    int8_ops: float | None = None
+    """Peak OP/s."""
+    usable_hbm_bytes: int | None = None
+    """Bytes that the TPU compiler lets a program use, where that was tried."""
     devices_per_chip: int = 1
     """Devices that JAX sees in a chip: over those vLLM TPU spreads a model."""
     host_machine: HostMachine | None = None
     """VM of a multi-host slice, where the source states it."""
+
+    @property
+    def usable_bytes(self) -> int:
+        """Bytes of a chip that a program can use, as far as it is known."""
+        return self.usable_hbm_bytes or self.hbm_bytes
 
 
 @dataclass(frozen=True)
@@ -78,8 +82,6 @@ class Slice:
     def by_device(self) -> "Slice":
         """The slice as vLLM TPU sees it: each device is a chip, with its part of the chip's memory and rates."""
         own, count = self.generation, self.generation.devices_per_chip
-        if count == 1:
-            return self
         part = replace(
             own,
             hbm_bytes=own.hbm_bytes // count,
@@ -107,6 +109,11 @@ class Slice:
         """GKE machine type of each host."""
         return f"{self.generation.machine_prefix}{self.chips_per_host}t"
 
+    @property
+    def head_resource(self) -> str:
+        """Ray resource of which each slice has one, on its worker 0."""
+        return f"TPU-{self.pod_type}-head"
+
 
 _SMALL_2D = ("1x1", "2x2", "2x4")
 _2D = (*_SMALL_2D, "4x4", "4x8", "8x8", "8x16", "16x16")
@@ -115,12 +122,11 @@ _3D = ("2x2x1", "2x2x2", "2x2x4", "2x4x4", "4x4x4", "4x4x8", "4x8x8", "8x8x8", "
 GENERATIONS = {
     generation.name: generation
     for generation in (
-        Generation(
+        Generation(  # https://docs.cloud.google.com/tpu/docs/v5e
             name="v5e",
             accelerator_type="TPU-V5LITEPOD",
             pod_unit=1,
             hbm_bytes=16 * _GB,
-            usable_hbm_bytes=None,
             bf16_flops=197 * _TERA,
             int8_ops=393 * _TERA,
             hbm_bytes_per_s=819 * _GB,
@@ -129,25 +135,21 @@ GENERATIONS = {
             gke_accelerator="tpu-v5-lite-podslice",
             topologies=_2D,
             single_host=_SMALL_2D,
-            source="https://docs.cloud.google.com/tpu/docs/v5e",
         ),
-        Generation(
+        Generation(  # https://docs.cloud.google.com/tpu/docs/tpu7x (which compares v5p, v6e and TPU7x)
             name="v5p",
             accelerator_type="TPU-V5P",
             pod_unit=2,
             hbm_bytes=95 * GIB,
-            usable_hbm_bytes=None,
             bf16_flops=459 * _TERA,
-            int8_ops=None,
             hbm_bytes_per_s=2765 * _GB,
             ici_bytes_per_s=1200 * _GB,
             machine_prefix="ct5p-hightpu-",
             gke_accelerator="tpu-v5p-slice",
             topologies=(*_3D, "16x16x16", "16x16x24"),
             single_host=("2x2x1",),
-            source="https://docs.cloud.google.com/tpu/docs/tpu7x (which compares v5p, v6e and TPU7x)",
         ),
-        Generation(
+        Generation(  # https://docs.cloud.google.com/tpu/docs/v6e
             name="v6e",
             accelerator_type="TPU-V6E",
             pod_unit=1,
@@ -162,37 +164,25 @@ GENERATIONS = {
             gke_accelerator="tpu-v6e-slice",
             topologies=_2D,
             single_host=_SMALL_2D,
-            source="https://docs.cloud.google.com/tpu/docs/v6e",
             host_machine=HostMachine(vcpus=180, memory_bytes=720 * _GB),
         ),
-        Generation(
+        Generation(  # https://docs.cloud.google.com/tpu/docs/tpu7x
             name="v7x",
             accelerator_type="TPU-V7X",
             pod_unit=2,
             hbm_bytes=192 * GIB,
-            usable_hbm_bytes=None,
             bf16_flops=2307 * _TERA,
-            int8_ops=None,
             hbm_bytes_per_s=7380 * _GB,
             ici_bytes_per_s=1200 * _GB,
             machine_prefix="tpu7x-standard-",
             gke_accelerator="tpu7x",
             topologies=_3D,
             single_host=("2x2x1",),
-            source="https://docs.cloud.google.com/tpu/docs/tpu7x",
             devices_per_chip=2,
         ),
     )
 }
 _BY_ACCELERATOR_TYPE = {generation.accelerator_type: generation for generation in GENERATIONS.values()}
-
-
-def generation_of(name: str) -> Generation:
-    """The generation by its own name (`v6e`) or Ray's accelerator type (`TPU-V6E`). Raises `UserError` with the known ones."""
-    generation = GENERATIONS.get(name) or _BY_ACCELERATOR_TYPE.get(name)
-    if generation is None:
-        raise UserError(f"{name!r} is no TPU generation: give one of {', '.join(_BY_ACCELERATOR_TYPE)}{_hint(name)}")
-    return generation
 
 
 def slice_of(name: str, topology: str) -> Slice:
@@ -201,14 +191,13 @@ def slice_of(name: str, topology: str) -> Slice:
     Raises:
         UserError: no such generation, or no such topology of it; the message names the valid ones.
     """
-    generation = generation_of(name)
+    generation = GENERATIONS.get(name) or _BY_ACCELERATOR_TYPE.get(name)
+    if generation is None:
+        close = difflib.get_close_matches(name.upper(), _BY_ACCELERATOR_TYPE, n=1)
+        hint = f" (did you mean {close[0]}?)" if close else ""
+        raise UserError(f"{name!r} is no TPU generation: give one of {', '.join(_BY_ACCELERATOR_TYPE)}{hint}")
     if topology not in generation.topologies:
         raise UserError(f"{generation.name} has no topology {topology!r}: give one of {', '.join(generation.topologies)}")
     chips = math.prod(int(side) for side in topology.split("x"))
     hosts = 1 if topology in generation.single_host else chips // _CHIPS_PER_VM
     return Slice(generation, topology, chips, hosts)
-
-
-def _hint(name: str) -> str:
-    close = difflib.get_close_matches(name.upper(), _BY_ACCELERATOR_TYPE, n=1)
-    return f" (did you mean {close[0]}?)" if close else ""

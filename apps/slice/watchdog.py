@@ -16,10 +16,9 @@ from ray.util.placement_group import PlacementGroup
 
 from apps.common.errors import OperationError
 from apps.slice.hosts import Host, living_hosts
-from apps.slice.metrics import SliceMetrics
 from apps.slice.placement import wanted_slice
 from apps.slice.preemption import PreemptionHandler
-from apps.slice.reservation import ReservedSlice, reserve_slice
+from apps.slice.reservation import ReservedSlice, SliceMetrics, reserve_slice
 
 logger = logging.getLogger("ray.serve")
 _DEFAULT_TIMEOUT_S = 1800.0  # for a slice's hosts: a node pool that scales from zero takes about 15 minutes

@@ -5,10 +5,8 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from apps.common.command_line import reports_errors
-from apps.common.errors import UserError
 from apps.common.option_types import whole_number
 
 
@@ -20,23 +18,10 @@ def main(argv: Sequence[str]) -> int:
     from benchmarks.compile.results import compile_programs
     from benchmarks.compile.table import text
 
-    request = request_for(options.config, model_config_in(options.model), options.topology, options.layers)
+    request = request_for(options.config, options.model, options.topology, options.layers)
     compiled = compile_programs(request, options.programs, options.tokens, options.jobs)
     print(json.dumps(compiled.plain(), indent=1) if options.json else text(compiled))
     return 0 if compiled.fits else 1
-
-
-def model_config_in(model: Path | None) -> Any:
-    """What a model's config.json says, of its directory or itself; None without a path."""
-    if model is None:
-        return None
-    file = model / "config.json" if model.is_dir() else model
-    try:
-        return json.loads(file.read_text())
-    except OSError as error:
-        raise UserError(f"{file}: cannot be read ({error.strerror}): give a model's directory, or its config.json") from None
-    except ValueError:
-        raise UserError(f"{file}: is not valid JSON") from None
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -5,27 +5,36 @@ the user's cache.
 """
 
 import fcntl
-import os
+import hashlib
 import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import psutil
+
 from apps.common.errors import OperationError, UserError
 from apps.common.settings import cache_root, inherited_environment
-from benchmarks.compile.process import ROOT, digest
 
+ROOT = Path(__file__).resolve().parents[2]
 REQUIREMENTS = ROOT / "runtime_env" / "requirements-tpu.txt"
 PYTHON = "3.12"
 VARIABLES = {
+    "JAX_PLATFORMS": "cpu",  # else jax searches for a TPU
+    "TPU_SKIP_MDS_QUERY": "1",  # and asks Google's metadata server, tpu-inference without a deadline
+    "TPU_ACCELERATOR_TYPE": "v6e-16",  # these three only keep libtpu from warning: the devices are described
+    "TPU_WORKER_HOSTNAMES": "localhost",
+    "TPU_WORKER_ID": "0",
+    "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",  # else a second process that compiles fails on /tmp/libtpu_lockfile
+    "TF_CPP_MIN_LOG_LEVEL": "3",
     "TPU_NAME": "none",
     "MODEL_IMPL_TYPE": "flax_nnx",
     "VLLM_DISABLE_COMPILE_CACHE": "1",
     "VLLM_NO_USAGE_STATS": "1",
     "HF_HUB_OFFLINE": "1",
 }
-"""Variables of a process in it, beside those that every compiler needs."""
+"""Variables of a process in it that compiles for described devices."""
 _STAMP = "installed"  # a file that it gets last
 _NEEDED_DISK_GIB = 12
 _NEEDED_MEMORY_GIB = 6
@@ -54,6 +63,11 @@ def ensure_environment(report: Callable[[str], None]) -> Path:
             _run([*install, "--requirement", str(REQUIREMENTS)])
             stamp.write_text(digest(REQUIREMENTS))
     return home / "bin" / "python"
+
+
+def digest(file: Path) -> str:
+    """A name for what is in a file."""
+    return hashlib.sha256(file.read_bytes()).hexdigest()[:16]
 
 
 def _uv() -> str:
@@ -106,9 +120,6 @@ def _check_disk(directory: Path) -> None:
 
 
 def _check_memory() -> None:
-    free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30
-    total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30
+    total = psutil.virtual_memory().total / 2**30
     if total < _NEEDED_MEMORY_GIB:
-        raise UserError(
-            f"this machine has {total:.1f} GiB of memory ({free:.1f} free), but the compiler needs {_NEEDED_MEMORY_GIB}"
-        )
+        raise UserError(f"this machine has {total:.1f} GiB of memory, but the compiler needs {_NEEDED_MEMORY_GIB}")

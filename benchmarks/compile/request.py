@@ -7,6 +7,7 @@ from typing import Any
 
 from apps.checks.source import read
 from apps.common.errors import UserError
+from apps.slice.model_config import read_config
 from apps.slice.placement import wanted_slice
 from apps.slice.topology import Slice, slice_of
 
@@ -17,14 +18,19 @@ _TPU_VERSIONS = {"v5e": 5, "v5p": 5, "v6e": 6, "v7x": 7}
 
 @dataclass(frozen=True)
 class Request:
-    """An engine to build: its arguments, its model's config.json and the slice. `assumed`: that config.json is a record."""
+    """An engine to build: its arguments, its model's config.json and the slice."""
 
     engine_kwargs: dict[str, Any]
     model_config: dict[str, Any]
     model_id: str
     on: Slice
-    layers: int | None
-    assumed: bool
+    layers: int | None = None
+    """Layers that the model is cut to."""
+
+    @property
+    def assumed(self) -> bool:
+        """Whether the model's config.json is this project's record."""
+        return self.model_config == _recorded(self.model_id)
 
     def plain(self, model_directory: Path) -> dict[str, Any]:
         """What the compiling process gets; it reads the model's config.json from a directory."""
@@ -35,13 +41,13 @@ class Request:
             "engine_kwargs": self.engine_kwargs,
             "topology": f"{generation.name}:{self.on.topology}",
             "tpu_version": _TPU_VERSIONS[generation.name],
-            "hbm_bytes": generation.usable_hbm_bytes or generation.hbm_bytes,
+            "hbm_bytes": generation.usable_bytes,
             "layers": self.layers,
         }
 
 
-def request_for(config: Path, model_config: dict[str, Any] | None, topology: str | None, layers: int | None) -> Request:
-    """The engine of a Serve config's one model.
+def request_for(config: Path, model: Path | None, topology: str | None, layers: int | None) -> Request:
+    """The engine of a Serve config's one model; `model` has its config.json where the config's own is not to be taken.
 
     Raises:
         UserError: the config cannot be read or has no model on a TPU slice, the topology does not exist, or the model's
@@ -51,21 +57,32 @@ def request_for(config: Path, model_config: dict[str, Any] | None, topology: str
     shape = wanted_slice(llm_config)
     if shape is None:
         raise UserError(f"{config}: its model is not on a TPU slice (accelerator_config: {{kind: tpu, topology: 4x4}})")
+    engine = {**(llm_config.get("engine_kwargs") or {})}
     if topology:
         shape = slice_of(shape.generation.name, topology)
-    if shape.generation.name not in _TPU_VERSIONS:
-        raise UserError(f"{config}: cannot compile for {shape.generation.name}, only for {', '.join(_TPU_VERSIONS)}")
-    engine = {**(llm_config.get("engine_kwargs") or {})}
-    if topology and engine.get("tensor_parallel_size"):
-        engine["tensor_parallel_size"] = shape.chips
-    model_id = llm_config["model_loading_config"]["model_id"]
-    config_json = model_config or _of_source(llm_config) or recorded_config(model_id)
-    if config_json is None:
-        raise UserError(f"{model_id}: its config.json is not on this machine: give --model DIR with the directory that has it")
-    layers_there = (config_json.get("text_config") or config_json).get("num_hidden_layers")
+        if engine.get("tensor_parallel_size"):
+            engine["tensor_parallel_size"] = shape.chips
+    loading = llm_config["model_loading_config"]
+    model_id, source = loading["model_id"], loading.get("model_source")
+    if model is None and isinstance(source, str) and (Path(source) / "config.json").is_file():
+        model = Path(source)
+    model_config = model_config_of(model_id, model)
+    layers_there = (model_config.get("text_config") or model_config).get("num_hidden_layers")
     if layers and isinstance(layers_there, int) and layers > layers_there:
         raise UserError(f"--layers is {layers}, but {model_id} has {layers_there}")
-    return Request(engine, config_json, model_id, shape, layers, assumed=config_json == recorded_config(model_id))
+    return Request(engine, model_config, model_id, shape, layers)
+
+
+def model_config_of(model_id: str, model: Path | None) -> dict[str, Any]:
+    """What a model's config.json says: of its directory or the file itself, else of the record.
+
+    Raises:
+        UserError: it cannot be read, or is neither given nor recorded.
+    """
+    config = read_config(model) if model else _recorded(model_id)
+    if config is None:
+        raise UserError(f"{model_id}: its config.json is not on this machine: give --model DIR with the directory that has it")
+    return config
 
 
 def _llm_config(config: Path) -> dict[str, Any]:
@@ -79,13 +96,6 @@ def _llm_config(config: Path) -> dict[str, Any]:
     return llm_config
 
 
-def _of_source(llm_config: dict[str, Any]) -> dict[str, Any] | None:
-    source = llm_config["model_loading_config"].get("model_source")
-    file = Path(source) / "config.json" if isinstance(source, str) else None
-    return json.loads(file.read_text()) if file and file.is_file() else None
-
-
-def recorded_config(model_id: str) -> dict[str, Any] | None:
-    """The recorded config.json of a model, if there is one."""
+def _recorded(model_id: str) -> dict[str, Any] | None:
     file = _RECORDED / f"{model_id.replace('/', '--')}.json"
-    return json.loads(file.read_text()) if file.is_file() else None
+    return read_config(file) if file.is_file() else None

@@ -7,14 +7,13 @@ from collections.abc import Sequence
 from dataclasses import replace
 from math import inf
 from pathlib import Path
-from typing import Any
 
 from apps.common.command_line import reports_errors
 from apps.common.errors import UserError
 from apps.slice.model_config import shape_of_file
-from apps.slice.models import ModelShape, shape_named
+from apps.slice.models import shape_named
 from apps.slice.topology import Slice, slice_of
-from benchmarks.option_types import price, slo, whole
+from benchmarks.option_types import number, price, slo, whole
 from benchmarks.planner.output import as_json, text
 from benchmarks.planner.plan import PlanRequest, Row, Slo, plan
 from benchmarks.planner.predict import Workload
@@ -55,8 +54,7 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
         description="Compare the layouts of a model on a TPU slice, recommend one, and write it into a Serve config. Every "
         "time and rate is a prediction; docs/layouts.md explains what it is based on.",
     )
-    add, tokens = parser.add_argument, whole(1, 10_000_000)
-    share: dict[str, Any] = {"type": _share, "metavar": "SHARE"}
+    add, tokens, share = parser.add_argument, whole(1, 10_000_000), number(0, 1)
     add("--model", default="gemma-4-31b", help="its name, or a path to its config.json (default: %(default)s)")
     add("--accelerator", default="v6e", help="TPU generation (default: %(default)s)")
     add("--topology", default="4x4", help="of the slice whose chips there are (default: %(default)s)")
@@ -71,13 +69,15 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
     add("--output", type=tokens, default=256, metavar="TOKENS", help="of each request (default: %(default)s)")
     add(
         "--cached",
-        **share,
+        type=share,
+        metavar="SHARE",
         default=0.0,
         help="of each prompt that the prefix cache has, 0 to 1: a cache_salt for each user lowers it (default: %(default)s)",
     )
     add(
         "--accepted",
-        **share,
+        type=share,
+        metavar="SHARE",
         nargs="+",
         default=[],
         help="speculative decoding: how often the draft's first, second, ... token is accepted, given those before it",
@@ -101,7 +101,8 @@ def _request(options: argparse.Namespace) -> PlanRequest:
     Raises:
         UserError: an unknown model, generation or topology, or options that contradict each other.
     """
-    shape, total = shape_for(options.model), options.prompt + options.output
+    file, total = _config_of(options.model), options.prompt + options.output
+    shape = shape_of_file(file) if file else shape_named(options.model)
     if options.layout and not options.write:
         raise UserError("--layout selects what --write writes: give --write FILE with it")
     longest = options.max_context or min(_MAX_CONTEXT, shape.max_context)
@@ -116,26 +117,6 @@ def _request(options: argparse.Namespace) -> PlanRequest:
         *(options.model, shape, on, limits, work, longest, options.price, options.objective),
         known=known_in(shape),
     )
-
-
-def _share(value_text: str) -> float:
-    try:
-        value = float(value_text)
-    except ValueError:
-        value = -1.0
-    if not 0 <= value <= 1:
-        raise argparse.ArgumentTypeError(f"{value_text!r} is not a share from 0 to 1")
-    return value
-
-
-def shape_for(model: str) -> ModelShape:
-    """The shape of a recorded model, or of the config.json that a path leads to (the file, or the directory that has it).
-
-    Raises:
-        UserError: no such model, or a config.json that cannot be read or whose model is not known here.
-    """
-    file = _config_of(model)
-    return shape_of_file(file) if file else shape_named(model)
 
 
 def _config_of(model: str) -> Path | None:

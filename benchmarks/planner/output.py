@@ -4,62 +4,56 @@ docs/layouts.md explains the columns and the keys.
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from math import isfinite
 from typing import Any
 
 from apps.slice.memory import checkpoint_bytes
 from apps.slice.topology import GIB
-from benchmarks.planner.candidates import Note, Status
+from benchmarks.planner.candidates import Note
 from benchmarks.planner.footprint import UTILIZATION
 from benchmarks.planner.plan import CONTEXTS, PlanRequest, Range, Row, usd_per_million_output_tokens
 from benchmarks.planner.predict import Point
-from benchmarks.planner.rank import Ranking, is_able
+from benchmarks.planner.rank import Ranking, why_not
 
-Table = list[list[str]]
-"""Rows of cells; the first row is the head."""
-Plain = dict[str, Any]
 _LAYOUT_KEYS = ("tensor_parallel", "data_parallel", "pipeline_parallel", "dtype", "kv_dtype")
 
 
 def text(rows: Sequence[Row], request: PlanRequest, ranking: Ranking) -> str:
-    """The table and the paragraphs below it."""
-    return "\n\n".join([markdown(_table(ranking, request)), *_sentences(rows, request, ranking)])
+    """The table, first of what leaves the answers as they are, then of what changes them; and the paragraphs below it."""
+    ranked = (*ranking.exact, *ranking.changed)
+    notes = list(dict.fromkeys(note for row in ranked for note in row.candidate.notes))
+    reasons = Counter(why for row in rows if (why := why_not(row, request)))
+    paragraphs = [
+        markdown([_head(request), *(_cells(row, request, notes) for row in ranked)]),
+        f"**Recommended: {ranking.choice.name}.** {ranking.why}" if ranking.choice else f"**None.** {ranking.why}",
+        ranking.risk,
+        f"Not ranked: {', '.join(f'{count} {why}' for why, count in reasons.items())} (--json has them)." if reasons else "",
+        f"GiB are per chip, of the stage that has the most; the engine takes {UTILIZATION:.0%} of what the compiler lets a "
+        "program use. `sequences`: the most of each length at once, on all slices. `memory`: by the formula, or from the "
+        "engine's compiled programs. Times and rates are predictions, slow-fast. A start reads "
+        f"{checkpoint_bytes(request.shape) / 1e9:.1f} GB from the bucket for each slice, whatever the layout.",
+        "\n".join(f"{number}. {note.text} ({note.source})" for number, note in enumerate(notes, 1)),
+    ]
+    return "\n\n".join(filter(None, paragraphs))
 
 
-def _table(ranking: Ranking, request: PlanRequest) -> Table:
-    """What does what was asked, the best first: first what leaves the answers as they are, then what changes them."""
+def _head(request: PlanRequest) -> list[str]:
     contexts = "/".join(f"{context // 1024}K" for context in CONTEXTS)
     head = ["slices", "layout", "upstream", "answers", "weights GiB", "KV GiB", f"sequences {contexts}", "TPOT ms alone"]
     head += ["TTFT ms alone", "requests/s in SLO", "output tok/s"]
-    head += [*(["$ per M output"] if request.usd_per_chip_hour is not None else []), "memory", "notes"]
-    rows = (*ranking.exact, *ranking.changed)
-    numbers = {note: number for number, note in enumerate(_notes(rows), 1)}
-    return [head, *(_cells(row, request, numbers) for row in rows)]
+    return [*head, *(["$ per M output"] if request.usd_per_chip_hour is not None else []), "memory", "notes"]
 
 
-def _sentences(rows: Sequence[Row], request: PlanRequest, ranking: Ranking) -> list[str]:
-    chosen = f"**Recommended: {ranking.choice.name}.** {ranking.why}" if ranking.choice else f"**None.** {ranking.why}"
-    start = f"A start reads {checkpoint_bytes(request.shape) / 1e9:.1f} GB from the bucket for each slice, whatever the layout"
-    memory = (
-        f"GiB are per chip, of the stage that has the most; the engine takes {UTILIZATION:.0%} of what the compiler lets a "
-        "program use. `sequences`: the most of each length at once, on all slices. `memory`: by the formula, or from the "
-        f"engine's compiled programs. Times and rates are predictions, slow-fast. {start}."
-    )
-    ranked = (*ranking.exact, *ranking.changed)
-    notes = [f"{number}. {note.text} ({note.source})" for number, note in enumerate(_notes(ranked), 1)]
-    return [chosen, *([ranking.risk] if ranking.risk else []), *_not_ranked(rows, request), memory, "\n".join(notes)]
-
-
-def markdown(rows: Table) -> str:
-    """A table in Markdown, columns padded so that it can also be read as it is."""
+def markdown(rows: Sequence[Sequence[str]]) -> str:
+    """A table in Markdown, of which the first row is the head; columns padded so that it can also be read as it is."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = ["| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |" for row in rows]
     return "\n".join([lines[0], "|" + "|".join("-" * (width + 2) for width in widths) + "|", *lines[1:]])
 
 
-def as_json(rows: Sequence[Row], request: PlanRequest, ranking: Ranking) -> Plain:
+def as_json(rows: Sequence[Row], request: PlanRequest, ranking: Ranking) -> dict[str, Any]:
     """One object with the request, every layout and the ranking."""
     return {
         "question": _request_json(request),
@@ -73,33 +67,10 @@ def as_json(rows: Sequence[Row], request: PlanRequest, ranking: Ranking) -> Plai
     }
 
 
-def _not_ranked(rows: Sequence[Row], request: PlanRequest) -> list[str]:
-    """Why the others are not in the table."""
-    reasons = Counter(_reason(row, request) for row in rows if not is_able(row, request))
-    return (
-        [f"Not ranked: {', '.join(f'{count} {why}' for why, count in reasons.items())} (--json has them)."] if reasons else []
-    )
-
-
-def _reason(row: Row, request: PlanRequest) -> str:
-    if row.candidate.status is Status.BROKEN:
-        return "fail upstream as read"
-    if not row.fits:
-        return "do not fit"
-    if row.longest_request_tokens < request.max_context:
-        return f"hold no request of {request.max_context:,} tokens"
-    return "miss the SLO at the slow end"
-
-
-def _notes(rows: Iterable[Row]) -> list[Note]:
-    return list(dict.fromkeys(note for row in rows for note in row.candidate.notes))
-
-
-def _cells(row: Row, request: PlanRequest, numbers: Mapping[Note, int]) -> list[str]:
+def _cells(row: Row, request: PlanRequest, notes: Sequence[Note]) -> list[str]:
     load = row.within_slo
-    cost = (
-        _range(load, lambda point: f"{usd_per_million_output_tokens(point, request):.2f}") if request.usd_per_chip_hour else ""
-    )
+    has_price = request.usd_per_chip_hour is not None
+    costs = [_range(load, lambda point: f"{usd_per_million_output_tokens(point, request):.2f}")] if has_price else []
     return [
         f"{row.replicas} x {row.on.topology}",
         row.candidate.name,
@@ -112,9 +83,9 @@ def _cells(row: Row, request: PlanRequest, numbers: Mapping[Note, int]) -> list[
         _range(row.single_stream, lambda point: f"{point.ttft_s * 1000:.0f}"),
         _range(load, lambda point: f"{point.requests_per_s:.1f}"),
         _range(load, lambda point: f"{point.output_tok_per_s:,.0f}"),
-        *([cost] if cost else []),
+        *costs,
         "compiled" if row.footprint.is_compiled else "formula",
-        " ".join(map(str, sorted(numbers[note] for note in row.candidate.notes))),
+        " ".join(str(number) for number, note in enumerate(notes, 1) if note in row.candidate.notes),
     ]
 
 
@@ -123,7 +94,7 @@ def _range(range_: Range, text: Callable[[Point], str]) -> str:
     return low if low == high else f"{low}-{high}"
 
 
-def _request_json(request: PlanRequest) -> Plain:
+def _request_json(request: PlanRequest) -> dict[str, Any]:
     return {
         "model": request.model,
         "accelerator": request.on.generation.name,
@@ -142,7 +113,7 @@ def _request_json(request: PlanRequest) -> Plain:
     }
 
 
-def _row_json(row: Row, request: PlanRequest) -> Plain:
+def _row_json(row: Row, request: PlanRequest) -> dict[str, Any]:
     layout = row.candidate.layout
     return {
         "name": row.name,
@@ -153,7 +124,7 @@ def _row_json(row: Row, request: PlanRequest) -> Plain:
         "upstream": row.candidate.status.value,
         "notes": [asdict(note) for note in row.candidate.notes],
         "fits": row.fits,
-        "ranked": is_able(row, request),
+        "ranked": why_not(row, request) is None,
         "is_compiled": row.footprint.is_compiled,
         "weight_bytes_per_chip": round(row.footprint.weight_bytes),
         "kv_budget_bytes_per_chip": round(row.kv_budget_bytes),

@@ -1,22 +1,19 @@
 """The plan of a model on chips, as one slice or several: memory, capacity, predictions and cost of each candidate."""
 
 from bisect import bisect_left
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from functools import partial
 
-from apps.slice.memory import usable_bytes
 from apps.slice.models import ModelShape
 from apps.slice.topology import Slice, slice_of
 from benchmarks.planner.candidates import Candidate, candidates
-from benchmarks.planner.footprint import UTILIZATION, Footprint, by_formula
+from benchmarks.planner.footprint import UTILIZATION, Footprint, Key, Programs, by_formula
 from benchmarks.planner.predict import FAST, SLOW, Plan, Point, Speed, Workload, at_load, single_stream
 
 CONTEXTS = (8192, 32_768, 131_072)
 MAX_SEQUENCES = 256
 """Sequences of a data-parallel group at once: vLLM's own default for `max_num_seqs`."""
-Known = Callable[[Candidate, Slice], Footprint | None]
-"""What the engine's compiled programs say of a candidate on a slice; None where they were not compiled."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +38,8 @@ class PlanRequest:
     usd_per_chip_hour: float | None = None
     objective: str = "balanced"
     speeds: tuple[Speed, Speed] = (SLOW, FAST)
-    known: Known | None = None
+    known: Mapping[Key, Programs] = field(default_factory=dict)
+    """What the engine's compiled programs say of some layouts."""
 
 
 @dataclass(frozen=True)
@@ -101,10 +99,10 @@ def deployments(on: Slice) -> Iterator[tuple[Slice, int]]:
 
 def _row(candidate: Candidate, on: Slice, replicas: int, request: PlanRequest) -> Row:
     layout, devices = candidate.layout, on.by_device()
-    known = request.known(candidate, on) if request.known else None
-    footprint = known or by_formula(layout, devices.generation)
+    known = request.known.get((on.generation.name, on.topology, candidate.name))
+    footprint = known.footprint(layout, devices.generation) if known else by_formula(layout, devices.generation)
     longest = min(footprint.kv_tokens, request.shape.max_context)
-    allowed = UTILIZATION * usable_bytes(devices.generation)
+    allowed = UTILIZATION * devices.generation.usable_bytes
     contexts = [context for context in CONTEXTS if longest and context <= request.shape.max_context]
     sized = Plan(layout, devices, footprint)
     loads = (_highest(sized, request, speed) if longest else None for speed in request.speeds)

@@ -5,9 +5,8 @@ Predictions, not measurements. Each has a slow and a fast end: see `Speed` for w
 group's steps (chunked prefill); the requests all have the same lengths; waiting is that of a queue with random arrivals.
 """
 
-import dataclasses
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from apps.slice.efficiency import ACROSS_HOSTS_S, FIRST_TOKEN, ICI_HOP_S, KV_CACHE, PREFILL, STEP, WEIGHTS
 from apps.slice.memory import Layout, kv_read_bytes_per_chip, read_weight_bytes_per_chip
@@ -46,17 +45,16 @@ class Speed:
     """What a step costs beside reads, arithmetic and links."""
     first_token_s: float
     """What a first token costs beside steps, prompts and the queue."""
-    narrow_helps: bool
-    """Whether weights of 8 or 4 bits are faster than bfloat16 ones at all: no run on v6e was published."""
-    prompts_meet: bool
-    """Whether data-parallel groups, which wait for each other in every step, work on their prompts in the same steps."""
+    is_lucky: bool
+    """Whether what no published run tells goes well: weights of 8 or 4 bits are faster than bfloat16 ones, and data-parallel
+    groups, which wait for each other in every step, work on their prompts in the same steps."""
     factor: float = 1.0
     """What a user's own run has measured, by what was predicted for it (calibrate.py)."""
 
 
-SLOW = Speed(STEP.high, FIRST_TOKEN.high, narrow_helps=False, prompts_meet=False)
-FITTED = Speed(STEP.fitted, FIRST_TOKEN.fitted, narrow_helps=True, prompts_meet=True)
-FAST = Speed(STEP.low, FIRST_TOKEN.low, narrow_helps=True, prompts_meet=True)
+SLOW = Speed(STEP.high, FIRST_TOKEN.high, is_lucky=False)
+FITTED = Speed(STEP.fitted, FIRST_TOKEN.fitted, is_lucky=True)
+FAST = Speed(STEP.low, FIRST_TOKEN.low, is_lucky=True)
 
 
 @dataclass(frozen=True)
@@ -88,7 +86,7 @@ class Point:
 
 def single_stream(plan: Plan, work: Workload, speed: Speed) -> Point:
     """One request on an idle slice."""
-    step, first = _step_and_prompt(plan, work, 1, speed)
+    step, _, first = _times(plan, work, 1, speed)
     tpot, first = step / work.tokens_per_step, first + speed.first_token_s
     return Point(1, tpot, first, 1 / (first + (work.output - 1) * tpot), 1 / tpot)
 
@@ -101,9 +99,8 @@ def at_load(plan: Plan, work: Workload, each: int, speed: Speed) -> Point:
     wait for each other like customers of one server (M/D/1), and the first for the step that is running.
     """
     lanes = plan.layout.data_parallel * plan.layout.pipeline_parallel
-    step, service = _step_and_prompt(plan, work, each, speed)
-    prompt = work.computed * prompt_token_seconds(plan, work, speed)
-    stalled_by = 1 if speed.prompts_meet else plan.layout.data_parallel
+    step, prompt, service = _times(plan, work, each, speed)
+    stalled_by = 1 if speed.is_lucky else plan.layout.data_parallel
     tpot = step / work.tokens_per_step + each / work.output * stalled_by * prompt
     rate = lanes * each / (work.output * tpot)
     busy = rate * stalled_by / lanes * service
@@ -112,39 +109,37 @@ def at_load(plan: Plan, work: Workload, each: int, speed: Speed) -> Point:
     return Point(lanes * each, tpot, first, rate, lanes * each / tpot)
 
 
-def _step_and_prompt(plan: Plan, work: Workload, each: int, speed: Speed) -> tuple[float, float]:
-    """Seconds of a decoding step with `each` sequences on a lane, and of a prompt that rides on such steps."""
-    step = step_seconds(plan, each, work.prompt + work.output // 2, speed, 1 + len(work.accepted))
-    prompt = work.computed * prompt_token_seconds(plan, work, speed)
-    return step, math.ceil(work.computed / STEP_TOKENS) * step + prompt
+def _times(plan: Plan, work: Workload, each: int, speed: Speed) -> tuple[float, float, float]:
+    """Seconds of a decoding step with `each` sequences on a lane, of what a prompt adds to such steps, and of it with them."""
+    if not speed.is_lucky:
+        plan = replace(plan, layout=replace(plan.layout, dtype="bfloat16"))
+    step = speed.factor * _step_seconds(plan, work, each, speed.step_s)
+    prompt = speed.factor * work.computed * _prompt_token_seconds(plan, work)
+    return step, prompt, math.ceil(work.computed / STEP_TOKENS) * step + prompt
 
 
-def step_seconds(plan: Plan, sequences: int, context: int, speed: Speed, tokens_each: int = 1) -> float:
+def _step_seconds(plan: Plan, work: Workload, sequences: int, overhead_s: float) -> float:
     """Seconds of a decoding step of one lane, through all stages of a pipeline in turn."""
-    reads = read_seconds(plan.layout, plan.on, sequences, context, speed.narrow_helps, tokens_each)
-    computed = sequences * tokens_each * flops(plan.layout.shape, Chunk(1, context)) / plan.layout.tensor_parallel
-    busy = max(reads[0] / WEIGHTS + reads[1] / KV_CACHE, computed / peak_ops(plan.layout, plan.on.generation) / PREFILL)
+    context, tokens = work.prompt + work.output // 2, sequences * (1 + len(work.accepted))
+    weights, cache = read_seconds(plan, sequences, context, tokens)
+    computed = tokens * flops(plan.layout.shape, Chunk(1, context)) / plan.layout.tensor_parallel
+    busy = max(weights / WEIGHTS + cache / KV_CACHE, computed / peak_ops(plan.layout, plan.on.generation) / PREFILL)
     rounds = plan.footprint.rounds * ACROSS_HOSTS_S if is_across_hosts(plan) else 0
-    links = link_seconds(plan, sequences * tokens_each)
-    return speed.factor * (busy + links + rounds + speed.step_s * plan.layout.pipeline_parallel)
+    return busy + link_seconds(plan, tokens) + rounds + overhead_s * plan.layout.pipeline_parallel
 
 
-def read_seconds(
-    layout: Layout, on: Slice, sequences: int, context: int, narrow_helps: bool = True, tokens_each: int = 1
-) -> tuple[float, float]:
-    """Seconds that a decoding step reads weights and KV cache at the full bandwidth."""
-    timed = layout if narrow_helps else dataclasses.replace(layout, dtype="bfloat16")
-    weights = read_weight_bytes_per_chip(timed, sequences * tokens_each)
-    cache = sequences * kv_read_bytes_per_chip(layout, context + 1)
-    return weights / on.generation.hbm_bytes_per_s, cache / on.generation.hbm_bytes_per_s
+def read_seconds(plan: Plan, sequences: int, context: int, tokens: int) -> tuple[float, float]:
+    """Seconds that a decoding step of so many tokens reads weights and KV cache at the full bandwidth."""
+    weights = read_weight_bytes_per_chip(plan.layout, tokens)
+    cache = sequences * kv_read_bytes_per_chip(plan.layout, context + 1)
+    return weights / plan.on.generation.hbm_bytes_per_s, cache / plan.on.generation.hbm_bytes_per_s
 
 
-def prompt_token_seconds(plan: Plan, work: Workload, speed: Speed) -> float:
+def _prompt_token_seconds(plan: Plan, work: Workload) -> float:
     """Seconds that each token of a prompt adds to the steps of its lane: arithmetic or links, whichever takes longer."""
-    timed = plan.layout if speed.narrow_helps else dataclasses.replace(plan.layout, dtype="bfloat16")
-    arithmetic = prompt_seconds(timed, plan.on.generation, work.prompt) / work.prompt / PREFILL
+    arithmetic = prompt_seconds(plan.layout, plan.on.generation, work.prompt) / work.prompt / PREFILL
     chunk = min(work.computed, STEP_TOKENS)
-    return speed.factor * max(arithmetic, link_seconds(plan, chunk) / chunk)
+    return max(arithmetic, link_seconds(plan, chunk) / chunk)
 
 
 def is_across_hosts(plan: Plan) -> bool:

@@ -7,7 +7,10 @@ relative errors. Each point is then predicted from a fit to the others: the larg
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from operator import mul
+from itertools import product
+
+import numpy as np
+from numpy.typing import NDArray
 
 from apps.common.command_line import reports_errors
 from apps.slice.memory import Layout
@@ -16,7 +19,7 @@ from apps.slice.roofline import prompt_seconds
 from apps.slice.topology import slice_of
 from benchmarks.planner.footprint import by_formula
 from benchmarks.planner.output import markdown
-from benchmarks.planner.predict import Plan, Point, Speed, Workload, at_load, is_across_hosts, link_seconds, read_seconds
+from benchmarks.planner.predict import Plan, Workload, is_across_hosts, link_seconds, read_seconds
 
 _JUNE = "SGL-JAX, 2026-06"
 _SEPTEMBER = "SGL-JAX, 2025-09 (its docs: Performance Benchmark Results)"
@@ -61,7 +64,7 @@ RUNS = (
     Run("qwen3-32b", "2x2", 64, _LONG, 29.48, _SEPTEMBER),
 )
 """All chips are one tensor-parallel group, in bfloat16."""
-_MAX_SWEEPS, _CLOSE = 5000, 1e-7  # of coordinate descent
+_LEAST = np.array([1.0, 1.0, 1.0, 0.0, 0.0])  # no share is above 1, no time below 0
 
 
 @dataclass(frozen=True)
@@ -77,22 +80,16 @@ class Fit:
     def seconds(self, run: Run) -> float:
         """Predicted time between tokens of a run."""
         terms, links = _terms(run)
-        values = (1 / self.weights, 1 / self.kv_cache, 1 / self.prefill, self.step_s, self.across_hosts_s)
-        return links + sum(term * value for term, value in zip(terms, values, strict=True))
-
-
-def predicted(run: Run, speed: Speed) -> Point:
-    """The prediction of a plan for a run."""
-    return at_load(_plan(run), run.work, run.concurrency, speed)
+        costs = (1 / self.weights, 1 / self.kv_cache, 1 / self.prefill, self.step_s, self.across_hosts_s)
+        return links + float(np.dot(terms, costs))
 
 
 def fit(runs: Sequence[Run]) -> Fit:
-    """The fit to some runs. No share is above 1, no time below 0; what no run tells is 0."""
-    rows = [(terms, links, run.ms / 1000) for run in runs for terms, links in [_terms(run)]]
-    matrix = [[term / measured for term in terms] for terms, _, measured in rows]
-    wanted = [1 - links / measured for _, links, measured in rows]
-    values = _least_squares(matrix, wanted, (1.0, 1.0, 1.0, 0.0, 0.0))
-    return Fit(1 / values[0], 1 / values[1], 1 / values[2], values[3], values[4])
+    """The fit to some runs. What no run tells is 0."""
+    terms, links = (np.array(column) for column in zip(*map(_terms, runs), strict=True))
+    measured = np.array([run.ms / 1000 for run in runs])
+    costs = _least_squares(terms / measured[:, None], 1 - links / measured)
+    return Fit(*(1 / costs[:3]).tolist(), *costs[3:].tolist())
 
 
 def left_out() -> list[tuple[Run, float]]:
@@ -112,34 +109,30 @@ def table() -> str:
 
 def _terms(run: Run) -> tuple[tuple[float, ...], float]:
     """What each figure is multiplied with in a step of this run, and the seconds of its links within a host."""
-    plan, work = _plan(run), run.work
-    weights, cache = read_seconds(plan.layout, plan.on, run.concurrency, work.prompt + work.output // 2)
+    plan, work = plan_of(run), run.work
+    weights, cache = read_seconds(plan, run.concurrency, work.prompt + work.output // 2, run.concurrency)
     arithmetic = prompt_seconds(plan.layout, plan.on.generation, work.prompt) if run.has_prompts else 0.0
     rounds = plan.footprint.rounds if is_across_hosts(plan) else 0.0
     share = run.concurrency / work.output  # prompts for each output token
     return (weights, cache, share * arithmetic, 1.0, rounds), link_seconds(plan, run.concurrency)
 
 
-def _plan(run: Run) -> Plan:
+def plan_of(run: Run) -> Plan:
+    """The layout of a run on its slice."""
     on = slice_of("v6e", run.topology)
     layout = Layout(shape_named(run.model), on.chips)
     return Plan(layout, on, by_formula(layout, on.generation))
 
 
-def _least_squares(matrix: Sequence[Sequence[float]], wanted: Sequence[float], least: Sequence[float]) -> list[float]:
-    """Coordinate descent; `least` are the lowest values."""
-    values, columns = list(least), list(zip(*matrix, strict=True))
-    left = [goal - sum(map(mul, row, values)) for row, goal in zip(matrix, wanted, strict=True)]
-    for _ in range(_MAX_SWEEPS):
-        before = list(values)
-        for index, column in enumerate(columns):
-            if norm := sum(map(mul, column, column)):
-                new = max(least[index], values[index] + sum(map(mul, column, left)) / norm)
-                left = [entry - (new - values[index]) * term for entry, term in zip(left, column, strict=True)]
-                values[index] = new
-        if all(abs(new - old) <= _CLOSE * abs(new) for new, old in zip(values, before, strict=True)):
-            break
-    return values
+def _least_squares(matrix: NDArray[np.float64], wanted: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The best values that are not below `_LEAST`: some are equal to it, and the others free; each such choice is tried."""
+    fits = []
+    for choice in product((True, False), repeat=len(_LEAST)):
+        values, free = _LEAST.copy(), list(choice)
+        values[free] += np.linalg.lstsq(matrix[:, free], wanted - matrix @ _LEAST)[0]
+        if (values >= _LEAST).all():
+            fits.append(values)
+    return min(fits, key=lambda values: float(np.linalg.norm(matrix @ values - wanted)))
 
 
 @reports_errors()

@@ -42,7 +42,7 @@ def rank(rows: Sequence[Row], request: PlanRequest) -> Ranking:
     Order is by the objective at the slow end. What is as good as the best within the prediction's own error is a near tie with
     it; among these upstream's status decides, then the score.
     """
-    able = [row for row in rows if is_able(row, request)]
+    able = [row for row in rows if why_not(row, request) is None]
     exact, ties = _ordered([row for row in able if row.candidate.is_exact], request)
     changed, _ = _ordered([row for row in able if not row.candidate.is_exact], request)
     if not exact:
@@ -50,10 +50,15 @@ def rank(rows: Sequence[Row], request: PlanRequest) -> Ranking:
     return Ranking(exact, changed, ties, _why(exact, ties, request), _risk(exact[0]))
 
 
-def is_able(row: Row, request: PlanRequest) -> bool:
-    """Whether a row does what was asked."""
-    is_long_enough = row.longest_request_tokens >= request.max_context
-    return is_long_enough and row.within_slo.slow is not None and row.candidate.status is not Status.BROKEN
+def why_not(row: Row, request: PlanRequest) -> str | None:
+    """Why a row is not ranked, for a sentence about several; None where it does what was asked."""
+    if row.candidate.status is Status.BROKEN:
+        return "fail upstream as read"
+    if not row.fits:
+        return "do not fit"
+    if row.longest_request_tokens < request.max_context:
+        return f"hold no request of {request.max_context:,} tokens"
+    return "miss the SLO at the slow end" if row.within_slo.slow is None else None
 
 
 def score(row: Row, objective: str, output: int) -> float:

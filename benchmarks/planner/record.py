@@ -7,29 +7,26 @@ python -m benchmarks.planner.record --compile    compiles what is not in the use
 import argparse
 import json
 import sys
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from apps.common.command_line import reports_errors
 from apps.common.errors import UserError
-from apps.slice.memory import Layout, kv_bytes_per_chip, program_bytes_per_chip, usable_bytes
+from apps.slice.memory import Layout, kv_bytes_per_chip, program_bytes_per_chip
 from apps.slice.models import GEMMA_4_31B, ModelShape, model_id_of
-from apps.slice.topology import GIB, Generation, Slice, slice_of
-from benchmarks.planner.candidates import Candidate, Status, layout_name
-from benchmarks.planner.footprint import ALL_REDUCE_ROUNDS, STEP_TOKENS, UTILIZATION, Footprint, by_formula
+from apps.slice.topology import GIB, Slice, slice_of
+from benchmarks.planner.candidates import Status, layout_name
+from benchmarks.planner.footprint import ALL_REDUCE_ROUNDS, Key, Programs, by_formula, engine_arguments
 from benchmarks.planner.output import markdown
-from benchmarks.planner.plan import Known, PlanRequest, Row
-
-if TYPE_CHECKING:
-    from benchmarks.compile.request import Request
+from benchmarks.planner.plan import PlanRequest, Row
 
 RECORD = Path(__file__).with_name("compiled.json")
 MODEL = "google/gemma-4-31B-it"
 _SEQUENCES = 128  # `max_num_seqs` of serve_configs/gemma.yaml, and the tokens of the step that is compiled
+_IMAGES = {"limit_mm_per_prompt": {"image": 4, "video": 0, "audio": 0}, "disable_chunked_mm_input": True}  # as there
 _CUT = 6  # layers: five sliding ones and a global one, of which the model is made
-_BF16_BYTES = 2
 _BF16, _FP8 = "bfloat16", "fp8_e5m2"
 LAYOUTS = (  # topology, tensor and data parallelism, type of the cache, longest request, layers that are compiled
     ("4x4", 16, 1, _BF16, 131_072, None),
@@ -49,48 +46,6 @@ LAYOUTS = (  # topology, tensor and data parallelism, type of the cache, longest
 """Those that are recorded."""
 
 
-@dataclass(frozen=True)
-class Programs:
-    """A layout's figures from the engine over described chips; bytes are those of one chip."""
-
-    model: str
-    accelerator: str
-    topology: str
-    layout: str
-    max_context: int
-    weight_bytes: int
-    kv_bytes_per_token: float
-    """KV cache of a token of one data-parallel group."""
-    kv_tokens: int
-    """Tokens that the cache of one group holds."""
-    tokens: int
-    """Tokens of a group in the step whose collectives these are: how many of each kind, and the bytes of their results."""
-    collectives: dict[str, dict[str, int]]
-    temp_bytes: int
-    layers: int | None
-    """Layers that the model was cut to, and its step compiled without the embedding; None for the whole."""
-    versions: dict[str, str]
-
-    def footprint(self, layout: Layout, generation: Generation) -> Footprint:
-        """What the planner uses of it: as compiled, or as many blocks of a cut model as the whole one has."""
-        formula, hidden = by_formula(layout, generation), layout.shape.hidden
-        count, moved = self.collectives["all-reduce"]["count"], self.collectives["all-reduce"]["bytes"] / self.tokens
-        weights, tokens = float(self.weight_bytes), self.kv_tokens
-        if self.layers:
-            blocks = layout.shape.layers // self.layers
-            weights += formula.weight_bytes - by_formula(self.compiled_of(layout), generation).weight_bytes
-            tokens = int((UTILIZATION * usable_bytes(generation) - weights) / (blocks * self.kv_bytes_per_token))
-            count, moved = blocks * count + 1, blocks * moved + hidden * _BF16_BYTES  # and the embedding's
-        rounds = (ALL_REDUCE_ROUNDS * count, ALL_REDUCE_ROUNDS * moved)
-        return Footprint(weights, tokens, formula.program_bytes, *rounds, is_compiled=True)
-
-    def compiled_of(self, layout: Layout) -> Layout:
-        """The layout of the model that was compiled."""
-        shape, blocks = layout.shape, layout.shape.layers // (self.layers or layout.shape.layers)
-        cut = replace(shape, sliding_layers=shape.sliding_layers // blocks, global_layers=shape.global_layers // blocks)
-        return replace(layout, shape=cut)
-
-
 def recorded() -> list[Programs]:
     """The record; of those in `LAYOUTS` that have been compiled."""
     return [Programs(**entry) for entry in json.loads(RECORD.read_text())]
@@ -102,75 +57,62 @@ def recorded_layouts() -> list[tuple[Programs, Layout, Slice]]:
     return [(entry, *known[entry.topology, entry.layout]) for entry in recorded()]
 
 
-def known_in(shape: ModelShape, programs: Iterable[Programs] = ()) -> Known:
-    """Find a candidate in the record, or among some programs."""
-    model = model_id_of(shape) or ""
-    every = [*programs, *(recorded() if model == MODEL else ())]
-
-    def known(candidate: Candidate, on: Slice) -> Footprint | None:
-        key = (on.generation.name, on.topology, candidate.name)
-        first = next((entry for entry in every if (entry.accelerator, entry.topology, entry.layout) == key), None)
-        return first and first.footprint(candidate.layout, on.by_device().generation)
-
-    return known
+def known_in(shape: ModelShape) -> dict[Key, Programs]:
+    """What is recorded of a model."""
+    return _by_key(recorded()) if model_id_of(shape) == MODEL else {}
 
 
-def compile_missing(rows: Sequence[Row], request: PlanRequest, config: Path | None) -> Known:
-    """Compile the layouts that hold the longest request and that nothing is known of; those that cannot be stay as they are.
+def _by_key(programs: Sequence[Programs]) -> dict[Key, Programs]:
+    """Programs by their key, the first of each."""
+    return {(entry.accelerator, entry.topology, entry.layout): entry for entry in reversed(programs)}
+
+
+def compile_missing(rows: Sequence[Row], request: PlanRequest, config: Path | None) -> dict[Key, Programs]:
+    """What is known once the layouts that hold the longest request are compiled; those that cannot be stay as they are.
 
     Raises:
         UserError: the model's config.json is not known.
         OperationError: the engine's environment cannot be installed.
     """
-    from benchmarks.compile.command import model_config_in
-    from benchmarks.compile.request import recorded_config
+    from benchmarks.compile.request import model_config_of
 
     model = model_id_of(request.shape) or request.model
-    model_config = model_config_in(config) or recorded_config(model)
-    if model_config is None:
-        raise UserError(f"{model}: its config.json is not on this machine: give --model DIR with the directory that has it")
+    model_config = model_config_of(model, config)
     compiled = []
     for row in rows:
         is_asked = row.longest_request_tokens >= request.max_context and row.candidate.status is not Status.BROKEN
         if not is_asked or row.footprint.is_compiled or row.candidate.layout.dtype != _BF16:
             continue
-        engine = asked(row.candidate.layout, row.on, request.max_context, model, model_config)
         try:
-            compiled.append(_compiled(row.candidate.layout, engine, None))
+            compiled.append(_compiled(row.candidate.layout, row.on, request.max_context, model, model_config))
         except UserError as error:
             print(f"{row.on.topology} {row.candidate.name}: {error}", file=sys.stderr)
-    return known_in(request.shape, compiled)
+    return {**known_in(request.shape), **_by_key(compiled)}
 
 
 def table() -> str:
     """Formula / engine for each layout as Markdown, and below it the versions that compiled."""
-    head = [
-        "slice",
-        "layout",
-        "longest",
-        "layers",
-        "weights GiB",
-        "KV bytes a token",
-        "KV tokens",
-        "all-reduces",
-        "temporaries MiB",
-    ]
     rows = [_row(*entry) for entry in recorded_layouts()]
     versions = ", ".join(f"{name} {version}" for name, version in recorded()[0].versions.items())
-    return f"{markdown([head, *rows])}\n\nEach is formula / engine, compiled with {versions}."
+    cells = markdown([list(rows[0]), *(list(row.values()) for row in rows)])
+    return f"{cells}\n\nEach is formula / engine, compiled with {versions}."
 
 
-def _row(entry: Programs, whole: Layout, on: Slice) -> list[str]:
+def _row(entry: Programs, whole: Layout, on: Slice) -> dict[str, str]:
+    """A row's cells by the heads of their columns."""
     layout = entry.compiled_of(whole)
     formula = by_formula(layout, on.generation)
-    return [
-        *(entry.topology, entry.layout, f"{entry.max_context:,}", str(layout.shape.layers)),
-        f"{formula.weight_bytes / GIB:.3f} / {entry.weight_bytes / GIB:.3f}",
-        f"{kv_bytes_per_chip(layout, 1):,.0f} / {entry.kv_bytes_per_token:,.0f}",
-        f"{formula.kv_tokens:,} / {entry.kv_tokens:,}",
-        f"{formula.rounds / ALL_REDUCE_ROUNDS:.0f} / {entry.collectives['all-reduce']['count']}",
-        f"{program_bytes_per_chip(layout, entry.tokens) / 2**20:.1f} / {entry.temp_bytes / 2**20:.1f}",
-    ]
+    return {
+        "slice": entry.topology,
+        "layout": entry.layout,
+        "longest": f"{entry.max_context:,}",
+        "layers": str(layout.shape.layers),
+        "weights GiB": f"{formula.weight_bytes / GIB:.3f} / {entry.weight_bytes / GIB:.3f}",
+        "KV bytes a token": f"{kv_bytes_per_chip(layout, 1):,.0f} / {entry.kv_bytes_per_token:,.0f}",
+        "KV tokens": f"{formula.kv_tokens:,} / {entry.kv_tokens:,}",
+        "all-reduces": f"{formula.rounds / ALL_REDUCE_ROUNDS:.0f} / {entry.collectives['all-reduce']['count']}",
+        "temporaries MiB": f"{program_bytes_per_chip(layout, entry.tokens) / 2**20:.1f} / {entry.temp_bytes / 2**20:.1f}",
+    }
 
 
 def _layouts() -> list[tuple[Layout, Slice, int, int | None]]:
@@ -180,40 +122,27 @@ def _layouts() -> list[tuple[Layout, Slice, int, int | None]]:
     ]
 
 
-def asked(layout: Layout, on: Slice, max_context: int, model: str, model_config: dict[str, Any]) -> "Request":
-    """The engine of a layout, with the arguments that serve_configs/gemma.yaml has."""
-    from benchmarks.compile.request import Request
-
-    images = {"limit_mm_per_prompt": {"image": 4, "video": 0, "audio": 0}, "disable_chunked_mm_input": True}
-    engine: dict[str, Any] = {
-        "tensor_parallel_size": layout.tensor_parallel,
-        "gpu_memory_utilization": UTILIZATION,
-        "max_model_len": max_context,
-        "max_num_seqs": _SEQUENCES,
-        "max_num_batched_tokens": STEP_TOKENS,
-        **({"data_parallel_size": layout.data_parallel} if layout.data_parallel > 1 else {}),
-        **({"kv_cache_dtype": layout.kv_dtype} if layout.kv_dtype != _BF16 else {}),
-        **(images if layout.vision else {}),
-    }
-    return Request(engine, model_config, model, on, None, assumed=False)
-
-
-def _compiled(layout: Layout, request: "Request", layers: int | None) -> Programs:
+def _compiled(
+    layout: Layout, on: Slice, max_context: int, model: str, model_config: dict[str, Any], layers: int | None = None
+) -> Programs:
     """Compile the step that decodes with every sequence running, of the whole model or of one that is cut."""
+    from benchmarks.compile.request import Request
     from benchmarks.compile.results import compile_programs
 
+    arguments = {**engine_arguments(layout, max_context, _SEQUENCES), **(_IMAGES if layout.vision else {})}
+    arguments = {name: value for name, value in arguments.items() if value is not None}
     name = "backbone with embeds" if layers else "backbone"
-    done = compile_programs(replace(request, layers=layers), [name], [str(_SEQUENCES)], None)
+    done = compile_programs(Request(arguments, model_config, model, on, layers), [name], [str(_SEQUENCES)], None)
     [step] = done.programs
     if not step["fits"]:
         raise UserError(step["message"])
-    engine, groups = done.engine, request.engine_kwargs.get("data_parallel_size", 1)
+    engine, groups = done.engine, layout.data_parallel
     return Programs(
-        model=request.model_id,
-        accelerator=request.on.generation.name,
-        topology=request.on.topology,
+        model=model,
+        accelerator=on.generation.name,
+        topology=on.topology,
         layout=layout_name(layout),
-        max_context=request.engine_kwargs["max_model_len"],
+        max_context=max_context,
         weight_bytes=engine["weights_bytes_per_chip"],
         kv_bytes_per_token=engine["kv_bytes_per_token_per_chip"] * groups,
         kv_tokens=engine["kv_tokens"] // groups,
@@ -231,13 +160,10 @@ def main(argv: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.planner.record", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--compile", action="store_true", help="compile what is not in the user's cache, and store the record")
     if parser.parse_args(argv).compile:
-        from benchmarks.compile.request import recorded_config
+        from benchmarks.compile.request import model_config_of
 
-        config = recorded_config(MODEL) or {}
-        entries = [
-            asdict(_compiled(layout, asked(layout, on, context, MODEL, config), layers))
-            for layout, on, context, layers in _layouts()
-        ]
+        config = model_config_of(MODEL, None)
+        entries = [asdict(_compiled(layout, on, context, MODEL, config, layers)) for layout, on, context, layers in _layouts()]
         RECORD.write_text("[\n" + ",\n".join(f" {json.dumps(entry)}" for entry in entries) + "\n]\n")
     print(table())
     return 0

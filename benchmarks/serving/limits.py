@@ -6,7 +6,7 @@ from typing import Any
 from apps.checks.slice_rules import layout_of, shape_of
 from apps.common.errors import UserError
 from apps.slice.memory import Layout
-from apps.slice.roofline import Ceilings, Load, ceilings
+from apps.slice.roofline import Ceilings, ceilings
 from apps.slice.topology import Generation, slice_of
 
 _SIMULATED = ("emulated_slice", "RAYLLM_VLLM_ENGINE_CLS")
@@ -37,11 +37,11 @@ class SliceLimits:
     def batch(self, sequences: int, context: int) -> Ceilings:
         """Ceilings of all replicas, with so many sequences at once that have `context` tokens each."""
         layout = replace(self.layout, data_parallel=self.layout.data_parallel * self.replicas)
-        return self._of(ceilings(layout, self.generation, Load(max(1, sequences), context=context)))
+        return self._of(ceilings(layout, self.generation, max(1, sequences), context=context))
 
     def single_stream(self, prompt: int) -> Ceilings:
         """Ceilings of one replica with a single sequence, of whose prompt `prompt` tokens must be computed."""
-        return self._of(ceilings(self.layout, self.generation, Load(1, prompt=max(1, prompt))))
+        return self._of(ceilings(self.layout, self.generation, 1, prompt=max(1, prompt)))
 
     def _of(self, one_token: Ceilings) -> Ceilings:
         """Ceilings with as many tokens in a step as there were; what checking the draft costs is left out."""

@@ -7,8 +7,7 @@ from pathlib import Path
 
 from apps.common.settings import inherited_environment
 from apps.slice.topology import Slice
-from benchmarks.compile.environment import ensure_environment
-from benchmarks.compile.process import ROOT
+from benchmarks.compile.environment import ROOT, ensure_environment
 
 MODEL = "tiny-gemma-4"
 _ENTRY_POINT = "[vllm.general_plugins]\nemulated_tpu = emulation.tpu.plugin:register\n"

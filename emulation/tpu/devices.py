@@ -19,7 +19,7 @@ def describe(shape: Slice) -> None:
     The engine orders its mesh and its hosts by `coords` (utils.py:288, distributed/utils.py:85), and sizes the KV cache by
     `memory_stats()` (utils.py:112), which is None on CPU.
     """
-    limit = shape.generation.usable_hbm_bytes or shape.generation.hbm_bytes
+    limit = shape.generation.usable_bytes
     jax.Device.coords = property(lambda chip: _coordinates(chip, shape))
 
     def memory_stats(chip: Any) -> dict[str, int]:

@@ -11,7 +11,7 @@ from typing import Any
 
 from apps.common.command_line import reports_errors
 from apps.weights.cache import cached_directory
-from benchmarks.compile.process import digest
+from benchmarks.compile.environment import digest
 from emulation.hosts.cached_model import make_beside
 from emulation.hosts.tpu_engine import MODEL
 

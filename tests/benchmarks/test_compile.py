@@ -11,9 +11,8 @@ import pytest
 from apps.common.errors import UserError
 from benchmarks.compile import results
 from benchmarks.compile.command import main
-from benchmarks.compile.environment import ensure_environment
+from benchmarks.compile.environment import VARIABLES, ensure_environment
 from benchmarks.compile.hlo import collectives, failure
-from benchmarks.compile.process import VARIABLES as DESCRIBED
 from benchmarks.compile.request import request_for
 from benchmarks.compile.results import Compiled
 from benchmarks.compile.table import text
@@ -183,7 +182,7 @@ class TestEngine:
         def check(*arguments: str) -> "subprocess.CompletedProcess[str]":
             command = [str(python), "-m", "benchmarks.compile.cache_check", *arguments]
             return subprocess.run(
-                command, cwd=ROOT, env={**os.environ, **DESCRIBED}, capture_output=True, text=True, timeout=300
+                command, cwd=ROOT, env={**os.environ, **VARIABLES}, capture_output=True, text=True, timeout=300
             )
 
         for name in ("first", "second"):

@@ -10,7 +10,6 @@ from apps.slice.memory import (
     kv_bytes_per_chip,
     kv_tokens,
     stored_heads_per_chip,
-    usable_bytes,
     weight_bytes_per_chip,
 )
 from apps.slice.models import GEMMA_4_31B
@@ -42,7 +41,7 @@ def test_stages_share_the_layers() -> None:
 )
 def test_the_tokens_fit_and_one_more_does_not(cut: tuple[int, int, int], dtype: str, kv_dtype: str) -> None:
     layout = Layout(GEMMA_4_31B, *cut, dtype=dtype, kv_dtype=kv_dtype)
-    allowed, tokens = 0.9 * usable_bytes(V6E), kv_tokens(layout, V6E, 0.9)
+    allowed, tokens = 0.9 * V6E.usable_bytes, kv_tokens(layout, V6E, 0.9)
 
     weights = weight_bytes_per_chip(layout)
     assert weights + kv_bytes_per_chip(layout, tokens) <= allowed

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from apps.slice.memory import Layout
 from apps.slice.models import GEMMA_4_31B
-from apps.slice.roofline import Chunk, Load, ceilings, prompt_seconds, step_seconds
+from apps.slice.roofline import Chunk, ceilings, prompt_seconds, step_seconds
 from apps.slice.topology import GENERATIONS
 
 V6E = GENERATIONS["v6e"]
@@ -43,7 +43,7 @@ def test_a_prompt_in_two_chunks_is_the_same_arithmetic(first: int, second: int) 
 
 def test_ceilings_of_one_stream_by_hand() -> None:
     """TP16 reads 61.4 GB / 16 at 1638 GB/s for each token, and computes 2 x 29.3e9 x 1000 operations for 1000 prompt tokens."""
-    limits = ceilings(Layout(GEMMA_4_31B, 16), V6E, Load(1, prompt=1000))
+    limits = ceilings(Layout(GEMMA_4_31B, 16), V6E, 1, prompt=1000)
     assert limits.tpot_s * 1000 == pytest.approx(61.4e9 / 16 / 1638e9 * 1000, rel=0.01)
     assert limits.output_tok_per_s == pytest.approx(1 / limits.tpot_s)
     assert limits.ttft_s == pytest.approx(1000 * 2 * 29.3e9 / 16 / 918e12, rel=0.02)
@@ -51,8 +51,8 @@ def test_ceilings_of_one_stream_by_hand() -> None:
 
 
 def test_groups_share_the_sequences_and_not_the_weights() -> None:
-    single = ceilings(Layout(GEMMA_4_31B, 4), V6E, Load(8, context=2000))
-    four = ceilings(Layout(GEMMA_4_31B, 4, data_parallel=4), V6E, Load(32, context=2000))
+    single = ceilings(Layout(GEMMA_4_31B, 4), V6E, 8, context=2000)
+    four = ceilings(Layout(GEMMA_4_31B, 4, data_parallel=4), V6E, 32, context=2000)
     assert four.tpot_s == single.tpot_s
     assert four.output_tok_per_s == pytest.approx(4 * single.output_tok_per_s)
 
@@ -60,21 +60,21 @@ def test_groups_share_the_sequences_and_not_the_weights() -> None:
 @given(st.integers(1, 2000), st.integers(0, 100_000))
 def test_more_sequences_never_lower_the_rate_nor_the_time(sequences: int, context: int) -> None:
     layout = Layout(GEMMA_4_31B, 16)
-    fewer, more = (ceilings(layout, V6E, Load(n, context)) for n in (sequences, sequences + 1))
+    fewer, more = (ceilings(layout, V6E, n, context=context) for n in (sequences, sequences + 1))
     assert more.output_tok_per_s >= fewer.output_tok_per_s * (1 - 1e-9)
     assert more.tpot_s >= fewer.tpot_s
 
 
 def test_the_published_463345_prefill_tokens_per_second_are_refused() -> None:
     for dtype in ("bfloat16", "int8"):
-        limits = ceilings(Layout(GEMMA_4_31B, 4, dtype=dtype), V6E, Load(1))
+        limits = ceilings(Layout(GEMMA_4_31B, 4, dtype=dtype), V6E, 1)
         [why] = limits.refusals(prompt_tok_per_s=463_345)
         assert "463,345 prompt tok/s is" in why
         assert "4 v6e chips" in why
 
 
 def test_figures_within_the_ceilings_are_not_refused_and_those_beyond_name_the_limit() -> None:
-    limits = ceilings(Layout(GEMMA_4_31B, 16), V6E, Load(64, context=1000, prompt=1000))
+    limits = ceilings(Layout(GEMMA_4_31B, 16), V6E, 64, context=1000, prompt=1000)
     right = {"output_tok_per_s": 2_000.0, "prompt_tok_per_s": 100_000.0, "tpot_s": 0.02, "ttft_s": 0.2}
     assert limits.refusals(**right) == []
     assert limits.refusals() == []
@@ -85,5 +85,5 @@ def test_figures_within_the_ceilings_are_not_refused_and_those_beyond_name_the_l
 
 def test_a_pipeline_adds_no_speed_to_one_stream() -> None:
     whole, staged = Layout(GEMMA_4_31B, 4), Layout(GEMMA_4_31B, 4, pipeline_parallel=4)
-    assert ceilings(staged, V6E, Load(1)).tpot_s == pytest.approx(ceilings(whole, V6E, Load(1)).tpot_s, rel=0.05)
+    assert ceilings(staged, V6E, 1).tpot_s == pytest.approx(ceilings(whole, V6E, 1).tpot_s, rel=0.05)
     assert prompt_seconds(staged, V6E, 1000) == prompt_seconds(whole, V6E, 1000)

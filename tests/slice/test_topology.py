@@ -3,7 +3,7 @@
 import pytest
 
 from apps.common.errors import UserError
-from apps.slice.topology import GENERATIONS, GIB, Generation, Slice, generation_of, slice_of
+from apps.slice.topology import GENERATIONS, GIB, Generation, Slice, slice_of
 
 ALL = [slice_of(g.name, topology) for g in GENERATIONS.values() for topology in g.topologies]
 
@@ -46,4 +46,4 @@ def test_an_impossible_topology_names_the_valid_ones() -> None:
 
 def test_an_unknown_generation_names_the_known_ones() -> None:
     with pytest.raises(UserError, match=r"'TPU-V6' .* TPU-V6E.*did you mean TPU-V6E"):
-        generation_of("TPU-V6")
+        slice_of("TPU-V6", "4x4")

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from apps.slice.memory import kv_bytes_per_chip
-from apps.slice.roofline import Load, ceilings
+from apps.slice.roofline import ceilings
 from apps.slice.topology import GENERATIONS, GIB, slice_of
 from benchmarks.planner.candidates import Status
 from benchmarks.planner.plan import Slo, plan, usd_per_million_output_tokens
@@ -100,7 +100,7 @@ def test_predictions_keep_below_the_ceilings_and_within_the_slo(slo: Slo, prompt
                 continue
             assert point.tpot_s <= slo.tpot_s
             assert point.ttft_s <= slo.ttft_s
-            limits = ceilings(row.candidate.layout, asked.on.generation, Load(point.sequences, prompt, prompt))
+            limits = ceilings(row.candidate.layout, asked.on.generation, point.sequences, context=prompt, prompt=prompt)
             assert (
                 limits.refusals(
                     output_tok_per_s=point.output_tok_per_s,

@@ -1,5 +1,6 @@
 """The formulas of memory beside what the real engine lays out and compiles, as recorded."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -7,9 +8,9 @@ import pytest
 from apps.slice.memory import Layout, kv_bytes_per_chip
 from apps.slice.topology import Slice, slice_of
 from benchmarks.compile import results
-from benchmarks.planner.footprint import by_formula
+from benchmarks.planner.footprint import Programs, by_formula
 from benchmarks.planner.plan import plan
-from benchmarks.planner.record import Programs, compile_missing, known_in, recorded_layouts
+from benchmarks.planner.record import compile_missing, known_in, recorded_layouts
 from tests.benchmarks.planner.questions import question
 
 RECORDED = recorded_layouts()
@@ -32,7 +33,7 @@ def test_the_formulas_agree_with_the_engine(entry: Programs, layout: Layout, on:
 
 def test_the_plan_takes_what_was_recorded() -> None:
     asked = question()
-    by_name = {row.name: row for row in plan(type(asked)(**{**vars(asked), "known": known_in(asked.shape)}))}
+    by_name = {row.name: row for row in plan(replace(asked, known=known_in(asked.shape)))}
     row, (entry, *_) = by_name["1 x 4x4 TP16/bf16/bf16"], RECORDED[0]
     assert row.footprint.is_compiled
     assert row.footprint.weight_bytes == entry.weight_bytes
@@ -41,10 +42,10 @@ def test_the_plan_takes_what_was_recorded() -> None:
 
 
 def test_a_layout_on_other_chips_is_not_taken_for_it() -> None:
-    asked = question()
-    [row] = [row for row in plan(asked) if row.name == "1 x 4x4 TP16/bf16/bf16"]
-    assert known_in(asked.shape)(row.candidate, slice_of("v6e", "4x4")) is not None
-    assert known_in(asked.shape)(row.candidate, slice_of("v5e", "4x4")) is None
+    for name, is_known in (("v6e", True), ("v5e", False)):
+        asked = replace(question(), on=slice_of(name, "4x4"), known=known_in(question().shape))
+        [row] = [row for row in plan(asked) if row.name == "1 x 4x4 TP16/bf16/bf16"]
+        assert row.footprint.is_compiled == is_known
 
 
 def test_a_layout_that_is_not_recorded_is_compiled_for_a_plan(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -66,8 +67,8 @@ def test_a_layout_that_is_not_recorded_is_compiled_for_a_plan(monkeypatch: pytes
     monkeypatch.setattr(results, "_events", lambda *_: iter(events))
     asked = question(topology="2x2", max_context=8192)
     [row] = [row for row in plan(asked) if row.name == "1 x 2x2 TP4/bf16/bf16"]
-    footprint = compile_missing([row], asked, None)(row.candidate, row.on)
-    assert footprint
+    planned = plan(replace(asked, known=compile_missing([row], asked, None)))
+    footprint = next(other.footprint for other in planned if other.name == row.name)
     assert footprint.is_compiled
     assert (footprint.weight_bytes, footprint.kv_tokens) == (10**10, 90_112)
     assert (footprint.rounds, footprint.moved_bytes_per_token) == (280, 20)

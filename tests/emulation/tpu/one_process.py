@@ -6,8 +6,7 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-from benchmarks.compile.environment import ensure_environment
-from benchmarks.compile.process import ROOT
+from benchmarks.compile.environment import ROOT, ensure_environment
 from emulation.hosts.hosts import EMULATED
 from emulation.hosts.tpu_engine import host_environment
 from tests.emulation.tpu import PROMPTS

@@ -11,8 +11,7 @@ import pytest
 import yaml
 
 from benchmarks.compile import upstream
-from benchmarks.compile.environment import ensure_environment
-from benchmarks.compile.process import ROOT
+from benchmarks.compile.environment import ROOT, ensure_environment
 from benchmarks.compile.upstream import UpstreamMovedError, replace
 from emulation.hosts import config
 from emulation.hosts.hosts import EMULATED
