@@ -15,6 +15,7 @@ from typing import Any
 from apps.guard.answers import Refusal
 from apps.guard.audit import AuditLog, audit_path
 from apps.guard.keyfile import WatchedKeys, utc_now
+from apps.guard.keys import next_to_expire
 from apps.guard.response_tracker import ResponseTracker
 from apps.guard.settings import Bounds, GuardArgs
 
@@ -99,7 +100,7 @@ class Housekeeping:
         self._metrics.publish(requests, tokens, gauges)
 
     def _next_expiry(self) -> float:
-        expiry = self.keys.table.next_to_expire(utc_now()) if self.keys else None
+        expiry = next_to_expire(self.keys.entries, utc_now()) if self.keys else None
         return expiry.timestamp() if expiry else 0
 
 

@@ -49,12 +49,12 @@ class Verifier:
     def forget_wrong(self) -> None:
         """Forget wrong keys, which may be right now. Those that were right are compared with the file's hashes each time."""
         self._wrong.clear()
-        entries = self._keys.table.entries
+        entries = self._keys.entries
         self._known = {digest: known for digest, known in self._known.items() if known[0] in entries}
 
     def _recognise(self, text: bytes) -> Entry | None:
         known = self._known.get(self._digest(text))
-        entry = self._keys.table.entries.get(known[0]) if known else None
+        entry = self._keys.entries.get(known[0]) if known else None
         return entry if entry and known and entry.hash == known[1] else None
 
     async def _verify_slowly(self, text: bytes) -> Entry:
@@ -72,7 +72,7 @@ class Verifier:
 
     async def _find(self, text: bytes) -> Entry | None:
         digest, parts = self._digest(text), split_key(text)
-        entry = self._keys.table.entries.get(parts[0]) if parts else None
+        entry = self._keys.entries.get(parts[0]) if parts else None
         if entry is None or parts is None or digest in self._wrong:
             return None
         if await asyncio.shield(self._hash_once(digest, parts[0], parts[1], entry)):
