@@ -71,7 +71,7 @@ class _LineFile:
         self.lost = 0
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            os.close(os.open(path, os.O_CREAT | os.O_APPEND | os.O_WRONLY, 0o600))
+            path.touch(0o600)
             self._file = logging.handlers.RotatingFileHandler(
                 path, maxBytes=file_bytes, backupCount=old_files, encoding="utf-8"
             )
