@@ -30,7 +30,7 @@ PURE = {
     "apps/weights": ("receipt", "manifest", "checksums", "local_manifest", "retry", "local_copy", "args"),
     "apps/checks": ("findings", "schema", "arguments", "slice_rules", "llm_rules", "serve_rules"),
     "apps/guard": (
-        *("settings", "keys", "rates", "key_usage", "fair", "answers", "generation_request"),
+        *("settings", "keys", "key_usage", "fair", "answers", "generation_request"),
         *("fields", "engines", "field_rules", "verifier", "bodies", "caps", "response_tracker", "admission", "middleware"),
         "command",
     ),

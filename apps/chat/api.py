@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urljoin
 
-import httpx
 import openai
 
 from apps.common.errors import OperationError
@@ -134,11 +133,7 @@ class ChatApi:
                 async for chunk in stream:
                     _absorb(answer, chunk, time.perf_counter() - start)
                     yield answer
-        except (
-            openai.OpenAIError,
-            httpx.HTTPError,
-            ValueError,
-        ) as error:  # the last two while it streams: openai lets them through
+        except (openai.OpenAIError, ValueError) as error:  # the last for a chunk that is no JSON
             raise _for_the_page(error, begun=answer.ttft_s is not None) from error
         if answer.finish_reason is None:
             raise OperationError("The model server broke the answer off. Retry asks again.")
@@ -154,40 +149,36 @@ class ChatApi:
 
     async def _thinks(self, client: openai.AsyncOpenAI, model_id: str) -> bool:
         """True when the chat template reacts to `enable_thinking`: then the prompt's tokens differ."""
-        on, off = [await self._template_tokens(client, model_id, thinking) for thinking in (True, False)]
-        return on is not None and on != off
-
-    async def _template_tokens(self, client: openai.AsyncOpenAI, model_id: str, thinking: bool) -> list[int] | None:
-        body = {
-            "model": model_id,
-            "messages": [{"role": "user", "content": "hi"}],
-            "chat_template_kwargs": {"enable_thinking": thinking},
-        }
-        try:
-            response = await client.post(urljoin(self._api_url, "/tokenize"), body=body, cast_to=object)
-            return response.get("tokens") if isinstance(response, dict) else None
-        except openai.OpenAIError:
-            return None  # the route is closed: then the switch is not offered
+        asked = {"model": model_id, "messages": [{"role": "user", "content": "hi"}]}
+        tokens = []
+        for thinking in (True, False):
+            body = {**asked, "chat_template_kwargs": {"enable_thinking": thinking}}
+            try:
+                response = await client.post(urljoin(self._api_url, "/tokenize"), body=body, cast_to=object)
+            except openai.OpenAIError:
+                return False  # the route is closed
+            tokens.append(response.get("tokens") if isinstance(response, dict) else None)
+        return tokens[0] != tokens[1]
 
 
 def _for_the_page(error: Exception, *, begun: bool = False) -> OperationError:
     if isinstance(error, openai.AuthenticationError):
         return KeyRefusedError("Your key is no longer valid, so you are logged out. Reload the page to log in again.")
-    return OperationError(_break(error) if begun else explain(error))
+    return OperationError(_break(error) if begun else _refusal(error))
 
 
 def _break(error: Exception) -> str:
     """Why an answer that had begun is not whole."""
-    if isinstance(error, openai.APITimeoutError | httpx.TimeoutException):
+    if isinstance(error, openai.APITimeoutError):
         return "The model server stopped writing. Retry asks again."
-    if isinstance(error, openai.APIError) and not isinstance(error, openai.APIConnectionError):
-        return "The model server failed while it answered. Retry asks again; the log of the llm app has the reason."
-    return "The connection to the model server broke. Retry asks again."
+    if isinstance(error, openai.APIConnectionError | ValueError):
+        return "The connection to the model server broke. Retry asks again."
+    return "The model server failed while it answered. Retry asks again; the log of the llm app has the reason."
 
 
-def explain(error: Exception) -> str:
+def _refusal(error: Exception) -> str:
     """A short sentence for the visitor, without the server's internals."""
-    if isinstance(error, openai.APITimeoutError | httpx.TimeoutException):
+    if isinstance(error, openai.APITimeoutError):
         return "The model server did not answer in time. Try again in a moment."
     if isinstance(error, openai.APIConnectionError):
         return "The model server cannot be reached. It may still be starting."
@@ -195,18 +186,9 @@ def explain(error: Exception) -> str:
         if error.status_code in (429, 503):
             return "The model server is busy. Try again in a moment."
         if error.status_code < 500:
-            return f"The model server refused the request: {_server_message(error)[:300]}"
+            message = error.body.get("message") if isinstance(error.body, dict) else None
+            return f"The model server refused the request: {str(message or f'HTTP {error.status_code}')[:300]}"
     return "The model server failed. The log of the llm app has the reason."
-
-
-def _server_message(error: openai.APIStatusError) -> str:
-    body = error.body
-    if isinstance(body, dict):
-        inner = body.get("error")
-        message = inner.get("message") if isinstance(inner, dict) else body.get("message")
-        if message:
-            return str(message)
-    return f"HTTP {error.status_code}"
 
 
 def _request(model: str, messages: list[dict[str, Any]], sampling: Sampling) -> dict[str, Any]:

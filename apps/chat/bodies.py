@@ -6,7 +6,6 @@ from starlette.datastructures import FormData
 from starlette.exceptions import HTTPException
 from starlette.formparsers import MultiPartException
 from starlette.requests import Request
-from starlette.types import Receive, Scope
 
 from apps.guard.answers import Refusal
 from apps.guard.bodies import read_body, replaying
@@ -19,7 +18,7 @@ class BodyReads:
         self._max_bytes, self._seconds, self._number = max_bytes, seconds, number
         self._running: dict[asyncio.Timeout, None] = {}
 
-    async def read(self, scope: Scope, receive: Receive) -> bytes:
+    async def read(self, request: Request) -> bytes:
         """The whole body.
 
         Raises:
@@ -34,7 +33,7 @@ class BodyReads:
         try:
             async with timer:
                 self._running[timer] = None
-                return await read_body(header(scope, b"content-length").encode("latin-1"), receive, self._max_bytes)
+                return await read_body(request.headers.get("content-length", "").encode(), request.receive, self._max_bytes)
         except TimeoutError:
             raise Refusal(408, f"The request's body did not arrive within {self._seconds:g} s.", "request_timeout") from None
         finally:
@@ -47,8 +46,3 @@ async def read_form(request: Request, body: bytes, max_parts: int) -> FormData:
         return await Request(request.scope, replaying(body, request.receive)).form(max_files=max_parts, max_fields=max_parts)
     except (MultiPartException, HTTPException, ValueError):  # of Starlette, of Starlette within an app, of python-multipart
         raise Refusal(400, f"This is not a form, or has more than {max_parts} files or fields.", "invalid_body") from None
-
-
-def header(scope: Scope, name: bytes) -> str:
-    """A request's header; empty where there is none."""
-    return next((value.decode("latin-1") for key, value in scope["headers"] if key == name), "")

@@ -6,28 +6,26 @@ Nothing of Gradio can be reached without a session, and with one only what the p
 import base64
 import hashlib
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs
 
+from starlette.datastructures import Headers
 from starlette.requests import Request
 from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from apps.chat import payload
-from apps.chat.bodies import BodyReads, header, read_form
+from apps.chat.bodies import BodyReads, read_form
 from apps.chat.login import COOKIE, Login, give_cookie
 from apps.chat.page import IMAGES, SESSION
 from apps.chat.sessions import MAX_IMAGE_BYTES, Session, Sessions
 from apps.guard.answers import Refusal
-from apps.guard.bodies import ClientLeftError, discard_body, replaying
+from apps.guard.bodies import ClientLeftError, discard_body, replaying, whole_answer
 
 _MESSAGES = {"max_bytes": 256 * 1024, "seconds": 10, "number": 256}
 _UPLOADS = {"max_bytes": MAX_IMAGE_BYTES + 64 * 1024, "seconds": 60, "number": 8}
 _FILES_AT_ONCE = 4
-_REQUESTS_OF_ONE_SESSION = 32
 _DISCARDED_BYTES = 1024 * 1024
 _PREFIX = re.compile(r"(?:/[\w.~-]+)*")
 _SCRIPT = re.compile(rb"<script[^>]*>(.*?)</script>", re.DOTALL)
@@ -94,7 +92,9 @@ class Door:
             return await self._page(request, path, session)
         if session is None:
             raise Refusal(401, "Your session has ended. Reload the page.", "no_session")
-        with _one_of_few(session):
+        if session.requests.locked():
+            raise Refusal(429, "This session has too many requests at once.", "too_many_requests", headers={"retry-after": "1"})
+        async with session.requests:
             return await self._inside(request, send, path, session)
 
     async def _page(self, request: Request, path: str, session: Session | None) -> Response:
@@ -109,21 +109,14 @@ class Door:
     async def _gradios_page(self, request: Request, session: Session) -> Response:
         """Read the page whole: its policy names the scripts in it, and no other can run."""
         headers = [(name, value) for name, value in request.scope["headers"] if name != b"accept-encoding"]
-        status, body = 500, b""
-
-        async def keep(message: Message) -> None:
-            nonlocal status, body
-            status = message.get("status", status)
-            body += message.get("body", b"")
-
         scope = {**request.scope, "headers": headers, "query_string": b"", SESSION: session}
-        await self._app(scope, replaying(b"", request.receive), keep)
+        status, body = await whole_answer(self._app, scope, replaying(b"", request.receive))
         return Response(_MANIFEST.sub(lambda _: _PAGE_SCRIPT, body), status, media_type="text/html")
 
     async def _inside(self, request: Request, send: Send, path: str, session: Session) -> Response | None:
         method, scope = request.method, {**request.scope, SESSION: session}
         if method == "POST" and path in (payload.JOIN, payload.CANCEL):
-            body = await self._messages.read(scope, request.receive)
+            body = await self._messages.read(request)
             body = payload.checked(path, body, self._events, session.tag, session.images)
             await self._app(_with_length(scope, body), replaying(body, request.receive), send)
         elif method == "POST" and path == payload.UPLOAD:
@@ -139,7 +132,7 @@ class Door:
         return None
 
     async def _keep_images(self, request: Request, session: Session) -> Response:
-        body = await self._uploads.read(request.scope, request.receive)
+        body = await self._uploads.read(request)
         names = []
         form = await read_form(request, body, _FILES_AT_ONCE)
         try:
@@ -158,7 +151,7 @@ def _under_prefix(scope: Scope) -> Scope:
     routes (gradio#10116), and looks at forwarded headers itself for scheme and host.
     """
     prefix = scope.get("root_path", "")
-    outer = header(scope, b"x-forwarded-prefix").rstrip("/")
+    outer = Headers(scope=scope).get("x-forwarded-prefix", "").rstrip("/")
     outer = outer if _PREFIX.fullmatch(outer) else ""
     path = scope["path"].removeprefix(prefix)
     return {**scope, "root_path": outer + prefix, "path": outer + prefix + path}
@@ -170,20 +163,9 @@ def _path(scope: Scope) -> str:
 
 def _refuse_other_sites(request: Request, path: str) -> None:
     """Refuse what another page had the browser send: a visitor may follow a link to the page, no more."""
-    site = header(request.scope, b"sec-fetch-site")
+    site = request.headers.get("sec-fetch-site", "")
     if site not in ("", "same-origin", "none") and not (request.method == "GET" and path in ("", "/")):
         raise Refusal(403, "Other sites may not use the chat.", "other_site")
-
-
-@contextmanager
-def _one_of_few(session: Session) -> Iterator[None]:
-    if session.requests >= _REQUESTS_OF_ONE_SESSION:
-        raise Refusal(429, "This session has too many requests at once.", "too_many_requests", headers={"retry-after": "1"})
-    session.requests += 1
-    try:
-        yield
-    finally:
-        session.requests -= 1
 
 
 def _image(session: Session, name: str) -> Response:

@@ -10,7 +10,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
 from apps.chat.api import ChatApi
-from apps.chat.bodies import BodyReads, header, read_form
+from apps.chat.bodies import BodyReads, read_form
 from apps.chat.sessions import Session, Sessions
 from apps.common.errors import OperationError
 
@@ -48,7 +48,7 @@ class Login:
     def __init__(self, api: ChatApi, sessions: Sessions, title: str, *, keyless: bool) -> None:
         self._api, self._sessions, self._title, self._keyless = api, sessions, title, keyless
         self._bodies = BodyReads(**_BODIES)
-        self._checks, self._asked = asyncio.Semaphore(_CHECKS), 0
+        self._checks, self._places = asyncio.Semaphore(_CHECKS), asyncio.Semaphore(_CHECKS + _WAITING)
 
     async def welcome(self, request: Request) -> Session | Response:
         """A session for a visitor without one, where the API asks for no key; else the page that asks for it."""
@@ -63,7 +63,7 @@ class Login:
 
     async def enter(self, request: Request) -> Response:
         """Answer a sent form. Raises what `BodyReads.read` and `read_form` raise."""
-        body = await self._bodies.read(request.scope, request.receive)
+        body = await self._bodies.read(request)
         form = await read_form(request, body, _FIELDS)
         key = str(form.get("key", "")).strip()
         try:
@@ -86,14 +86,10 @@ class Login:
         return response
 
     async def _accepts(self, key: str | None) -> bool:
-        if self._asked >= _CHECKS + _WAITING:
+        if self._places.locked():
             raise OperationError("Too many visitors are logging in. Try again in a moment.")
-        self._asked += 1
-        try:
-            async with self._checks:
-                return await self._api.accepts(key)
-        finally:
-            self._asked -= 1
+        async with self._places, self._checks:
+            return await self._api.accepts(key)
 
     def _page(self, request: Request, message: str = "", status: int = HTTPStatus.OK, *, form: bool = True) -> Response:
         alert = f'<p role="alert">{html.escape(message)}</p>' if message else ""
@@ -105,7 +101,7 @@ class Login:
 
 def give_cookie(request: Request, response: Response, session: Session) -> None:
     """Let the browser send the session's id, to this chat alone; scripts cannot read it."""
-    secure = "https" in (request.url.scheme, header(request.scope, b"x-forwarded-proto"))
+    secure = "https" in (request.url.scheme, request.headers.get("x-forwarded-proto"))
     response.set_cookie(COOKIE, session.id, path=_root(request), httponly=True, samesite="strict", secure=secure)
 
 

@@ -131,11 +131,12 @@ class Visits:
         session, conversation = _session(request), _conversation(request)
         if not conversation.rounds or (answer := conversation.rounds[-1].answer).ended:
             return
-        model, system, *settings = values
+        model, system, temperature, top_p, max_tokens, thinking = values
+        thinks = thinking if _info(session, model).thinks else None
         try:
             if not model:
                 raise OperationError("The server has no model yet. Retry asks again.")
-            sampling = _sampling(session, model, *settings)
+            sampling = Sampling(temperature, top_p, int(max_tokens), thinks)
             with self._one_of_its_share(session):
                 async for _ in self._api.answer(session.key, model, conversation.messages(system), sampling, answer):
                     yield conversation.shown()
@@ -233,18 +234,11 @@ def _images(session: Session, names: list[str]) -> dict[str, Image]:
     return {f"{IMAGE.removeprefix('/')}{name}": session.images[name] for name in names}
 
 
-def _info(session: Session, chosen: str | None) -> ModelInfo | None:
-    return next((model for model in session.models if model.id == chosen), None)
+def _info(session: Session, chosen: str | None) -> ModelInfo:
+    """What a model can do: nothing where there is no such model."""
+    return next((model for model in session.models if model.id == chosen), ModelInfo(""))
 
 
 def _abilities(session: Session, chosen: str | None) -> tuple[Any, Any]:
     info = _info(session, chosen)
-    images = ["upload"] if info and info.takes_images else []
-    return gr.MultimodalTextbox(sources=images), gr.Checkbox(visible=bool(info and info.thinks))
-
-
-def _sampling(
-    session: Session, model: str | None, temperature: float, top_p: float, max_tokens: float, thinking: bool
-) -> Sampling:
-    info = _info(session, model)
-    return Sampling(temperature, top_p, int(max_tokens), thinking if info and info.thinks else None)
+    return gr.MultimodalTextbox(sources=["upload"] if info.takes_images else []), gr.Checkbox(visible=info.thinks)

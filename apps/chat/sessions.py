@@ -3,6 +3,7 @@
 An image is never a file: what a client names is looked up among the images of its own session, and nowhere else.
 """
 
+import asyncio
 import secrets
 import time
 from collections import Counter, OrderedDict
@@ -16,6 +17,7 @@ from apps.guard.answers import Refusal
 MAX_IMAGE_BYTES = 10 * 1024 * 1024
 _SESSIONS, _SESSIONS_OF_ONE_KEY = 1024, 32
 _CONVERSATIONS = 8  # of one session: tabs
+_REQUESTS = 32  # of one session, at once
 _IMAGES, _IMAGE_BYTES = 16, 32 * 1024 * 1024  # of one session
 _ALL_IMAGE_BYTES = 256 * 1024 * 1024
 _KINDS = {b"\x89PNG\r\n\x1a\n": "png", b"\xff\xd8\xff": "jpeg", b"GIF8": "gif", b"RIFF": "webp"}
@@ -30,7 +32,7 @@ class Session:
     used_s: float
     id: str = field(default_factory=lambda: secrets.token_urlsafe(32), repr=False)
     tag: str = field(default_factory=lambda: secrets.token_hex(8))
-    requests: int = 0
+    requests: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(_REQUESTS))
     models: list[ModelInfo] = field(default_factory=list)
     images: dict[str, Image] = field(default_factory=dict)
     _conversations: OrderedDict[str, Conversation] = field(default_factory=OrderedDict)

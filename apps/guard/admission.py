@@ -11,11 +11,12 @@ from typing import Any
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from apps.guard import access, bodies, caps, engines, generation_request, vocabulary
+from apps.guard import access, bodies, caps, engines, generation_request
 from apps.guard.access import Access, Routes
 from apps.guard.answers import Refusal, failed
 from apps.guard.bodies import ClientLeftError, parse_json
 from apps.guard.fair import FairQueue, Ticket
+from apps.guard.fields import TABLES
 from apps.guard.generation_request import GenerationRequest
 from apps.guard.grammar_compiler import GrammarCompiler
 from apps.guard.housekeeping import Housekeeping
@@ -32,7 +33,6 @@ Forwarded = tuple[Scope, Receive, Send]
 _METHODS = ("GET", "HEAD", "POST")
 _EVERYBODY = "open"
 _GENERATE_NOTHING = ("/tokenize", "/detokenize")
-_KNOWN = frozenset((_CHAT, _COMPLETIONS, *_GENERATE_NOTHING))
 _INTERVAL = "stream_interval must be 1 for a key with a token limit: a stream's tokens are counted by its events."
 _NOT_FORWARDED = frozenset((b"authorization", b"x-request-id", b"content-length", b"transfer-encoding"))
 
@@ -48,14 +48,14 @@ class Admission:
         self._verifier = Verifier(housekeeping.keys) if housekeeping.keys else None
         self._usages: dict[str, tuple[Entry | None, KeyUsage]] = {}
         self._salts = secrets.token_bytes(32)  # a replica has a prefix cache of its own, so another may salt otherwise
-        self._vocabulary = vocabulary.model_vocabulary(settings.model)
+        self._vocabulary = engines.vocabulary_size(settings.model)
         self.grammars = GrammarCompiler(args.bounds.grammars, settings.tokenizer)
         per_key = args.queue.waiting if args.open else args.queue.waiting_per_key  # open: all clients are one
         self.queue = FairQueue(settings.capacity, args.queue.waiting, per_key)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One request, from its first header to its line in the audit."""
-        self._housekeeping.watch(self)
+        self._housekeeping.watch(self.queue)
         tracker = ResponseTracker.of(scope, send)
         self._housekeeping.live[tracker] = asyncio.current_task()
         try:
@@ -73,11 +73,6 @@ class Admission:
             del self._housekeeping.live[tracker]
             if tracker.access is not Access.PUBLIC:
                 self._housekeeping.note(tracker)
-
-    def forget_wrong_keys(self) -> None:
-        """The keys file has changed."""
-        if self._verifier:
-            self._verifier.forget_wrong()
 
     async def _end(self, tracker: ResponseTracker, why: Refusal) -> None:
         """Housekeeping has cancelled the request; where the client takes nothing, returning closes the connection."""
@@ -139,7 +134,7 @@ class Admission:
             return known[1]
         limits = self._args.limits.overridden_by(entry.limits) if entry else self._args.limits
         part = per_replica(limits, self._settings.replicas)
-        usage = known[1] if known else KeyUsage(name, part)
+        usage = known[1] if known else KeyUsage(name)
         usage.set_limits(part, entry.weight if entry else 1)
         self._usages[name] = (entry, usage)
         return usage
@@ -150,13 +145,13 @@ class Admission:
         bounds = self._args.bounds
         body = await bodies.read_body(tracker.headers.get(b"content-length", b""), receive, bounds.body_bytes)
         tracker.reads_body, tracker.body_read = False, True
-        is_json = path in _KNOWN or bodies.may_be_json(tracker.headers.get(b"content-type", b""), body)
+        is_json = path in TABLES or bodies.may_be_json(tracker.headers.get(b"content-type", b""), body)
         fields = parse_json(body, self._settings.json_items, bounds.json_depth) if is_json else {}
         access.check_model(fields.get("model"), entry.models if entry else None)
         tracker.model = str(fields["model"])[:128] if "model" in fields else None
         if path in (_CHAT, _COMPLETIONS):
             asked = self._fit_to_engine(generation_request.parse(body, fields, bounds, chat=path == _CHAT), tracker)
-            vocabulary.check_ids(fields.get("prompt"), self._vocabulary)
+            engines.check_ids(fields.get("prompt"), self._vocabulary)
             asked = asked._replace(cache_salt=self._cache_salt(entry, fields))
         else:
             generation_request.check_other(path, fields, bounds)

@@ -38,18 +38,12 @@ def error_body(message: str, kind: str, code: str | int, param: str | None = Non
     return json.dumps({"error": {"message": message, "type": kind, "param": param, "code": code}}).encode()
 
 
-def json_headers(body: bytes, more: Mapping[str, str]) -> Headers:
-    """Headers of an answer with a JSON body."""
-    headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
-    return headers + [(name.encode(), value.encode()) for name, value in more.items()]
-
-
 def one_line(body: bytes) -> str:
     """An answer for a log: it may repeat what a client sent, which must not write lines of its own there."""
     return body[:_LOGGED_BYTES].decode(errors="replace").encode("unicode_escape").decode()
 
 
-def in_openai_form(body: bytes, status: int) -> bytes:
+def _in_openai_form(body: bytes, status: int) -> bytes:
     """An error's body as it is if it has OpenAI's form; else its text, or what frameworks call `detail`, in that form."""
     try:
         answer = json.loads(body)
@@ -64,11 +58,6 @@ def in_openai_form(body: bytes, status: int) -> bytes:
 def failed(request_id: str) -> str:
     """The message in place of an internal one."""
     return f"The server could not answer. Its log has the reason under request id {request_id}."
-
-
-def refused(request_id: str) -> str:
-    """The message in place of one that reveals internals, where the request was at fault."""
-    return f"The server refused the request. Its log has the reason under request id {request_id}."
 
 
 # Tracebacks, files of the server, Python's own names of things, but not pydantic.dev, which explains what a field lacks.
@@ -94,9 +83,11 @@ def public_error(body: bytes, status: int, request_id: str) -> bytes:
     """The app's refusal as it is, in OpenAI's form, if it only speaks of the request; without the server's inside else."""
     if status >= 500 or leaks_internals(body):
         logger.warning("guard: request %s was answered %d: %s", request_id, status, one_line(body))
-        text = failed(request_id) if status >= 500 else refused(request_id)
-        body = error_body(text, "server_error" if status >= 500 else "invalid_request_error", status)
-    return in_openai_form(body, status)
+        if status >= 500:
+            return error_body(failed(request_id), "server_error", status)
+        text = f"The server refused the request. Its log has the reason under request id {request_id}."
+        return error_body(text, "invalid_request_error", status)
+    return _in_openai_form(body, status)
 
 
 def public_event(event: bytes, request_id: str) -> bytes:

@@ -5,7 +5,6 @@ the interpreter, and every stream would wait for it. Requests without a right ke
 and a count of the rest, so that nobody without a key can rotate the lines of keys away.
 """
 
-import contextlib
 import json
 import logging
 import logging.handlers
@@ -71,7 +70,7 @@ class _LineFile:
         self.lost = 0
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            os.close(os.open(path, os.O_CREAT | os.O_APPEND | os.O_WRONLY, 0o600))
+            path.touch(0o600)
             self._file = logging.handlers.RotatingFileHandler(
                 path, maxBytes=file_bytes, backupCount=old_files, encoding="utf-8"
             )
@@ -98,9 +97,7 @@ class _LineFile:
         while not ended:
             lines = [self._lines.get()]
             time.sleep(_GATHER_S)  # many lines in one write: this thread takes its time from the requests
-            with contextlib.suppress(queue.Empty):
-                while len(lines) < _QUEUED:
-                    lines.append(self._lines.get_nowait())
+            lines += [self._lines.get() for _ in range(self._lines.qsize())]  # nobody else takes any
             ended = None in lines
             text = "\n".join(line for line in lines if line)
             if text:

@@ -1,4 +1,5 @@
-"""Request bodies within a size, a time and a structure, so that no client makes a server hold too much, or wait for ever."""
+"""Bodies, read whole: requests within a size, a time and a structure, so that no client makes a server hold too much, or wait
+for ever; and answers to requests of our own."""
 
 import asyncio
 import contextlib
@@ -7,7 +8,7 @@ import math
 import re
 from typing import Any
 
-from starlette.types import Message, Receive
+from starlette.types import ASGIApp, Message, Receive, Scope
 
 from apps.guard.answers import Refusal, bad_value
 
@@ -78,6 +79,19 @@ async def discard_body(receive: Receive, max_bytes: int) -> bool:
                     return True
                 max_bytes -= len(message["body"])
     return False
+
+
+async def whole_answer(app: ASGIApp, scope: Scope, receive: Receive) -> tuple[int, bytes]:
+    """(status, body) of what an app behind answers to a request of our own; 500 where it answers nothing."""
+    status, parts = 500, []
+
+    async def keep(message: Message) -> None:
+        nonlocal status
+        status = message.get("status", status)
+        parts.append(message.get("body", b""))
+
+    await app(scope, receive, keep)
+    return status, b"".join(parts)
 
 
 def _as_number(content_length: bytes) -> int:

@@ -7,7 +7,7 @@ from typing import Any
 from starlette.types import ASGIApp, Message, Scope
 
 from apps.guard.answers import Refusal
-from apps.guard.bodies import replaying
+from apps.guard.bodies import replaying, whole_answer
 from apps.guard.generation_request import COMPLETION_DEFAULT_TOKENS, GenerationRequest
 from apps.guard.settings import Limits
 
@@ -87,26 +87,11 @@ def _too_long(prompt: int, asked: int, context: int) -> Refusal:
 
 async def _post(app: ASGIApp, scope: Scope, path: str, body: bytes) -> tuple[int, bytes]:
     """Ask the server behind, in this process. Its failures are only a status here."""
-    status, parts = 500, []
-    headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
-    root = scope.get("root_path", "")
-
-    async def send(message: Message) -> None:
-        nonlocal status
-        status = message.get("status", status)
-        parts.append(message.get("body", b""))
-
-    inner = {
-        **scope,
-        "method": "POST",
-        "path": root + path,
-        "raw_path": (root + path).encode(),
-        "query_string": b"",
-        "headers": headers,
-    }
+    path = scope.get("root_path", "") + path
+    headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
+    inner = {**scope, "method": "POST", "path": path, "raw_path": path.encode(), "query_string": b"", "headers": headers}
     inner.pop("state", None)
-    await app(inner, replaying(body, _stay), send)
-    return status, b"".join(parts)
+    return await whole_answer(app, inner, replaying(body, _stay))
 
 
 async def _stay() -> Message:

@@ -4,18 +4,18 @@ import argparse
 import json
 import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from apps.common.command_line import reports_errors
-
-if TYPE_CHECKING:
-    from apps.guard.keys import Entry, KeyTable
+from apps.common.errors import UserError
+from apps.guard.keyfile import change_keys, make_key, read_keys, utc_now, write_key
+from apps.guard.keys import NAME, Entry, Keys, by_name
+from apps.guard.settings import Limits
 
 _UNITS = {"m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
-_LIMITS = ("requests_per_minute", "tokens_per_minute", "concurrent_requests", "max_tokens", "context_tokens")
 
 
 @reports_errors()
@@ -42,7 +42,7 @@ def _parser() -> argparse.ArgumentParser:
     create.add_argument("--models", metavar="ID", nargs="+", help="only these models (default: all)")
     create.add_argument("--weight", type=_weight, default=1.0, help="its share when the engine is full (default: %(default)g)")
     create.add_argument("--admin", action="store_true", help="may also use the routes in guard.admin_routes")
-    for limit in _LIMITS:
+    for limit in Limits.model_fields:
         flag = "--" + limit.replace("_", "-")
         create.add_argument(flag, metavar="N", type=_positive, help="instead of the config's guard.limits")
     _add_out(create)
@@ -73,75 +73,58 @@ def _add_out(parser: argparse.ArgumentParser) -> None:
 
 
 def _create(options: argparse.Namespace) -> None:
-    from apps.common.errors import UserError
-    from apps.guard.keyfile import make_key, utc_now
-
-    limits = {name: value for name in _LIMITS if (value := getattr(options, name)) is not None}
+    limits = {name: value for name in Limits.model_fields if (value := getattr(options, name)) is not None}
     settings: dict[str, object] = {"name": options.name, "weight": options.weight, "admin": options.admin, "limits": limits}
     settings |= {"expires": options.expires} if options.expires else {}
     settings |= {"models": options.models} if options.models else {}
     text, id, entry = make_key(settings, utc_now())
-
-    def add(table: "KeyTable") -> "KeyTable":
-        if table.by_name(options.name):
+    with change_keys(options.file) as keys:
+        if by_name(keys, options.name):
             raise UserError(f"{options.name!r} already exists: rotate or revoke it, or choose another name")
-        return table.with_entry(id, entry)
-
-    _change_and_hand_out(options, add, lambda: text)
+        keys[id] = entry
+        _write_out(options, text)
+    _print_out(options, text)
 
 
 def _rotate(options: argparse.Namespace) -> None:
-    from apps.guard.keyfile import make_key, utc_now
-
     now = utc_now()
     until = now + options.grace
-    made: list[str] = []
-
-    def replace(table: "KeyTable") -> "KeyTable":
-        old = _named(table, options.name)
+    with change_keys(options.file) as keys:
+        old = _named(keys, options.name)
         newest = max(old.values(), key=lambda entry: entry.created)
         kept = newest.model_dump(exclude={"salt", "hash", "created"}, exclude_unset=True)
         if newest.expires:
             kept["expires"] = now + (newest.expires - newest.created)  # as long a life as the old one had
         text, id, entry = make_key(kept, now)
-        made.append(text)
-        table = table.without(old)
         for old_id, old_entry in old.items():
-            if options.grace and (old_entry.expires is None or old_entry.expires > now):
-                last = until if old_entry.expires is None else min(until, old_entry.expires)
-                table = table.with_entry(old_id, old_entry.model_copy(update={"expires": last}))
-        return table.with_entry(id, entry)
+            del keys[old_id]
+            last = min(until, old_entry.expires or until)
+            if last > now:
+                keys[old_id] = old_entry.model_copy(update={"expires": last})
+        keys[id] = entry
+        _write_out(options, text)
+    _print_out(options, text)
 
-    _change_and_hand_out(options, replace, lambda: made[0])
+
+def _write_out(options: argparse.Namespace, text: str) -> None:
+    """Write a key where the user wants it in a file: before the keys file changes, so that a key that nobody got is none."""
+    if options.out:
+        write_key(options.out, text)
 
 
-def _change_and_hand_out(
-    options: argparse.Namespace, change: Callable[["KeyTable"], "KeyTable"], text: Callable[[], str]
-) -> None:
-    """Change the keys file, and give the new key to whoever asked; where it cannot be written, no key has changed."""
-    from apps.guard.keyfile import change_keys, write_key
-
-    def change_and_write(table: "KeyTable") -> "KeyTable":
-        changed = change(table)
-        if options.out:
-            write_key(options.out, text())
-        return changed
-
-    change_keys(options.file, change_and_write)
-    print(f"the key is in {options.out}" if options.out else text(), file=sys.stderr if options.out else sys.stdout)
+def _print_out(options: argparse.Namespace, text: str) -> None:
+    print(f"the key is in {options.out}" if options.out else text, file=sys.stderr if options.out else sys.stdout)
 
 
 def _revoke(options: argparse.Namespace) -> None:
-    from apps.guard.keyfile import change_keys
-
-    change_keys(options.file, lambda table: table.without(_named(table, options.name)))
+    with change_keys(options.file) as keys:
+        for id in _named(keys, options.name):
+            del keys[id]
 
 
 def _list(options: argparse.Namespace) -> None:
-    from apps.guard.keyfile import read_keys, utc_now
-
     now = utc_now()
-    entries = sorted(read_keys(options.file).entries.items(), key=lambda item: (item[1].name, item[1].created))
+    entries = sorted(read_keys(options.file).items(), key=lambda item: (item[1].name, item[1].created))
     rows = [_plain(id, entry, now) for id, entry in entries]
     if options.json:
         print(json.dumps(rows, indent=1))
@@ -152,23 +135,21 @@ def _list(options: argparse.Namespace) -> None:
         print(f"{row['name']:<20} {row['id']}  {row['state']:<8}  until {row['expires'] or 'revoked':<20}  {models}", *extra)
 
 
-def _plain(id: str, entry: "Entry", now: datetime) -> dict[str, Any]:
+def _plain(id: str, entry: Entry, now: datetime) -> dict[str, Any]:
     plain = entry.model_dump(mode="json", exclude={"salt", "hash", "limits"})
     state = "usable" if entry.usable(now) else "disabled" if entry.disabled else "expired"
     return {"id": id, **plain, "limits": entry.limits.model_dump(exclude_unset=True), "state": state}
 
 
-def _named(table: "KeyTable", name: str) -> "dict[str, Entry]":
-    from apps.common.errors import UserError
-
-    entries = table.by_name(name)
+def _named(keys: Keys, name: str) -> Keys:
+    entries = by_name(keys, name)
     if not entries:
         raise UserError(f"there is no key {name!r}: `list` shows those that exist")
     return entries
 
 
 def _name(text: str) -> str:
-    if not re.fullmatch(r"[a-z0-9][a-z0-9._-]{0,62}", text):
+    if not re.fullmatch(NAME, text):
         raise argparse.ArgumentTypeError(
             f"{text!r} is not a valid name: use at most 63 lower-case letters, digits, dots, underscores and dashes"
         )
@@ -208,6 +189,6 @@ def _weight(text: str) -> float:
 
 
 def _positive(text: str) -> int:
-    if not text.isdigit() or not 1 <= int(text) <= 10**12:
+    if not text.isdigit() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
     return int(text)

@@ -1,14 +1,17 @@
 """What each flavour of engine cannot do with a request that vLLM's server takes: facts, each with its source.
 
-Of vLLM on the CPU none is known. Those of vLLM on TPU were read in tpu-inference 0.29 to 0.32, line numbers in 0.29.
+Of vLLM on the CPU there is one alone: a token that the model does not have. Those of vLLM on TPU were read in tpu-inference
+0.29 to 0.32, line numbers in 0.29.
 """
 
+import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from enum import Enum
+from pathlib import Path
 from typing import Any, Literal
 
-from apps.guard.answers import Refusal
+from apps.guard.answers import Refusal, bad_value
 
 Flavour = Literal["vllm-cpu", "vllm-tpu"]
 Fields = Mapping[str, Any]
@@ -61,6 +64,12 @@ _DEVICE = "sampling_metadata.py: only temperature, top_k and top_p reach the dev
 _PROMPT_LOGPROBS = "tpu_runner.py:1617 raises inside the step for multimodal models; marin#7390"
 _NO_LOGPROBS = "sampling_metadata.py:62 takes 0 for none, vLLM's server then finds an empty list; tpu-inference#3572"
 
+_IGNORED: dict[str, Any] = {
+    **{"presence_penalty": 0, "frequency_penalty": 0, "repetition_penalty": 1, "min_p": 0, "logit_bias": {}, "bad_words": []},
+    **{"min_tokens": 0, "thinking_token_budget": -1},
+}
+"""Fields, each with the value that asks for nothing."""
+
 _TPU = (
     Inability("prompt_logprobs", Outcome.ENDS, _is_set("prompt_logprobs"), _PROMPT_LOGPROBS),
     Inability("echo", Outcome.ENDS, _echoes_logprobs, f"vLLM makes prompt_logprobs of it; {_PROMPT_LOGPROBS}"),
@@ -72,19 +81,11 @@ _TPU = (
     ),
     Inability("logprobs", Outcome.FAILS, _logprobs_of_none, _NO_LOGPROBS, "Ask for at least one (top_logprobs in a chat)."),
     Inability("seed", Outcome.REFUSED, _random_seed, "tpu_platform.py:620; at temperature 0 it is let through"),
-    Inability("presence_penalty", Outcome.IGNORED, _is_set("presence_penalty", 0), _DEVICE),
-    Inability("frequency_penalty", Outcome.IGNORED, _is_set("frequency_penalty", 0), _DEVICE),
-    Inability("repetition_penalty", Outcome.IGNORED, _is_set("repetition_penalty", 1), _DEVICE),
-    Inability("min_p", Outcome.IGNORED, _is_set("min_p", 0), _DEVICE),
-    Inability("logit_bias", Outcome.IGNORED, _is_set("logit_bias", {}), _DEVICE),
-    Inability("bad_words", Outcome.IGNORED, _is_set("bad_words", []), _DEVICE),
-    Inability("min_tokens", Outcome.IGNORED, _is_set("min_tokens", 0), _DEVICE),
-    Inability("thinking_token_budget", Outcome.IGNORED, _is_set("thinking_token_budget", -1), _DEVICE),
+    *(Inability(name, Outcome.IGNORED, _is_set(name, neutral), _DEVICE) for name, neutral in _IGNORED.items()),
 )
 
 INABILITIES: dict[Flavour, tuple[Inability, ...]] = {"vllm-cpu": (), "vllm-tpu": _TPU}
 _NAMES = {"vllm-cpu": "vLLM on the CPU", "vllm-tpu": "vLLM on TPU"}
-_FIELDS = {flavour: frozenset(inability.field for inability in table) for flavour, table in INABILITIES.items()}
 _HARMLESS = (Outcome.REFUSED, Outcome.IGNORED)
 
 
@@ -103,8 +104,6 @@ def without_effect(fields: Fields, flavour: Flavour, *, drop: bool) -> list[str]
     Raises:
         Refusal: 400, the request asks for what the engine cannot do.
     """
-    if not fields.keys() & _FIELDS[flavour]:
-        return []
     asked = [inability for inability in INABILITIES[flavour] if inability.asked(fields)]
     for inability in asked:
         if not drop or inability.outcome not in _HARMLESS:
@@ -118,3 +117,28 @@ def without_effect(fields: Fields, flavour: Flavour, *, drop: bool) -> list[str]
 def warning(names: list[str], flavour: Flavour) -> str:
     """The `warning` header of an answer to a request without these fields."""
     return f'299 - "without effect on {_NAMES[flavour]}, and left out: {", ".join(names)}"'
+
+
+def vocabulary_size(directory: str | None) -> int | None:
+    """Rows of the embedding, by the config.json in the model's directory; None where it does not say."""
+    try:
+        config = json.loads(Path(directory or "/dev/null", "config.json").read_text())
+    except (OSError, ValueError):
+        return None
+    size = (config.get("text_config") or config).get("vocab_size")
+    return size if isinstance(size, int) else None
+
+
+def check_ids(prompt: Any, vocabulary: int | None) -> None:
+    """Raise `Refusal` 400 for a token that the model does not have. `prompt` is what `fields` lets pass, text too.
+
+    vLLM 0.29 refuses what is larger than the tokenizer's `vocab_size`, and lets that number itself through
+    (`tokenizers/hf.py:139` takes a count for the largest id); the embedding has no such row, and the engine ends, with
+    everybody's requests.
+    """
+    if vocabulary is None or not isinstance(prompt, list):
+        return
+    prompts = prompt if prompt and isinstance(prompt[0], list) else [prompt]
+    largest = max((max(ids) for ids in prompts if ids and isinstance(ids[0], int)), default=0)  # may be 100,000: at C's speed
+    if largest >= vocabulary:
+        raise bad_value(f"prompt: token {largest} does not exist; the model has {vocabulary}, counted from 0.", "prompt")

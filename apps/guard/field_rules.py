@@ -1,4 +1,4 @@
-"""What one field of a request may be: a rule for each kind of value, which raises `Refusal` 400 for all else.
+"""What one field of a request may be: a rule for each kind of value; all else is refused.
 
 Numbers that are none to others, such as 1e999, `bodies` has refused before, at any depth.
 
@@ -7,194 +7,31 @@ that way.
 """
 
 import difflib
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
-from typing import Any, Protocol
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
 
 from apps.guard.answers import Refusal, bad_value
 from apps.guard.settings import Bounds
 
 MAX = 2**31 - 1  # no engine computes more, and larger numbers fail in places where nobody expects them
 _TEXT = 1024
+_WORDS: dict[type, str] = {str: "a string", dict: "an object", list: "a list"}
 
 
-class Rule(Protocol):
+@dataclass(frozen=True)
+class Rule:
     """A rule for one field. null never reaches it: it counts as no field."""
 
-    def check(self, value: Any, name: str, bounds: Bounds) -> None: ...
-
-
-@dataclass(frozen=True)
-class Flag:
-    """True or false."""
-
-    def check(self, value: Any, name: str, bounds: Bounds) -> None:
-        if not isinstance(value, bool):
-            raise bad_value(f"{name} must be true or false.", name)
-
-
-@dataclass(frozen=True)
-class Integer:
-    """`maximum` is a number, or the name of one of the `Bounds`."""
-
-    minimum: int = 0
-    maximum: int | str = MAX
-
-    def check(self, value: Any, name: str, bounds: Bounds) -> None:
-        if type(value) is not int:  # bool is an int to Python
-            raise bad_value(f"{name} must be an integer.", name)
-        maximum = _bound(self.maximum, bounds)
-        if not self.minimum <= value <= maximum:
-            raise bad_value(f"{name} must be between {self.minimum} and {maximum}, not {value}.", name)
-
-
-@dataclass(frozen=True)
-class Number:
-    """A number, with or without a fraction."""
-
-    minimum: float
-    maximum: float
-
-    def check(self, value: Any, name: str, bounds: Bounds) -> None:
-        if type(value) not in (int, float):
-            raise bad_value(f"{name} must be a number.", name)
-        if not self.minimum <= value <= self.maximum:
-            raise bad_value(f"{name} must be between {self.minimum:g} and {self.maximum:g}.", name)
-
-
-@dataclass(frozen=True)
-class Text:
-    """A string; without `maximum` it is bounded by the body alone, such as a prompt."""
-
-    maximum: int | None = _TEXT
-
-    def check(self, value: Any, name: str, bounds: Bounds) -> None:
-        if not isinstance(value, str):
-            raise bad_value(f"{name} must be a string.", name)
-        if self.maximum is not None and len(value) > self.maximum:
-            raise bad_value(f"{name} may have at most {self.maximum} characters.", name)
-
-
-@dataclass(frozen=True)
-class OneOf:
-    """One of a few words."""
-
-    words: tuple[str, ...]
-
-    def check(self, value: Any, name: str, bounds: Bounds) -> None:
-        if not isinstance(value, str) or value not in self.words:
-            raise bad_value(f"{name} must be one of {', '.join(self.words)}.", name)
-
-
-@dataclass(frozen=True)
-class Strings:
-    """A string, or a list of them."""
-
-    maximum: int | str
-
-    def check(self, value: Any, name: str, bounds: Bounds) -> None:
-        strings = [value] if isinstance(value, str) else value
-        if not isinstance(strings, list) or not all(isinstance(text, str) for text in strings):
-            raise bad_value(f"{name} must be a string or a list of strings.", name)
-        maximum = _bound(self.maximum, bounds)
-        if len(strings) > maximum or any(len(text) > _TEXT for text in strings):
-            raise bad_value(f"{name} may have at most {maximum} strings of at most {_TEXT} characters.", name)
-
-
-@dataclass(frozen=True)
-class TokenIds:
-    """A list of tokens; without `maximum` it is bounded by the body alone."""
-
-    maximum: int | str | None = None
-
-    def check(self, value: Any, name: str, bounds: Bounds) -> None:
-        if not isinstance(value, list) or not _are_token_ids(value):
-            raise bad_value(f"{name} must be a list of token ids: integers between 0 and {MAX}.", name)
-        if self.maximum is not None and len(value) > (maximum := _bound(self.maximum, bounds)):
-            raise bad_value(f"{name} may have at most {maximum} token ids.", name)
-
-
-@dataclass(frozen=True)
-class Prompt:
-    """The prompt of /v1/completions: a string or token ids, or a list of either; `choices` bounds how many."""
-
-    def check(self, value: Any, name: str, bounds: Bounds) -> None:
-        if isinstance(value, str) or (isinstance(value, list) and _are_token_ids(value)):
-            return
-        many = isinstance(value, list) and (
-            all(isinstance(text, str) for text in value) or all(isinstance(ids, list) and _are_token_ids(ids) for ids in value)
-        )
-        if not many:
-            raise bad_value(f"{name} must be a string, a list of token ids (up to {MAX}), or a list of either.", name)
-
-
-@dataclass(frozen=True)
-class Entries:
-    """An object whose names are the client's own choice."""
-
-    maximum: int
-    rule: Rule
-
-    def check(self, value: Any, name: str, bounds: Bounds) -> None:
-        _check_object(value, name)
-        if len(value) > self.maximum or any(len(key) > _TEXT for key in value):
-            raise bad_value(f"{name} may have at most {self.maximum} entries, with names of at most {_TEXT} characters.", name)
-        for key, entry in value.items():
-            if entry is not None:
-                self.rule.check(entry, f"{name}.{key[:40]}", bounds)
-
-
-@dataclass(frozen=True)
-class Scalar:
-    """A string, a number or a boolean, of no great size."""
-
-    def check(self, value: Any, name: str, bounds: Bounds) -> None:
-        if isinstance(value, dict | list) or (isinstance(value, str) and len(value) > _TEXT):
-            raise bad_value(f"{name} must be a number, true, false, or a string of at most {_TEXT} characters.", name)
-
-
-@dataclass(frozen=True)
-class Fields:
-    """An object with fields of its own, each by its rule."""
-
-    table: Mapping[str, Rule] = field(hash=False)
-
-    def check(self, value: Any, name: str, bounds: Bounds) -> None:
-        _check_object(value, name)
-        check_fields(value, self.table, bounds, f"{name}.")
-
-
-@dataclass(frozen=True)
-class Elsewhere:
-    """A value of one of these types; what is in it is bounded in another module, which `where` names."""
-
-    types: tuple[type, ...]
-    where: str
-
-    def check(self, value: Any, name: str, bounds: Bounds) -> None:
-        if not isinstance(value, self.types):
-            raise bad_value(f"{name} must be {' or '.join(_WORDS[kind] for kind in self.types)}.", name)
-
-
-@dataclass(frozen=True)
-class Unused:
-    """A field of OpenAI's own, which the engine has no use for: clients may send it, in a reasonable size."""
-
-    def check(self, value: Any, name: str, bounds: Bounds) -> None:
-        if sum(len(leaf) if isinstance(leaf, str) else 1 for leaf in _leaves(value)) > _TEXT:
-            raise bad_value(f"{name} is too large: this server has no use for it; leave it out.", name)
-
-
-@dataclass(frozen=True)
-class Closed:
-    """A field that is never taken from a client. `neutral`: values that ask for nothing."""
-
-    why: str
-    neutral: tuple[Any, ...] = ({}, [])
-
-    def check(self, value: Any, name: str, bounds: Bounds) -> None:
-        if value not in self.neutral:
-            raise bad_value(f"{name} is not for clients to set: {self.why}.", name)
+    accepts: Callable[[Any, Bounds], bool]
+    otherwise: str
+    """What any other value is told; `{logprobs}` stands for one of the `Bounds`."""
+    is_unbounded: bool = False
+    """The body alone bounds its size, or another module does."""
+    fields: "Mapping[str, Rule] | None" = None
+    """Rules for an object's own fields."""
+    entry: "Rule | None" = None
+    """The rule for each entry of an object whose names are the client's own choice."""
 
 
 def check_fields(fields: Mapping[str, Any], table: Mapping[str, Rule], bounds: Bounds, path: str = "") -> None:
@@ -203,11 +40,19 @@ def check_fields(fields: Mapping[str, Any], table: Mapping[str, Rule], bounds: B
         rule = table.get(name)
         if rule is None:
             raise _unknown(path, name, table)
-        if value is not None:
-            rule.check(value, f"{path}{name}", bounds)
+        _check(value, rule, f"{path}{name}", bounds)
 
 
-_WORDS: dict[type, str] = {str: "a string", dict: "an object", list: "a list"}
+def _check(value: Any, rule: Rule, name: str, bounds: Bounds) -> None:
+    if value is None:
+        return
+    if not rule.accepts(value, bounds):
+        raise bad_value(f"{name} {rule.otherwise.format_map(vars(bounds))}.", name)
+    if rule.fields is not None:
+        check_fields(value, rule.fields, bounds, f"{name}.")
+    if rule.entry is not None:
+        for key, entry in value.items():
+            _check(entry, rule.entry, f"{name}.{key[:40]}", bounds)
 
 
 def _unknown(path: str, name: str, table: Mapping[str, Rule]) -> Refusal:
@@ -217,18 +62,107 @@ def _unknown(path: str, name: str, table: Mapping[str, Rule]) -> Refusal:
     return Refusal(400, f"{shown} is not a field that this server knows.{hint}", "unknown_parameter", param=shown)
 
 
-def _check_object(value: Any, name: str) -> None:
-    if not isinstance(value, dict):
-        raise bad_value(f"{name} must be an object.", name)
+def integer(minimum: int = 0, maximum: int | str = MAX) -> Rule:
+    """An integer up to `maximum`: a number, or the name of one of the `Bounds`."""
+
+    def accepts(value: Any, bounds: Bounds) -> bool:
+        return type(value) is int and minimum <= value <= _bound(maximum, bounds)  # bool is an int to Python
+
+    return Rule(accepts, f"must be an integer between {minimum} and {_shown(maximum)}")
+
+
+def number(minimum: float, maximum: float) -> Rule:
+    """A number, with or without a fraction."""
+    return Rule(
+        lambda value, _: type(value) in (int, float) and minimum <= value <= maximum,
+        f"must be a number between {minimum:g} and {maximum:g}",
+    )
+
+
+def text(maximum: int | None = _TEXT) -> Rule:
+    """A string; without `maximum` it is bounded by the body alone, such as a prompt."""
+    if maximum is None:
+        return elsewhere(str)
+    return Rule(
+        lambda value, _: isinstance(value, str) and len(value) <= maximum, f"must be a string of at most {maximum} characters"
+    )
+
+
+def one_of(*words: str) -> Rule:
+    """One of a few words."""
+    return Rule(lambda value, _: isinstance(value, str) and value in words, f"must be one of {', '.join(words)}")
+
+
+def strings(maximum: str) -> Rule:
+    """A string, or a list of them, at most as many as one of the `Bounds`."""
+
+    def accepts(value: Any, bounds: Bounds) -> bool:
+        texts = [value] if isinstance(value, str) else value
+        if not isinstance(texts, list) or len(texts) > _bound(maximum, bounds):
+            return False
+        return all(isinstance(text, str) and len(text) <= _TEXT for text in texts)
+
+    return Rule(
+        accepts, f"must be a string or a list of strings: at most {_shown(maximum)} strings of at most {_TEXT} characters"
+    )
+
+
+def token_ids(maximum: int | None = None) -> Rule:
+    """A list of tokens; without `maximum` it is bounded by the body alone."""
+    count = "" if maximum is None else f"at most {maximum} "
+    return Rule(
+        lambda value, _: _are_token_ids(value) and (maximum is None or len(value) <= maximum),
+        f"must be a list of {count}token ids: integers between 0 and {MAX}",
+        is_unbounded=maximum is None,
+    )
+
+
+def entries(maximum: int, rule: Rule) -> Rule:
+    """An object whose names are the client's own choice."""
+    return Rule(
+        lambda value, _: isinstance(value, dict) and len(value) <= maximum and all(len(key) <= _TEXT for key in value),
+        f"must be an object of at most {maximum} entries, with names of at most {_TEXT} characters",
+        entry=rule,
+    )
+
+
+def fields(table: Mapping[str, Rule]) -> Rule:
+    """An object with fields of its own, each by its rule."""
+    return Rule(lambda value, _: isinstance(value, dict), "must be an object", fields=table)
+
+
+def elsewhere(*types: type) -> Rule:
+    """A value of one of these types; what is in it is bounded in another module."""
+    words = " or ".join(_WORDS[kind] for kind in types)
+    return Rule(lambda value, _: isinstance(value, types), f"must be {words}", is_unbounded=True)
+
+
+def closed(why: str, neutral: tuple[Any, ...] = ({}, [])) -> Rule:
+    """A field that is never taken from a client. `neutral`: values that ask for nothing."""
+    return Rule(lambda value, _: value in neutral, f"is not for clients to set: {why}")
 
 
 def _bound(maximum: int | str, bounds: Bounds) -> int:
     return getattr(bounds, maximum) if isinstance(maximum, str) else maximum
 
 
-def _are_token_ids(values: list[Any]) -> bool:
-    """Whether they are all integers that an engine could take. A prompt may have 100,000."""
-    return not values or (set(map(type, values)) == {int} and min(values) >= 0 and max(values) <= MAX)
+def _shown(maximum: int | str) -> str:
+    return f"{{{maximum}}}" if isinstance(maximum, str) else str(maximum)
+
+
+def _are_token_ids(value: Any) -> bool:
+    """Whether it is a list of integers that an engine could take. A prompt may have 100,000."""
+    return isinstance(value, list) and (not value or (set(map(type, value)) == {int} and min(value) >= 0 and max(value) <= MAX))
+
+
+def _is_prompt(value: Any) -> bool:
+    if isinstance(value, str) or _are_token_ids(value):
+        return True
+    return isinstance(value, list) and (all(isinstance(text, str) for text in value) or all(map(_are_token_ids, value)))
+
+
+def _is_small(value: Any) -> bool:
+    return sum(len(leaf) if isinstance(leaf, str) else 1 for leaf in _leaves(value)) <= _TEXT
 
 
 def _leaves(value: Any) -> Iterator[Any]:
@@ -243,3 +177,18 @@ def _leaves(value: Any) -> Iterator[Any]:
             waiting.extend(value)
         else:
             yield value
+
+
+FLAG = Rule(lambda value, _: isinstance(value, bool), "must be true or false")
+SCALAR = Rule(
+    lambda value, _: not isinstance(value, dict | list) and not (isinstance(value, str) and len(value) > _TEXT),
+    f"must be a number, true, false, or a string of at most {_TEXT} characters",
+)
+PROMPT = Rule(
+    lambda value, _: _is_prompt(value),
+    f"must be a string, a list of token ids (up to {MAX}), or a list of either",
+    is_unbounded=True,
+)
+"""The prompt of /v1/completions; `choices` bounds how many."""
+UNUSED = Rule(lambda value, _: _is_small(value), "is too large: this server has no use for it; leave it out")
+"""A field of OpenAI's own, which the engine has no use for: clients may send it, in a reasonable size."""

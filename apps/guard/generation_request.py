@@ -98,15 +98,9 @@ def check_other(path: str, fields: dict[str, Any], bounds: Bounds) -> None:
 def edited(request: GenerationRequest, max_tokens: int | None, priority: int | None = None) -> bytes:
     """The body to forward: a stream is made to end with its token counts; what is given, and cache_salt, is set."""
     fields = request.fields
-    needs_usage = request.stream and not request.wants_usage
-    added: dict[str, Any] = {}
-    if request.cache_salt is not None:
-        added["cache_salt"] = request.cache_salt
-    if priority is not None:
-        added["priority"] = priority
-    if max_tokens is not None:
-        added["max_tokens"] = max_tokens
-    if needs_usage:
+    set_here = {"cache_salt": request.cache_salt, "priority": priority, "max_tokens": max_tokens}
+    added: dict[str, Any] = {name: value for name, value in set_here.items() if value is not None}
+    if request.stream and not request.wants_usage:
         added["stream_options"] = {**(fields.get("stream_options") or {}), "include_usage": True}
     if added.keys() & fields.keys():  # to be replaced, not added: the body has to be written anew
         return json.dumps({**fields, **added}).encode()

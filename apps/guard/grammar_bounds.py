@@ -61,6 +61,8 @@ def check_pattern(pattern: str, param: str, bounds: Grammars) -> None:
 
 def check_ebnf(grammar: str, param: str, bounds: Grammars) -> None:
     """Raise `Refusal` 400 for a grammar beyond the bounds."""
+    if "::=" not in grammar:  # vLLM would take it for Lark's and translate it
+        raise bad_value(f'{param} must be in EBNF, with rules such as root ::= "yes" | "no".', param)
     for sign, what, maximum in (("::=", "rules", bounds.rules), ("|", "alternatives", bounds.alternatives)):
         if grammar.count(sign) > maximum:
             raise bad_value(f"{param} has {grammar.count(sign)} {what}; at most {maximum} are allowed.", param)

@@ -17,7 +17,7 @@ from typing import Any
 
 from apps.common.settings import inherited_environment
 from apps.guard.answers import Refusal, bad_value
-from apps.guard.grammars import Grammar, find_grammars
+from apps.guard.grammars import find_grammars
 from apps.guard.settings import Grammars
 
 logger = logging.getLogger("ray.serve")
@@ -52,18 +52,18 @@ class GrammarCompiler:
         grammars = find_grammars(fields, self._bounds)
         if not grammars:
             return
-        text = json.dumps([(grammar.kind, grammar.text) for grammar in grammars]).encode()
-        digest = hashlib.sha256(text).digest()
+        texts = [(grammar.kind, grammar.text) for grammar in grammars]
+        digest = hashlib.sha256(json.dumps(texts).encode()).digest()
         if digest in self._results:
             self._results.move_to_end(digest)
             why = self._results[digest]
         else:
-            why = await asyncio.shield(self._once(digest, grammars, key))
+            why = await asyncio.shield(self._once(digest, texts, key))
         if why:
             params = ", ".join(dict.fromkeys(grammar.param for grammar in grammars))
             raise bad_value(f"{params} {why}.", grammars[0].param)
 
-    def _once(self, digest: bytes, grammars: Sequence[Grammar], key: str) -> "asyncio.Task[str | None]":
+    def _once(self, digest: bytes, texts: Sequence[tuple[str, str]], key: str) -> "asyncio.Task[str | None]":
         """Compile a new grammar once for all requests that wait for it, also when the client of the first one leaves."""
         if digest in self._running:
             return self._running[digest]
@@ -71,13 +71,12 @@ class GrammarCompiler:
             message = f"{_WAITING_PER_KEY} new grammars of this key are being compiled; try again when they are done."
             raise Refusal(429, message, "rate_limit_exceeded", kind="requests", headers={"retry-after": "5"})
         self._waiting[key] += 1
-        task = self._running[digest] = asyncio.create_task(self._compile(digest, grammars, key))
+        task = self._running[digest] = asyncio.create_task(self._compile(digest, texts, key))
 
         def done(task: "asyncio.Task[str | None]") -> None:
             del self._running[digest]
-            self._waiting[key] -= 1
+            self._waiting -= Counter([key])  # which forgets it at 0
             if not self._waiting[key]:
-                del self._waiting[key]
                 self._key_locks.pop(key, None)
             if not task.cancelled():
                 task.exception()  # whoever waited for it has it; perhaps all have left
@@ -85,18 +84,18 @@ class GrammarCompiler:
         task.add_done_callback(done)
         return task
 
-    async def _compile(self, digest: bytes, grammars: Sequence[Grammar], key: str) -> str | None:
+    async def _compile(self, digest: bytes, texts: Sequence[tuple[str, str]], key: str) -> str | None:
         async with self._key_locks.setdefault(key, asyncio.Lock()), self._slots:
-            why = await (await self._started()).run(self._job(grammars))
+            why = await (await self._started()).run(self._job(texts))
         self._results[digest] = why
         if len(self._results) > _REMEMBERED:
             self._results.popitem(last=False)
         return why
 
-    def _job(self, grammars: Sequence[Grammar]) -> dict[str, Any]:
+    def _job(self, texts: Sequence[tuple[str, str]]) -> dict[str, Any]:
         cpu_s = self._bounds.compile_cpu_s
         return {
-            "grammars": [(grammar.kind, grammar.text) for grammar in grammars],
+            "grammars": texts,
             "cpu_s": cpu_s,
             "deadline_s": cpu_s * _WALL_PER_CPU,
             "regex_s": _REGEX_CPU_S,

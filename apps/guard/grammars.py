@@ -5,7 +5,7 @@ Sources: `vllm/sampling_params.py` (StructuredOutputsParams), `entrypoints/gener
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 from apps.guard import grammar_bounds
@@ -13,6 +13,12 @@ from apps.guard.answers import bad_value
 from apps.guard.settings import Grammars
 
 JSON, REGEX, EBNF, TAG = "json", "regex", "grammar", "structural_tag"
+_CHECKS: dict[str, Callable[[Any, str, Grammars], None]] = {
+    JSON: grammar_bounds.check_schema,
+    REGEX: grammar_bounds.check_pattern,
+    EBNF: grammar_bounds.check_ebnf,
+    TAG: grammar_bounds.check_tag,
+}
 
 
 class Grammar(NamedTuple):
@@ -44,22 +50,22 @@ def _of_format(format: Any, bounds: Grammars) -> Iterator[Grammar]:
         wrapped = format.get("json_schema")
         if not isinstance(wrapped, dict) or not isinstance(wrapped.get("schema"), dict):
             raise bad_value(f'{param} must be an object with a name and a schema, such as {{"type": "object"}}.', param)
-        yield _schema(wrapped["schema"], f"{param}.schema", bounds)
+        yield _grammar(JSON, wrapped["schema"], f"{param}.schema", bounds)
     elif format.get("type") == "structural_tag":
-        yield _tag(format, "response_format", bounds)
+        yield _grammar(TAG, format, "response_format", bounds)
 
 
 def _of_outputs(outputs: Any, bounds: Grammars) -> Iterator[Grammar]:
     for name, value in outputs.items() if isinstance(outputs, dict) else ():
         param = f"structured_outputs.{name}"
-        if value is None or name not in _READERS:
+        if value is None:
             continue
-        if name == "json" and isinstance(value, dict):
-            yield _schema(value, param, bounds)
-        elif name != "choice" and not isinstance(value, str):
-            raise bad_value(f"{param} must be a string{' or an object' if name == 'json' else ''}.", param)
-        else:
-            yield _READERS[name](value, param, bounds)
+        if name == "choice":
+            yield _choice(value, param, bounds)
+        elif name in _CHECKS:
+            if not isinstance(value, str) and not (name == "json" and isinstance(value, dict)):
+                raise bad_value(f"{param} must be a string{' or an object' if name == 'json' else ''}.", param)
+            yield _grammar(name, value, param, bounds)
 
 
 def _of_tools(tools: Any, choice: Any, bounds: Grammars) -> Iterator[Grammar]:
@@ -70,37 +76,15 @@ def _of_tools(tools: Any, choice: Any, bounds: Grammars) -> Iterator[Grammar]:
         if not isinstance(function, dict) or not (forced or function.get("strict")):
             continue
         if isinstance(function.get("parameters"), dict):
-            yield _schema(function["parameters"], f"tools.{index}.function.parameters", bounds)
+            yield _grammar(JSON, function["parameters"], f"tools.{index}.function.parameters", bounds)
 
 
-def _schema(schema: dict[str, Any], param: str, bounds: Grammars) -> Grammar:
-    grammar_bounds.check_schema(schema, param, bounds)
-    return Grammar(JSON, json.dumps(schema), param)
-
-
-def _tag(tag: dict[str, Any], param: str, bounds: Grammars) -> Grammar:
-    grammar_bounds.check_tag(tag, param, bounds)
-    return Grammar(TAG, json.dumps(tag), param)
-
-
-def _json_text(text: str, param: str, bounds: Grammars) -> Grammar:
-    return _schema(grammar_bounds.parse_object(text, param, bounds), param, bounds)
-
-
-def _tag_text(text: str, param: str, bounds: Grammars) -> Grammar:
-    return _tag(grammar_bounds.parse_object(text, param, bounds), param, bounds)
-
-
-def _regex(text: str, param: str, bounds: Grammars) -> Grammar:
-    grammar_bounds.check_pattern(text, param, bounds)
-    return Grammar(REGEX, text, param)
-
-
-def _ebnf(text: str, param: str, bounds: Grammars) -> Grammar:
-    if "::=" not in text:  # vLLM would take it for Lark's and translate it
-        raise bad_value(f'{param} must be in EBNF, with rules such as root ::= "yes" | "no".', param)
-    grammar_bounds.check_ebnf(text, param, bounds)
-    return Grammar(EBNF, text, param)
+def _grammar(kind: str, value: Any, param: str, bounds: Grammars) -> Grammar:
+    """A grammar as it came; a schema or a tag as an object, or as a string that holds one."""
+    if kind in (JSON, TAG) and isinstance(value, str):
+        value = grammar_bounds.parse_object(value, param, bounds)
+    _CHECKS[kind](value, param, bounds)
+    return Grammar(kind, value if isinstance(value, str) else json.dumps(value), param)
 
 
 def _choice(choices: Any, param: str, bounds: Grammars) -> Grammar:
@@ -110,6 +94,3 @@ def _choice(choices: Any, param: str, bounds: Grammars) -> Grammar:
         raise bad_value(f"{param} has {len(choices)} entries; at most {bounds.alternatives} are allowed.", param)
     quoted = (re.sub(r'(["\\])', r"\\\1", choice) for choice in choices)  # as vLLM's choice_as_grammar does
     return Grammar(EBNF, "root ::= " + " | ".join(f'"{choice}"' for choice in quoted), param)
-
-
-_READERS = {"json": _json_text, "regex": _regex, "choice": _choice, "grammar": _ebnf, "structural_tag": _tag_text}

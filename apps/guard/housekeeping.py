@@ -14,7 +14,9 @@ from typing import Any
 
 from apps.guard.answers import Refusal
 from apps.guard.audit import AuditLog, audit_path
+from apps.guard.fair import FairQueue
 from apps.guard.keyfile import WatchedKeys, utc_now
+from apps.guard.keys import next_to_expire
 from apps.guard.response_tracker import ResponseTracker
 from apps.guard.settings import Bounds, GuardArgs
 
@@ -37,14 +39,14 @@ class Housekeeping:
         self._tokens: Counter[tuple[str, str]] = Counter()
         self._task: asyncio.Task[None] | None = None
 
-    def watch(self, admission: Any) -> None:
+    def watch(self, queue: FairQueue) -> None:
         """Begin, with the first request: before that no loop runs."""
         if self._task is None:
             self._audit = AuditLog(audit_path(self._args.audit_file)) if self._args.audit else None
             self._metrics = _ray_metrics()
             if self.keys:
                 self.keys.refresh()  # of a server that nobody asked for hours
-            self._task = asyncio.create_task(self._run(admission))
+            self._task = asyncio.create_task(self._run(queue))
 
     def close(self) -> None:
         """Write what is left of the audit."""
@@ -65,17 +67,17 @@ class Housekeeping:
             write = self._audit.write if key else self._audit.write_keyless
             write(_record(tracker, key, status))
 
-    async def _run(self, admission: Any) -> None:
+    async def _run(self, queue: FairQueue) -> None:
         polls = 0
         while True:
             await asyncio.sleep(_POLL_S)
             polls += 1
             try:
-                if self.keys and await _refreshed(self.keys):
-                    admission.forget_wrong_keys()
+                if self.keys:
+                    await asyncio.to_thread(self.keys.refresh)
                 self._end_what_takes_too_long()
                 if self._metrics and polls % _POLLS_PER_PUBLISH == 0:
-                    self._publish(admission)
+                    self._publish(queue)
             except Exception:  # the next poll may do better, and without this task nothing ends
                 logger.exception("guard: its housekeeping failed")
 
@@ -87,20 +89,17 @@ class Housekeeping:
                 tracker.aborted = Refusal(408, why, "request_timeout", kind="server_error")
                 task.cancel()
 
-    def _publish(self, admission: Any) -> None:
-        requests, tokens = self._requests, self._tokens
-        self._requests, self._tokens = Counter(), Counter()
+    def _publish(self, queue: FairQueue) -> None:
+        expiry = next_to_expire(self.keys.entries, utc_now()) if self.keys else None
         gauges = {
-            "running_sequences": admission.queue.taken,
-            "waiting_requests": admission.queue.waiting,
+            "running_sequences": queue.taken,
+            "waiting_requests": queue.waiting,
             "lost_audit_lines": self._audit.lost if self._audit else 0,
-            "next_key_expiry_seconds": self._next_expiry(),
+            "next_key_expiry_seconds": expiry.timestamp() if expiry else 0,
         }
-        self._metrics.publish(requests, tokens, gauges)
-
-    def _next_expiry(self) -> float:
-        expiry = self.keys.table.next_to_expire(utc_now()) if self.keys else None
-        return expiry.timestamp() if expiry else 0
+        self._metrics.publish(self._requests, self._tokens, gauges)
+        self._requests.clear()
+        self._tokens.clear()
 
 
 def _overdue(tracker: ResponseTracker, seconds: float, bounds: Bounds) -> str | None:
@@ -112,10 +111,6 @@ def _overdue(tracker: ResponseTracker, seconds: float, bounds: Bounds) -> str | 
     if tracker.reads_body and seconds > bounds.body_s:
         return f"The request body did not arrive within {bounds.body_s:g} seconds."
     return f"The request took longer than {bounds.request_s:g} seconds." if seconds > bounds.request_s else None
-
-
-async def _refreshed(keys: WatchedKeys) -> bool:
-    return await asyncio.to_thread(keys.refresh)
 
 
 def _record(tracker: ResponseTracker, key: str | None, status: int) -> dict[str, Any]:

@@ -5,39 +5,36 @@ import logging
 import os
 import secrets
 import tempfile
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
 from apps.common.errors import OperationError, UserError
-from apps.guard.keys import Entry, KeyTable, join_key, read_table, scrypt, write_table
+from apps.guard.keys import Entry, Keys, join_key, keys_text, parse_keys, scrypt
 
 logger = logging.getLogger("ray.serve")
 _MAX_BYTES = 64 * 1024 * 1024
 
 
-def read_keys(path: Path) -> KeyTable:
+def read_keys(path: Path) -> Keys:
     """The keys of a file. Raises `UserError` if it cannot be read or is not a keys file."""
     try:
         if path.stat().st_size > _MAX_BYTES:
-            raise UserError(
-                f"{path}: is larger than {_MAX_BYTES} bytes, so it is not a keys file: make one with scripts/keys.py"
-            )
-        return read_table(path.read_text())
+            raise UserError(f"is larger than {_MAX_BYTES} bytes, so it is not a keys file: make one with scripts/keys.py")
+        return parse_keys(path.read_bytes())
     except OSError as error:
         raise UserError(f"{path}: the keys cannot be read ({error.strerror}): make them with scripts/keys.py") from None
-    except UnicodeDecodeError:
-        raise UserError(f"{path}: is not a keys file: make one with scripts/keys.py") from None
     except UserError as error:
-        raise error if str(error).startswith(str(path)) else UserError(f"{path}: {error}") from None
+        raise UserError(f"{path}: {error}") from None
 
 
-def change_keys(path: Path, change: Callable[[KeyTable], KeyTable]) -> None:
+@contextmanager
+def change_keys(path: Path) -> Iterator[Keys]:
     """Change a keys file, or make one: whole or not at all, readable by its owner alone; other commands wait meanwhile.
 
     Raises:
-        UserError: as `read_keys`, or what `change` raises.
+        UserError: as `read_keys`.
         OperationError: the file cannot be written.
     """
     path = path.resolve()  # of a link, the file it points to is replaced
@@ -47,8 +44,10 @@ def change_keys(path: Path, change: Callable[[KeyTable], KeyTable]) -> None:
         raise OperationError(f"{path}: cannot be changed ({error.strerror})") from None
     try:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        before = read_keys(path) if path.exists() else KeyTable({})
-        _replace(path, write_table(change(before)))
+        keys = read_keys(path) if path.exists() else {}
+        yield keys
+        with _new_file(path, keys_text(keys)) as new:
+            new.replace(path)
     finally:
         os.close(lock)
 
@@ -60,18 +59,11 @@ def write_key(path: Path, text: str) -> None:
         UserError: the file exists already.
         OperationError: it cannot be written.
     """
-    try:
-        temporary = _temporary(path, text + "\n")
-    except OSError as error:
-        raise OperationError(f"{path}: cannot be written ({error.strerror})") from None
-    try:
-        os.link(temporary, path)  # unlike a move it replaces nothing, whoever was faster
-    except FileExistsError:
-        raise UserError(f"{path} already exists: remove it, or give another file") from None
-    except OSError as error:
-        raise OperationError(f"{path}: cannot be written ({error.strerror})") from None
-    finally:
-        temporary.unlink()
+    with _new_file(path, text + "\n") as new:
+        try:
+            path.hardlink_to(new)  # unlike a move it replaces nothing, whoever was faster
+        except FileExistsError:
+            raise UserError(f"{path} already exists: remove it, or give another file") from None
 
 
 def make_key(settings: dict[str, object], now: datetime) -> tuple[str, str, Entry]:
@@ -86,81 +78,63 @@ def utc_now() -> datetime:
     return datetime.now(UTC).replace(microsecond=0)
 
 
-def _replace(path: Path, text: str) -> None:
+@contextmanager
+def _new_file(path: Path, text: str) -> Iterator[Path]:
+    """A file beside `path` with that text, safe on the disk, to move or link there. Nothing else is left of it."""
     try:
-        temporary = _temporary(path, text)
+        descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")  # made with mode 0600
         try:
-            os.replace(temporary, path)
-        except OSError:
-            temporary.unlink()
-            raise
+            with os.fdopen(descriptor, "w") as file:
+                file.write(text)
+                file.flush()
+                os.fsync(file.fileno())
+            yield Path(name)
+        finally:
+            Path(name).unlink(missing_ok=True)
     except OSError as error:
         raise OperationError(f"{path}: cannot be written ({error.strerror}); the keys are as they were") from None
 
 
-def _temporary(path: Path, text: str) -> Path:
-    """A new file beside `path` with that text, safe on the disk. Raises `OSError`, and leaves nothing then."""
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")  # made with mode 0600
-    try:
-        with os.fdopen(descriptor, "w") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-    except OSError:
-        Path(name).unlink()
-        raise
-    return Path(name)
-
-
-@dataclass(frozen=True)
-class _Seen:
+def _state(path: Path) -> tuple[int, int, int] | None:
     """What tells one state of a file from another. Kubernetes changes a secret by turning a link: another inode."""
-
-    inode: int
-    changed_ns: int
-    size: int
-
-    @classmethod
-    def of(cls, path: Path) -> "_Seen | None":
-        try:
-            status = path.stat()
-        except OSError:
-            return None
-        return cls(status.st_ino, status.st_mtime_ns, status.st_size)
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_ino, status.st_mtime_ns, status.st_size
 
 
 class WatchedKeys:
-    """Keys files that a server uses, as one table. What cannot be read later leaves that file's keys as they were.
+    """Keys files that a server uses, together in `entries`. What cannot be read later leaves that file's keys as they were.
 
     Raises:
         UserError: on construction, as `read_keys`, or the same id is in two files.
     """
 
     def __init__(self, paths: Sequence[Path]) -> None:
-        self._seen = {path: _Seen.of(path) for path in paths}
-        self._tables = {path: read_keys(path) for path in paths}
-        self.table = self._joined()
+        self._states = {path: _state(path) for path in paths}
+        self._files = {path: read_keys(path) for path in paths}
+        self.entries = _joined(self._files)
 
     def refresh(self) -> bool:
         """Read again what has changed; True if there are other keys now. Takes time: not for an event loop."""
-        changed = [path for path, seen in self._seen.items() if _Seen.of(path) != seen]
+        changed = [path for path, state in self._states.items() if _state(path) != state]
         if not changed:
             return False
-        before = self._tables
         try:
             for path in changed:
-                self._seen[path] = _Seen.of(path)
-                self._tables = {**self._tables, path: read_keys(path)}
-            self.table = self._joined()
+                self._states[path] = _state(path)
+                self._files[path] = read_keys(path)
+            self.entries = _joined(self._files)
         except UserError as error:
-            self._tables = before
             logger.error("guard: %s; the keys that were read before stay valid", error)
             return False
-        logger.info("guard: %d keys are known", len(self.table.entries))
+        logger.info("guard: %d keys are known", len(self.entries))
         return True
 
-    def _joined(self) -> KeyTable:
-        joined = KeyTable({id: entry for table in self._tables.values() for id, entry in table.entries.items()})
-        if len(joined.entries) < sum(len(table.entries) for table in self._tables.values()):
-            raise UserError(f"{', '.join(map(str, self._tables))}: a key's id is in two of them: remove one")
-        return joined
+
+def _joined(files: dict[Path, Keys]) -> Keys:
+    joined = {id: entry for keys in files.values() for id, entry in keys.items()}
+    if len(joined) < sum(map(len, files.values())):
+        raise UserError(f"{', '.join(map(str, files))}: a key's id is in two of them: remove one")
+    return joined

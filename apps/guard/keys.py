@@ -8,8 +8,6 @@ import hashlib
 import hmac
 import json
 import re
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from datetime import datetime
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
@@ -49,33 +47,25 @@ class Entry(BaseModel):
         return hmac.compare_digest(bytes.fromhex(self.hash), scrypt(secret, bytes.fromhex(self.salt)))
 
 
-@dataclass(frozen=True)
-class KeyTable:
-    """A file's keys by their ids."""
-
-    entries: Mapping[str, Entry]
-
-    def by_name(self, name: str) -> dict[str, Entry]:
-        return {id: entry for id, entry in self.entries.items() if entry.name == name}
-
-    def next_to_expire(self, now: datetime) -> datetime | None:
-        """When the first name is left without a usable key; None if none ever is."""
-        last: dict[str, datetime | None] = {}
-        for entry in self.entries.values():
-            if entry.usable(now):
-                known = last.get(entry.name, entry.expires)
-                last[entry.name] = max(known, entry.expires) if known and entry.expires else None
-        return min((moment for moment in last.values() if moment), default=None)
-
-    def with_entry(self, id: str, entry: Entry) -> "KeyTable":
-        return KeyTable({**self.entries, id: entry})
-
-    def without(self, ids: Iterable[str]) -> "KeyTable":
-        gone = set(ids)
-        return KeyTable({id: entry for id, entry in self.entries.items() if id not in gone})
+Keys = dict[str, Entry]
+"""A file's keys by their ids."""
 
 
-def read_table(text: str) -> KeyTable:
+def by_name(keys: Keys, name: str) -> Keys:
+    return {id: entry for id, entry in keys.items() if entry.name == name}
+
+
+def next_to_expire(keys: Keys, now: datetime) -> datetime | None:
+    """When the first name is left without a usable key; None if none ever is."""
+    last: dict[str, datetime | None] = {}
+    for entry in keys.values():
+        if entry.usable(now):
+            known = last.get(entry.name, entry.expires)
+            last[entry.name] = max(known, entry.expires) if known and entry.expires else None
+    return min((moment for moment in last.values() if moment), default=None)
+
+
+def parse_keys(text: bytes) -> Keys:
     """Keys from a file's text.
 
     Raises:
@@ -88,7 +78,7 @@ def read_table(text: str) -> KeyTable:
     is_table = isinstance(content, dict) and content.get("version") == 1 and isinstance(content.get("keys"), dict)
     if not is_table or len(content) != 2:
         raise UserError("is not a keys file of version 1")
-    return KeyTable({id: _entry(id, value) for id, value in content["keys"].items()})
+    return {id: _entry(id, value) for id, value in content["keys"].items()}
 
 
 def _entry(id: str, value: object) -> Entry:
@@ -102,10 +92,10 @@ def _entry(id: str, value: object) -> Entry:
         raise UserError(f"{'.'.join(map(str, ('keys', id, *first['loc'])))}: {first['msg']}") from None
 
 
-def write_table(table: KeyTable) -> str:
+def keys_text(keys: Keys) -> str:
     """The text of a keys file."""
-    keys = {id: entry.model_dump(mode="json", exclude_unset=True) for id, entry in table.entries.items()}
-    return json.dumps({"version": 1, "keys": keys}, indent=1) + "\n"
+    entries = {id: entry.model_dump(mode="json", exclude_unset=True) for id, entry in keys.items()}
+    return json.dumps({"version": 1, "keys": entries}, indent=1) + "\n"
 
 
 def split_key(text: bytes) -> tuple[str, bytes] | None:

@@ -15,8 +15,7 @@ from apps.guard import answers
 from apps.guard.access import Access
 from apps.guard.answers import Headers, Refusal
 from apps.guard.fair import Ticket
-from apps.guard.key_usage import KeyUsage
-from apps.guard.rates import Bucket
+from apps.guard.key_usage import Bucket, KeyUsage
 
 _MAX_ERROR_BYTES = 64 * 1024
 CLIENT_LEFT = 499  # nginx's word for it, and Serve's
@@ -72,8 +71,7 @@ class ResponseTracker:
     _stuck_s: float = 0.0
     _is_stream: bool = False
     _tokens: Bucket | None = None  # the key's, if they are limited
-    _start: Message | None = None  # of an error: until its body is known
-    _held: Message | None = None  # of another answer that is no stream: until it is known that it was not aborted
+    _held: Message | None = None  # the start of what is no stream: until an error's body is known, or that it was not aborted
     _error: bytes = b""
     _done: bool = False
     """The stream has ended, by [DONE] or since the engine gave it up: what still comes of it is not passed on."""
@@ -151,15 +149,12 @@ class ResponseTracker:
     async def refuse(self, refusal: Refusal) -> None:
         """The guard's own answer, in place of the app's."""
         self.status = refusal.status
-        body = refusal.body()
-        headers = answers.json_headers(body, refusal.headers) + self._own_headers()
-        await self._send({"type": "http.response.start", "status": refusal.status, "headers": headers})
-        await self._send({"type": "http.response.body", "body": body})
-        self.ended = True
+        more = [(name.encode(), value.encode()) for name, value in refusal.headers.items()]
+        await self._send_json(refusal.status, refusal.body(), more)
 
     async def break_off(self, refusal: Refusal) -> None:
         """End what cannot go on: with an error where none of it was sent, with an error event in a stream."""
-        if self._start is not None or self._held is not None or self.status is None:
+        if self._held is not None or self.status is None:
             await self.refuse(refusal)
         elif not self.ended:
             event = b"data: " + refusal.body() + b"\n\n" if self._is_stream else b""
@@ -168,31 +163,26 @@ class ResponseTracker:
 
     async def _send_whole(self, message: Message) -> None:
         """The beginning of any answer, or a part of one that is no stream."""
+        body, held = message.get("body", b""), self._held
         if message["type"] == "http.response.start":
             await self._begin(message)
-        elif self._start is None:
-            await self._pass_on_whole(message)
-        else:
-            self._error = (self._error + message.get("body", b""))[:_MAX_ERROR_BYTES]
+        elif held is not None and held["status"] >= 400:
+            self._error = (self._error + body)[:_MAX_ERROR_BYTES]
             if not message.get("more_body", False):
-                await self._send_error(self._start, self._error)
-
-    async def _pass_on_whole(self, message: Message) -> None:
-        body = message.get("body", b"")
-        if self._held is not None:
-            if b"abort" in _FINISHED.findall(body):
-                await self.refuse(Refusal(500, answers.failed(self.id), "aborted", kind="server_error"))
-                return
-            held, self._held = self._held, None
-            await self._send(held)
-        if not self.ended:
+                await self._send_error(held, self._error)
+        elif held is not None and b"abort" in _FINISHED.findall(body):
+            await self.refuse(Refusal(500, answers.failed(self.id), "aborted", kind="server_error"))
+        elif not self.ended:
+            if held is not None:
+                self._held = None
+                await self._send(held)
             self._count_usage(body)
             await self._pass_on(message)
 
     async def _begin(self, message: Message) -> None:
         self.status = message["status"]
         if message["status"] >= 400:
-            self._start = message  # until it is known what it says
+            self._held = message
             return
         headers = [(name, value) for name, value in message.get("headers", []) if not name.startswith(b"access-control-")]
         self._is_stream = any(name == b"content-type" and value.startswith(b"text/event-stream") for name, value in headers)
@@ -213,11 +203,13 @@ class ResponseTracker:
 
     async def _send_error(self, start: Message, body: bytes) -> None:
         """The app's refusal as it is if it only speaks of the request, without the server's inside else."""
-        status = start["status"]
-        body = answers.public_error(body, status, self.id)
         kept = [(n, v) for n, v in start.get("headers", []) if n in (b"retry-after", b"allow", b"www-authenticate")]
-        self._start = None
-        headers = [*answers.json_headers(body, {}), *kept, *self._own_headers()]
+        await self._send_json(start["status"], answers.public_error(body, start["status"], self.id), kept)
+
+    async def _send_json(self, status: int, body: bytes, more: Headers) -> None:
+        self._held = None
+        json_headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
+        headers = json_headers + more + self._own_headers()
         await self._send({"type": "http.response.start", "status": status, "headers": headers})
         await self._send({"type": "http.response.body", "body": body})
         self.ended = True

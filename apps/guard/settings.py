@@ -18,27 +18,18 @@ class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
 
-def _absolute(path: str) -> str:
-    if not path.startswith("/"):
-        raise ValueError("must be an absolute path on the replica's host, such as /etc/guard/keys.json")
-    return path
+def _matching(pattern: str, otherwise: str) -> AfterValidator:
+    def check(text: str) -> str:
+        if not re.fullmatch(pattern, text):
+            raise ValueError(otherwise)
+        return text
+
+    return AfterValidator(check)
 
 
-def _route(path: str) -> str:
-    if not re.fullmatch(r"(/[\w.~-]+)+(/\*)?", path):
-        raise ValueError("must be a path such as /v1/models, or /v1/models/* for all below it")
-    return path
-
-
-def _origin(origin: str) -> str:
-    if not re.fullmatch(r"https?://[\w.-]+(:\d+)?", origin):
-        raise ValueError("must be an origin such as https://chat.example.com")
-    return origin
-
-
-AbsolutePath = Annotated[str, AfterValidator(_absolute)]
-Route = Annotated[str, AfterValidator(_route)]
-Origin = Annotated[str, AfterValidator(_origin)]
+AbsolutePath = Annotated[str, _matching(r"/.*", "must be an absolute path on the replica's host, such as /etc/guard/keys.json")]
+Route = Annotated[str, _matching(r"(/[\w.~-]+)+(/\*)?", "must be a path such as /v1/models, or /v1/models/* for all below it")]
+Origin = Annotated[str, _matching(r"https?://[\w.-]+(:\d+)?", "must be an origin such as https://chat.example.com")]
 Count = Annotated[int, Field(ge=1)]
 
 

@@ -25,6 +25,8 @@ class Verifier:
 
     def __init__(self, keys: WatchedKeys) -> None:
         self._keys = keys
+        self._entries = keys.entries
+        """Those that the memory below is about."""
         self._hmac = hmac.new(secrets.token_bytes(32), digestmod="sha256")
         self._known: dict[bytes, tuple[str, str]] = {}
         """Id and hash that a key's digest was found right for."""
@@ -46,42 +48,40 @@ class Verifier:
             raise _unauthorized("This API key is disabled." if entry.disabled else "This API key has expired.")
         return entry
 
-    def forget_wrong(self) -> None:
+    def _forget_if_changed(self) -> None:
         """Forget wrong keys, which may be right now. Those that were right are compared with the file's hashes each time."""
-        self._wrong.clear()
-        entries = self._keys.table.entries
-        self._known = {digest: known for digest, known in self._known.items() if known[0] in entries}
+        if self._entries is not self._keys.entries:
+            self._entries = self._keys.entries
+            self._wrong.clear()
+            self._known = {digest: known for digest, known in self._known.items() if known[0] in self._entries}
 
     def _recognise(self, text: bytes) -> Entry | None:
         known = self._known.get(self._digest(text))
-        entry = self._keys.table.entries.get(known[0]) if known else None
+        entry = self._keys.entries.get(known[0]) if known else None
         return entry if entry and known and entry.hash == known[1] else None
 
     async def _verify_slowly(self, text: bytes) -> Entry:
         clock = asyncio.get_running_loop().time
         began = clock()
         try:
-            entry = await self._find(text)
+            return await self._find(text)
         except Refusal:
             await asyncio.sleep(max(0.0, began + _REFUSAL_S - clock()))
             raise
-        if entry is None:
-            await asyncio.sleep(max(0.0, began + _REFUSAL_S - clock()))
-            raise _unauthorized(_INCORRECT)
-        return entry
 
-    async def _find(self, text: bytes) -> Entry | None:
+    async def _find(self, text: bytes) -> Entry:
+        self._forget_if_changed()
         digest, parts = self._digest(text), split_key(text)
-        entry = self._keys.table.entries.get(parts[0]) if parts else None
+        entry = self._keys.entries.get(parts[0]) if parts else None
         if entry is None or parts is None or digest in self._wrong:
-            return None
+            raise _unauthorized(_INCORRECT)
         if await asyncio.shield(self._hash_once(digest, parts[0], parts[1], entry)):
             self._known[digest] = (parts[0], entry.hash)
             return entry
         self._wrong[digest] = None
         if len(self._wrong) > _WRONG_REMEMBERED:
             self._wrong.popitem(last=False)
-        return None
+        raise _unauthorized(_INCORRECT)
 
     def _hash_once(self, digest: bytes, id: str, secret: bytes, entry: Entry) -> "asyncio.Future[bool]":
         """Compute the hash once for all requests that wait for the same new key."""
@@ -97,9 +97,7 @@ class Verifier:
 
         def done(_: object) -> None:
             del self._hashing[digest]
-            self._per_id[id] -= 1
-            if not self._per_id[id]:
-                del self._per_id[id]
+            self._per_id -= Counter([id])  # which forgets it at 0
 
         future.add_done_callback(done)
         return future

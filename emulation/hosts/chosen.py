@@ -42,7 +42,8 @@ def _guarded(serve_config: dict[str, Any], options: UpOptions, temp_dir: Path) -
         return serve_config
     text, id, entry = make_key({"name": "first-answer"}, utc_now())
     own_keys, own_key = temp_dir / "own-keys.json", StackRecord.own_key_in(temp_dir)
-    change_keys(own_keys, lambda table: table.with_entry(id, entry))
+    with change_keys(own_keys) as keys:
+        keys[id] = entry
     own_key.touch(0o600)
     own_key.write_text(text + "\n")
     return config.with_guard(serve_config, [Path(options.keys).absolute(), own_keys])

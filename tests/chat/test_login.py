@@ -6,14 +6,9 @@ from pathlib import Path
 import pytest
 
 from apps.chat.sessions import Sessions
-from apps.guard.keyfile import change_keys
 from tests.chat.visitor import Visitor, chat
 from tests.fake_openai import FakeServer, running
 from tests.guard.served import MODEL, Keys, served, wait_for
-
-
-def revoke(keys: Keys, name: str) -> None:
-    change_keys(keys.path, lambda table: table.without(table.by_name(name)))
 
 
 def test_a_key_of_four_tokens_gets_four(url: str, keys: Keys) -> None:
@@ -37,7 +32,7 @@ def test_the_session_of_a_revoked_key_ends_at_its_next_request(url: str, keys: K
     wait_for(lambda: Visitor(url).log_in(leaver).status_code == 200, 10, "the new key")
     with Visitor(url, leaver) as alice, Visitor(url, keys.texts["bob"]) as bob:
         assert "TTFT" in alice.ask("Hello", MODEL)
-        revoke(keys, "leaver")
+        keys.revoke("leaver")
         wait_for(lambda: Visitor(url).log_in(leaver).status_code == 401, 10, "the revocation")
         alice.do("submit", [{"text": "More", "files": []}])
         assert "logged out" in alice.answer(MODEL)

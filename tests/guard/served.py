@@ -16,6 +16,7 @@ import openai
 import uvicorn
 
 from apps.guard.keyfile import change_keys, make_key, utc_now
+from apps.guard.keys import by_name
 from apps.guard.middleware import GuardMiddleware
 from apps.guard.settings import GuardArgs, replica_guard
 from emulation.sim.engine import Simulation
@@ -40,9 +41,15 @@ class Keys:
 
     def make(self, name: str, **settings: Any) -> str:
         text, id, entry = make_key({"name": name, **settings}, utc_now())
-        change_keys(self.path, lambda table: table.with_entry(id, entry))
+        with change_keys(self.path) as keys:
+            keys[id] = entry
         self.texts[name] = text
         return text
+
+    def revoke(self, name: str) -> None:
+        with change_keys(self.path) as keys:
+            for id in by_name(keys, name):
+                del keys[id]
 
     def make_expired(self, name: str) -> str:
         return self.make(name, expires=datetime.now(UTC) - timedelta(minutes=1))

@@ -10,10 +10,11 @@ import pytest
 
 from apps.guard import audit
 from apps.guard.audit import AuditLog, keyless_path
+from apps.guard.fair import FairQueue
 from apps.guard.housekeeping import Housekeeping
 from apps.guard.key_usage import KeyUsage
 from apps.guard.response_tracker import ResponseTracker
-from apps.guard.settings import GuardArgs, Limits
+from apps.guard.settings import GuardArgs
 from tests.guard.served import Keys, wait_for
 
 FLOOD = 100_000
@@ -25,7 +26,7 @@ async def _nothing(_: Any) -> None:
 
 def _ended(status: int, key: str | None) -> ResponseTracker:
     tracker = ResponseTracker.of({"type": "http", "headers": []}, _nothing)
-    tracker.usage = KeyUsage(key, Limits()) if key else None
+    tracker.usage = KeyUsage(key) if key else None
     tracker.status, tracker.ended = status, True
     return tracker
 
@@ -47,7 +48,7 @@ def test_requests_without_a_key_displace_no_keys_line(keys: Keys, tmp_path: Path
 
     async def main() -> None:
         housekeeping = Housekeeping(args)
-        housekeeping.watch(None)
+        housekeeping.watch(FairQueue(None, 1, 1))
         housekeeping.note(_ended(200, "alice"))
         for number in range(FLOOD):
             housekeeping.note(_ended(401, None))

@@ -17,7 +17,7 @@ from pydantic import BaseModel
 from apps.guard import generation_request
 from apps.guard.answers import Refusal
 from apps.guard.bodies import parse_json
-from apps.guard.field_rules import Elsewhere, Fields, Prompt, Rule, Text, TokenIds, check_fields
+from apps.guard.field_rules import Rule, check_fields
 from apps.guard.fields import CHAT, COMPLETIONS, DETOKENIZE, MEDIA, TABLES, TOKENIZE, Table
 from apps.guard.settings import Bounds
 from tests.guard.served import MODEL, post, served
@@ -66,10 +66,10 @@ def missing(model: type, table: typing.Mapping[str, Rule], path: str = "") -> It
         rule = table.get(name)
         if rule is None:
             yield f"{path}{name}"
-        elif not isinstance(rule, Elsewhere):
+        elif not rule.is_unbounded:
             for inner in (part for part in parts(annotation) if fields_of(part)):
-                assert isinstance(rule, Fields), f"{path}{name} is an object of fields, which its rule does not check"
-                yield from missing(inner, rule.table, f"{path}{name}.")
+                assert rule.fields is not None, f"{path}{name} is an object of fields, which its rule does not check"
+                yield from missing(inner, rule.fields, f"{path}{name}.")
 
 
 def test_each_field_that_vllm_reads_has_a_rule_at_any_depth(vllms: list[tuple[Table, type[BaseModel]]]) -> None:
@@ -129,8 +129,7 @@ def test_no_field_takes_what_is_huge(path: str, name: str) -> None:
     table = TABLES[path]
     rule = table[name]
     for what, value in HUGE.items():
-        as_prompt = isinstance(rule, Elsewhere | Prompt) or (isinstance(rule, Text | TokenIds) and rule.maximum is None)
-        if as_prompt and not what.startswith(_NUMBERS):
+        if rule.is_unbounded and not what.startswith(_NUMBERS):
             continue  # its size is that of the body, and other modules' to bound
         fields = {name: value}
         assert refuses_body(fields, table) if what.startswith(_NUMBERS) else refused(fields, table), f"{name} takes {what}"
@@ -155,25 +154,25 @@ def refused(fields: dict[str, Any], table: Table) -> bool:
 
 
 BAD: dict[str, tuple[str, str]] = {
-    "an infinite bias": ('{"logit_bias": {"5": 1e999}}', "logit_bias.5 must be between -100 and 100"),
+    "an infinite bias": ('{"logit_bias": {"5": 1e999}}', "logit_bias.5 must be a number between -100 and 100"),
     "logprobs by id": (json.dumps({"logprob_token_ids": [5]}), "logprob_token_ids is not for clients to set"),
     "no logprobs by id": (json.dumps({"logprob_token_ids": []}), "logprob_token_ids is not for clients to set"),
     "long patterns": (
         '{"repetition_detection": {"max_pattern_size": 1000000000, "min_count": 2}}',
-        "repetition_detection.max_pattern_size must be between 0 and 1024",
+        "repetition_detection.max_pattern_size must be an integer between 0 and 1024",
     ),
     "an unknown field": ('{"max_token": 5}', "max_token is not a field that this server knows. Did you mean max_tokens?"),
     "a large unknown field": (json.dumps({"x": [[]] * 100_000}), "x is not a field"),
     "an unknown field inside": ('{"stream_options": {"a": 1}}', "stream_options.a is not a field"),
     "a large field of OpenAI's": (json.dumps({"metadata": {str(n): "x" for n in range(2000)}}), "metadata is too large"),
-    "a turn before others": ('{"priority": -5}', "priority must be between 0 and 0"),
+    "a turn before others": ('{"priority": -5}', "priority must be an integer between 0 and 0"),
     "a template": ('{"chat_template": "{{ 1 }}"}', "chat_template is not for clients to set: the model's own"),
     "another server": ('{"kv_transfer_params": {"remote_host": "10.0.0.1"}}', "kv_transfer_params is not for clients"),
     "options of the image processor": ('{"mm_processor_kwargs": {"a": 1}}', "mm_processor_kwargs is not for clients"),
     "objects for the template": ('{"chat_template_kwargs": {"a": {}}}', "chat_template_kwargs.a must be a number"),
     "a truth in words": ('{"ignore_eos": "yes"}', "ignore_eos must be true or false"),
     "a word of its own": ('{"truncation_side": "up"}', "truncation_side must be one of left, right"),
-    "best of": ('{"best_of": 5}', "best_of must be between 1 and 1"),
+    "best of": ('{"best_of": 5}', "best_of must be an integer between 1 and 1"),
 }
 
 

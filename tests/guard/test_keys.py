@@ -13,7 +13,7 @@ import pytest
 from apps.common.errors import UserError
 from apps.guard import command
 from apps.guard.keyfile import WatchedKeys, change_keys, make_key, read_keys, utc_now
-from apps.guard.keys import Entry, KeyTable, split_key
+from apps.guard.keys import Entry, Keys, next_to_expire, split_key
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -35,7 +35,7 @@ def run(capsys: pytest.CaptureFixture[str], file: Path, *arguments: str) -> tupl
 def entry_of(file: Path, text: str) -> Entry | None:
     parts = split_key(text.encode())
     assert parts
-    entry = read_keys(file).entries.get(parts[0])
+    entry = read_keys(file).get(parts[0])
     return entry if entry and entry.matches(parts[1]) else None
 
 
@@ -96,7 +96,8 @@ def test_a_rotated_key_and_its_successor_both_work_for_a_while(capsys: pytest.Ca
 def test_an_expired_key_that_is_rotated_lives_as_long_again(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
     born = utc_now() - timedelta(days=40)
     _, id, entry = make_key({"name": "alice", "expires": born + timedelta(days=30)}, born)
-    change_keys(file, lambda table: table.with_entry(id, entry))
+    with change_keys(file) as keys:
+        keys[id] = entry
     new = entry_of(file, run(capsys, file, "rotate", "alice", "--grace=1h")[1].strip())
     assert new
     assert new.expires
@@ -152,14 +153,15 @@ def test_the_script_is_quick_to_help() -> None:
 def test_many_writers_at_once_lose_nothing(file: Path) -> None:
     def add(number: int) -> None:
         _, id, entry = make_key({"name": f"key-{number}"}, utc_now())
-        change_keys(file, lambda table: table.with_entry(id, entry))
+        with change_keys(file) as keys:
+            keys[id] = entry
 
     threads = [threading.Thread(target=add, args=(number,)) for number in range(12)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert {entry.name for entry in read_keys(file).entries.values()} == {f"key-{number}" for number in range(12)}
+    assert {entry.name for entry in read_keys(file).values()} == {f"key-{number}" for number in range(12)}
 
 
 GARBAGE = ["", "{", "[]", "null", '{"keys": 1}', '{"keys": {"x": {}}}', '{"keys": {}, "more": 1}', '{"version": 2, "keys": {}}']
@@ -185,7 +187,8 @@ def test_a_hash_that_is_none_is_not_repeated(file: Path) -> None:
 
 def make_one(file: Path, name: str = "alice") -> str:
     text, id, entry = make_key({"name": name}, utc_now())
-    change_keys(file, lambda table: table.with_entry(id, entry))
+    with change_keys(file) as keys:
+        keys[id] = entry
     return text
 
 
@@ -195,12 +198,12 @@ def test_a_watched_file_is_read_again_when_it_changes_and_kept_when_it_breaks(fi
     assert not watched.refresh()
     make_one(file, "bob")
     assert watched.refresh()
-    assert len(watched.table.entries) == 2
+    assert len(watched.entries) == 2
     file.write_text("garbage")
     assert not watched.refresh()
     file.unlink()
     assert not watched.refresh()
-    assert len(watched.table.entries) == 2
+    assert len(watched.entries) == 2
     assert "stay valid" in log.getvalue()
 
 
@@ -214,7 +217,7 @@ def test_a_kubernetes_secret_is_a_link_that_turns(tmp_path: Path) -> None:
     (tmp_path / "turn").symlink_to("v2")
     (tmp_path / "turn").replace(tmp_path / "data")
     assert watched.refresh()
-    assert [entry.name for entry in watched.table.entries.values()] == ["v2"]
+    assert [entry.name for entry in watched.entries.values()] == ["v2"]
 
 
 def test_several_files_are_one_table_and_a_broken_one_stops_only_itself(tmp_path: Path) -> None:
@@ -226,7 +229,7 @@ def test_several_files_are_one_table_and_a_broken_one_stops_only_itself(tmp_path
     assert not watched.refresh()
     make_one(first, "c")
     assert watched.refresh()
-    assert sorted(entry.name for entry in watched.table.entries.values()) == ["a", "b", "c"]
+    assert sorted(entry.name for entry in watched.entries.values()) == ["a", "b", "c"]
     second.write_text(first.read_text())
     assert not watched.refresh()
     with pytest.raises(UserError, match="in two of them"):
@@ -236,12 +239,12 @@ def test_several_files_are_one_table_and_a_broken_one_stops_only_itself(tmp_path
 def test_the_next_key_to_expire_is_one_without_a_successor() -> None:
     now = utc_now()
 
-    def table(*lives: tuple[str, int | None]) -> KeyTable:
+    def table(*lives: tuple[str, int | None]) -> Keys:
         made = [make_key({"name": name, "expires": now + timedelta(days=days) if days else None}, now) for name, days in lives]
-        return KeyTable({id: entry for _, id, entry in made})
+        return {id: entry for _, id, entry in made}
 
-    assert table(("forever", None)).next_to_expire(now) is None
-    assert table(("forever", None), ("soon", 2), ("later", 9)).next_to_expire(now) == now + timedelta(days=2)
-    assert table(("soon", 2), ("soon", 20), ("later", 9)).next_to_expire(now) == now + timedelta(days=9)
-    assert table(("soon", 2), ("soon", None)).next_to_expire(now) is None
-    assert table(("gone", -1)).next_to_expire(now) is None
+    assert next_to_expire(table(("forever", None)), now) is None
+    assert next_to_expire(table(("forever", None), ("soon", 2), ("later", 9)), now) == now + timedelta(days=2)
+    assert next_to_expire(table(("soon", 2), ("soon", 20), ("later", 9)), now) == now + timedelta(days=9)
+    assert next_to_expire(table(("soon", 2), ("soon", None)), now) is None
+    assert next_to_expire(table(("gone", -1)), now) is None

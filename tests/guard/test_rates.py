@@ -7,43 +7,44 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from apps.guard.answers import Refusal
-from apps.guard.key_usage import KeyUsage, per_replica
-from apps.guard.rates import Bucket, duration, headers, take
+from apps.guard.key_usage import Bucket, KeyUsage, duration, per_replica
 from apps.guard.settings import Limits
 
 
 def test_a_minutes_worth_goes_at_once_and_then_steadily() -> None:
-    bucket = Bucket.full(60, now=0)
+    bucket = Bucket("requests", 60, 60, 0)
     for _ in range(60):
-        take(bucket, 1, "requests", "alice", now=0)
+        bucket.take(1, "alice", now=0)
     with pytest.raises(Refusal) as caught:
-        take(bucket, 1, "requests", "alice", now=0.4)
+        bucket.take(1, "alice", now=0.4)
     assert (caught.value.status, caught.value.headers["retry-after"]) == (429, "1")
-    take(bucket, 1, "requests", "alice", now=1.0)
+    bucket.take(1, "alice", now=1.0)
 
 
 @given(st.lists(st.tuples(st.floats(0, 5), st.integers(0, 500)), max_size=200), st.integers(1, 1000))
 def test_never_more_than_the_limit_and_what_filled_in_between(steps: list[tuple[float, int]], limit: int) -> None:
-    bucket, now, taken = Bucket.full(limit, 0), 0.0, 0.0
+    bucket, now, taken = Bucket("tokens", limit, limit, 0), 0.0, 0.0
     for wait_s, amount in steps:
         now += wait_s
         with contextlib.suppress(Refusal):
-            take(bucket, min(amount, limit), "tokens", "alice", now)
+            bucket.take(min(amount, limit), "alice", now)
             taken += min(amount, limit)
     assert taken <= limit + now * limit / 60 + 1e-6
 
 
 @given(st.integers(1, 1000), st.integers(1, 5000), st.integers(0, 5000))
 def test_after_the_wait_that_is_said_it_is_let_in(limit: int, amount: int, debt: int) -> None:
-    bucket = Bucket(limit, -debt, 0)
+    bucket = Bucket("tokens", limit, -debt, 0)
     with pytest.raises(Refusal) as caught:
-        take(bucket, amount, "tokens", "alice", 0)
-    take(bucket, amount, "tokens", "alice", float(caught.value.headers["retry-after"]))
+        bucket.take(amount, "alice", 0)
+    bucket.take(amount, "alice", float(caught.value.headers["retry-after"]))
 
 
 def test_without_a_limit_nothing_is_taken_or_said() -> None:
-    take(None, 10**9, "tokens", "alice", 0)
-    assert headers(None, b"tokens", 0) == []
+    usage = KeyUsage("alice")
+    usage.set_limits(Limits(), 1)
+    usage.charge_prompt(10**9)
+    assert usage.headers() == []
 
 
 @pytest.mark.parametrize(
@@ -54,8 +55,8 @@ def test_durations_are_written_as_openai_does(seconds: float, text: str) -> None
 
 
 def test_headers_have_openais_names() -> None:
-    bucket = Bucket(100, 25.4, 0)
-    assert headers(bucket, b"tokens", 0) == [
+    bucket = Bucket("tokens", 100, 25.4, 0)
+    assert bucket.headers(0) == [
         (b"x-ratelimit-limit-tokens", b"100"),
         (b"x-ratelimit-remaining-tokens", b"25"),
         (b"x-ratelimit-reset-tokens", b"44.8s"),
@@ -77,7 +78,7 @@ def test_a_keys_own_limits_win_also_where_they_say_none() -> None:
 
 
 def test_limits_that_change_leave_what_was_used() -> None:
-    usage = KeyUsage("alice", Limits())
+    usage = KeyUsage("alice")
     usage.set_limits(Limits(requests_per_minute=10), 1)
     for _ in range(8):
         usage.begin()

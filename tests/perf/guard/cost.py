@@ -27,7 +27,8 @@ AT_ONCE, _TURNS = 512, 7
 def open_settings(directory: Path) -> tuple[str, ReplicaGuard]:
     """(a key, the guard's settings): every limit and the audit in force, none of them reached."""
     text, id, entry = make_key({"name": "benchmark"}, utc_now())
-    change_keys(directory / "keys.json", lambda table: table.with_entry(id, entry))
+    with change_keys(directory / "keys.json") as keys:
+        keys[id] = entry
     section = {
         "keys_files": [str(directory / "keys.json")],
         "limits": {"requests_per_minute": 10**9, "tokens_per_minute": 10**9, "concurrent_requests": 2000, "max_tokens": 4000},

@@ -33,10 +33,10 @@ async def _measure(settings: ReplicaGuard, key: str) -> dict[str, float]:
     args = settings.args
     housekeeping = Housekeeping(args)
     assert housekeeping.keys is not None
-    housekeeping.watch(None)  # opens the audit
-    verifier, usage = Verifier(housekeeping.keys), KeyUsage("benchmark", args.limits)
-    usage.set_limits(args.limits, 1)
     queue = FairQueue(settings.capacity, args.queue.waiting, args.queue.waiting_per_key)
+    housekeeping.watch(queue)  # opens the audit
+    verifier, usage = Verifier(housekeeping.keys), KeyUsage("benchmark")
+    usage.set_limits(args.limits, 1)
     scope, body = request_of(key, tokens=1)
     fields = parse_json(body, settings.json_items, args.bounds.json_depth)
     asked = generation_request.parse(body, fields, args.bounds, chat=False)
