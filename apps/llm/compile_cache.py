@@ -19,7 +19,7 @@ from apps.common.settings import compile_cache_directory
 from apps.llm.cache_identity import COMPILERS, identity, programs_url
 from apps.weights.args import asks_for_prefetch, directory_on, prefetch_args
 from apps.weights.cluster import own_host, places, url_of
-from apps.weights.progress import LogWatcher, Progress
+from apps.weights.progress import LogProgress, Progress
 from apps.weights.slice_prefetch import prefetch_on_hosts
 from apps.weights.sources import open_source
 from apps.weights.stage import stage
@@ -71,7 +71,7 @@ class Programs:
         manifest = Store(self._url).manifest()
         if manifest is None:
             return 0
-        prefetch_on_hosts(self._url, places(node_ids, self._directory), "slice-once", LogWatcher(logger.info))
+        prefetch_on_hosts(self._url, places(node_ids, self._directory), "slice-once", LogProgress(logger.info))
         return len(manifest.files)
 
     async def _watch(self) -> None:

@@ -18,7 +18,7 @@ from apps.weights import manifest, receipt
 from apps.weights.args import MODES
 from apps.weights.prefetch import without_source
 from apps.weights.prefetch_actor import PrefetchActor
-from apps.weights.progress import Progress, Watcher, gib
+from apps.weights.progress import Progress, gib
 from apps.weights.retry import STALL_S
 from apps.weights.store import Store, whole_manifest
 from apps.weights.verify import verify_url
@@ -51,9 +51,9 @@ class SliceOutcome:
 
 
 def prefetch_on_hosts(
-    url: str, places: Sequence[Place], mode: str, watcher: Watcher, *, stall_s: float = STALL_S
+    url: str, places: Sequence[Place], mode: str, progress: Progress, *, stall_s: float = STALL_S
 ) -> SliceOutcome:
-    """Make every place a whole copy of the model at `url`, and report to the watcher. Needs a Ray connection.
+    """Make every place a whole copy of the model at `url`, and show its progress. Needs a Ray connection.
 
     Raises:
         UserError: no such mode, or a host's disk has too little room.
@@ -75,7 +75,7 @@ def prefetch_on_hosts(
     window = _window(places, wanted.part_bytes)
     fetchers = {place.host: _start(place, url, wanted, stall_s, window) for place in places}
     try:
-        read = _run(fetchers, wanted, mode, watcher)
+        read = _run(fetchers, wanted, mode, progress)
     finally:
         for fetcher in fetchers.values():
             ray.kill(fetcher)
@@ -83,7 +83,7 @@ def prefetch_on_hosts(
     return SliceOutcome(wanted.size_bytes, totals[0], totals[1], time.monotonic() - started)
 
 
-def _run(fetchers: dict[str, Any], wanted: manifest.Manifest, mode: str, watcher: Watcher) -> list[dict[str, int]]:
+def _run(fetchers: dict[str, Any], wanted: manifest.Manifest, mode: str, progress: Progress) -> list[dict[str, int]]:
     actors = list(fetchers.values())
     missing = dict(enumerate(set(parts) for parts in _get([actor.open.remote() for actor in actors])))
     sizes = [part.length for part in wanted.parts()]
@@ -96,7 +96,7 @@ def _run(fetchers: dict[str, Any], wanted: manifest.Manifest, mode: str, watcher
         if not left:
             return list(read)
         here = _get([actor.progress.remote() for actor in actors])
-        watcher.hosts(dict(zip(fetchers, here, strict=True)))
+        progress.hosts(dict(zip(fetchers, here, strict=True)))
 
 
 def _start(place: Place, url: str, wanted: manifest.Manifest, stall_s: float, window: int) -> Any:
