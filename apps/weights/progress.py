@@ -7,7 +7,7 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Any, TextIO
 
-from apps.weights.retry import StalledError, TransientError
+from apps.weights.retry import TransientError
 
 _LINE_EVERY_S = 60.0
 
@@ -22,7 +22,6 @@ class Progress:
         self.moved_bytes = 0
         """The part of `done_bytes` that this run has copied; the rest was there."""
         self.retries = 0
-        self.stalls = 0
         self.started = time.monotonic()
 
     def begin(self, files: dict[str, int], verb: str) -> None:
@@ -38,11 +37,10 @@ class Progress:
             self.moved_bytes += size_bytes if moved else 0
             self._show(name, size_bytes)
 
-    def retried(self, error: TransientError) -> None:
+    def retried(self, error: TransientError) -> None:  # noqa: ARG002 - a subclass looks at it
         """Count a range that had to be requested again."""
         with self._lock:
             self.retries += 1
-            self.stalls += isinstance(error, StalledError)
 
     def report(self, text: str) -> None:
         """Print a line beside the bars."""
