@@ -1,4 +1,4 @@
-"""Read ranges of files from several threads at once: over HTTP, from a disk, or through any fsspec file system.
+"""Read ranges of files from several threads at once: over HTTP, or through any fsspec file system.
 
 HTTP is the standard library's: it reads from the socket straight into the caller's memory, which no higher client does. A read
 fails with a `TransientError` where a retry may help, and with a `ContentError` where the file is missing or too short.
@@ -10,7 +10,6 @@ import http.client
 import ssl
 import threading
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import SplitResult, unquote, urlsplit
 from urllib.request import getproxies, proxy_bypass
@@ -23,7 +22,7 @@ from apps.weights.retry import STALL_S, StalledError, TransientError
 
 
 class RangeReader(Protocol):
-    """Yields a range of a file in pieces of at most the buffer's size; each is valid in the buffer's front until the next.
+    """Yields a range of a file in pieces of at most the buffer's size; each is valid until the next.
 
     Small pieces stay in the processor's cache between the network and the disk. Safe to call from several threads.
     """
@@ -32,40 +31,24 @@ class RangeReader(Protocol):
 
 
 class FileReader:
-    """Reads files below a directory."""
-
-    def __init__(self, root: Path) -> None:
-        self._root = root
-
-    def pieces(self, name: str, start: int, length: int, buffer: Buffer) -> Iterator[Buffer]:
-        try:
-            with (self._root / name).open("rb", buffering=0) as file:
-                file.seek(start)
-                yield from _pieces(length, buffer, file.readinto, f"{self._root / name}")
-        except FileNotFoundError:
-            raise ContentError(f"{self._root / name} is missing, but the manifest lists it") from None
-        except OSError as error:
-            raise TransientError(str(error)) from error
-
-
-class FsspecReader:
-    """Reads files of any other fsspec file system."""
+    """Reads files below `root` of a disk, or of any other fsspec file system."""
 
     def __init__(self, fs: Any, root: str) -> None:
         self._fs = fs
         self._root = root
 
-    def pieces(self, name: str, start: int, length: int, buffer: Buffer) -> Iterator[Buffer]:  # noqa: ARG002 - all in one
-        path = f"{self._root}/{name}"
+    def pieces(self, name: str, start: int, length: int, buffer: Buffer) -> Iterator[Buffer]:
+        path, end = f"{self._root}/{name}", start + length
         try:
-            data = self._fs.cat_file(path, start=start, end=start + length)
+            for at in range(start, end, len(buffer)):
+                data = self._fs.cat_file(path, start=at, end=min(at + len(buffer), end))
+                if len(data) < min(len(buffer), end - at):
+                    raise ContentError(f"{path} ends within bytes {start:,} to {end - 1:,}")
+                yield np.frombuffer(data, np.uint8)
         except FileNotFoundError:
             raise ContentError(f"{path} is missing, but the manifest lists it") from None
         except OSError as error:
             raise TransientError(str(error)) from error
-        if len(data) != length:
-            raise ContentError(f"{path} ends within bytes {start:,} to {start + length - 1:,}")
-        yield np.frombuffer(data, np.uint8)
 
 
 class HttpReader:

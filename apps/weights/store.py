@@ -13,7 +13,7 @@ from typing import Any
 from apps.common.errors import BundleError, ContentError, OperationError, UserError
 from apps.common.settings import prepare_gcsfs
 from apps.weights import checksums, manifest
-from apps.weights.readers import FileReader, FsspecReader, HttpReader, RangeReader
+from apps.weights.readers import FileReader, HttpReader, RangeReader
 from apps.weights.retry import STALL_S
 
 _COMPOSE_MAX = 32  # objects that one compose request of Cloud Storage takes
@@ -114,11 +114,9 @@ class Store:
 
     def reader(self, stall_s: float = STALL_S) -> RangeReader:
         """The fastest reader of ranges of these files."""
-        if self._local:
-            return FileReader(Path(self._root))
         if self._is_gcs:
             return HttpReader(lambda name: str(self._fs.url(self._path(name))), self._authorization, stall_s)
-        return FsspecReader(self._fs, self._root)
+        return FileReader(self._fs, self._root)
 
     def location(self) -> str | None:
         """Region of the bucket in lower case; None where there is none."""
