@@ -7,7 +7,7 @@ the units that are there.
 
 import hashlib
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from json import dumps, loads
@@ -117,26 +117,22 @@ class _Stage:
             except BaseException:
                 pool.shutdown(wait=False, cancel_futures=True)
                 raise
-        written = self._manifest([done[file.name] for file in self._source.files])
+        source, files = self._source, tuple(done[file.name] for file in self._source.files)
+        written = Manifest(
+            source.name, source.revision, source.licence, manifest.now(), name_and_version(), self._part_bytes, files
+        )
         self._store.write(MANIFEST_NAME, manifest.dumps(written).encode())
         self._store.remove(_STAGING)
         return written
 
     def _stage(self, files: list[SourceFile], pool: ThreadPoolExecutor, parallel: int) -> Iterator[ManifestFile]:
-        in_flight: deque[tuple[_Unit, Future[tuple[bytes, str]]]] = deque()
-        waiting = iter([unit for file in files for unit in self._units(file)])
-        running: _Running | None = None
-        while True:
-            while len(in_flight) < parallel and (unit := next(waiting, None)):
-                in_flight.append((unit, pool.submit(self._move, unit)))
-            if not in_flight:
-                return
-            unit, future = in_flight.popleft()
-            data, stored_as = future.result()
-            running = running if running and running.file is unit.file else _Running(unit.file, self._part_bytes)
-            running.add(data, stored_as)
-            if unit.start + unit.length == unit.file.size_bytes:
-                yield self._finish(running)
+        units = [unit for file in files for unit in self._units(file)]
+        moved = _in_order(pool, self._move, units, parallel)
+        for file in files:
+            running = _Running(file, self._part_bytes)
+            for _ in self._units(file):
+                running.add(*next(moved))
+            yield self._finish(running)
 
     def _move(self, unit: _Unit) -> tuple[bytes, str]:
         """Copy a unit unless the store has it. Returns its bytes, and the name under which the store has them now."""
@@ -194,16 +190,18 @@ class _Stage:
         ranges = part_ranges(file.size_bytes, self._unit_bytes) or [(0, 0)]
         return [_Unit(file, start, length) for start, length in ranges]
 
-    def _manifest(self, files: list[ManifestFile]) -> Manifest:
-        return Manifest(
-            source=self._source.name,
-            revision=self._source.revision,
-            licence=self._source.licence,
-            created=manifest.now(),
-            tool=name_and_version(),
-            part_bytes=self._part_bytes,
-            files=tuple(files),
-        )
+
+def _in_order(
+    pool: ThreadPoolExecutor, move: Callable[[_Unit], tuple[bytes, str]], units: list[_Unit], ahead: int
+) -> Iterator[tuple[bytes, str]]:
+    """The results in the units' order; the pool works on at most `ahead` units that nobody has taken yet."""
+    running: deque[Future[tuple[bytes, str]]] = deque()
+    for unit in units:
+        running.append(pool.submit(move, unit))
+        if len(running) == ahead:
+            yield running.popleft().result()
+    while running:
+        yield running.popleft().result()
 
 
 def _note_as_staged(files: list[ManifestFile], folder: str, store: Store) -> None:
