@@ -5,7 +5,6 @@ fails with a `TransientError` where a retry may help, and with a `ContentError` 
 """
 
 import base64
-import contextlib
 import http.client
 import ssl
 import threading
@@ -52,7 +51,7 @@ class FileReader:
 
 
 class HttpReader:
-    """Reads files at URLs that support range requests. One connection per thread, kept open."""
+    """Reads files of one host, at URLs that support range requests. One connection per thread, kept open."""
 
     def __init__(self, url_of: Callable[[str], str], headers: Callable[[], dict[str, str]], stall_s: float = STALL_S) -> None:
         self._url_of = url_of
@@ -63,37 +62,22 @@ class HttpReader:
     def pieces(self, name: str, start: int, length: int, buffer: Buffer) -> Iterator[Buffer]:
         url = urlsplit(self._url_of(name))
         headers = {**self._headers(), "range": f"bytes={start}-{start + length - 1}", "accept-encoding": "identity"}
-        done = False
+        connection = vars(self._local).pop("connection", None) or _connection(url, self._stall_s)
         try:
-            connection = self._connection(url)
             connection.request("GET", f"{url.path}?{url.query}" if url.query else url.path, headers=headers)
             response = connection.getresponse()
             if response.status != 206 and not (response.status == 200 and start == 0 and response.length == length):
                 _raise_refusal(name, response)
             yield from _pieces(length, buffer, response.readinto, name)
             response.read()  # nothing is left: the connection is free for the next range
-            done = True
+            self._local.connection = connection
         except (OSError, http.client.HTTPException) as error:
             if isinstance(error, TimeoutError):
                 raise StalledError(f"no bytes for {self._stall_s:g} s") from error
             raise TransientError(f"{type(error).__name__}: {error}") from error
         finally:
-            if not done:
-                self._forget()
-
-    def _connection(self, url: SplitResult) -> http.client.HTTPConnection:
-        opened: tuple[str, http.client.HTTPConnection] | None = getattr(self._local, "open", None)
-        if opened and opened[0] == url.netloc:
-            return opened[1]
-        new = _connection(url, self._stall_s)
-        self._local.open = (url.netloc, new)
-        return new
-
-    def _forget(self) -> None:
-        if opened := getattr(self._local, "open", None):
-            with contextlib.suppress(OSError):
-                opened[1].close()
-            self._local.open = None
+            if not hasattr(self._local, "connection"):
+                connection.close()
 
 
 def _connection(url: SplitResult, timeout_s: float) -> http.client.HTTPConnection:

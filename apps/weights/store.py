@@ -37,7 +37,7 @@ class Store:
     def __init__(self, url: str) -> None:
         self._fs, self._root = _open(url)
         self.url = url.rstrip("/")
-        self._local = "file" in _protocols(self._fs)
+        self._local = "file" in self._fs.protocol  # which is a tuple or a text
         self._is_gcs = hasattr(self._fs, "merge")
 
     def manifest(self) -> manifest.Manifest | None:
@@ -205,10 +205,6 @@ def _open(url: str) -> tuple[Any, str]:
     except Exception as error:
         raise explain(error, url) from error
     return fs, str(root).rstrip("/")
-
-
-def _protocols(fs: Any) -> tuple[str, ...]:
-    return (fs.protocol,) if isinstance(fs.protocol, str) else tuple(fs.protocol)
 
 
 def _stored(info: dict[str, Any]) -> Stored:
