@@ -65,7 +65,7 @@ class LocalCopy:
 
     def is_whole(self) -> bool:
         """True when nothing is missing, by the receipt."""
-        return receipt.is_copy_of(self.directory, self.manifest.digest)
+        return receipt.is_whole(self.directory, self.manifest.digest)
 
     def missing(self) -> list[Part]:
         """The missing parts, in the manifest's order. Reads and checks what an earlier run has left.

@@ -70,7 +70,7 @@ def prefetch_on_hosts(
         wanted = whole_manifest(Store(url))
     except OperationError as error:
         return _without_source(url, places, error, started)
-    if all(_on_hosts(receipt.is_copy_of, places, lambda place: (Path(place.directory), wanted.digest))):
+    if all(_on_hosts(receipt.is_whole, places, lambda place: (Path(place.directory), wanted.digest))):
         return SliceOutcome(wanted.size_bytes, 0, 0, time.monotonic() - started)
     window = _window(places, wanted.part_bytes)
     fetchers = {place.host: _start(place, url, wanted, stall_s, window) for place in places}
