@@ -15,7 +15,7 @@ import numpy as np
 from apps.common.errors import ContentError, OperationError
 from apps.weights import receipt
 from apps.weights.args import MAX_CONNECTIONS
-from apps.weights.checksums import Buffer
+from apps.weights.checksums import PIECE_BYTES, Buffer
 from apps.weights.local_copy import LocalCopy, WrongBytesError
 from apps.weights.manifest import Manifest, Part
 from apps.weights.progress import Progress
@@ -26,7 +26,6 @@ from apps.weights.store import Store, whole_manifest
 _FIRST_THREADS = 4
 _STEP_S = 0.1
 _BUSY = 0.5  # of the cores: above it the threads do not wait for the network
-_PIECE_BYTES = 1024**2  # fits the cache of a core
 logger = logging.getLogger("ray.serve")
 
 
@@ -88,7 +87,7 @@ def fetch(
     failures: list[BaseException] = []
 
     def work() -> None:
-        buffer = np.empty(_PIECE_BYTES, np.uint8)
+        buffer = np.empty(PIECE_BYTES, np.uint8)
         try:
             while not failures:
                 part = waiting.get_nowait()
