@@ -6,6 +6,7 @@ every host writes its own. Programs are copied as weights are.
 """
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
@@ -82,7 +83,9 @@ class Programs:
             if (now := _count(own)) > compiled:
                 logger.warning(f"compile cache: {now - compiled} programs compiled while serving; each held up all requests")
                 compiled = now
-            _export(host, now, hit)
+            _PROGRAMS.set(now, {"host": host})  # again and again: Ray exports only what was set since its last export
+            if hit is not None:
+                _HIT.set(int(hit))
             await asyncio.sleep(_POLL_S)
 
     async def _save(self, own: Path) -> bool | None:
@@ -117,18 +120,6 @@ def _count(directory: Path) -> int:
 def _versions() -> dict[str, str]:
     versions = {}
     for name in COMPILERS:
-        try:
+        with contextlib.suppress(PackageNotFoundError):
             versions[name] = version(name)
-        except PackageNotFoundError:
-            continue
     return versions
-
-
-def _export(host: str, programs: int, hit: bool | None) -> None:
-    """Set the number of programs on a host's disk, and whether the bucket had them at the start (None: it could not be read).
-
-    Call it again and again: Ray exports only what was set since its last export.
-    """
-    _PROGRAMS.set(programs, {"host": host})
-    if hit is not None:
-        _HIT.set(int(hit))

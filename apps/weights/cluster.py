@@ -24,10 +24,7 @@ logger = logging.getLogger("ray.serve")
 async def prefetch_for_replica(args: PrefetchArgs, source: str, node_ids: Sequence[str]) -> None:
     """Prefetch to `args.to`, or else `source`, on every node; in mode `stream` only compare the bucket with its manifest.
 
-    Raises:
-        UserError: no URL is given, or a disk has too little room.
-        ContentError: the model does not match its manifest.
-        OperationError: a host, the bucket or a disk failed.
+    Raises as `url_of` and `prefetch_on_hosts`.
     """
     url = url_of(args)
     destinations = places(node_ids, args.to or source)
