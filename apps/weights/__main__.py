@@ -5,6 +5,7 @@ Exit codes: 0 done, 1 failed, 2 bad input, 3 content does not match its manifest
 
 import argparse
 import json
+import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -30,53 +31,40 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     stage = commands.add_parser("stage", help="copy a model from the hub, or a directory, to a bucket")
-    stage.add_argument("source", metavar="SOURCE", help="a hub id such as google/gemma-4-31B-it, or a directory")
-    stage.add_argument("--to", required=True, metavar="URL", help="gs://BUCKET/MODEL, file:///DIR, or a directory")
-    stage.add_argument("--revision", help="branch, tag or commit of the hub's model (default: its main branch)")
-    stage.add_argument(
-        "--allow", metavar="PATTERN", action="append", default=[], help="only files that match (may be repeated)"
-    )
-    stage.add_argument(
-        "--ignore",
-        metavar="PATTERN",
-        action="append",
-        help="no files that match (default: files that no server of safetensors reads)",
-    )
-    stage.add_argument("--parallel", type=whole_number, default=8, help="ranges in flight, 64 MiB each (default: %(default)s)")
-    stage.add_argument("--replace", action="store_true", help="overwrite another model or revision that is staged there")
-    stage.add_argument("--region", help="refuse a bucket that is not in this region, such as us-east5")
-    stage.add_argument("--dry-run", action="store_true", help="list the files and their sizes, and copy nothing")
     stage.set_defaults(run=_stage)
+    add = stage.add_argument
+    add("source", metavar="SOURCE", help="a hub id such as google/gemma-4-31B-it, or a directory")
+    add("--to", required=True, metavar="URL", help="gs://BUCKET/MODEL, file:///DIR, or a directory")
+    add("--revision", help="branch, tag or commit of the hub's model (default: its main branch)")
+    add("--allow", metavar="PATTERN", action="append", default=[], help="only files that match (may be repeated)")
+    unread = "no files that match (default: files that no server of safetensors reads)"
+    add("--ignore", metavar="PATTERN", action="append", help=unread)
+    add("--parallel", type=whole_number, default=8, help="ranges in flight, 64 MiB each (default: %(default)s)")
+    add("--replace", action="store_true", help="overwrite another model or revision that is staged there")
+    add("--region", help="refuse a bucket that is not in this region, such as us-east5")
+    add("--dry-run", action="store_true", help="list the files and their sizes, and copy nothing")
 
     fetch = commands.add_parser("prefetch", help="copy a staged model to this host's disk, or to every host of a Ray cluster")
-    fetch.add_argument("url", metavar="URL", help="URL of the staged model")
-    fetch.add_argument("--to", required=True, metavar="DIR", help="a directory on the host's own disk")
-    fetch.add_argument(
-        "--all-slices", action="store_true", help="on every TPU host of the Ray cluster, each slice sharing its reads"
-    )
-    fetch.add_argument(
-        "--mode",
-        choices=sorted({*MODES} - {"stream"}),
-        default=MODES[0],
-        help="of --all-slices (default: %(default)s)",
-    )
-    fetch.add_argument(
-        "--parallel", type=whole_number, default=MAX_CONNECTIONS, help="maximum number of connections (default: %(default)s)"
-    )
-    fetch.add_argument(
-        "--stall", type=whole_number, default=STALL_S, metavar="S", help="retry a range after so many seconds without a byte"
-    )
     fetch.set_defaults(run=_prefetch)
+    add = fetch.add_argument
+    add("url", metavar="URL", help="URL of the staged model")
+    add("--to", required=True, metavar="DIR", help="a directory on the host's own disk")
+    add("--all-slices", action="store_true", help="on every TPU host of the Ray cluster, each slice sharing its reads")
+    add("--mode", choices=sorted({*MODES} - {"stream"}), default=MODES[0], help="of --all-slices (default: %(default)s)")
+    connections = "maximum number of connections (default: %(default)s)"
+    add("--parallel", type=whole_number, default=MAX_CONNECTIONS, help=connections)
+    stalled = "retry a range after so many seconds without a byte"
+    add("--stall", type=whole_number, default=STALL_S, metavar="S", help=stalled)
 
     verify = commands.add_parser("verify", help="compare a copy with its receipt, or a staged model with its manifest")
+    verify.set_defaults(run=_verify)
     verify.add_argument("place", metavar="DIR_OR_URL")
     verify.add_argument("--deep", action="store_true", help="read and hash every byte, rather than sizes and times")
-    verify.set_defaults(run=_verify)
 
     show = commands.add_parser("list", help="list what is staged at a URL")
+    show.set_defaults(run=_list)
     show.add_argument("url", metavar="URL")
     show.add_argument("--json", action="store_true", help="print the manifest as JSON")
-    show.set_defaults(run=_list)
     return parser
 
 
@@ -151,3 +139,7 @@ def _check_region(actual: str | None, wanted: str | None, url: str) -> None:
         raise UserError(
             f"{url} is in {actual}, not in {wanted}: a slice would read its weights from another region; use another bucket"
         )
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
