@@ -51,7 +51,7 @@ def prefetch(
     try:
         wanted = whole_manifest(store)
     except OperationError as error:
-        return without_source(url, directory, error)
+        return without_source(directory, url, error)
     with LocalCopy(wanted, url, directory) as copy:
         if copy.is_whole():
             return Outcome(wanted.size_bytes, 0)
@@ -129,7 +129,7 @@ def _fetch_part(copy: LocalCopy, part: Part, reader: RangeReader, buffer: Buffer
     with_retries(str(part), attempt, on_retry=progress.retried)
 
 
-def without_source(url: str, directory: Path, error: OperationError) -> Outcome:
+def without_source(directory: Path, url: str, error: OperationError) -> Outcome:
     """Accept a whole copy where the bucket cannot be read, which is enough to serve; without one, raise `error`."""
     try:
         existing = receipt.verify(directory)

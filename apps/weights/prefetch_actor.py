@@ -6,7 +6,7 @@ the model is. A host that sends nothing, or wrong bytes, is passed over: the buc
 
 import threading
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -42,7 +42,7 @@ class PrefetchActor:
         self._there = threading.Condition()
         self._have: set[int] = set()
         self._failed: BundleError | None = None
-        self._read = {"bucket": 0, "hosts": 0}
+        self._read = Counter[str]()
         """Bytes by their origin."""
 
     def __repr__(self) -> str:
@@ -62,7 +62,7 @@ class PrefetchActor:
         begin(self._progress, self._copy.manifest, [self._parts[index] for index in sorted(missing)])
         return sorted(missing)
 
-    def run(self, owners: list[int], own_id: int, peers: dict[int, Any]) -> dict[str, int]:
+    def run(self, owners: list[int], own_id: int, peers: dict[int, Any]) -> Counter[str]:
         """Make the copy whole. Returns the bytes that came from the bucket and from other hosts.
 
         Raises:
