@@ -7,14 +7,13 @@ import random
 from collections import Counter, deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from typing import Any
 
 import httpx
 
 from apps.batch.lines import BatchRequest, parse_object
 from apps.common.errors import OperationError, UserError
+from apps.weights.retry import seconds_of
 
 BUSY = {429, 502, 503}
 """Statuses of a server that is full or away: the same request may pass later, and all others wait as well."""
@@ -211,17 +210,5 @@ class Sender:
         id = response.headers.get("x-request-id", "")
         return Attempt(
             {"status_code": response.status_code, "request_id": id, "body": body},
-            after_s=_seconds(response.headers.get("retry-after")),
+            after_s=seconds_of(response.headers.get("retry-after")),
         )
-
-
-def _seconds(retry_after: str | None) -> float | None:
-    """Seconds of a Retry-After header, which has a number or a date; None for anything else."""
-    try:
-        seconds = float(retry_after or "")
-    except ValueError:
-        try:
-            seconds = (parsedate_to_datetime(retry_after or "") - datetime.now(UTC)).total_seconds()
-        except (ValueError, TypeError):
-            return None
-    return max(0.0, seconds) if seconds < float("inf") else None

@@ -7,7 +7,7 @@ from contextlib import ExitStack
 from typing import Any
 
 from apps.common.errors import BundleError, OperationError, UserError
-from apps.weights.retry import STALL_S, StalledError, TransientError, with_retries
+from apps.weights.retry import STALL_S, StalledError, TransientError, seconds_of, with_retries
 
 _OTHERS_S = 1.0  # without a part before it for so long, a part of a stream is the next one that anybody wants
 
@@ -52,9 +52,9 @@ class HubReader:
             response = opened.enter_context(asked)
         except Exception as error:
             raise _passing(error) from error
-        after = response.headers.get("retry-after", "")
         if response.status_code == 429 or response.status_code >= 500:
-            raise TransientError(f"the hub answers HTTP {response.status_code}", float(after) if after.isdigit() else None)
+            after_s = seconds_of(response.headers.get("retry-after"))
+            raise TransientError(f"the hub answers HTTP {response.status_code}", after_s)
         if response.history and response.status_code in (401, 403, 404, 410):  # a new request gets a new link
             raise TransientError(f"the link that the hub gave for the download has expired (HTTP {response.status_code})")
         try:

@@ -17,7 +17,7 @@ import numpy as np
 
 from apps.common.errors import ContentError, OperationError
 from apps.weights.checksums import Buffer
-from apps.weights.retry import STALL_S, StalledError, TransientError
+from apps.weights.retry import STALL_S, StalledError, TransientError, seconds_of
 
 
 class RangeReader(Protocol):
@@ -101,8 +101,7 @@ def _raise_refusal(name: str, response: http.client.HTTPResponse) -> None:
         raise ContentError(f"{name} is missing or shorter than in its manifest (HTTP {response.status})")
     if response.status in (401, 403):
         raise OperationError(f"{name}: no permission to read it (HTTP {response.status}): {body}")
-    after = response.headers.get("retry-after", "")
-    raise TransientError(f"HTTP {response.status} {response.reason}", float(after) if after.isdigit() else None)
+    raise TransientError(f"HTTP {response.status} {response.reason}", seconds_of(response.headers.get("retry-after")))
 
 
 def _pieces(length: int, buffer: Buffer, readinto: Callable[[memoryview], int | None], name: str) -> Iterator[Buffer]:
