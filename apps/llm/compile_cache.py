@@ -100,11 +100,7 @@ class Programs:
 
 
 def save_missing(own: Path, store: Store) -> tuple[int, int]:
-    """Stage a host's programs if some are not in the bucket yet. Returns how many were not, and how many were.
-
-    Raises:
-        OperationError: the bucket cannot be read or written.
-    """
+    """Stage a host's programs if some are not in the bucket yet. Returns how many were not, and how many were."""
     manifest = store.manifest()
     staged = {file.name for file in manifest.files} if manifest else set()
     there = {path.name for path in own.glob(_PROGRAM)}

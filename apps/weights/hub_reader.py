@@ -21,11 +21,7 @@ class HubReader:
         self._streams: dict[str, _Stream] = {}
 
     def read(self, name: str, start: int, length: int) -> bytes:
-        """A part of a file.
-
-        Raises:
-            OperationError: the hub refuses it, or what may pass has not passed after several tries.
-        """
+        """A part of a file. Raises `OperationError` if the hub refuses it, or does not send it in several tries."""
         what = f"{name} bytes {start:,} to {start + length - 1:,}"
         return with_retries(what, lambda: self._read(name, start, length))
 

@@ -37,8 +37,7 @@ class WrongBytesError(TransientError):
 class LocalCopy:
     """A directory that becomes the manifest's model. Context manager: inside, no other process works on the directory.
 
-    Raises on entry:
-        OperationError: the directory cannot be written, or another process does not release it within `_LOCK_S`.
+    Entering raises `OperationError` where the directory cannot be written, or another process keeps it for `_LOCK_S`.
     """
 
     def __init__(self, wanted: Manifest, source: str, directory: Path) -> None:

@@ -26,10 +26,7 @@ class FileEntry:
 
 @dataclass(frozen=True)
 class Receipt:
-    """Contents of a weights directory. `source` is where they came from, `created` is UTC in ISO 8601.
-
-    `manifest_digest` is the digest of the manifest that this directory is a copy of.
-    """
+    """Contents of a weights directory: where they came from, when (UTC in ISO 8601), and the manifest that they match."""
 
     source: str
     created: str
@@ -50,11 +47,7 @@ def write_receipt(directory: Path, receipt: Receipt) -> None:
 
 
 def read_receipt(directory: Path) -> Receipt | None:
-    """The directory's receipt, or None where there is none.
-
-    Raises:
-        ContentError: the file is there but is not a receipt.
-    """
+    """The directory's receipt; None where there is none. Raises `ContentError` for a file that is not a receipt."""
     path = directory / RECEIPT_NAME
     try:
         data = json.loads(path.read_text())

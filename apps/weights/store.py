@@ -41,11 +41,7 @@ class Store:
         self._is_gcs = hasattr(self._fs, "merge")
 
     def manifest(self) -> manifest.Manifest | None:
-        """Manifest of the model that is staged here; None where there is no whole model.
-
-        Raises:
-            ContentError: the manifest is there but is not valid.
-        """
+        """Manifest of the model that is staged here; None without a whole model. Raises `ContentError` if it is not valid."""
         text = self.read(manifest.MANIFEST_NAME)
         return None if text is None else manifest.loads(text, f"{self.url}/{manifest.MANIFEST_NAME}")
 
@@ -213,11 +209,7 @@ def _stored(info: dict[str, Any]) -> Stored:
 
 
 def whole_manifest(store: Store) -> manifest.Manifest:
-    """The manifest of a store that must hold a model.
-
-    Raises:
-        ContentError: there is none: nothing was staged there, or staging has not finished.
-    """
+    """The manifest of a store that must hold a model. Raises `ContentError` if there is none, or it is not valid."""
     staged = store.manifest()
     if staged is None:
         raise ContentError(

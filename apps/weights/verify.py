@@ -17,11 +17,7 @@ from apps.weights.store import Store, whole_manifest
 
 
 def verify_directory(directory: Path, progress: Progress, *, deep: bool) -> receipt.Receipt:
-    """Check a copy against its receipt, by size and time, or with `deep` by SHA-256. Returns the receipt.
-
-    Raises:
-        ContentError: no receipt, or a file that does not match it; the file is named.
-    """
+    """Check a copy against its receipt, by size and time, or with `deep` by SHA-256. Raises as `receipt.verify`."""
     listed = receipt.verify(directory)
     if deep:
         progress.begin({file.name: file.size_bytes for file in listed.files}, "checked")
