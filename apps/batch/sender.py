@@ -118,7 +118,7 @@ class Sender:
             httpx.AsyncClient(base_url=url, headers=headers, timeout=timeout, limits=limits, verify=tls)
             for _ in range(concurrency)
         ]
-        self._url, self._timeout_s, self._patience_s, self._concurrency = url, timeout_s, patience_s, concurrency
+        self._url, self._timeout_s, self._patience_s = url, timeout_s, patience_s
         self.pace = Pace(concurrency)
         self.retries: Counter[str] = Counter()
 
@@ -129,20 +129,19 @@ class Sender:
             UserError: the server does not take the key.
             OperationError: the server is away, or full, for too long.
         """
-        places = asyncio.Semaphore(self._concurrency)
+        left = iter(requests)
 
-        async def answer(request: BatchRequest) -> None:
-            attempt = await self._until_answered(request)
-            keep(request, attempt.response, attempt.error)
-            places.release()
+        async def work() -> None:
+            for request in left:  # of all workers
+                attempt = await self._until_answered(request)
+                keep(request, attempt.response, attempt.error)
 
         async with contextlib.AsyncExitStack() as stack, asyncio.TaskGroup() as group:
             for client in self._clients:
                 await stack.enter_async_context(client)
             await self._greet()
-            for request in requests:
-                await places.acquire()
-                group.create_task(answer(request))
+            for _ in self._clients:
+                group.create_task(work())
 
     async def _greet(self) -> None:
         try:
