@@ -2,7 +2,6 @@
 
 import logging
 import os
-import queue
 import threading
 import time
 from collections.abc import Callable
@@ -81,21 +80,18 @@ def fetch(
     on_part: Callable[[Part], None] = lambda _: None,
 ) -> None:
     """Read parts into a copy from several threads, and report each. The first failure ends it; what was written stays."""
-    waiting: queue.SimpleQueue[Part] = queue.SimpleQueue()
-    for part in _interleaved(parts):
-        waiting.put(part)
+    waiting = iter(_interleaved(parts))  # a list's iterator: each thread takes the next part
     failures: list[BaseException] = []
 
     def work() -> None:
         buffer = np.empty(PIECE_BYTES, np.uint8)
         try:
-            while not failures:
-                part = waiting.get_nowait()
+            for part in waiting:
+                if failures:
+                    return
                 _fetch_part(copy, part, reader, buffer, progress)
                 progress.advance(part.file, part.length, moved=True)
                 on_part(part)
-        except queue.Empty:
-            return
         except BaseException as error:  # raised in the caller's thread
             failures.append(error)
 
