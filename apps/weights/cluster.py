@@ -14,7 +14,7 @@ from apps.common.errors import ContentError, OperationError, UserError
 from apps.common.settings import weights_url
 from apps.slice.hosts import SLICE_NAME, host_name
 from apps.weights.args import HOST, PrefetchArgs, directory_on
-from apps.weights.metrics import count_refusal
+from apps.weights.metrics import REFUSED
 from apps.weights.progress import LogProgress, for_stream
 from apps.weights.slice_prefetch import Place, SliceOutcome, prefetch_on_hosts
 
@@ -32,7 +32,7 @@ async def prefetch_for_replica(args: PrefetchArgs, source: str, node_ids: Sequen
     try:
         outcome = await asyncio.to_thread(prefetch_on_hosts, url, destinations, args.mode, shown, stall_s=args.stall_s)
     except ContentError:
-        count_refusal()
+        REFUSED.inc()
         raise
     logger.info(f"weights of {url}: {outcome}")
 

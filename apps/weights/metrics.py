@@ -6,7 +6,7 @@ from apps.weights.progress import Progress
 from apps.weights.retry import StalledError, TransientError
 
 # Ray forgets a metric with its object, so they live as long as the process.
-_REFUSED = Counter("weights_refused_total", "Starts refused because weights did not match their manifest")
+REFUSED = Counter("weights_refused_total", "Starts refused because weights did not match their manifest")
 _READ = Counter(
     "weights_read_bytes_total",
     "Bytes of model weights that a host has read, from the bucket or from other hosts",
@@ -41,8 +41,3 @@ class HostProgress(Progress):
         _RETRIES.inc(tags=self._tags)
         if isinstance(error, StalledError):
             _STALLS.inc(tags=self._tags)
-
-
-def count_refusal() -> None:
-    """Count a replica that does not start because its weights do not match their manifest."""
-    _REFUSED.inc()
