@@ -1,4 +1,4 @@
-"""A replica's compiled programs: fetched from the bucket before its engine starts, saved there after its first warm-up.
+"""A replica's compiled programs: fetched from the bucket, after the weights, before its engine starts; saved there when it has.
 
 Without this a new or replaced host compiles for 20 minutes. JAX writes a program only where `jax.distributed` has process id 0
 (jax/_src/compiler.py, `_cache_write`). vLLM TPU 0.29 never initializes that: as read from its source, and not seen on a slice,
@@ -19,7 +19,7 @@ from apps.common.errors import BundleError
 from apps.common.settings import compile_cache_directory
 from apps.llm.cache_identity import COMPILERS, identity, programs_url
 from apps.weights.args import asks_for_prefetch, directory_on, prefetch_args
-from apps.weights.cluster import own_host, places, url_of
+from apps.weights.cluster import own_host, places, prefetch_for_replica, url_of
 from apps.weights.progress import LogProgress, Progress
 from apps.weights.slice_prefetch import prefetch_on_hosts
 from apps.weights.sources import open_source
@@ -97,6 +97,13 @@ class Programs:
             return None
         logger.info(f"compile cache: the start compiled {missed} programs and loaded {loaded} from {self._url}")
         return loaded > 0 and not missed
+
+
+async def prepare_hosts(config: Mapping[str, Any], node_ids: Sequence[str]) -> None:
+    """Copy weights, then programs, to the hosts of an LLM config that asks for a prefetch. Raises as `prefetch_for_replica`."""
+    await prefetch_for_replica(prefetch_args(config), str(config["model_loading_config"]["model_source"]), node_ids)
+    if programs := Programs.of(config):
+        await programs.fetch(node_ids)
 
 
 def save_missing(own: Path, store: Store) -> tuple[int, int]:
