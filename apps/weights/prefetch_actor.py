@@ -14,10 +14,9 @@ from typing import Any
 import ray
 
 from apps.common.errors import BundleError, OperationError
-from apps.weights import manifest
 from apps.weights.checksums import Buffer
 from apps.weights.local_copy import LocalCopy, WrongBytesError
-from apps.weights.manifest import Part
+from apps.weights.manifest import Manifest, Part
 from apps.weights.metrics import HostProgress
 from apps.weights.prefetch import begin, fetch
 from apps.weights.store import Store
@@ -32,9 +31,9 @@ MAX_UPLOADS = (
 class PrefetchActor:
     """Makes a copy of the model on one host's disk. `window` is how many parts it requests from other hosts at once."""
 
-    def __init__(self, host: str, url: str, directory: str, wanted: str, *, stall_s: float, window: int) -> None:
+    def __init__(self, host: str, url: str, directory: str, wanted: Manifest, *, stall_s: float, window: int) -> None:
         self._store = Store(url)
-        self._copy = LocalCopy(manifest.loads(wanted, url), url, Path(directory))
+        self._copy = LocalCopy(wanted, url, Path(directory))
         self._parts = self._copy.manifest.parts()
         self._stall_s, self._window = stall_s, window
         self._host = host

@@ -15,8 +15,9 @@ import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from apps.common.errors import BundleError, OperationError, UserError
-from apps.weights import manifest, receipt
+from apps.weights import receipt
 from apps.weights.args import MODES
+from apps.weights.manifest import Manifest
 from apps.weights.prefetch import without_source
 from apps.weights.prefetch_actor import PrefetchActor
 from apps.weights.progress import Progress, gib
@@ -88,7 +89,7 @@ def _prefetch(url: str, places: Sequence[Place], mode: str, progress: Progress, 
             ray.kill(fetcher)
 
 
-def _run(fetchers: dict[str, Any], wanted: manifest.Manifest, mode: str, progress: Progress) -> list[Counter[str]]:
+def _run(fetchers: dict[str, Any], wanted: Manifest, mode: str, progress: Progress) -> list[Counter[str]]:
     actors = list(fetchers.values())
     missing = dict(enumerate(set(parts) for parts in _get([actor.open.remote() for actor in actors])))
     sizes = [part.length for part in wanted.parts()]
@@ -104,9 +105,9 @@ def _run(fetchers: dict[str, Any], wanted: manifest.Manifest, mode: str, progres
         progress.hosts(dict(zip(fetchers, here, strict=True)))
 
 
-def _start(place: Place, url: str, wanted: manifest.Manifest, stall_s: float, window: int) -> Any:
+def _start(place: Place, url: str, wanted: Manifest, stall_s: float, window: int) -> Any:
     actor = PrefetchActor.options(scheduling_strategy=_on(place))  # type: ignore[attr-defined]
-    return actor.remote(place.host, url, place.directory, manifest.dumps(wanted), stall_s=stall_s, window=window)
+    return actor.remote(place.host, url, place.directory, wanted, stall_s=stall_s, window=window)
 
 
 def _window(places: Sequence[Place], part_bytes: int) -> int:
