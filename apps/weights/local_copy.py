@@ -135,7 +135,7 @@ class LocalCopy:
         self._make_folders(final)
         if final.is_symlink() or (final.exists() and final.stat().st_size != file.size_bytes):
             final.unlink()
-        elif final.exists() and not self._has_partial(file.name):
+        elif final.exists() and not (self.directory / PARTIAL_NAME / _partial_name(file.name)).exists():
             os.rename(final, _partial_name(file.name), dst_dir_fd=self._partial)
         parts = self.manifest.parts(file.name)
         with self._opened(file.name, os.O_RDWR | os.O_CREAT) as descriptor:
@@ -171,9 +171,6 @@ class LocalCopy:
 
     def _opened(self, name: str, flags: int) -> contextlib.AbstractContextManager[int]:
         return _opened(_partial_name(name), flags, self._partial)
-
-    def _has_partial(self, name: str) -> bool:
-        return (self.directory / PARTIAL_NAME / _partial_name(name)).exists()
 
     def _check_room(self, needed: int) -> None:
         free = shutil.disk_usage(self.directory).free

@@ -130,6 +130,6 @@ def _hub_file(sibling: Any) -> SourceFile:
 
 
 def _licence(info: Any) -> str | None:
-    tags = [tag.removeprefix("license:") for tag in info.tags or [] if tag.startswith("license:")]
-    card = (info.card_data or {}).get("license") if info.card_data else None
-    return str(card or tags[0]) if card or tags else None
+    tags = (tag.removeprefix("license:") for tag in info.tags or [] if tag.startswith("license:"))
+    licence = (info.card_data or {}).get("license") or next(tags, None)
+    return str(licence) if licence else None
