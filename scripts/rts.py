@@ -32,7 +32,7 @@ COMMANDS = {
     "cluster": Command("kuberay.command", "run a deployment on Kubernetes from its spec"),
     "doctor": Command("kuberay.command", "check a deployment for known troubles", ("doctor",)),
     "rollout": Command("kuberay.rollout.command", "change what a running Serve serves, with a way back"),
-    "weights": Command("apps.weights.command", "stage, prefetch, verify and list weights"),
+    "weights": Command("apps.weights.__main__", "stage, prefetch, verify and list weights"),
     "keys": Command("apps.guard.command", "make, list, rotate and revoke keys of the API"),
     "batch": Command("apps.batch.__main__", "send files of requests in OpenAI's Batch format, and write the answers"),
     "bench": Command("benchmarks.serving.__main__", "measure a server of the OpenAI API"),

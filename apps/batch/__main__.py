@@ -9,8 +9,7 @@ from typing import Any
 
 from apps.common.command_line import reports_errors
 from apps.common.errors import UserError
-from apps.common.option_types import seconds, whole_number
-from apps.common.server_options import add_server, check_server
+from apps.common.option_types import add_server, check_server, seconds, whole_number
 
 _DESCRIPTION = """Send the requests of files in OpenAI's Batch format to a running server, and write the answers
 in that format. The same command goes on after a stop of any kind. Through Ray:

@@ -64,11 +64,7 @@ class Output:
                         self._size += len(line)
 
     def open(self) -> None:
-        """Begin a draft, or go on with one after its last whole line.
-
-        Raises:
-            UserError: it is of another input, another run writes it, or it cannot be written.
-        """
+        """Begin a draft, or go on after its last whole line. Raises `UserError` if it is another's, or cannot be written."""
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self._file = io.FileIO(self.draft, "ab")

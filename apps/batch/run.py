@@ -34,23 +34,21 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
             return {"requests": source.count, "answered": source.count if finished else len(output.done)}
         if finished:
             output.remove_draft()  # left by a run that was killed at its end
-            return {**output.summary(), "sent": 0} | _figures(None, {}, None)
+            return {**output.summary(), "sent": 0, "duration_s": None, "output_tok_per_s": None, "retries": {}}
         output.open()
         before, began = len(output.done), time.monotonic()
+        batch = _Run(options, source, output)
         try:
-            batch = asyncio.run(_Run(options, source, output).send())
+            asyncio.run(batch.send())
         except BaseExceptionGroup as group:
             raise _first(group) from None
         finally:
             output.save()
         output.finish()
-        figures = _figures(time.monotonic() - began, batch.retries, batch.tokens)
-        return {**output.summary(), "sent": source.count - before} | figures
-
-
-def _figures(duration_s: float | None, retries: dict[str, int], tokens: int | None) -> dict[str, Any]:
-    rate = tokens / duration_s if tokens is not None and duration_s else None
-    return {"duration_s": duration_s, "output_tok_per_s": rate, "retries": retries}
+        duration_s = time.monotonic() - began
+        rate = None if batch.tokens is None else batch.tokens / duration_s
+        figures = {"duration_s": duration_s, "output_tok_per_s": rate, "retries": batch.retries}
+        return {**output.summary(), "sent": source.count - before, **figures}
 
 
 def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
@@ -67,7 +65,7 @@ class _Run:
         self.retries: dict[str, int] = {}
         self._failed = 0
 
-    async def send(self) -> "_Run":
+    async def send(self) -> None:
         options = self._options
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, signal.raise_signal, signal.SIGINT)  # `ray job stop`
         limits = {"concurrency": options.concurrency, "timeout_s": options.timeout, "patience_s": options.patience}
@@ -78,7 +76,6 @@ class _Run:
                 watch = group.create_task(self._watch(sender, progress))
                 await sender.run(self._source.requests(self._output.done), self._keep)
                 watch.cancel()
-        return self
 
     def _keep(self, request: BatchRequest, response: Response, error: Error) -> None:
         self._output.add(request.number, answer_line(self._source.batch, request, response, error))

@@ -7,14 +7,13 @@ import random
 from collections import Counter, deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from typing import Any
 
 import httpx
 
 from apps.batch.lines import BatchRequest, parse_object
 from apps.common.errors import OperationError, UserError
+from apps.weights.retry import seconds_of
 
 BUSY = {429, 502, 503}
 """Statuses of a server that is full or away: the same request may pass later, and all others wait as well."""
@@ -119,7 +118,7 @@ class Sender:
             httpx.AsyncClient(base_url=url, headers=headers, timeout=timeout, limits=limits, verify=tls)
             for _ in range(concurrency)
         ]
-        self._url, self._timeout_s, self._patience_s, self._concurrency = url, timeout_s, patience_s, concurrency
+        self._url, self._timeout_s, self._patience_s = url, timeout_s, patience_s
         self.pace = Pace(concurrency)
         self.retries: Counter[str] = Counter()
 
@@ -130,20 +129,19 @@ class Sender:
             UserError: the server does not take the key.
             OperationError: the server is away, or full, for too long.
         """
-        places = asyncio.Semaphore(self._concurrency)
+        left = iter(requests)
 
-        async def answer(request: BatchRequest) -> None:
-            attempt = await self._until_answered(request)
-            keep(request, attempt.response, attempt.error)
-            places.release()
+        async def work() -> None:
+            for request in left:  # of all workers
+                attempt = await self._until_answered(request)
+                keep(request, attempt.response, attempt.error)
 
         async with contextlib.AsyncExitStack() as stack, asyncio.TaskGroup() as group:
             for client in self._clients:
                 await stack.enter_async_context(client)
             await self._greet()
-            for request in requests:
-                await places.acquire()
-                group.create_task(answer(request))
+            for _ in self._clients:
+                group.create_task(work())
 
     async def _greet(self) -> None:
         try:
@@ -211,17 +209,5 @@ class Sender:
         id = response.headers.get("x-request-id", "")
         return Attempt(
             {"status_code": response.status_code, "request_id": id, "body": body},
-            after_s=_seconds(response.headers.get("retry-after")),
+            after_s=seconds_of(response.headers.get("retry-after")),
         )
-
-
-def _seconds(retry_after: str | None) -> float | None:
-    """Seconds of a Retry-After header, which has a number or a date; None for anything else."""
-    try:
-        seconds = float(retry_after or "")
-    except ValueError:
-        try:
-            seconds = (parsedate_to_datetime(retry_after or "") - datetime.now(UTC)).total_seconds()
-        except (ValueError, TypeError):
-            return None
-    return max(0.0, seconds) if seconds < float("inf") else None

@@ -1,8 +1,8 @@
 """A finding of a check: where, what is wrong and why, what is allowed."""
 
 import difflib
-from collections.abc import Collection, Iterable
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 Path = tuple[str | int, ...]
@@ -33,10 +33,12 @@ class Finding:
 
 def below(path: Path, findings: Iterable[Finding]) -> list[Finding]:
     """The findings of a part, with the part's own path before theirs."""
-    return [
-        Finding((*path, *finding.path), finding.message, finding.severity, finding.value, finding.allowed, finding.did_you_mean)
-        for finding in findings
-    ]
+    return [replace(finding, path=(*path, *finding.path)) for finding in findings]
+
+
+def mapping(value: Any) -> Mapping[str, Any]:
+    """A part of a config that should be a mapping; empty where it is anything else, which the schemas report."""
+    return value if isinstance(value, Mapping) else {}
 
 
 def unknown_key(path: Path, key: str, known: Collection[str], why: str) -> Finding:

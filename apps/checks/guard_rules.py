@@ -5,7 +5,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from apps.checks.findings import Finding
+from apps.checks.findings import Finding, mapping
 from apps.common.loopback import is_loopback
 from apps.guard.settings import GuardArgs
 
@@ -15,8 +15,7 @@ NEEDS_GUARD = "Serve listens on {host}, and anybody who reaches it could use the
 
 def check_doors(application: Mapping[str, Any], http_options: Any) -> list[Finding]:
     """Find a model that other machines can reach without keys or `open: true`. (The chat relies on its API.)"""
-    host = http_options.get("host", RAYS_HOST) if isinstance(http_options, Mapping) else RAYS_HOST
-    args = application.get("args") or {}
+    host, args = mapping(http_options).get("host", RAYS_HOST), application.get("args") or {}
     if not isinstance(args, Mapping) or not isinstance(host, str) or is_loopback(host):
         return []
     if application.get("import_path") == "apps.llm:build_app" and args.get("guard") is None:
@@ -33,14 +32,12 @@ def check_guard(args: Mapping[str, Any], *, direct_streaming: bool) -> list[Find
         return []  # reported already, or there is none
     findings = []
     for index, config in enumerate(args.get("llm_configs") or []):
-        if not isinstance(config, Mapping):
-            continue
-        engine, deployment = (_mapping(config.get(name)) for name in ("engine_kwargs", "deployment_config"))
+        engine, deployment = (mapping(mapping(config).get(name)) for name in ("engine_kwargs", "deployment_config"))
         if engine.get("api_key"):
             path = ("llm_configs", index, "engine_kwargs", "api_key")
             message = "would refuse every request: the guard does not pass keys on; put them into guard.keys_files"
             findings.append(Finding(path, message))
-        backend = _mapping(engine.get("structured_outputs_config")).get("backend", "xgrammar")
+        backend = mapping(engine.get("structured_outputs_config")).get("backend", "xgrammar")
         if backend != "xgrammar":
             where = ("llm_configs", index, "engine_kwargs", "structured_outputs_config", "backend")
             message = "compiles grammars that the guard cannot try first: one request's grammar could hold up everybody"
@@ -54,7 +51,3 @@ def check_guard(args: Mapping[str, Any], *, direct_streaming: bool) -> list[Find
             )
             findings.append(Finding(path, message, "warning", limit, f"more than {slots + guard.queue.waiting}"))
     return findings
-
-
-def _mapping(value: Any) -> Mapping[str, Any]:
-    return value if isinstance(value, Mapping) else {}

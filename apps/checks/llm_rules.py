@@ -6,7 +6,7 @@ from typing import Any
 
 from apps.checks import slice_rules
 from apps.checks.arguments import against_model
-from apps.checks.findings import Finding, below, closest, unknown_key
+from apps.checks.findings import Finding, below, closest, mapping, unknown_key
 from apps.checks.known import schema
 from apps.checks.schema import against
 from apps.common.errors import UserError
@@ -38,11 +38,10 @@ def check_llm_configs(configs: list[Any], *, direct_streaming: bool, slices: int
 
 def _ignored_by_direct_streaming(config: Any) -> list[Finding]:
     """Find settings that have no effect where HAProxy balances over the replicas and vLLM's own server answers."""
-    deployment = config.get("deployment_config") if isinstance(config, Mapping) else None
+    deployment = mapping(mapping(config).get("deployment_config"))
     given = {
-        ("deployment_config", "request_router_config"): isinstance(deployment, Mapping)
-        and deployment.get("request_router_config"),
-        ("lora_config",): isinstance(config, Mapping) and config.get("lora_config"),
+        ("deployment_config", "request_router_config"): deployment.get("request_router_config"),
+        ("lora_config",): mapping(config).get("lora_config"),
     }
     message = (
         "is ignored with direct streaming: leave it out, or start Ray without RAY_SERVE_LLM_ENABLE_DIRECT_STREAMING (--classic)"
@@ -55,36 +54,29 @@ def check_llm_config(config: Any) -> list[Finding]:
     findings = against(schema("llm"), config, "Ray refuses it, or ignores it in a nested part")
     if not isinstance(config, Mapping):
         return findings
-    engine = config.get("engine_kwargs") or {}
+    engine = mapping(config.get("engine_kwargs"))
     accelerator, shape = _accelerator(config)
-    findings += accelerator
-    if isinstance(engine, Mapping):
-        findings += below(("engine_kwargs",), _engine(engine))
-        findings += _settings_that_clash(config, engine)
-        if shape and not [finding for finding in findings if finding.severity == "error"]:
-            findings += slice_rules.check(config, engine, shape)
+    findings += [*accelerator, *below(("engine_kwargs",), _engine(engine)), *_settings_that_clash(config, engine)]
+    if shape and not any(finding.severity == "error" for finding in findings):
+        findings += slice_rules.check(config, engine, shape)
     return findings + _strange_experiments(config) + _weights(config)
 
 
 def _accelerator(config: Mapping[str, Any]) -> tuple[list[Finding], Slice | None]:
     accelerator, wanted = config.get("accelerator_config"), "{kind: cpu} or {kind: tpu, topology: 4x4}"
     path: tuple[str, ...] = ("accelerator_config",)
-    if not isinstance(accelerator, Mapping) or accelerator.get("kind") not in list(_ACCELERATOR_KEYS):
+    kind = mapping(accelerator).get("kind")
+    needed = _ACCELERATOR_KEYS["cpu" if kind == "cpu" else "tpu"]
+    findings = [unknown_key(path, str(k), needed, "Ray ignores it") for k in mapping(accelerator) if k not in needed]
+    if not isinstance(accelerator, Mapping) or kind not in list(_ACCELERATOR_KEYS):
         why = "Ray would take it for a GPU, and wait for one" if accelerator is None else "the apps serve on cpu and tpu only"
-        findings = [Finding(path, f"is {accelerator!r}: {why}", value=accelerator, allowed=wanted)]
-        strange = (
-            [key for key in accelerator if key not in _ACCELERATOR_KEYS["tpu"]] if isinstance(accelerator, Mapping) else []
-        )
-        return findings + [unknown_key(path, str(key), _ACCELERATOR_KEYS["tpu"], "Ray ignores it") for key in strange], None
-    needed = _ACCELERATOR_KEYS[accelerator["kind"]]
-    findings = [unknown_key(path, str(k), needed, "Ray ignores it") for k in accelerator if k not in needed]
+        return [Finding(path, f"is {accelerator!r}: {why}", value=accelerator, allowed=wanted), *findings], None
     findings += [Finding((*path, k), f"{k!r} is missing", allowed=wanted) for k in needed if k not in accelerator]
-    kind, accelerator_type = accelerator["kind"], config.get("accelerator_type")
+    accelerator_type = config.get("accelerator_type")
     if kind == "cpu":
         if accelerator_type is not None:
-            findings.append(
-                Finding(("accelerator_type",), f"is {accelerator_type!r}: a model on the CPU has none; leave it out")
-            )
+            message = f"is {accelerator_type!r}: a model on the CPU has none; leave it out"
+            findings.append(Finding(("accelerator_type",), message))
         return findings, None
     if accelerator_type not in (known := [generation.accelerator_type for generation in GENERATIONS.values()]):
         message = f"is {accelerator_type!r}, which is not a TPU that Ray knows"
@@ -129,12 +121,15 @@ def _settings_that_clash(config: Mapping[str, Any], engine: Mapping[str, Any]) -
     if engine.get("disable_log_stats") and config.get("log_engine_metrics", True):
         message = "contradicts log_engine_metrics, which is true unless set: set that to false, or leave this out"
         findings.append(Finding(("engine_kwargs", "disable_log_stats"), message))
-    images = (engine.get("limit_mm_per_prompt") or {}) if isinstance(engine.get("limit_mm_per_prompt"), Mapping) else {}
-    on_tpu = isinstance(accelerator := config.get("accelerator_config"), Mapping) and accelerator.get("kind") == "tpu"
-    if on_tpu and any(images.values()) and not engine.get("disable_chunked_mm_input"):
+    has_images = any(mapping(engine.get("limit_mm_per_prompt")).values())
+    if _is_on_tpu(config) and has_images and not engine.get("disable_chunked_mm_input"):
         message = "must be true: vLLM TPU needs all tokens of an image in one step, and fails at the first image otherwise"
         findings.append(Finding(("engine_kwargs", "disable_chunked_mm_input"), message))
     return findings
+
+
+def _is_on_tpu(config: Mapping[str, Any]) -> bool:
+    return bool(mapping(config.get("accelerator_config")).get("kind") == "tpu")
 
 
 def _weights(config: Mapping[str, Any]) -> list[Finding]:
@@ -153,16 +148,15 @@ def _weights(config: Mapping[str, Any]) -> list[Finding]:
 
 
 def _strange_experiments(config: Mapping[str, Any]) -> list[Finding]:
-    experiments, path = config.get("experimental_configs"), ("experimental_configs",)
-    strange = [key for key in experiments if key not in _EXPERIMENTAL] if isinstance(experiments, Mapping) else []
-    return [unknown_key(path, str(key), _EXPERIMENTAL, "nobody reads it") for key in strange]
+    strange = [str(key) for key in mapping(config.get("experimental_configs")) if key not in _EXPERIMENTAL]
+    return [unknown_key(("experimental_configs",), key, _EXPERIMENTAL, "nobody reads it") for key in strange]
 
 
 def max_replicas(deployment: Mapping[str, Any]) -> tuple[tuple[str, ...], int]:
     """(the key that sets it, how many replicas a deployment may have); 1 where that is left to Ray."""
     key: tuple[str, ...] = ("num_replicas",)
     replicas = deployment.get("num_replicas", 1)
-    if isinstance(scaling := deployment.get("autoscaling_config"), Mapping) and "max_replicas" in scaling:
+    if "max_replicas" in (scaling := mapping(deployment.get("autoscaling_config"))):
         key, replicas = ("autoscaling_config", "max_replicas"), scaling["max_replicas"]
     return key, replicas if isinstance(replicas, int) else 1
 
@@ -172,8 +166,7 @@ def _enough_slices(configs: list[Mapping[str, Any]], slices: int) -> list[Findin
     findings, wanted = [], 0
     for index, config in enumerate(configs):
         deployment = config.get("deployment_config")
-        accelerator = config.get("accelerator_config")
-        if not isinstance(deployment, Mapping) or not isinstance(accelerator, Mapping) or accelerator.get("kind") != "tpu":
+        if not isinstance(deployment, Mapping) or not _is_on_tpu(config):
             continue
         path = (index, "deployment_config")
         key, replicas = max_replicas(deployment)

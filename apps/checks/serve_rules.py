@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from apps.checks.arguments import against_model
-from apps.checks.findings import Finding, below
+from apps.checks.findings import Finding, below, mapping
 from apps.checks.guard_rules import check_doors, check_guard
 from apps.checks.known import schema
 from apps.checks.llm_rules import check_llm_configs
@@ -27,7 +27,7 @@ def check_serve_config(config: Any, *, direct_streaming: bool = True, slices: in
         slices: how many TPU slices the cluster has; None skips that check.
     """
     findings = against(schema("serve"), config, "Ray ignores it")
-    applications = config.get("applications") if isinstance(config, Mapping) else None
+    applications = mapping(config).get("applications")
     if not isinstance(applications, list):
         return findings
     for index, application in enumerate(applications):
@@ -47,12 +47,11 @@ def _application(application: Mapping[str, Any], *, direct_streaming: bool, slic
     if import_path not in (_LLM, _CHAT):
         return [Finding(("import_path",), f"{import_path!r} is not an app of this project", allowed=f"{_LLM}, {_CHAT}")]
     findings = below(("args",), against_model(_arguments(import_path), args))
-    configs = args.get("llm_configs") if isinstance(args, Mapping) else None
+    configs = mapping(args).get("llm_configs")
     if import_path == _LLM and isinstance(configs, list):
         checked = check_llm_configs(configs, direct_streaming=direct_streaming, slices=slices)
-        findings += below(("args", "llm_configs"), checked) + below(
-            ("args",), check_guard(args, direct_streaming=direct_streaming)
-        )
+        findings += below(("args", "llm_configs"), checked)
+        findings += below(("args",), check_guard(args, direct_streaming=direct_streaming))
     return findings
 
 
@@ -83,7 +82,7 @@ def _chat_address(application: Mapping[str, Any], http_options: Any) -> list[Fin
         url = vars(_arguments(_CHAT).model_validate(args))["api_url"]
     except ValidationError:
         return []  # reported already
-    port = http_options.get("port", 8000) if isinstance(http_options, Mapping) else 8000
+    port = mapping(http_options).get("port", 8000)
     if url.host in _LOOPBACK and url.port != port:
         message = f"is {str(url)!r}, but http_options.port is {port}: the chat would talk to another server"
         return [Finding(("args", "api_url"), message, value=str(url), allowed=f"http://{url.host}:{port}/v1")]

@@ -25,11 +25,7 @@ class Source:
 
 
 def read(file: File) -> Source:
-    """Read a config.
-
-    Raises:
-        UserError: the file cannot be read, is not YAML, or has a key twice in one mapping.
-    """
+    """Read a config. Raises `UserError` for a file that is not readable YAML, or has a key twice in one mapping."""
     try:
         text = file.read_text()
         node = yaml.compose(text, yaml.SafeLoader)

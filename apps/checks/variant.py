@@ -17,11 +17,7 @@ from apps.common.errors import UserError
 
 
 def merged(base: Any, patch: Any) -> Any:
-    """The base as the patch changes it; neither is modified.
-
-    Raises:
-        UserError: the patch names an item that the base does not have.
-    """
+    """A copy of the base as the patch changes it. Raises `UserError` if the patch names an item that the base lacks."""
     if isinstance(patch, dict):
         base = base if isinstance(base, dict) else {}
         kept = {key: value for key, value in base.items() if patch.get(key, "") is not None}

@@ -26,11 +26,7 @@ def wanted(file: Path) -> dict[str, Any] | None:
 
 
 def redeploy(file: Path, url: str = _URL) -> bool:
-    """Deploy the config if no Serve runs; True if that was done.
-
-    Raises:
-        httpx.HTTPError: the dashboard does not answer, or refuses.
-    """
+    """Deploy the config if no Serve runs; True if that was done. Raises httpx's errors of the dashboard."""
     seen = httpx.get(url, headers=ray_headers(), timeout=_TIMEOUT_S).raise_for_status().json()
     config = None if (seen.get("controller_info") or {}).get("actor_id") else wanted(file)
     if config is None:

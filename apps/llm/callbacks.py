@@ -9,7 +9,7 @@ from typing import Any
 import ray
 from ray.llm._internal.common.callbacks.base import CallbackBase
 
-from apps.llm.prepare_hosts import prepare_hosts
+from apps.llm.compile_cache import prepare_hosts
 from apps.weights.args import prefetch_args
 from apps.weights.cache import resolve_source
 

@@ -1,4 +1,4 @@
-"""A replica's compiled programs: fetched from the bucket before its engine starts, saved there after its first warm-up.
+"""A replica's compiled programs: fetched from the bucket, after the weights, before its engine starts; saved there when it has.
 
 Without this a new or replaced host compiles for 20 minutes. JAX writes a program only where `jax.distributed` has process id 0
 (jax/_src/compiler.py, `_cache_write`). vLLM TPU 0.29 never initializes that: as read from its source, and not seen on a slice,
@@ -6,6 +6,7 @@ every host writes its own. Programs are copied as weights are.
 """
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
@@ -18,8 +19,8 @@ from apps.common.errors import BundleError
 from apps.common.settings import compile_cache_directory
 from apps.llm.cache_identity import COMPILERS, identity, programs_url
 from apps.weights.args import asks_for_prefetch, directory_on, prefetch_args
-from apps.weights.cluster import own_host, places, url_of
-from apps.weights.progress import LogWatcher, Progress
+from apps.weights.cluster import own_host, places, prefetch_for_replica, url_of
+from apps.weights.progress import LogProgress, Progress
 from apps.weights.slice_prefetch import prefetch_on_hosts
 from apps.weights.sources import open_source
 from apps.weights.stage import stage
@@ -71,7 +72,7 @@ class Programs:
         manifest = Store(self._url).manifest()
         if manifest is None:
             return 0
-        prefetch_on_hosts(self._url, places(node_ids, self._directory), "slice-once", LogWatcher(logger.info))
+        prefetch_on_hosts(self._url, places(node_ids, self._directory), "slice-once", LogProgress(logger.info))
         return len(manifest.files)
 
     async def _watch(self) -> None:
@@ -82,7 +83,9 @@ class Programs:
             if (now := _count(own)) > compiled:
                 logger.warning(f"compile cache: {now - compiled} programs compiled while serving; each held up all requests")
                 compiled = now
-            _export(host, now, hit)
+            _PROGRAMS.set(now, {"host": host})  # again and again: Ray exports only what was set since its last export
+            if hit is not None:
+                _HIT.set(int(hit))
             await asyncio.sleep(_POLL_S)
 
     async def _save(self, own: Path) -> bool | None:
@@ -96,12 +99,15 @@ class Programs:
         return loaded > 0 and not missed
 
 
-def save_missing(own: Path, store: Store) -> tuple[int, int]:
-    """Stage a host's programs if some are not in the bucket yet. Returns how many were not, and how many were.
+async def prepare_hosts(config: Mapping[str, Any], node_ids: Sequence[str]) -> None:
+    """Copy weights, then programs, to the hosts of an LLM config that asks for a prefetch. Raises as `prefetch_for_replica`."""
+    await prefetch_for_replica(prefetch_args(config), str(config["model_loading_config"]["model_source"]), node_ids)
+    if programs := Programs.of(config):
+        await programs.fetch(node_ids)
 
-    Raises:
-        OperationError: the bucket cannot be read or written.
-    """
+
+def save_missing(own: Path, store: Store) -> tuple[int, int]:
+    """Stage a host's programs if some are not in the bucket yet. Returns how many were not, and how many were."""
     manifest = store.manifest()
     staged = {file.name for file in manifest.files} if manifest else set()
     there = {path.name for path in own.glob(_PROGRAM)}
@@ -117,18 +123,6 @@ def _count(directory: Path) -> int:
 def _versions() -> dict[str, str]:
     versions = {}
     for name in COMPILERS:
-        try:
+        with contextlib.suppress(PackageNotFoundError):
             versions[name] = version(name)
-        except PackageNotFoundError:
-            continue
     return versions
-
-
-def _export(host: str, programs: int, hit: bool | None) -> None:
-    """Set the number of programs on a host's disk, and whether the bucket had them at the start (None: it could not be read).
-
-    Call it again and again: Ray exports only what was set since its last export.
-    """
-    _PROGRAMS.set(programs, {"host": host})
-    if hit is not None:
-        _HIT.set(int(hit))

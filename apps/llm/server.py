@@ -39,11 +39,7 @@ _POLL_S = 0.5
 
 
 def make_llm_config(config: dict[str, Any]) -> LLMConfig:
-    """Ray's `LLMConfig` from a prepared dict of the same form, set up for weights that are in a local directory.
-
-    Raises:
-        pydantic.ValidationError: the dict is no LLMConfig.
-    """
+    """Ray's `LLMConfig` from a prepared dict of its form, set up for weights in a local directory. Raises pydantic's error."""
     engine: dict[str, Any] = {"enable_log_requests": True}  # by their ids, see join_serve_log
     if endpoint := otlp_endpoint():
         engine["otlp_traces_endpoint"] = endpoint

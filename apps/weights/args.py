@@ -19,11 +19,7 @@ HOST = "{host}"
 
 
 class PrefetchArgs(BaseModel):
-    """`callback_kwargs` of the prefetch.
-
-    `url` is where the model is staged (default: WEIGHTS_URL of the hosts), `to` the directory on each host (default: the
-    config's `model_source`), `mode` as in `apps.weights.slice_prefetch`, `stall_s` how long a range may deliver no bytes.
-    """
+    """`callback_kwargs` of the prefetch."""
 
     model_config = ConfigDict(extra="forbid")
 

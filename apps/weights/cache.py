@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from apps.common.errors import ContentError, UserError
+from apps.common.errors import UserError
 from apps.common.settings import cache_root
 from apps.weights import receipt
 
@@ -14,15 +14,6 @@ _HUB_ID = re.compile(r"^[A-Za-z0-9][\w.-]*/[\w.-]+$")
 def cached_directory(name: str) -> Path:
     """Directory of the weights of that name in the cache, whether they are there or not."""
     return cache_root() / "weights" / name
-
-
-def is_whole(directory: Path) -> bool:
-    """True when the directory has a receipt and every file matches it (by size and time)."""
-    try:
-        receipt.verify(directory)
-    except ContentError:
-        return False
-    return True
 
 
 def resolve_source(source: str) -> str:

@@ -14,8 +14,8 @@ from apps.common.errors import ContentError, OperationError, UserError
 from apps.common.settings import weights_url
 from apps.slice.hosts import SLICE_NAME, host_name
 from apps.weights.args import HOST, PrefetchArgs, directory_on
-from apps.weights.metrics import count_refusal
-from apps.weights.progress import LogWatcher, watcher_for_stream
+from apps.weights.metrics import REFUSED
+from apps.weights.progress import LogProgress, for_stream
 from apps.weights.slice_prefetch import Place, SliceOutcome, prefetch_on_hosts
 
 logger = logging.getLogger("ray.serve")
@@ -24,18 +24,15 @@ logger = logging.getLogger("ray.serve")
 async def prefetch_for_replica(args: PrefetchArgs, source: str, node_ids: Sequence[str]) -> None:
     """Prefetch to `args.to`, or else `source`, on every node; in mode `stream` only compare the bucket with its manifest.
 
-    Raises:
-        UserError: no URL is given, or a disk has too little room.
-        ContentError: the model does not match its manifest.
-        OperationError: a host, the bucket or a disk failed.
+    Raises as `url_of` and `prefetch_on_hosts`.
     """
     url = url_of(args)
     destinations = places(node_ids, args.to or source)
-    watcher = LogWatcher(logger.info)
+    shown = LogProgress(logger.info)
     try:
-        outcome = await asyncio.to_thread(prefetch_on_hosts, url, destinations, args.mode, watcher, stall_s=args.stall_s)
+        outcome = await asyncio.to_thread(prefetch_on_hosts, url, destinations, args.mode, shown, stall_s=args.stall_s)
     except ContentError:
-        count_refusal()
+        REFUSED.inc()
         raise
     logger.info(f"weights of {url}: {outcome}")
 
@@ -100,9 +97,9 @@ def prefetch_all_slices(url: str, directory: str, mode: str, stall_s: float) -> 
             slices[node["Labels"][SLICE_NAME]].append(node["NodeID"])
     if not slices:
         raise UserError("the Ray cluster has no TPU hosts now: is the slice up, and do its nodes have the TPU labels?")
-    with watcher_for_stream() as watcher, ThreadPoolExecutor(len(slices)) as pool:
+    with for_stream() as shown, ThreadPoolExecutor(len(slices)) as pool:
         running = {
-            name: pool.submit(prefetch_on_hosts, url, places(nodes, directory), mode, watcher, stall_s=stall_s)
+            name: pool.submit(prefetch_on_hosts, url, places(nodes, directory), mode, shown, stall_s=stall_s)
             for name, nodes in sorted(slices.items())
         }
     failed = {name: problem for name, future in running.items() if (problem := future.exception())}

@@ -7,7 +7,7 @@ from contextlib import ExitStack
 from typing import Any
 
 from apps.common.errors import BundleError, OperationError, UserError
-from apps.weights.retry import STALL_S, StalledError, TransientError, with_retries
+from apps.weights.retry import STALL_S, StalledError, TransientError, seconds_of, with_retries
 
 _OTHERS_S = 1.0  # without a part before it for so long, a part of a stream is the next one that anybody wants
 
@@ -21,11 +21,7 @@ class HubReader:
         self._streams: dict[str, _Stream] = {}
 
     def read(self, name: str, start: int, length: int) -> bytes:
-        """A part of a file.
-
-        Raises:
-            OperationError: the hub refuses it, or what may pass has not passed after several tries.
-        """
+        """A part of a file. Raises `OperationError` if the hub refuses it, or does not send it in several tries."""
         what = f"{name} bytes {start:,} to {start + length - 1:,}"
         return with_retries(what, lambda: self._read(name, start, length))
 
@@ -38,7 +34,7 @@ class HubReader:
             is_part = response.status_code == 206 and headers.get("content-range", "").startswith(f"bytes {start}-")
             is_whole = response.status_code == 200 and start == 0 and headers.get("content-length") == str(length)
             if is_part or is_whole:
-                return b"".join(_exactly(_chunks(response), length))
+                return _take(_chunks(response), length)[0]
         return self._streams.setdefault(name, _Stream(lambda stack: _chunks(self._open(stack, name, None)))).read(start, length)
 
     def _open(self, opened: ExitStack, name: str, part: str | None) -> Any:
@@ -52,9 +48,9 @@ class HubReader:
             response = opened.enter_context(asked)
         except Exception as error:
             raise _passing(error) from error
-        after = response.headers.get("retry-after", "")
         if response.status_code == 429 or response.status_code >= 500:
-            raise TransientError(f"the hub answers HTTP {response.status_code}", float(after) if after.isdigit() else None)
+            after_s = seconds_of(response.headers.get("retry-after"))
+            raise TransientError(f"the hub answers HTTP {response.status_code}", after_s)
         if response.history and response.status_code in (401, 403, 404, 410):  # a new request gets a new link
             raise TransientError(f"the link that the hub gave for the download has expired (HTTP {response.status_code})")
         try:
@@ -102,19 +98,14 @@ class _Stream:
         if self._chunks is None or self._position > start:
             self._close()
             self._chunks = self._open_chunks(self._opened)
-        for _ in self._next(start - self._position):
-            pass
-        return b"".join(self._next(length))
+        while self._position < start:
+            self._next(self._chunks, min(start - self._position, length))
+        return self._next(self._chunks, length)
 
-    def _next(self, length: int) -> Iterator[bytes]:
-        while length:
-            chunk = self._rest or next(self._chunks or iter(()), b"")
-            if not chunk:
-                raise TransientError(f"the hub's answer ended {length:,} bytes early")
-            used, self._rest = chunk[:length], chunk[length:]
-            self._position += len(used)
-            length -= len(used)
-            yield used
+    def _next(self, chunks: Iterator[bytes], length: int) -> bytes:
+        data, self._rest = _take(chunks, length, self._rest)
+        self._position += length
+        return data
 
     def _close(self) -> None:
         self._opened.close()
@@ -128,15 +119,15 @@ def _chunks(response: Any) -> Iterator[bytes]:
         raise _passing(error) from error
 
 
-def _exactly(chunks: Iterator[bytes], length: int) -> Iterator[bytes]:
-    """The chunks, which must have that many bytes; a longer body is not read to its end."""
-    for chunk in chunks:
-        length -= len(chunk)
-        if length < 0:
-            raise TransientError("the hub sent more than was asked for")
-        yield chunk
-    if length:
-        raise TransientError(f"the hub's answer ended {length:,} bytes early")
+def _take(chunks: Iterator[bytes], length: int, before: bytes = b"") -> tuple[bytes, bytes]:
+    """The first `length` bytes of `before` and the chunks, and the rest of the last chunk that was read."""
+    data = bytearray(before)
+    while len(data) < length:
+        chunk = next(chunks, b"")
+        if not chunk:
+            raise TransientError(f"the hub's answer ended {length - len(data):,} bytes early")
+        data += chunk
+    return bytes(data[:length]), bytes(data[length:])
 
 
 def _passing(error: Exception) -> TransientError:

@@ -37,8 +37,7 @@ class WrongBytesError(TransientError):
 class LocalCopy:
     """A directory that becomes the manifest's model. Context manager: inside, no other process works on the directory.
 
-    Raises on entry:
-        OperationError: the directory cannot be written, or another process does not release it within `_LOCK_S`.
+    Entering raises `OperationError` where the directory cannot be written, or another process keeps it for `_LOCK_S`.
     """
 
     def __init__(self, wanted: Manifest, source: str, directory: Path) -> None:
@@ -65,7 +64,7 @@ class LocalCopy:
 
     def is_whole(self) -> bool:
         """True when nothing is missing, by the receipt."""
-        return receipt.is_copy_of(self.directory, self.manifest.digest)
+        return receipt.is_whole(self.directory, self.manifest.digest)
 
     def missing(self) -> list[Part]:
         """The missing parts, in the manifest's order. Reads and checks what an earlier run has left.
@@ -136,7 +135,7 @@ class LocalCopy:
         self._make_folders(final)
         if final.is_symlink() or (final.exists() and final.stat().st_size != file.size_bytes):
             final.unlink()
-        elif final.exists() and not self._has_partial(file.name):
+        elif final.exists() and not (self.directory / PARTIAL_NAME / _partial_name(file.name)).exists():
             os.rename(final, _partial_name(file.name), dst_dir_fd=self._partial)
         parts = self.manifest.parts(file.name)
         with self._opened(file.name, os.O_RDWR | os.O_CREAT) as descriptor:
@@ -172,9 +171,6 @@ class LocalCopy:
 
     def _opened(self, name: str, flags: int) -> contextlib.AbstractContextManager[int]:
         return _opened(_partial_name(name), flags, self._partial)
-
-    def _has_partial(self, name: str) -> bool:
-        return (self.directory / PARTIAL_NAME / _partial_name(name)).exists()
 
     def _check_room(self, needed: int) -> None:
         free = shutil.disk_usage(self.directory).free

@@ -93,11 +93,7 @@ def now() -> str:
 
 
 def loads(text: str | bytes, where: str) -> Manifest:
-    """The manifest in a JSON text that was read from `where`.
-
-    Raises:
-        ContentError: it is not a manifest, or lists what no copy may contain.
-    """
+    """The manifest in a JSON text from `where`. Raises `ContentError` if it is none, or lists what no copy may contain."""
     try:
         data: dict[str, Any] = json.loads(text)
         if data.pop("format") != _FORMAT:

@@ -2,7 +2,6 @@
 
 import logging
 import os
-import queue
 import threading
 import time
 from collections.abc import Callable
@@ -15,7 +14,7 @@ import numpy as np
 from apps.common.errors import ContentError, OperationError
 from apps.weights import receipt
 from apps.weights.args import MAX_CONNECTIONS
-from apps.weights.checksums import Buffer
+from apps.weights.checksums import PIECE_BYTES, Buffer
 from apps.weights.local_copy import LocalCopy, WrongBytesError
 from apps.weights.manifest import Manifest, Part
 from apps.weights.progress import Progress
@@ -26,7 +25,6 @@ from apps.weights.store import Store, whole_manifest
 _FIRST_THREADS = 4
 _STEP_S = 0.1
 _BUSY = 0.5  # of the cores: above it the threads do not wait for the network
-_PIECE_BYTES = 1024**2  # fits the cache of a core
 logger = logging.getLogger("ray.serve")
 
 
@@ -52,7 +50,7 @@ def prefetch(
     try:
         wanted = whole_manifest(store)
     except OperationError as error:
-        return without_source(url, directory, error)
+        return without_source(directory, url, error)
     with LocalCopy(wanted, url, directory) as copy:
         if copy.is_whole():
             return Outcome(wanted.size_bytes, 0)
@@ -82,21 +80,18 @@ def fetch(
     on_part: Callable[[Part], None] = lambda _: None,
 ) -> None:
     """Read parts into a copy from several threads, and report each. The first failure ends it; what was written stays."""
-    waiting: queue.SimpleQueue[Part] = queue.SimpleQueue()
-    for part in _interleaved(parts):
-        waiting.put(part)
+    waiting = iter(_interleaved(parts))  # a list's iterator: each thread takes the next part
     failures: list[BaseException] = []
 
     def work() -> None:
-        buffer = np.empty(_PIECE_BYTES, np.uint8)
+        buffer = np.empty(PIECE_BYTES, np.uint8)
         try:
-            while not failures:
-                part = waiting.get_nowait()
+            for part in waiting:
+                if failures:
+                    return
                 _fetch_part(copy, part, reader, buffer, progress)
                 progress.advance(part.file, part.length, moved=True)
                 on_part(part)
-        except queue.Empty:
-            return
         except BaseException as error:  # raised in the caller's thread
             failures.append(error)
 
@@ -130,7 +125,7 @@ def _fetch_part(copy: LocalCopy, part: Part, reader: RangeReader, buffer: Buffer
     with_retries(str(part), attempt, on_retry=progress.retried)
 
 
-def without_source(url: str, directory: Path, error: OperationError) -> Outcome:
+def without_source(directory: Path, url: str, error: OperationError) -> Outcome:
     """Accept a whole copy where the bucket cannot be read, which is enough to serve; without one, raise `error`."""
     try:
         existing = receipt.verify(directory)

@@ -6,7 +6,7 @@ the model is. A host that sends nothing, or wrong bytes, is passed over: the buc
 
 import threading
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,12 +14,11 @@ from typing import Any
 import ray
 
 from apps.common.errors import BundleError, OperationError
-from apps.weights import manifest
 from apps.weights.checksums import Buffer
 from apps.weights.local_copy import LocalCopy, WrongBytesError
-from apps.weights.metrics import HostMetrics
+from apps.weights.manifest import Manifest, Part
+from apps.weights.metrics import HostProgress
 from apps.weights.prefetch import begin, fetch
-from apps.weights.progress import Progress
 from apps.weights.store import Store
 
 CONNECTIONS = 16  # to the bucket, at most: the other hosts of the slice read from it too
@@ -32,18 +31,17 @@ MAX_UPLOADS = (
 class PrefetchActor:
     """Makes a copy of the model on one host's disk. `window` is how many parts it requests from other hosts at once."""
 
-    def __init__(self, host: str, url: str, directory: str, wanted: str, *, stall_s: float, window: int) -> None:
+    def __init__(self, host: str, url: str, directory: str, wanted: Manifest, *, stall_s: float, window: int) -> None:
         self._store = Store(url)
-        self._copy = LocalCopy(manifest.loads(wanted, url), url, Path(directory))
+        self._copy = LocalCopy(wanted, url, Path(directory))
         self._parts = self._copy.manifest.parts()
         self._stall_s, self._window = stall_s, window
         self._host = host
-        self._metrics = HostMetrics(host)
-        self._progress = Progress()
+        self._progress = HostProgress(host)
         self._there = threading.Condition()
         self._have: set[int] = set()
         self._failed: BundleError | None = None
-        self._read = {"bucket": 0, "hosts": 0}
+        self._read = Counter[str]()
         """Bytes by their origin."""
 
     def __repr__(self) -> str:
@@ -58,12 +56,12 @@ class PrefetchActor:
         else:
             index_of = {part: index for index, part in enumerate(self._parts)}
             missing = {index_of[part] for part in self._copy.missing()}
-        self._metrics.verified(time.monotonic() - started)
+        self._progress.verified(time.monotonic() - started)
         self._have = set(range(len(self._parts))) - missing
         begin(self._progress, self._copy.manifest, [self._parts[index] for index in sorted(missing)])
         return sorted(missing)
 
-    def run(self, owners: list[int], own_id: int, peers: dict[int, Any]) -> dict[str, int]:
+    def run(self, owners: list[int], own_id: int, peers: dict[int, Any]) -> Counter[str]:
         """Make the copy whole. Returns the bytes that came from the bucket and from other hosts.
 
         Raises:
@@ -73,11 +71,9 @@ class PrefetchActor:
         wanted = [index for index in range(len(self._parts)) if index not in self._have]
         own = [index for index in wanted if owners[index] == own_id]
         others = [index for index in wanted if owners[index] != own_id]
-        peers_thread = threading.Thread(
-            target=self._guarded, args=(lambda: self._fetch_from_peers(others, owners, peers),), daemon=True
-        )
+        peers_thread = threading.Thread(target=self._guarded, args=(self._fetch_from_peers, others, owners, peers), daemon=True)
         peers_thread.start()
-        self._guarded(lambda: self._fetch(own))
+        self._guarded(self._fetch, own)
         peers_thread.join()
         if self._failed:
             raise self._failed
@@ -101,30 +97,22 @@ class PrefetchActor:
         """Bytes that are here, and bytes in total."""
         return self._progress.done_bytes, self._progress.total_bytes
 
-    def _guarded(self, work: Callable[[], None]) -> None:
+    def _guarded(self, work: Callable[..., None], *arguments: Any) -> None:
         try:
-            work()
-        except BundleError as error:
-            self._fail(error)
+            work(*arguments)
         except Exception as error:
-            self._fail(OperationError(f"{type(error).__name__}: {error}"))
-
-    def _fail(self, error: BundleError) -> None:
-        with self._there:
-            self._failed = self._failed or error
-            self._there.notify_all()
+            ours = error if isinstance(error, BundleError) else OperationError(f"{type(error).__name__}: {error}")
+            with self._there:
+                self._failed = self._failed or ours
+                self._there.notify_all()
 
     def _fetch(self, indices: list[int]) -> None:
         index_of = {self._parts[index]: index for index in indices}
-        reader = self._store.reader(self._stall_s)
-        fetch(
-            self._copy,
-            list(index_of),
-            reader,
-            self._progress,
-            CONNECTIONS,
-            on_part=lambda part: self._mark(index_of[part], "bucket"),
-        )
+
+        def mark(part: Part) -> None:
+            self._mark(index_of[part], "bucket")
+
+        fetch(self._copy, list(index_of), self._store.reader(self._stall_s), self._progress, CONNECTIONS, mark)
 
     def _fetch_from_peers(self, indices: list[int], owners: list[int], peers: dict[int, Any]) -> None:
         waiting, in_flight = deque(indices), dict[Any, tuple[int, float]]()
@@ -141,30 +129,21 @@ class PrefetchActor:
 
     def _accept(self, reference: Any, index: int) -> bool:
         """Write a part that a host has sent; False where it must be requested again."""
+        part = self._parts[index]
         try:
             data = ray.get(reference, timeout=0)
-        except (ray.exceptions.RayError, ray.exceptions.GetTimeoutError):  # its host has failed, is silent, or gone
+            if data is None:
+                return False
+            self._copy.write(part, [data])
+        except (ray.exceptions.RayError, WrongBytesError):  # its host has failed, is silent or gone, or sent wrong bytes
             self._fetch([index])
-            return True
-        if data is None:
-            return False
-        if not self._accepted(index, data):
-            self._fetch([index])
-            return True
-        self._progress.advance(self._parts[index].file, self._parts[index].length, moved=True)
-        self._mark(index, "hosts")
-        return True
-
-    def _accepted(self, index: int, data: Buffer) -> bool:
-        try:
-            self._copy.write(self._parts[index], [data])
-        except WrongBytesError:
-            return False
+        else:
+            self._progress.advance(part.file, part.length, moved=True)
+            self._mark(index, "hosts")
         return True
 
     def _mark(self, index: int, source: str) -> None:
-        self._metrics.read(self._parts[index].length, source)
-        self._metrics.observe(self._progress)
+        self._progress.read(self._parts[index].length, source)
         with self._there:
             self._read[source] += self._parts[index].length
             self._have.add(index)

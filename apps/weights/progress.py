@@ -1,20 +1,19 @@
 """Show how far a copy is: bars in a terminal, one line a minute in a log, and the same figures for metrics."""
 
-import contextlib
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from types import TracebackType
-from typing import Any, Protocol, TextIO
+from typing import Any, TextIO
 
-from apps.weights.retry import StalledError, TransientError
+from apps.weights.retry import TransientError
 
 _LINE_EVERY_S = 60.0
 
 
 class Progress:
-    """Counts bytes of several files from several threads; subclasses show them."""
+    """Counts bytes of several files from several threads. Shows nothing: its subclasses do."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -23,7 +22,6 @@ class Progress:
         self.moved_bytes = 0
         """The part of `done_bytes` that this run has copied; the rest was there."""
         self.retries = 0
-        self.stalls = 0
         self.started = time.monotonic()
 
     def begin(self, files: dict[str, int], verb: str) -> None:
@@ -39,14 +37,16 @@ class Progress:
             self.moved_bytes += size_bytes if moved else 0
             self._show(name, size_bytes)
 
-    def retried(self, error: TransientError) -> None:
+    def retried(self, error: TransientError) -> None:  # noqa: ARG002 - a subclass looks at it
         """Count a range that had to be requested again."""
         with self._lock:
             self.retries += 1
-            self.stalls += isinstance(error, StalledError)
 
     def report(self, text: str) -> None:
         """Print a line beside the bars."""
+
+    def hosts(self, done: dict[str, tuple[int, int]]) -> None:
+        """Show (bytes there, bytes in total) of a slice's hosts, by their names; called about once a second."""
 
     @property
     def rate(self) -> float:
@@ -73,10 +73,14 @@ class LogProgress(Progress):
         super().__init__()
         self._write = write
         self._verb = ""
-        self._next_line = 0.0
+        self._next_line = time.monotonic() + _LINE_EVERY_S
 
     def report(self, text: str) -> None:
         self._write(text)
+
+    def hosts(self, done: dict[str, tuple[int, int]]) -> None:
+        if self._is_time():
+            self._write("weights: " + ", ".join(f"{host} {gib(here)} of {gib(total)}" for host, (here, total) in done.items()))
 
     def _show_begin(self, files: dict[str, int], verb: str) -> None:
         self._verb = verb
@@ -84,8 +88,7 @@ class LogProgress(Progress):
         self._write(f"{len(files)} files, {gib(self.total_bytes)} to be {verb}")
 
     def _show(self, name: str, size_bytes: int) -> None:  # noqa: ARG002 - a line is about all files
-        if time.monotonic() >= self._next_line:
-            self._next_line = time.monotonic() + _LINE_EVERY_S
+        if self._is_time():
             left_s = (self.total_bytes - self.done_bytes) / self.rate if self.moved_bytes else None
             left = "" if left_s is None else f", {left_s:.0f} s left"
             self._write(f"{gib(self.done_bytes)} of {gib(self.total_bytes)} {self._verb}, {self.rate / 1e9:.2f} GB/s{left}")
@@ -95,21 +98,36 @@ class LogProgress(Progress):
             seconds = time.monotonic() - self.started
             self._write(f"{gib(self.total_bytes)} {self._verb}, {gib(self.moved_bytes)} of it copied in {seconds:.1f} s")
 
+    def _is_time(self) -> bool:
+        is_time = time.monotonic() >= self._next_line
+        if is_time:
+            self._next_line = time.monotonic() + _LINE_EVERY_S
+        return is_time
+
 
 class BarProgress(Progress):
-    """Shows a bar for each of the largest files and one for all, with the rate and the time left."""
+    """Shows a bar for each host, or for each of the largest files and one for all, with the rate and the time left."""
 
     _MAX_BARS = 12
 
     def __init__(self) -> None:
         super().__init__()
+        from rich.progress import BarColumn, DownloadColumn, TextColumn, TimeRemainingColumn, TransferSpeedColumn
         from rich.progress import Progress as Bars
 
-        self._bars = Bars(*_columns(), transient=True)
+        sizes = [DownloadColumn(binary_units=True), TransferSpeedColumn(), TimeRemainingColumn()]
+        self._bars = Bars(TextColumn("{task.description}"), BarColumn(), *sizes, transient=True)
         self._tasks: dict[str, Any] = {}
 
     def report(self, text: str) -> None:
         self._bars.console.print(text, highlight=False, soft_wrap=True)
+
+    def hosts(self, done: dict[str, tuple[int, int]]) -> None:
+        self._bars.start()
+        for host, (here, total) in done.items():
+            if host not in self._tasks:
+                self._tasks[host] = self._bars.add_task(host, total=total)
+            self._bars.update(self._tasks[host], completed=here)
 
     def _show_begin(self, files: dict[str, int], verb: str) -> None:
         largest = sorted(files, key=lambda name: -files[name])[: self._MAX_BARS]
@@ -125,68 +143,11 @@ class BarProgress(Progress):
         self._bars.stop()
 
 
-class Watcher(Protocol):
-    """Receives the progress of a slice's hosts about once a second."""
-
-    def hosts(self, done: dict[str, tuple[int, int]]) -> None:
-        """Show (bytes there, bytes in total) by host name."""
-
-
-class LogWatcher:
-    """Writes a line a minute."""
-
-    def __init__(self, write: Callable[[str], None]) -> None:
-        self._write = write
-        self._next_line = time.monotonic() + _LINE_EVERY_S
-
-    def hosts(self, done: dict[str, tuple[int, int]]) -> None:
-        if time.monotonic() >= self._next_line:
-            self._next_line = time.monotonic() + _LINE_EVERY_S
-            self._write("weights: " + ", ".join(f"{host} {gib(here)} of {gib(total)}" for host, (here, total) in done.items()))
-
-
-class HostBars:
-    """Shows a bar for each host."""
-
-    def __init__(self, bars: Any) -> None:
-        self._bars = bars
-        self._tasks: dict[str, Any] = {}
-
-    def hosts(self, done: dict[str, tuple[int, int]]) -> None:
-        for host, (here, total) in done.items():
-            if host not in self._tasks:
-                self._tasks[host] = self._bars.add_task(host, total=total)
-            self._bars.update(self._tasks[host], completed=here)
-
-
-@contextlib.contextmanager
-def watcher_for_stream(stream: TextIO = sys.stderr) -> Iterator[Watcher]:
-    """Bars on a terminal, else lines."""
-    if not stream.isatty():
-        yield LogWatcher(_writer(stream))
-        return
-    from rich.progress import Progress as Bars
-
-    with Bars(*_columns(), transient=True) as bars:
-        yield HostBars(bars)
-
-
-def _columns() -> list[Any]:
-    from rich.progress import BarColumn, DownloadColumn, TextColumn, TimeRemainingColumn, TransferSpeedColumn
-
-    sizes = [DownloadColumn(binary_units=True), TransferSpeedColumn(), TimeRemainingColumn()]
-    return [TextColumn("{task.description}"), BarColumn(), *sizes]
-
-
 def for_stream(stream: TextIO = sys.stderr) -> Progress:
     """Bars on a terminal, else lines."""
     if stream.isatty():
         return BarProgress()
-    return LogProgress(_writer(stream))
-
-
-def _writer(stream: TextIO) -> Callable[[str], None]:
-    return lambda text: print(text, file=stream, flush=True)
+    return LogProgress(lambda text: print(text, file=stream, flush=True))
 
 
 def gib(size_bytes: float) -> str:

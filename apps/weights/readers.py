@@ -1,16 +1,14 @@
-"""Read ranges of files from several threads at once: over HTTP, from a disk, or through any fsspec file system.
+"""Read ranges of files from several threads at once: over HTTP, or through any fsspec file system.
 
 HTTP is the standard library's: it reads from the socket straight into the caller's memory, which no higher client does. A read
 fails with a `TransientError` where a retry may help, and with a `ContentError` where the file is missing or too short.
 """
 
 import base64
-import contextlib
 import http.client
 import ssl
 import threading
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import SplitResult, unquote, urlsplit
 from urllib.request import getproxies, proxy_bypass
@@ -19,11 +17,11 @@ import numpy as np
 
 from apps.common.errors import ContentError, OperationError
 from apps.weights.checksums import Buffer
-from apps.weights.retry import STALL_S, StalledError, TransientError
+from apps.weights.retry import STALL_S, StalledError, TransientError, seconds_of
 
 
 class RangeReader(Protocol):
-    """Yields a range of a file in pieces of at most the buffer's size; each is valid in the buffer's front until the next.
+    """Yields a range of a file in pieces of at most the buffer's size; each is valid until the next.
 
     Small pieces stay in the processor's cache between the network and the disk. Safe to call from several threads.
     """
@@ -32,44 +30,28 @@ class RangeReader(Protocol):
 
 
 class FileReader:
-    """Reads files below a directory."""
-
-    def __init__(self, root: Path) -> None:
-        self._root = root
-
-    def pieces(self, name: str, start: int, length: int, buffer: Buffer) -> Iterator[Buffer]:
-        try:
-            with (self._root / name).open("rb", buffering=0) as file:
-                file.seek(start)
-                yield from _pieces(length, buffer, file.readinto, f"{self._root / name}")
-        except FileNotFoundError:
-            raise ContentError(f"{self._root / name} is missing, but the manifest lists it") from None
-        except OSError as error:
-            raise TransientError(str(error)) from error
-
-
-class FsspecReader:
-    """Reads files of any other fsspec file system."""
+    """Reads files below `root` of a disk, or of any other fsspec file system."""
 
     def __init__(self, fs: Any, root: str) -> None:
         self._fs = fs
         self._root = root
 
-    def pieces(self, name: str, start: int, length: int, buffer: Buffer) -> Iterator[Buffer]:  # noqa: ARG002 - all in one
-        path = f"{self._root}/{name}"
+    def pieces(self, name: str, start: int, length: int, buffer: Buffer) -> Iterator[Buffer]:
+        path, end = f"{self._root}/{name}", start + length
         try:
-            data = self._fs.cat_file(path, start=start, end=start + length)
+            for at in range(start, end, len(buffer)):
+                data = self._fs.cat_file(path, start=at, end=min(at + len(buffer), end))
+                if len(data) < min(len(buffer), end - at):
+                    raise ContentError(f"{path} ends within bytes {start:,} to {end - 1:,}")
+                yield np.frombuffer(data, np.uint8)
         except FileNotFoundError:
             raise ContentError(f"{path} is missing, but the manifest lists it") from None
         except OSError as error:
             raise TransientError(str(error)) from error
-        if len(data) != length:
-            raise ContentError(f"{path} ends within bytes {start:,} to {start + length - 1:,}")
-        yield np.frombuffer(data, np.uint8)
 
 
 class HttpReader:
-    """Reads files at URLs that support range requests. One connection per thread, kept open."""
+    """Reads files of one host, at URLs that support range requests. One connection per thread, kept open."""
 
     def __init__(self, url_of: Callable[[str], str], headers: Callable[[], dict[str, str]], stall_s: float = STALL_S) -> None:
         self._url_of = url_of
@@ -80,37 +62,22 @@ class HttpReader:
     def pieces(self, name: str, start: int, length: int, buffer: Buffer) -> Iterator[Buffer]:
         url = urlsplit(self._url_of(name))
         headers = {**self._headers(), "range": f"bytes={start}-{start + length - 1}", "accept-encoding": "identity"}
-        done = False
+        connection = vars(self._local).pop("connection", None) or _connection(url, self._stall_s)
         try:
-            connection = self._connection(url)
             connection.request("GET", f"{url.path}?{url.query}" if url.query else url.path, headers=headers)
             response = connection.getresponse()
             if response.status != 206 and not (response.status == 200 and start == 0 and response.length == length):
                 _raise_refusal(name, response)
             yield from _pieces(length, buffer, response.readinto, name)
             response.read()  # nothing is left: the connection is free for the next range
-            done = True
+            self._local.connection = connection
         except (OSError, http.client.HTTPException) as error:
             if isinstance(error, TimeoutError):
                 raise StalledError(f"no bytes for {self._stall_s:g} s") from error
             raise TransientError(f"{type(error).__name__}: {error}") from error
         finally:
-            if not done:
-                self._forget()
-
-    def _connection(self, url: SplitResult) -> http.client.HTTPConnection:
-        opened: tuple[str, http.client.HTTPConnection] | None = getattr(self._local, "open", None)
-        if opened and opened[0] == url.netloc:
-            return opened[1]
-        new = _connection(url, self._stall_s)
-        self._local.open = (url.netloc, new)
-        return new
-
-    def _forget(self) -> None:
-        if opened := getattr(self._local, "open", None):
-            with contextlib.suppress(OSError):
-                opened[1].close()
-            self._local.open = None
+            if not hasattr(self._local, "connection"):
+                connection.close()
 
 
 def _connection(url: SplitResult, timeout_s: float) -> http.client.HTTPConnection:
@@ -134,8 +101,7 @@ def _raise_refusal(name: str, response: http.client.HTTPResponse) -> None:
         raise ContentError(f"{name} is missing or shorter than in its manifest (HTTP {response.status})")
     if response.status in (401, 403):
         raise OperationError(f"{name}: no permission to read it (HTTP {response.status}): {body}")
-    after = response.headers.get("retry-after", "")
-    raise TransientError(f"HTTP {response.status} {response.reason}", float(after) if after.isdigit() else None)
+    raise TransientError(f"HTTP {response.status} {response.reason}", seconds_of(response.headers.get("retry-after")))
 
 
 def _pieces(length: int, buffer: Buffer, readinto: Callable[[memoryview], int | None], name: str) -> Iterator[Buffer]:

@@ -12,7 +12,6 @@ from pathlib import Path
 from apps.common.errors import ContentError
 
 RECEIPT_NAME = "receipt.json"
-_CHUNK_BYTES = 8 * 1024 * 1024
 
 
 @dataclass(frozen=True)
@@ -27,25 +26,13 @@ class FileEntry:
 
 @dataclass(frozen=True)
 class Receipt:
-    """Contents of a weights directory. `source` is where they came from, `created` is UTC in ISO 8601.
-
-    `manifest_digest` is the digest of the manifest that this directory is a copy of.
-    """
+    """Contents of a weights directory: where they came from, when (UTC in ISO 8601), and the manifest that they match."""
 
     source: str
     created: str
     tool: str
     files: tuple[FileEntry, ...]
     manifest_digest: str | None = None
-
-
-def sha256_of(path: Path) -> str:
-    """SHA-256 of a file's content, in hex."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(_CHUNK_BYTES):
-            digest.update(chunk)
-    return digest.hexdigest()
 
 
 def write_receipt(directory: Path, receipt: Receipt) -> None:
@@ -60,11 +47,7 @@ def write_receipt(directory: Path, receipt: Receipt) -> None:
 
 
 def read_receipt(directory: Path) -> Receipt | None:
-    """The directory's receipt, or None where there is none.
-
-    Raises:
-        ContentError: the file is there but is not a receipt.
-    """
+    """The directory's receipt; None where there is none. Raises `ContentError` for a file that is not a receipt."""
     path = directory / RECEIPT_NAME
     try:
         data = json.loads(path.read_text())
@@ -89,10 +72,10 @@ def verify(directory: Path, *, deep: bool = False) -> Receipt:
     return receipt
 
 
-def is_copy_of(directory: Path, manifest_digest: str) -> bool:
-    """True when the directory's receipt is for this very content and every file matches it by size and time."""
+def is_whole(directory: Path, manifest_digest: str | None = None) -> bool:
+    """True when every file matches the directory's receipt by size and time, and that is for the manifest of this digest."""
     try:
-        return verify(directory).manifest_digest == manifest_digest
+        return verify(directory).manifest_digest == manifest_digest or manifest_digest is None
     except ContentError:
         return False
 
@@ -107,6 +90,8 @@ def verify_file(path: Path, entry: FileEntry, *, deep: bool) -> None:
         raise ContentError(f"{str(path)[:300]!r} cannot be read ({error}), but its receipt lists it") from None
     if status.st_size != entry.size_bytes:
         raise ContentError(f"{path} has {status.st_size} bytes, but {entry.size_bytes} in its receipt")
-    changed = status.st_mtime_ns != entry.mtime_ns
-    if (deep or changed) and sha256_of(path) != entry.sha256:
-        raise ContentError(f"{path} differs from its receipt (SHA-256); remove the directory and fetch it again")
+    if deep or status.st_mtime_ns != entry.mtime_ns:
+        with path.open("rb") as file:
+            content = hashlib.file_digest(file, "sha256").hexdigest()
+        if content != entry.sha256:
+            raise ContentError(f"{path} differs from its receipt (SHA-256); remove the directory and fetch it again")

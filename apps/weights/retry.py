@@ -3,12 +3,15 @@
 import random
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from typing import TypeVar
 
 from apps.common.errors import OperationError
 
 Result = TypeVar("Result")
-_MAX_PAUSE_S = 30.0
+_PAUSES_S = (0.5, 1.0, 2.0, 4.0)
+"""At most, before each further try."""
 STALL_S = 20.0
 """A range that delivers no byte for so long is dropped and requested again."""
 
@@ -26,12 +29,7 @@ class StalledError(TransientError):
 
 
 def with_retries(
-    what: str,
-    attempt: Callable[[], Result],
-    *,
-    tries: int = 5,
-    pause_s: float = 0.5,
-    on_retry: Callable[[TransientError], None] = lambda _: None,
+    what: str, attempt: Callable[[], Result], on_retry: Callable[[TransientError], None] = lambda _: None
 ) -> Result:
     """Return the attempt's result; after a `TransientError`, call `on_retry` and try again, with pauses that double.
 
@@ -39,13 +37,25 @@ def with_retries(
         OperationError: the last try failed as well; the message names `what` and the failure.
     """
     jitter = random.Random(what)  # noqa: S311 - spreads the retries of many parts, no secret
-    for number in range(1, tries + 1):
+    pauses_s = iter(_PAUSES_S)
+    while True:
         try:
             return attempt()
         except TransientError as error:
-            if number == tries:
-                raise OperationError(f"{what}: {error}; gave up after {tries} tries") from error
+            pause_s = next(pauses_s, None)
+            if pause_s is None:
+                raise OperationError(f"{what}: {error}; gave up after {len(_PAUSES_S) + 1} tries") from error
             on_retry(error)
-            pause = min(_MAX_PAUSE_S, pause_s * 2 ** (number - 1)) * jitter.uniform(0.5, 1.0)
-            time.sleep(pause if error.after_s is None else error.after_s)
-    raise AssertionError("tries is 1 or more")
+            time.sleep(pause_s * jitter.uniform(0.5, 1.0) if error.after_s is None else error.after_s)
+
+
+def seconds_of(retry_after: str | None) -> float | None:
+    """Seconds of a Retry-After header, which has a number or a date; None for anything else."""
+    try:
+        seconds = float(retry_after or "")
+    except ValueError:
+        try:
+            seconds = (parsedate_to_datetime(retry_after or "") - datetime.now(UTC)).total_seconds()
+        except (ValueError, TypeError):
+            return None
+    return max(0.0, seconds) if seconds < float("inf") else None

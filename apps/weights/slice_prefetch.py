@@ -5,6 +5,7 @@ it; `stream` leaves the reading to vLLM (load_format runai_streamer) and only co
 """
 
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,11 +15,12 @@ import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from apps.common.errors import BundleError, OperationError, UserError
-from apps.weights import manifest, receipt
+from apps.weights import receipt
 from apps.weights.args import MODES
+from apps.weights.manifest import Manifest
 from apps.weights.prefetch import without_source
 from apps.weights.prefetch_actor import PrefetchActor
-from apps.weights.progress import Progress, Watcher, gib
+from apps.weights.progress import Progress, gib
 from apps.weights.retry import STALL_S
 from apps.weights.store import Store, whole_manifest
 from apps.weights.verify import verify_url
@@ -51,9 +53,9 @@ class SliceOutcome:
 
 
 def prefetch_on_hosts(
-    url: str, places: Sequence[Place], mode: str, watcher: Watcher, *, stall_s: float = STALL_S
+    url: str, places: Sequence[Place], mode: str, progress: Progress, *, stall_s: float = STALL_S
 ) -> SliceOutcome:
-    """Make every place a whole copy of the model at `url`, and report to the watcher. Needs a Ray connection.
+    """Make every place a whole copy of the model at `url`, and show its progress. Needs a Ray connection.
 
     Raises:
         UserError: no such mode, or a host's disk has too little room.
@@ -63,27 +65,31 @@ def prefetch_on_hosts(
     if mode not in MODES:
         raise UserError(f"mode {mode!r}: give one of {', '.join(MODES)}")
     started = time.monotonic()
+    size_bytes, read = _prefetch(url, places, mode, progress, stall_s)
+    return SliceOutcome(size_bytes, read["bucket"], read["hosts"], time.monotonic() - started)
+
+
+def _prefetch(url: str, places: Sequence[Place], mode: str, progress: Progress, stall_s: float) -> tuple[int, Counter[str]]:
+    """Bytes of the model, and the bytes that the hosts have read, by their origin."""
     if mode == "stream":
-        compared = verify_url(url, Progress(), deep=False)
-        return SliceOutcome(compared.size_bytes, 0, 0, time.monotonic() - started)
+        return verify_url(url, Progress(), deep=False).size_bytes, Counter()
     try:
         wanted = whole_manifest(Store(url))
     except OperationError as error:
-        return _without_source(url, places, error, started)
-    if all(_on_hosts(receipt.is_copy_of, places, lambda place: (Path(place.directory), wanted.digest))):
-        return SliceOutcome(wanted.size_bytes, 0, 0, time.monotonic() - started)
+        checked = _on_hosts(without_source, places, url, error)
+        return checked[0].size_bytes, Counter()
+    if all(_on_hosts(receipt.is_whole, places, wanted.digest)):
+        return wanted.size_bytes, Counter()
     window = _window(places, wanted.part_bytes)
     fetchers = {place.host: _start(place, url, wanted, stall_s, window) for place in places}
     try:
-        read = _run(fetchers, wanted, mode, watcher)
+        return wanted.size_bytes, sum(_run(fetchers, wanted, mode, progress), Counter())
     finally:
         for fetcher in fetchers.values():
             ray.kill(fetcher)
-    totals = [sum(by_origin[key] for by_origin in read) for key in ("bucket", "hosts")]
-    return SliceOutcome(wanted.size_bytes, totals[0], totals[1], time.monotonic() - started)
 
 
-def _run(fetchers: dict[str, Any], wanted: manifest.Manifest, mode: str, watcher: Watcher) -> list[dict[str, int]]:
+def _run(fetchers: dict[str, Any], wanted: Manifest, mode: str, progress: Progress) -> list[Counter[str]]:
     actors = list(fetchers.values())
     missing = dict(enumerate(set(parts) for parts in _get([actor.open.remote() for actor in actors])))
     sizes = [part.length for part in wanted.parts()]
@@ -96,13 +102,12 @@ def _run(fetchers: dict[str, Any], wanted: manifest.Manifest, mode: str, watcher
         if not left:
             return list(read)
         here = _get([actor.progress.remote() for actor in actors])
-        watcher.hosts(dict(zip(fetchers, here, strict=True)))
+        progress.hosts(dict(zip(fetchers, here, strict=True)))
 
 
-def _start(place: Place, url: str, wanted: manifest.Manifest, stall_s: float, window: int) -> Any:
-    on_host = NodeAffinitySchedulingStrategy(place.node_id, soft=False)
-    actor = PrefetchActor.options(scheduling_strategy=on_host)  # type: ignore[attr-defined]
-    return actor.remote(place.host, url, place.directory, manifest.dumps(wanted), stall_s=stall_s, window=window)
+def _start(place: Place, url: str, wanted: Manifest, stall_s: float, window: int) -> Any:
+    actor = PrefetchActor.options(scheduling_strategy=_on(place))  # type: ignore[attr-defined]
+    return actor.remote(place.host, url, place.directory, wanted, stall_s=stall_s, window=window)
 
 
 def _window(places: Sequence[Place], part_bytes: int) -> int:
@@ -124,25 +129,15 @@ def _get(references: list[Any]) -> Any:
         raise OperationError(f"weights: a host failed while it fetched them ({error})") from error
 
 
-def _without_source(url: str, places: Sequence[Place], error: OperationError, started: float) -> SliceOutcome:
-    checked = _on_hosts(without_source, places, lambda place: (url, Path(place.directory), error))
-    return SliceOutcome(checked[0].size_bytes, 0, 0, time.monotonic() - started)
-
-
-def _on_hosts(
-    function: Callable[..., Any], places: Sequence[Place], arguments: Callable[[Place], tuple[Any, ...]]
-) -> list[Any]:
-    """Call the function in a task on each place's host, which is lighter than an actor. Returns the results."""
+def _on_hosts(function: Callable[..., Any], places: Sequence[Place], *arguments: Any) -> list[Any]:
+    """Call the function with each place's directory in a task on its host, which is lighter than an actor."""
     task = ray.remote(num_cpus=0)(function)
-    strategies = [NodeAffinitySchedulingStrategy(place.node_id, soft=False) for place in places]
-    return list(
-        _get(
-            [
-                task.options(scheduling_strategy=strategy).remote(*arguments(place))
-                for place, strategy in zip(places, strategies, strict=True)
-            ]
-        )
-    )
+    calls = [task.options(scheduling_strategy=_on(place)).remote(Path(place.directory), *arguments) for place in places]
+    return list(_get(calls))
+
+
+def _on(place: Place) -> NodeAffinitySchedulingStrategy:
+    return NodeAffinitySchedulingStrategy(place.node_id, soft=False)
 
 
 def owners(sizes: list[int], missing: Mapping[int, Set[int]]) -> list[int]:

@@ -7,10 +7,11 @@ the units that are there.
 
 import hashlib
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from json import dumps, loads
+from typing import Any, TypeVar
 
 from apps.common.errors import ContentError, UserError
 from apps.common.settings import name_and_version
@@ -23,6 +24,7 @@ from apps.weights.store import Store
 
 _UNIT_PARTS = 2  # copied at once
 _STAGING = ".staging"
+Result = TypeVar("Result")
 
 
 @dataclass
@@ -46,13 +48,6 @@ class _Running:
 
     def entry(self) -> ManifestFile:
         return ManifestFile(self.file.name, self.file.size_bytes, self.sha256.hexdigest(), self.crc32c, tuple(self.parts))
-
-
-@dataclass(frozen=True)
-class _Unit:
-    file: SourceFile
-    start: int
-    length: int
 
 
 def stage(
@@ -96,7 +91,6 @@ def stage(
 class _Stage:
     def __init__(self, source: Source, store: Store, progress: Progress, part_bytes: int) -> None:
         self._part_bytes = part_bytes
-        self._unit_bytes = _UNIT_PARTS * part_bytes
         self._source = source
         self._store = store
         self._progress = progress
@@ -117,40 +111,36 @@ class _Stage:
             except BaseException:
                 pool.shutdown(wait=False, cancel_futures=True)
                 raise
-        written = self._manifest([done[file.name] for file in self._source.files])
+        source, files = self._source, tuple(done[file.name] for file in self._source.files)
+        written = Manifest(
+            source.name, source.revision, source.licence, manifest.now(), name_and_version(), self._part_bytes, files
+        )
         self._store.write(MANIFEST_NAME, manifest.dumps(written).encode())
         self._store.remove(_STAGING)
         return written
 
     def _stage(self, files: list[SourceFile], pool: ThreadPoolExecutor, parallel: int) -> Iterator[ManifestFile]:
-        in_flight: deque[tuple[_Unit, Future[tuple[bytes, str]]]] = deque()
-        waiting = iter([unit for file in files for unit in self._units(file)])
-        running: _Running | None = None
-        while True:
-            while len(in_flight) < parallel and (unit := next(waiting, None)):
-                in_flight.append((unit, pool.submit(self._move, unit)))
-            if not in_flight:
-                return
-            unit, future = in_flight.popleft()
-            data, stored_as = future.result()
-            running = running if running and running.file is unit.file else _Running(unit.file, self._part_bytes)
-            running.add(data, stored_as)
-            if unit.start + unit.length == unit.file.size_bytes:
-                yield self._finish(running)
+        units = [(file, start, length) for file in files for start, length in self._units(file)]
+        moved = _in_order(pool, self._move, units, parallel)
+        for file in files:
+            running = _Running(file, self._part_bytes)
+            for _ in self._units(file):
+                running.add(*next(moved))
+            yield self._finish(running)
 
-    def _move(self, unit: _Unit) -> tuple[bytes, str]:
+    def _move(self, file: SourceFile, start: int, length: int) -> tuple[bytes, str]:
         """Copy a unit unless the store has it. Returns its bytes, and the name under which the store has them now."""
-        place = f"{self._folder}/units/{unit.file.name}/{unit.start:015d}"
+        place = f"{self._folder}/units/{file.name}/{start:015d}"
         there = self._units_there.get(place)
         data_there = self._store.read(there) if there else None
-        if there and data_there is not None and len(data_there) == unit.length and there == f"{place}-{crc32c(data_there)}":
-            self._progress.advance(unit.file.name, unit.length, moved=False)
+        if there and data_there is not None and len(data_there) == length and there == f"{place}-{crc32c(data_there)}":
+            self._progress.advance(file.name, length, moved=False)
             return data_there, there
-        data = self._source.read(unit.file.name, unit.start, unit.length) if unit.length else b""
+        data = self._source.read(file.name, start, length) if length else b""
         name = f"{place}-{crc32c(data)}"
-        if unit.length < unit.file.size_bytes:
+        if length < file.size_bytes:
             self._store.write(name, data)
-        self._progress.advance(unit.file.name, unit.length, moved=True)
+        self._progress.advance(file.name, length, moved=True)
         return data, name
 
     def _finish(self, running: _Running) -> ManifestFile:
@@ -190,20 +180,21 @@ class _Stage:
         whole = stored is not None and stored.is_of(entry) and entry.size_bytes == file.size_bytes
         return entry if whole and file.sha256 in (None, entry.sha256) else None
 
-    def _units(self, file: SourceFile) -> list[_Unit]:
-        ranges = part_ranges(file.size_bytes, self._unit_bytes) or [(0, 0)]
-        return [_Unit(file, start, length) for start, length in ranges]
+    def _units(self, file: SourceFile) -> list[tuple[int, int]]:
+        return part_ranges(file.size_bytes, _UNIT_PARTS * self._part_bytes) or [(0, 0)]
 
-    def _manifest(self, files: list[ManifestFile]) -> Manifest:
-        return Manifest(
-            source=self._source.name,
-            revision=self._source.revision,
-            licence=self._source.licence,
-            created=manifest.now(),
-            tool=name_and_version(),
-            part_bytes=self._part_bytes,
-            files=tuple(files),
-        )
+
+def _in_order(
+    pool: ThreadPoolExecutor, function: Callable[..., Result], calls: Iterable[tuple[Any, ...]], ahead: int
+) -> Iterator[Result]:
+    """Results of calls with these arguments, in their order; at most `ahead` are begun before the first of them is taken."""
+    running: deque[Future[Result]] = deque()
+    for arguments in calls:
+        running.append(pool.submit(function, *arguments))
+        if len(running) == ahead:
+            yield running.popleft().result()
+    while running:
+        yield running.popleft().result()
 
 
 def _note_as_staged(files: list[ManifestFile], folder: str, store: Store) -> None:

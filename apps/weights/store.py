@@ -13,7 +13,7 @@ from typing import Any
 from apps.common.errors import BundleError, ContentError, OperationError, UserError
 from apps.common.settings import prepare_gcsfs
 from apps.weights import checksums, manifest
-from apps.weights.readers import FileReader, FsspecReader, HttpReader, RangeReader
+from apps.weights.readers import FileReader, HttpReader, RangeReader
 from apps.weights.retry import STALL_S
 
 _COMPOSE_MAX = 32  # objects that one compose request of Cloud Storage takes
@@ -37,15 +37,11 @@ class Store:
     def __init__(self, url: str) -> None:
         self._fs, self._root = _open(url)
         self.url = url.rstrip("/")
-        self._local = "file" in _protocols(self._fs)
+        self._local = "file" in self._fs.protocol  # which is a tuple or a text
         self._is_gcs = hasattr(self._fs, "merge")
 
     def manifest(self) -> manifest.Manifest | None:
-        """Manifest of the model that is staged here; None where there is no whole model.
-
-        Raises:
-            ContentError: the manifest is there but is not valid.
-        """
+        """Manifest of the model that is staged here; None without a whole model. Raises `ContentError` if it is not valid."""
         text = self.read(manifest.MANIFEST_NAME)
         return None if text is None else manifest.loads(text, f"{self.url}/{manifest.MANIFEST_NAME}")
 
@@ -114,11 +110,9 @@ class Store:
 
     def reader(self, stall_s: float = STALL_S) -> RangeReader:
         """The fastest reader of ranges of these files."""
-        if self._local:
-            return FileReader(Path(self._root))
         if self._is_gcs:
             return HttpReader(lambda name: str(self._fs.url(self._path(name))), self._authorization, stall_s)
-        return FsspecReader(self._fs, self._root)
+        return FileReader(self._fs, self._root)
 
     def location(self) -> str | None:
         """Region of the bucket in lower case; None where there is none."""
@@ -209,21 +203,13 @@ def _open(url: str) -> tuple[Any, str]:
     return fs, str(root).rstrip("/")
 
 
-def _protocols(fs: Any) -> tuple[str, ...]:
-    return (fs.protocol,) if isinstance(fs.protocol, str) else tuple(fs.protocol)
-
-
 def _stored(info: dict[str, Any]) -> Stored:
     checksum = info.get("crc32c")
     return Stored(int(info["size"]), checksums.from_base64(checksum) if checksum else None)
 
 
 def whole_manifest(store: Store) -> manifest.Manifest:
-    """The manifest of a store that must hold a model.
-
-    Raises:
-        ContentError: there is none: nothing was staged there, or staging has not finished.
-    """
+    """The manifest of a store that must hold a model. Raises `ContentError` if there is none, or it is not valid."""
     staged = store.manifest()
     if staged is None:
         raise ContentError(

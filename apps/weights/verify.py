@@ -8,7 +8,7 @@ import numpy as np
 
 from apps.common.errors import ContentError
 from apps.weights import receipt
-from apps.weights.checksums import Buffer
+from apps.weights.checksums import PIECE_BYTES, Buffer
 from apps.weights.manifest import Manifest, ManifestFile, Part
 from apps.weights.progress import Progress
 from apps.weights.readers import RangeReader
@@ -17,11 +17,7 @@ from apps.weights.store import Store, whole_manifest
 
 
 def verify_directory(directory: Path, progress: Progress, *, deep: bool) -> receipt.Receipt:
-    """Check a copy against its receipt, by size and time, or with `deep` by SHA-256. Returns the receipt.
-
-    Raises:
-        ContentError: no receipt, or a file that does not match it; the file is named.
-    """
+    """Check a copy against its receipt, by size and time, or with `deep` by SHA-256. Raises as `receipt.verify`."""
     listed = receipt.verify(directory)
     if deep:
         progress.begin({file.name: file.size_bytes for file in listed.files}, "checked")
@@ -53,19 +49,19 @@ def verify_url(url: str, progress: Progress, *, deep: bool) -> Manifest:
     return wanted
 
 
-def _read_part(reader: RangeReader, part: Part) -> Buffer:
-    whole, scratch, done = np.empty(part.length, np.uint8), np.empty(part.length, np.uint8), 0
-    for piece in reader.pieces(part.file, part.start, part.length, scratch):
-        whole[done : done + len(piece)] = piece
-        done += len(piece)
-    return whole
-
-
 def _check_content(wanted: Manifest, file: ManifestFile, reader: RangeReader, progress: Progress, url: str) -> None:
-    digest = hashlib.sha256()
+    digest, buffer = hashlib.sha256(), np.empty(PIECE_BYTES, np.uint8)
     for part in wanted.parts(file.name):
-        data = with_retries(str(part), functools.partial(_read_part, reader, part), on_retry=progress.retried)
-        digest.update(data.data)
+        hash_part = functools.partial(_hashed_on, digest, reader, part, buffer)
+        digest = with_retries(str(part), hash_part, on_retry=progress.retried)
         progress.advance(file.name, part.length, moved=True)
     if digest.hexdigest() != file.sha256:
         raise ContentError(f"{url}/{file.name} does not match the manifest (SHA-256): stage the model again")
+
+
+def _hashed_on(digest: "hashlib._Hash", reader: RangeReader, part: Part, buffer: Buffer) -> "hashlib._Hash":
+    """The digest of what came before the part, and of the part."""
+    after = digest.copy()
+    for piece in reader.pieces(part.file, part.start, part.length, buffer):
+        after.update(piece.data)
+    return after

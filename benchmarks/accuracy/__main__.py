@@ -12,7 +12,7 @@ from typing import Any
 
 from apps.common.command_line import reports_errors
 from apps.common.errors import OperationError, UserError
-from apps.common.server_options import add_server, check_server
+from apps.common.option_types import add_server, check_server
 from apps.common.settings import api_key
 from benchmarks.accuracy.questions import EvalQuestion, Score, difference, is_right, questions, score
 from benchmarks.option_types import whole

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
-from apps.common.server_options import add_server, check_server
+from apps.common.option_types import add_server, check_server
 from benchmarks.option_types import number, slo, whole
 from benchmarks.serving.arrivals import PATTERNS
 from benchmarks.serving.profiles import PROFILES

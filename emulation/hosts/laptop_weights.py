@@ -13,7 +13,7 @@ from typing import Any
 from apps.common.command_line import reports_errors
 from apps.common.errors import UserError
 from apps.common.settings import CACHE, make_directory
-from apps.weights import cache, local_manifest
+from apps.weights import cache, local_manifest, receipt
 from emulation.hosts.cached_model import make_beside
 
 LAPTOP_MODEL = "gemma-3-270m"
@@ -30,7 +30,7 @@ def ensure_laptop_weights() -> Path:
         UserError: the package is not installed, or the disk is too full.
     """
     target = cache.cached_directory(LAPTOP_MODEL)
-    if cache.is_whole(target) and _read_json(target / _GENERATION)["eos_token_id"] == _END_IDS:
+    if receipt.is_whole(target) and _read_json(target / _GENERATION)["eos_token_id"] == _END_IDS:
         return target
     package_version = _package_version()
     make_directory(target.parent, CACHE)

@@ -28,7 +28,7 @@ class SimulatedServer:
         self.watchdog = await reserve_and_watch(self._config)
         self.broken = self.watchdog.broken if self.watchdog else self.broken
         if self.watchdog and asks_for_prefetch(self._config):
-            from apps.llm.prepare_hosts import prepare_hosts
+            from apps.llm.compile_cache import prepare_hosts
 
             await prepare_hosts(self._config, self.watchdog.node_ids)
         self._simulation = Simulation(self._config)

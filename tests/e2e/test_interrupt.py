@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from apps.weights.cache import is_whole
+from apps.weights.receipt import is_whole
 from emulation.hosts import preflight, processes
 from emulation.hosts.laptop_weights import LAPTOP_MODEL
 from tests.e2e.conftest import ROOT

@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from apps.common.errors import ContentError, UserError
-from apps.weights.cache import cached_directory, is_whole, resolve_source
+from apps.weights.cache import cached_directory, resolve_source
+from apps.weights.receipt import is_whole
 from emulation.hosts import laptop_weights
 from emulation.hosts.cached_model import make_beside
 

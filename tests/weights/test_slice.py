@@ -13,7 +13,7 @@ from ray.cluster_utils import Cluster
 from apps.common.errors import ContentError, OperationError, UserError
 from apps.weights import receipt, slice_prefetch
 from apps.weights.prefetch_actor import CONNECTIONS
-from apps.weights.progress import LogWatcher
+from apps.weights.progress import LogProgress
 from apps.weights.slice_prefetch import Place, owners, prefetch_on_hosts
 from tests.perf.weights.server import Meter
 from tests.weights.bucket import Bucket, running_bucket
@@ -67,22 +67,22 @@ def test_every_host_is_whole(
     nodes: list[str], slice_bucket: Bucket, files: dict[str, bytes], tmp_path: Path, mode: str, times: int
 ) -> None:
     size = sum(map(len, files.values()))
-    outcome = prefetch_on_hosts(URL, places(nodes, tmp_path), mode, LogWatcher(print))
+    outcome = prefetch_on_hosts(URL, places(nodes, tmp_path), mode, LogProgress(print))
     for place in places(nodes, tmp_path):
         assert contents(Path(place.directory), files) == files
         receipt.verify(Path(place.directory), deep=True)
     assert read_of(slice_bucket) == outcome.bucket_bytes == times * size
     assert outcome.exchanged_bytes == (HOSTS - times) * size
-    again = prefetch_on_hosts(URL, places(nodes, tmp_path), mode, LogWatcher(print))
+    again = prefetch_on_hosts(URL, places(nodes, tmp_path), mode, LogProgress(print))
     assert (again.bucket_bytes, again.exchanged_bytes) == (0, 0)
 
 
 def test_a_new_host_gets_all_from_the_others(
     nodes: list[str], slice_bucket: Bucket, files: dict[str, bytes], tmp_path: Path
 ) -> None:
-    prefetch_on_hosts(URL, places(nodes, tmp_path)[:3], "slice-once", LogWatcher(print))
+    prefetch_on_hosts(URL, places(nodes, tmp_path)[:3], "slice-once", LogProgress(print))
     slice_bucket.downloaded.clear()
-    outcome = prefetch_on_hosts(URL, places(nodes, tmp_path), "slice-once", LogWatcher(print))
+    outcome = prefetch_on_hosts(URL, places(nodes, tmp_path), "slice-once", LogProgress(print))
     assert read_of(slice_bucket) == 0
     assert outcome.exchanged_bytes == sum(map(len, files.values()))
     assert contents(tmp_path / "host-3", files) == files
@@ -99,7 +99,7 @@ def test_a_killed_host_goes_on_where_it_was(
     slice_bucket.meter = Meter(None)
     with pytest.raises(OperationError, match="a host failed"):
         victim.result()
-    prefetch_on_hosts(URL, places(nodes, tmp_path), "slice-once", LogWatcher(print))
+    prefetch_on_hosts(URL, places(nodes, tmp_path), "slice-once", LogProgress(print))
     for place in places(nodes, tmp_path):
         assert contents(Path(place.directory), files) == files
     assert read_of(slice_bucket) <= size + HOSTS * CONNECTIONS * PART_BYTES  # what was in flight
@@ -112,7 +112,7 @@ class prefetch_in_background:  # noqa: N801 - reads as a call
         from concurrent.futures import ThreadPoolExecutor
 
         self._future = ThreadPoolExecutor(1).submit(
-            prefetch_on_hosts, URL, places(nodes, root), "slice-once", LogWatcher(print)
+            prefetch_on_hosts, URL, places(nodes, root), "slice-once", LogProgress(print)
         )
 
     def wait_until_read(self, bucket: Bucket, size_bytes: int) -> None:
@@ -137,7 +137,7 @@ def test_a_slow_bucket_is_still_read_once(nodes: list[str], slice_bucket: Bucket
     slice_bucket.downloaded.clear()
     slice_bucket.meter = Meter(256 * 1024)  # a part takes a host 4 s, a byte of it never 2
     try:
-        outcome = prefetch_on_hosts(URL, places(nodes, tmp_path), "slice-once", LogWatcher(print), stall_s=2)
+        outcome = prefetch_on_hosts(URL, places(nodes, tmp_path), "slice-once", LogProgress(print), stall_s=2)
     finally:
         slice_bucket.meter = Meter(None)
     assert read_of(slice_bucket) == outcome.bucket_bytes == sum(map(len, files.values()))
@@ -150,7 +150,7 @@ def test_a_flipped_bit_is_refused_on_every_host(
     name = "model-00002-of-00002.safetensors"
     slice_bucket.flip_a_bit(f"gemma/{name}", len(files[name]) // 2)
     with pytest.raises(ContentError, match=f"{name} bytes .* does not match the manifest"):
-        prefetch_on_hosts(URL, places(nodes, tmp_path), "slice-once", LogWatcher(print))
+        prefetch_on_hosts(URL, places(nodes, tmp_path), "slice-once", LogProgress(print))
     for place in places(nodes, tmp_path):
         with pytest.raises(ContentError):
             receipt.verify(Path(place.directory))
@@ -162,17 +162,17 @@ def test_whole_hosts_serve_without_the_bucket(
     def unreachable(_: object) -> None:
         raise OperationError("no network")
 
-    prefetch_on_hosts(URL, places(nodes, tmp_path)[:3], "slice-once", LogWatcher(print))
+    prefetch_on_hosts(URL, places(nodes, tmp_path)[:3], "slice-once", LogProgress(print))
     monkeypatch.setattr(slice_prefetch, "whole_manifest", unreachable)
-    outcome = prefetch_on_hosts(URL, places(nodes, tmp_path)[:3], "slice-once", LogWatcher(print))
+    outcome = prefetch_on_hosts(URL, places(nodes, tmp_path)[:3], "slice-once", LogProgress(print))
     assert (outcome.size_bytes, outcome.bucket_bytes) == (sum(map(len, files.values())), 0)
     with pytest.raises(OperationError, match="no network"):
-        prefetch_on_hosts(URL, places(nodes, tmp_path), "slice-once", LogWatcher(print))
+        prefetch_on_hosts(URL, places(nodes, tmp_path), "slice-once", LogProgress(print))
 
 
 def test_an_unknown_mode_is_refused(nodes: list[str], tmp_path: Path) -> None:
     with pytest.raises(UserError, match="give one of slice-once, per-host, stream"):
-        prefetch_on_hosts(URL, places(nodes, tmp_path), "twice", LogWatcher(print))
+        prefetch_on_hosts(URL, places(nodes, tmp_path), "twice", LogProgress(print))
 
 
 def test_owners_share_evenly_and_never_read_what_a_host_has() -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import ray
 from ray.cluster_utils import Cluster
 
-from apps.weights.progress import LogWatcher
+from apps.weights.progress import LogProgress
 from apps.weights.slice_prefetch import Place, prefetch_on_hosts
 from tests.perf.weights.model import make_source
 from tests.perf.weights.server import BUCKET, Limit, serving
@@ -44,7 +44,7 @@ def compare_modes(directory: Path, gb: int) -> dict[str, float]:
 def _prefetch(mode: str, nodes: list[str], root: Path) -> float:
     places = [Place(f"slice-a/{number}", node, str(root / str(number))) for number, node in enumerate(nodes)]
     start = time.monotonic()
-    prefetch_on_hosts(f"gs://{BUCKET}", places, mode, LogWatcher(print))
+    prefetch_on_hosts(f"gs://{BUCKET}", places, mode, LogProgress(print))
     seconds = time.monotonic() - start
     shutil.rmtree(root)
     return seconds
