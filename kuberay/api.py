@@ -33,14 +33,11 @@ _WRITES = 4  # attempts at an object that others write at the same moment
 
 
 class ApiError(OperationError):
-    """The API server refused a request. `status` is HTTP's.
+    """The API server refused a request. `status` is HTTP's."""
 
-    `transient`: somebody else wrote the object at the same moment, so that asking again helps.
-    """
-
-    def __init__(self, message: str, status: int, *, transient: bool = False) -> None:
+    def __init__(self, message: str, status: int) -> None:
         super().__init__(message)
-        self.status, self.transient = status, transient
+        self.status = status
 
     def about(self, name: str) -> "ApiError":
         """The same error, with the object that it is about in its message."""
@@ -96,14 +93,15 @@ class Api:
             try:
                 return self._json("PATCH", path, query, manifest, "application/apply-patch+yaml")
             except ApiError as error:
-                if not (error.transient and left):
+                written_meanwhile = error.status == 409 and not isinstance(error, ConflictError)
+                if not (written_meanwhile and left):
                     raise error.about(title(manifest)) from error
         raise AssertionError("the last attempt returns or raises")
 
-    def patch(self, kind: str, name: str, namespace: str, change: Manifest) -> Manifest:
+    def patch(self, kind: str, name: str, namespace: str, change: Manifest) -> None:
         """JSON merge patch of one object. Raises as `apply`."""
         query = [("fieldManager", f"{MANAGER}-patch")]
-        return self._json("PATCH", KINDS[kind].path(namespace, name), query, change, "application/merge-patch+json")
+        self._json("PATCH", KINDS[kind].path(namespace, name), query, change, "application/merge-patch+json")
 
     def create(self, manifest: Manifest) -> Manifest:
         """Make an object that must not be there yet. Raises as `apply`."""
@@ -234,7 +232,7 @@ def _error(status: int, body: bytes) -> ApiError:
     if "FieldManagerConflict" in causes:
         return ConflictError(message, status)
     kind = ForbiddenError if status == 403 and reason == "Forbidden" else ApiError
-    return kind(message or f"HTTP {status}", status, transient=status == 409)
+    return kind(message or f"HTTP {status}", status)
 
 
 @contextmanager

@@ -9,7 +9,6 @@ import yaml
 
 from apps.common.errors import OperationError
 from kuberay.api import Api, ApiError, ConflictError, ForbiddenError
-from kuberay.clusters import Clusters
 from kuberay.names import MANAGER
 from kuberay.objects import Manifest, kind_of, parse_quantity, title
 
@@ -61,7 +60,7 @@ def plan(api: Api, manifests: Iterable[Manifest], *, force_conflicts: Container[
     return changes
 
 
-def apply(api: Api, clusters: Clusters, change: Change, *, force_conflicts: Container[str] = ()) -> None:
+def apply(api: Api, change: Change, *, force_conflicts: Container[str] = ()) -> None:
     """Apply one object.
 
     Raises:
@@ -77,11 +76,7 @@ def apply(api: Api, clusters: Clusters, change: Change, *, force_conflicts: Cont
             f"{title(change.manifest)} differs from the spec, and you may not change it: someone who may has to run "
             "`scripts/cluster.py apply` first"
         )
-    forced = change.manifest["kind"] in force_conflicts
-    if change.manifest["kind"] == "RayCluster":
-        clusters.apply(change.manifest, force=forced)
-    else:
-        api.apply(change.manifest, force=forced)
+    api.apply(change.manifest, force=change.manifest["kind"] in force_conflicts)
 
 
 def restarts_pods(change: Change) -> bool:

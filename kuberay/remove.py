@@ -5,7 +5,6 @@ from dataclasses import dataclass
 
 from kuberay import names
 from kuberay.api import Api, ForbiddenError
-from kuberay.clusters import Clusters
 from kuberay.objects import KINDS, Manifest, title
 from kuberay.spec import Spec
 
@@ -71,14 +70,11 @@ def _named(spec: Spec) -> dict[str, tuple[str, ...]]:
     }
 
 
-def remove(api: Api, clusters: Clusters, manifest: Manifest) -> str | None:
+def remove(api: Api, manifest: Manifest) -> str | None:
     """Delete one object. What this user may not delete stays, and is named in what is returned."""
     metadata = manifest["metadata"]
     try:
-        if manifest["kind"] == "RayCluster":
-            clusters.delete(metadata["name"], metadata["namespace"])
-        else:
-            api.delete(manifest["kind"], metadata["name"], metadata.get("namespace"))
+        api.delete(manifest["kind"], metadata["name"], metadata.get("namespace"))
     except ForbiddenError:
         return f"{title(manifest)} stays: you may not delete it"
     return None

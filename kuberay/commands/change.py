@@ -10,7 +10,7 @@ from apps.common.progress_line import Progress
 from kuberay import apply as applying
 from kuberay import names, reasons, remove, wait
 from kuberay.api import Api, ForbiddenError
-from kuberay.clusters import Clusters, clusters
+from kuberay.clusters import with_backend
 from kuberay.commands import Options, checked, connected, force_conflicts, print_counts
 from kuberay.forward import forwarded_dashboard
 from kuberay.manifests import manifest
@@ -28,7 +28,7 @@ _WITH_PODS = ("Job", "RayCluster", "RayService")
 
 def apply(options: Options) -> None:
     """Make the cluster what the spec describes."""
-    api, wanted = connected(options), checked(options)
+    api, wanted = with_backend(connected(options), options.backend), checked(options)
     spec = wanted.spec
     changes = applying.plan(api, manifests(spec, wanted.serve_text, options.part), force_conflicts=force_conflicts(options))
     if conflicts := [f"{title(change.manifest)}: {change.note}" for change in changes if change.verb == "conflict"]:
@@ -36,25 +36,24 @@ def apply(options: Options) -> None:
     old = [] if options.part else remove.superseded(api, spec, [change.manifest for change in changes])
     if not (options.yes or options.dry_run):
         _ask(changes, old)
-    backend = clusters(api, options.backend)
     with_pods = [change for change in changes if change.manifest["kind"] in _WITH_PODS]
-    _apply_all(api, backend, [change for change in changes if change not in with_pods], options)
+    _apply_all(api, [change for change in changes if change not in with_pods], options)
     if not options.dry_run:
         _check_secrets(api, spec, with_pods)
     for live in old:  # before the pods: it may hold what they need
         print(f"{'would be removed' if options.dry_run else 'removed':>18}  {title(live)}")
-        if not options.dry_run and (left := remove.remove(api, backend, live)):
+        if not options.dry_run and (left := remove.remove(api, live)):
             print(left, file=sys.stderr)
-    _apply_all(api, backend, with_pods, options)
+    _apply_all(api, with_pods, options)
     if not options.dry_run:
         _make_token(api, spec)
     print_counts(changes, dry_run=options.dry_run)
 
 
-def _apply_all(api: Api, backend: Clusters, changes: list[applying.Change], options: Options) -> None:
+def _apply_all(api: Api, changes: list[applying.Change], options: Options) -> None:
     for change in changes:
         if not options.dry_run:
-            applying.apply(api, backend, change, force_conflicts=force_conflicts(options))
+            applying.apply(api, change, force_conflicts=force_conflicts(options))
         print(f"{_WORDS[change.verb]:>18}  {title(change.manifest)}")
         if change.note:
             print(f"note: {change.note}", file=sys.stderr)
@@ -110,10 +109,9 @@ def deploy_apps(options: Options) -> None:
 
 def park(options: Options) -> None:
     """Give the TPU hosts back; the objects stay."""
-    api, spec = connected(options), load(options.spec)
-    backend = _clusters(api, options, spec)
+    api, spec = _suspendable(options)
     _note_what_runs(api, spec)
-    backend.suspend(spec.name, spec.namespace, suspended=True)
+    _suspend(api, spec, suspended=True)
     with Progress() as progress:
         wait.until_gone(api, spec, names.ray_pods(spec.name), progress.report, options.timeout)
     print("parked: no pods are left; `scripts/cluster.py unpark` brings them back")
@@ -131,8 +129,8 @@ def _note_what_runs(api: Api, spec: Spec) -> None:
 
 def unpark(options: Options) -> None:
     """Bring the pods back, and the apps that ran."""
-    api, spec = connected(options), load(options.spec)
-    _clusters(api, options, spec).suspend(spec.name, spec.namespace, suspended=False)
+    api, spec = _suspendable(options)
+    _suspend(api, spec, suspended=False)
     with Progress() as progress:
         state = wait.until_ready(api, spec, progress.report, options.timeout)
         config = deploy.last_deployed(api, spec)
@@ -145,15 +143,14 @@ def unpark(options: Options) -> None:
 
 def down(options: Options) -> None:
     """Remove the deployment."""
-    api, spec = connected(options), load(options.spec)
+    api, spec = with_backend(connected(options), options.backend), load(options.spec)
     removal = remove.plan(api, spec)
     if options.dry_run:
         for live in removal.objects:
             print(f"would delete {title(live)}")
         return
-    backend = clusters(api, options.backend)
     for live in removal.objects:
-        print(remove.remove(api, backend, live) or f"{title(live)} deleted")
+        print(remove.remove(api, live) or f"{title(live)} deleted")
         if live["kind"] in _WITH_PODS:  # what its pods use goes after them
             with Progress() as progress:
                 wait.until_gone(api, spec, _pods_of(spec, live), progress.report, options.timeout)
@@ -173,12 +170,18 @@ def _pods_of(spec: Spec, owner: Manifest) -> dict[str, str]:
     return names.ray_pods(spec.name)
 
 
-def _clusters(api: Api, options: Options, spec: Spec) -> Clusters:
+def _suspendable(options: Options) -> tuple[Api, Spec]:
+    """The cluster and the spec, of which the pods can be taken away and brought back by the RayCluster's `suspend`."""
+    api, spec = with_backend(connected(options), options.backend), load(options.spec)
     if spec.overlay.kueue:
         raise OperationError("Kueue decides whether the hosts are there: set `active: false` in the deployment's Workload")
     if spec.kind == "RayService":
         raise OperationError("a RayService cannot be parked with KubeRay 1.6: use a RayCluster, or `down` and `apply`")
-    return clusters(api, options.backend)
+    return api, spec
+
+
+def _suspend(api: Api, spec: Spec, *, suspended: bool) -> None:
+    api.patch("RayCluster", spec.name, spec.namespace, {"spec": {"suspend": suspended}})
 
 
 def _make_token(api: Api, spec: Spec) -> None:
