@@ -100,6 +100,12 @@ def condition(manifest: Manifest, kind: str) -> str | None:
     return next((entry["status"] for entry in conditions if entry["type"] == kind), None)
 
 
+def ended(container: Manifest) -> Manifest | None:
+    """How a container ended, by its status: now, or before it was started again; None where it never did."""
+    last: Manifest | None = container.get("state", {}).get("terminated") or container.get("lastState", {}).get("terminated")
+    return last
+
+
 def slice_of_pod(pod: Manifest) -> str:
     """The slice (KubeRay: worker group replica) of a host's pod; empty where KubeRay before 1.6 has made it."""
     return str(pod["metadata"]["labels"].get(names.SLICE_LABEL, ""))
@@ -131,7 +137,7 @@ def _created(manifest: Manifest) -> str:
 
 
 def _uid(event: Manifest) -> str:
-    return str((event.get("involvedObject") or event.get("regarding") or {}).get("uid"))
+    return str(event["involvedObject"].get("uid"))
 
 
 def _when(event: Manifest) -> str:

@@ -30,7 +30,7 @@ def report(diagnoses: Sequence[Diagnosis]) -> str:
 
 def _run(name: str, check: Check, snapshot: ClusterSnapshot) -> list[Diagnosis]:
     try:
-        diagnoses = check(snapshot)
+        diagnoses = list(check(snapshot))
     except ForbiddenError as error:
         diagnoses = [Diagnosis("unknown", f"you may not see it: {error}")]
     except BundleError as error:
