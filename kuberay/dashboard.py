@@ -8,7 +8,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -31,10 +31,7 @@ class Dashboard:
     """The dashboard at a URL of this machine. `token` is the cluster's, or None where it has none; it is never printed."""
 
     url: str
-    token: str | None
-
-    def __repr__(self) -> str:
-        return f"Dashboard({self.url!r})"
+    token: str | None = field(repr=False)
 
     def serve(self) -> dict[str, Any]:
         """Serve's state: `applications` by name, `http_options`. Raises `OperationError`."""
@@ -69,30 +66,42 @@ class Dashboard:
             lines = [line for line in (done.stdout + done.stderr).splitlines() if line.strip()]
             raise OperationError(f"serve deploy failed: {' / '.join(lines[-3:]) or 'no output'}")
 
-    def apps_of(self, config: Config) -> tuple[dict[str, Any], bool]:
+    def _apps_of(self, config: Config) -> tuple[dict[str, Any], bool]:
         """Serve's apps that a config names, and whether every one of them runs. Raises `OperationError` if one has failed."""
-        wanted = {app.get("name", "default") for app in config["applications"]}
-        applications = self.serve().get("applications") or {}
-        ours = {name: app for name, app in applications.items() if name in wanted}
+        wanted = {app["name"] for app in config["applications"]}
+        ours = {name: app for name, app in self.serve()["applications"].items() if name in wanted}
         if failed := failure(ours):
             raise OperationError(failed)
         return ours, set(ours) == wanted and all_running(ours)
 
-    def until_running(self, config: Config, report: Callable[[str], None], timeout_s: float) -> None:
-        """Wait until every app of a config runs.
+    def until_running(self, config: Config, report: Callable[[str], None], timeout_s: float) -> float:
+        """Wait until every app of a config runs; the seconds in which one of its models had no replica.
 
         Raises:
             OperationError: one fails, with Serve's own reason, or they do not run in time.
         """
-        deadline = time.monotonic() + timeout_s
+        began = seen = time.monotonic()
+        away_s = 0.0
         while True:
-            ours, running = self.apps_of(config)
+            time.sleep(_POLL_S)  # at first, too: after a PUT Serve still shows the old state for a moment
+            ours, running = self._apps_of(config)
+            now = time.monotonic()
+            away_s += now - seen if any(map(_is_away, ours.values())) else 0.0
+            seen = now
             if running:
-                return
-            if time.monotonic() > deadline:
-                raise OperationError(f"not running after {timeout_s:.0f} s; {waiting_for(ours)}")
+                return away_s
+            if now - began > timeout_s:
+                raise OperationError(f"not healthy after {timeout_s:.0f} s; {waiting_for(ours)}")
             report(waiting_for(ours))
-            time.sleep(_POLL_S)
+
+
+def deployed_config(serve: dict[str, Any]) -> Config:
+    """The config of what runs now, from Serve's own state."""
+    running = {
+        name: app["deployed_app_config"] for name, app in serve["applications"].items() if app.get("deployed_app_config")
+    }
+    rest = {key: serve[key] for key in ("http_options", "proxy_location") if serve.get(key)}
+    return {**rest, "applications": [{"name": name, **config} for name, config in running.items()]}
 
 
 def merged(config: Config, serve: dict[str, Any]) -> Config:
@@ -100,10 +109,15 @@ def merged(config: Config, serve: dict[str, Any]) -> Config:
 
     Serve's own PUT replaces all apps, so that a second team's deploy would remove the first one's (ray#42974).
     """
-    own = {app.get("name", "default") for app in config["applications"]}
-    others = [
-        app["deployed_app_config"]
-        for name, app in (serve.get("applications") or {}).items()
-        if name not in own and app.get("deployed_app_config")
-    ]
+    own = {app["name"] for app in config["applications"]}
+    others = [app for app in deployed_config(serve)["applications"] if app["name"] not in own]
     return {**config, "applications": [*config["applications"], *others]}
+
+
+def _is_away(app: dict[str, Any]) -> bool:
+    """True for a model without a replica; while Serve builds an app it lists none of those that still run."""
+    if "llm_configs" not in ((app.get("deployed_app_config") or {}).get("args") or {}):
+        return False
+    deployments = (app.get("deployments") or {}).values()
+    states = [replica["state"] for deployment in deployments for replica in deployment["replicas"]]
+    return bool(states) and "RUNNING" not in states

@@ -12,12 +12,12 @@ from kuberay import names, reasons, remove, wait
 from kuberay.api import Api, ForbiddenError
 from kuberay.clusters import with_backend
 from kuberay.commands import Options, checked, connected, force_conflicts, print_counts
+from kuberay.dashboard import deployed_config
 from kuberay.forward import forwarded_dashboard
 from kuberay.manifests import manifest
 from kuberay.objects import Manifest, title
 from kuberay.render import manifests
 from kuberay.rollout import deploy
-from kuberay.rollout.apply import deployed_config
 from kuberay.rollout.history import History
 from kuberay.spec import Spec, load
 from kuberay.state import read_state
@@ -124,7 +124,7 @@ def _note_what_runs(api: Api, spec: Spec) -> None:
         if running["applications"]:
             store = deploy.ClusterStore(api, spec)
             with store.locked():
-                History(store).note(dict(running))
+                History(store).note(running)
 
 
 def unpark(options: Options) -> None:

@@ -106,7 +106,7 @@ def _apps(api: Api, spec: Spec, state: State) -> dict[str, Any] | None:
     """Status of each app; None where Ray does not answer."""
     try:
         with forwarded_dashboard(api, spec, state) as dashboard:
-            applications = dashboard.serve().get("applications") or {}
+            applications = dashboard.serve()["applications"]
     except BundleError:
         return None
     return {name: "RUNNING" if app["status"] == "RUNNING" else waiting_for({name: app}) for name, app in applications.items()}
