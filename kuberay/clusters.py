@@ -19,18 +19,20 @@ class KubeRayApi(Api):
     theirs: Any
 
     def apply(self, manifest: Manifest, *, dry_run: bool = False, force: bool = False) -> Manifest:
-        if dry_run or manifest["kind"] != "RayCluster":
+        if manifest["kind"] != "RayCluster":
             return super().apply(manifest, dry_run=dry_run, force=force)
+        # first, as its own errors would be lost; and it takes any field, as it knows no managers
+        planned = super().apply(manifest, dry_run=True, force=True)
+        if dry_run:
+            return planned
         name, namespace = manifest["metadata"]["name"], manifest["metadata"]["namespace"]
-        super().apply(manifest, dry_run=True, force=True)  # its own errors would be lost: ask the server first
         if self.get("RayCluster", name, namespace) is None:
             done = self.theirs.create_ray_cluster(body=manifest, k8s_namespace=namespace)
         else:
             done = self.theirs.patch_ray_cluster(name=name, ray_patch=manifest, k8s_namespace=namespace)
-        live = self.get("RayCluster", name, namespace)
-        if not done or live is None:
+        if not done or self.get("RayCluster", name, namespace) is None:
             raise _failed(name)
-        return live
+        return planned
 
     def patch(self, kind: str, name: str, namespace: str, change: Manifest) -> None:
         if kind != "RayCluster":
@@ -50,11 +52,7 @@ def _failed(name: str) -> OperationError:
 
 
 def with_backend(api: Api, backend: str) -> Api:
-    """The cluster through the backend of that name: `kubernetes`, which it is, or `python_client`.
-
-    Raises:
-        UserError: it is not installed.
-    """
+    """The cluster through the backend of that name. Raises `UserError` where it is not installed."""
     if backend == "kubernetes":
         return api
     try:

@@ -37,11 +37,7 @@ def until_ready(api: Api, spec: Spec, report: Report, timeout_s: float) -> State
 
 
 def until_gone(api: Api, spec: Spec, labels: Mapping[str, str], report: Report, timeout_s: float) -> None:
-    """Wait until none of the pods with these labels is left.
-
-    Raises:
-        OperationError: some are left at the deadline; they are named.
-    """
+    """Wait until none of the pods with these labels is left. Raises `OperationError` with those that are, at the deadline."""
     deadline = time.monotonic() + timeout_s
     selector = ",".join(f"{key}={value}" for key, value in labels.items())
     while pods := api.objects("Pod", spec.namespace, selector):

@@ -10,8 +10,7 @@ from apps.common.progress_line import Progress
 from kuberay import apply as applying
 from kuberay import names, reasons, remove, wait
 from kuberay.api import Api, ForbiddenError
-from kuberay.clusters import with_backend
-from kuberay.commands import Options, checked, connected, force_conflicts, print_counts
+from kuberay.commands import Options, checked, connected, print_counts
 from kuberay.dashboard import deployed_config
 from kuberay.forward import forwarded_dashboard
 from kuberay.manifests import manifest
@@ -28,9 +27,9 @@ _WITH_PODS = ("Job", "RayCluster", "RayService")
 
 def apply(options: Options) -> None:
     """Make the cluster what the spec describes."""
-    api, wanted = with_backend(connected(options), options.backend), checked(options)
+    api, wanted = connected(options), checked(options)
     spec = wanted.spec
-    changes = applying.plan(api, manifests(spec, wanted.serve_text, options.part), force_conflicts=force_conflicts(options))
+    changes = applying.plan(api, manifests(spec, wanted.serve_text, options.part), force=options.force)
     if conflicts := [f"{title(change.manifest)}: {change.note}" for change in changes if change.verb == "conflict"]:
         raise OperationError("\n".join(conflicts))
     old = [] if options.part else remove.superseded(api, spec, [change.manifest for change in changes])
@@ -53,7 +52,7 @@ def apply(options: Options) -> None:
 def _apply_all(api: Api, changes: list[applying.Change], options: Options) -> None:
     for change in changes:
         if not options.dry_run:
-            applying.apply(api, change, force_conflicts=force_conflicts(options))
+            applying.apply(api, change, force=options.force)
         print(f"{_WORDS[change.verb]:>18}  {title(change.manifest)}")
         if change.note:
             print(f"note: {change.note}", file=sys.stderr)
@@ -109,9 +108,7 @@ def deploy_apps(options: Options) -> None:
 
 def park(options: Options) -> None:
     """Give the TPU hosts back; the objects stay."""
-    api, spec = _suspendable(options)
-    _note_what_runs(api, spec)
-    _suspend(api, spec, suspended=True)
+    api, spec = _suspend(options, suspended=True)
     with Progress() as progress:
         wait.until_gone(api, spec, names.ray_pods(spec.name), progress.report, options.timeout)
     print("parked: no pods are left; `scripts/cluster.py unpark` brings them back")
@@ -129,8 +126,7 @@ def _note_what_runs(api: Api, spec: Spec) -> None:
 
 def unpark(options: Options) -> None:
     """Bring the pods back, and the apps that ran."""
-    api, spec = _suspendable(options)
-    _suspend(api, spec, suspended=False)
+    api, spec = _suspend(options, suspended=False)
     with Progress() as progress:
         state = wait.until_ready(api, spec, progress.report, options.timeout)
         config = deploy.last_deployed(api, spec)
@@ -143,18 +139,18 @@ def unpark(options: Options) -> None:
 
 def down(options: Options) -> None:
     """Remove the deployment."""
-    api, spec = with_backend(connected(options), options.backend), load(options.spec)
-    removal = remove.plan(api, spec)
+    api, spec = connected(options), load(options.spec)
+    objects, hidden = remove.plan(api, spec)
     if options.dry_run:
-        for live in removal.objects:
+        for live in objects:
             print(f"would delete {title(live)}")
         return
-    for live in removal.objects:
+    for live in objects:
         print(remove.remove(api, live) or f"{title(live)} deleted")
         if live["kind"] in _WITH_PODS:  # what its pods use goes after them
             with Progress() as progress:
                 wait.until_gone(api, spec, _pods_of(spec, live), progress.report, options.timeout)
-    for kind in removal.hidden:
+    for kind in hidden:
         print(f"{kind}: you may not list them, what there is stays")
     if message := remove.remove_namespace(api, spec):
         print(message)
@@ -170,18 +166,17 @@ def _pods_of(spec: Spec, owner: Manifest) -> dict[str, str]:
     return names.ray_pods(spec.name)
 
 
-def _suspendable(options: Options) -> tuple[Api, Spec]:
-    """The cluster and the spec, of which the pods can be taken away and brought back by the RayCluster's `suspend`."""
-    api, spec = with_backend(connected(options), options.backend), load(options.spec)
+def _suspend(options: Options, *, suspended: bool) -> tuple[Api, Spec]:
+    """Have KubeRay take the pods away, with what runs noted, or bring them back; returns the cluster and the spec."""
+    api, spec = connected(options), load(options.spec)
     if spec.overlay.kueue:
         raise OperationError("Kueue decides whether the hosts are there: set `active: false` in the deployment's Workload")
     if spec.kind == "RayService":
         raise OperationError("a RayService cannot be parked with KubeRay 1.6: use a RayCluster, or `down` and `apply`")
-    return api, spec
-
-
-def _suspend(api: Api, spec: Spec, *, suspended: bool) -> None:
+    if suspended:
+        _note_what_runs(api, spec)
     api.patch("RayCluster", spec.name, spec.namespace, {"spec": {"suspend": suspended}})
+    return api, spec
 
 
 def _make_token(api: Api, spec: Spec) -> None:
