@@ -66,29 +66,24 @@ class Dashboard:
             lines = [line for line in (done.stdout + done.stderr).splitlines() if line.strip()]
             raise OperationError(f"serve deploy failed: {' / '.join(lines[-3:]) or 'no output'}")
 
-    def _apps_of(self, config: Config) -> tuple[dict[str, Any], bool]:
-        """Serve's apps that a config names, and whether every one of them runs. Raises `OperationError` if one has failed."""
-        wanted = {app["name"] for app in config["applications"]}
-        ours = {name: app for name, app in self.serve()["applications"].items() if name in wanted}
-        if failed := failure(ours):
-            raise OperationError(failed)
-        return ours, set(ours) == wanted and all_running(ours)
-
     def until_running(self, config: Config, report: Callable[[str], None], timeout_s: float) -> float:
         """Wait until every app of a config runs; the seconds in which one of its models had no replica.
 
         Raises:
             OperationError: one fails, with Serve's own reason, or they do not run in time.
         """
+        wanted = {app["name"] for app in config["applications"]}
         began = seen = time.monotonic()
         away_s = 0.0
         while True:
             time.sleep(_POLL_S)  # at first, too: after a PUT Serve still shows the old state for a moment
-            ours, running = self._apps_of(config)
+            ours = {name: app for name, app in self.serve()["applications"].items() if name in wanted}
+            if failed := failure(ours):
+                raise OperationError(failed)
             now = time.monotonic()
             away_s += now - seen if any(map(_is_away, ours.values())) else 0.0
             seen = now
-            if running:
+            if set(ours) == wanted and all_running(ours):
                 return away_s
             if now - began > timeout_s:
                 raise OperationError(f"not healthy after {timeout_s:.0f} s; {waiting_for(ours)}")

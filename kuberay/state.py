@@ -56,12 +56,13 @@ class State:
 
     def seen_by_operator(self) -> bool:
         """True when KubeRay has seen the cluster as it is now."""
-        status = (self.cluster or {}).get("status") or {}
-        return bool(self.cluster) and status.get("observedGeneration") == self.cluster["metadata"]["generation"]  # type: ignore[index]
+        if self.cluster is None:
+            return False
+        return (self.cluster.get("status") or {}).get("observedGeneration") == self.cluster["metadata"]["generation"]
 
     def ready(self) -> bool:
         """Whether the head and every wanted host is ready; KubeRay's `status.state` is whether they once were (#2188)."""
-        if self.cluster is None or self.suspended or not self.seen_by_operator():
+        if self.suspended or not self.seen_by_operator():
             return False
         hosts = [pod for pod in self.hosts if is_ready(pod)]
         return self.head is not None and is_ready(self.head) and len(hosts) == len(self.hosts) == self.wanted_hosts

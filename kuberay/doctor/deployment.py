@@ -5,11 +5,20 @@ from collections.abc import Iterator
 
 from kuberay import names
 from kuberay.api import ForbiddenError
-from kuberay.doctor import GCS_FAULT_TOLERANCE, KUBERAY_ISSUE, Check, ClusterSnapshot, Diagnosis
+from kuberay.doctor import GCS_FAULT_TOLERANCE, KUBERAY_ISSUE, ClusterSnapshot, Diagnosis
 from kuberay.objects import Manifest, parse_quantity
 from kuberay.reasons import pod_name, reasons
 from kuberay.state import ended, index_of_pod, slice_of_pod
 from kuberay.versions import pinned
+
+_RIGHTS = {
+    "apply": (("patch", "{main}", ""), ("create", "{main}", ""), ("create", "Job", "")),
+    "wait, status": (("get", "{main}", ""), ("list", "Pod", ""), ("list", "Event", "")),
+    "deploy, forward": (("create", "Pod", "portforward"),),
+    "logs": (("get", "Pod", "log"),),
+    "down": (("delete", "{main}", ""),),
+}
+"""What each command of scripts/cluster.py needs: verb, kind, subresource."""
 
 
 def readiness(snapshot: ClusterSnapshot) -> Iterator[Diagnosis]:
@@ -147,27 +156,3 @@ def rights(snapshot: ClusterSnapshot) -> Iterator[Diagnosis]:
         yield Diagnosis("error", f"you may not {', '.join(missing)}", fix)
     else:
         yield Diagnosis("ok", "you may run every command")
-
-
-CHECKS: dict[str, Check] = {
-    "rights": rights,
-    "pods": readiness,
-    "status.state": stale_state,
-    "image": old_images,
-    "orphaned hosts": orphaned_hosts,
-    "slice": broken_slices,
-    "name": long_name,
-    "needed objects": needed_objects,
-    "quota": quotas,
-    "Ray version": ray_version,
-    "image versions": image_versions,
-    "head": lone_head,
-}
-_RIGHTS = {
-    "apply": (("patch", "{main}", ""), ("create", "{main}", ""), ("create", "Job", "")),
-    "wait, status": (("get", "{main}", ""), ("list", "Pod", ""), ("list", "Event", "")),
-    "deploy, forward": (("create", "Pod", "portforward"),),
-    "logs": (("get", "Pod", "log"),),
-    "down": (("delete", "{main}", ""),),
-}
-"""What each command of scripts/cluster.py needs: verb, kind, subresource."""
