@@ -3,27 +3,21 @@
 Needs no Kubernetes: `kuberay.forward` makes a cluster's dashboard a URL of this machine.
 """
 
-import subprocess
-import sys
-import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import httpx
-import yaml
 
 from apps.common.errors import OperationError
 from apps.common.serve_status import all_running, failure, waiting_for
-from apps.common.settings import inherited_environment
 
 Config = dict[str, Any]
+_PATH = "/api/serve/applications/"
 _TIMEOUT_S = 20
-_SERVE_S = 300.0
+_DEPLOY_S = 300
 _POLL_S = 1.0
-_SERVE = "import sys; from ray.serve.scripts import cli; cli(sys.argv[1:], prog_name='serve')"
 
 
 @dataclass(frozen=True)
@@ -35,36 +29,26 @@ class Dashboard:
 
     def serve(self) -> dict[str, Any]:
         """Serve's state: `applications` by name, `http_options`. Raises `OperationError`."""
-        path = "/api/serve/applications/"
+        try:
+            return dict(self._request("GET", _TIMEOUT_S).json())
+        except ValueError as error:
+            raise OperationError(f"{self.url}{_PATH} is not a page of Ray's dashboard: the response is not JSON") from error
+
+    def serve_deploy(self, config: Config) -> None:
+        """Hand Serve a config, as `serve deploy` does: it replaces all apps. Raises `OperationError`."""
+        self._request("PUT", _DEPLOY_S, config)
+
+    def _request(self, method: str, timeout_s: float, config: Config | None = None) -> httpx.Response:
         headers = {"authorization": f"Bearer {self.token}"} if self.token else {}
         try:
-            answer = httpx.get(self.url + path, headers=headers, timeout=_TIMEOUT_S)
-            answer.raise_for_status()
-            return dict(answer.json())
+            answer = httpx.request(method, self.url + _PATH, json=config, headers=headers, timeout=timeout_s)
+            return answer.raise_for_status()
         except httpx.HTTPStatusError as error:
-            message = error.response.text.strip()[:300]
-            raise OperationError(f"Ray's dashboard answers {error.response.status_code} to {path}: {message}") from error
+            message = error.response.text.strip()[-300:]  # a traceback's end
+            raise OperationError(f"Ray's dashboard answers {error.response.status_code} to {_PATH}: {message}") from error
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             reason = error or type(error).__name__
             raise OperationError(f"Ray's dashboard does not answer ({reason}): is the head ready?") from error
-        except ValueError as error:
-            raise OperationError(f"{self.url}{path} is not a page of Ray's dashboard: the response is not JSON") from error
-
-    def serve_deploy(self, config: Config) -> None:
-        """Run `serve deploy`, which replaces all apps. Raises `OperationError` if it fails."""
-        environment = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": self.token} if self.token else {"RAY_AUTH_MODE": "disabled"}
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / "serve.yaml"
-            path.write_text(yaml.safe_dump(config, sort_keys=False))
-            command = [sys.executable, "-c", _SERVE, "deploy", "--address", self.url, str(path)]
-            environment = {**inherited_environment(), **environment}
-            try:
-                done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=_SERVE_S)
-            except subprocess.TimeoutExpired:
-                raise OperationError(f"serve deploy did not finish within {_SERVE_S:.0f} s") from None
-        if done.returncode:
-            lines = [line for line in (done.stdout + done.stderr).splitlines() if line.strip()]
-            raise OperationError(f"serve deploy failed: {' / '.join(lines[-3:]) or 'no output'}")
 
     def until_running(self, config: Config, report: Callable[[str], None], timeout_s: float) -> float:
         """Wait until every app of a config runs; the seconds in which one of its models had no replica.
