@@ -1,6 +1,6 @@
 """What is there of a deployment now: its RayCluster, its pods and the warnings about them. Reads only."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -17,13 +17,13 @@ class State:
 
     cluster: Manifest | None
     service: Manifest | None
-    pods: tuple[Manifest, ...]
-    events: tuple[Manifest, ...]
+    pods: Sequence[Manifest]
+    events: Sequence[Manifest]
     """Warnings about the cluster, its service and its pods, oldest first."""
     staging: Manifest | None = None
     """The job that stages the weights; None where it was never made, or was removed after it had done its work."""
-    staging_pods: tuple[Manifest, ...] = ()
-    others: tuple[Manifest, ...] = ()
+    staging_pods: Sequence[Manifest] = ()
+    others: Sequence[Manifest] = ()
     """Other pods of the namespace, such as those of an older staging job."""
     unseen_s: float = 0
     """Seconds since the cluster was last changed by somebody else than KubeRay."""
@@ -85,9 +85,7 @@ def read_state(api: Api, spec: Spec) -> State:
     about = {owner["metadata"]["uid"] for owner in (service, cluster, *pods, *job_pods) if owner}
     events = [event for event in api.objects("Event", spec.namespace, fields="type=Warning") if _uid(event) in about]
     events.sort(key=_when)
-    return State(
-        cluster, service, tuple(pods), tuple(events), job, tuple(job_pods), tuple(others), _unseen_s(cluster) if cluster else 0
-    )
+    return State(cluster, service, pods, events, job, job_pods, others, _unseen_s(cluster) if cluster else 0)
 
 
 def is_ready(pod: Manifest) -> bool:
