@@ -18,7 +18,7 @@ from urllib3.util.retry import Retry
 
 from apps.common.errors import OperationError, UserError
 from kuberay.names import MANAGER
-from kuberay.objects import KINDS, Manifest, kind_of, title
+from kuberay.objects import KINDS, Manifest, title
 
 Query = Sequence[tuple[str, str]]
 _JSON = "application/json"
@@ -33,14 +33,11 @@ _WRITES = 4  # attempts at an object that others write at the same moment
 
 
 class ApiError(OperationError):
-    """The API server refused a request. `status` is HTTP's.
+    """The API server refused a request. `status` is HTTP's."""
 
-    `transient`: somebody else wrote the object at the same moment, so that asking again helps.
-    """
-
-    def __init__(self, message: str, status: int, *, transient: bool = False) -> None:
+    def __init__(self, message: str, status: int) -> None:
         super().__init__(message)
-        self.status, self.transient = status, transient
+        self.status = status
 
     def about(self, name: str) -> "ApiError":
         """The same error, with the object that it is about in its message."""
@@ -57,7 +54,10 @@ class ConflictError(ApiError):
 
 @dataclass(frozen=True)
 class Api:
-    """One cluster, as one user. `context` is for people."""
+    """One cluster, as one user; every method raises `ApiError` (or `ForbiddenError`) where the server refuses.
+
+    `context` is for people.
+    """
 
     _client: client.ApiClient
     context: str
@@ -65,49 +65,44 @@ class Api:
     """Reads the credentials again: a token's file may have a new one, a plugin can be asked."""
 
     def get(self, kind: str, name: str, namespace: str | None = None) -> Manifest | None:
-        """One object, or None if there is none.
-
-        Raises:
-            ForbiddenError, ApiError: the server refuses.
-        """
+        """One object, or None if there is none."""
         return self._json_or_none("GET", KINDS[kind].path(namespace, name))
 
     def objects(self, kind: str, namespace: str | None = None, selector: str = "", fields: str = "") -> list[Manifest]:
         """Objects of a kind, in one namespace or in all, by labels (`a=b,c`) and fields (`involvedObject.name=x`).
 
-        Raises:
-            ForbiddenError, ApiError: the server refuses; a kind that it does not have is an empty list.
+        A kind that the server does not have is an empty list.
         """
         query = [("labelSelector", selector), ("fieldSelector", fields)]
         answer = self._json_or_none("GET", KINDS[kind].path(namespace), [pair for pair in query if pair[1]])
         return list((answer or {}).get("items") or [])
 
     def apply(self, manifest: Manifest, *, dry_run: bool = False, force: bool = False) -> Manifest:
-        """Server-side apply: the object as it is (or would be) afterwards. A field that somebody else manages is a conflict.
+        """Server-side apply: the object as it is (or would be) afterwards.
 
-        Raises:
-            ForbiddenError, ApiError: the server refuses; the message names the object and, for a conflict, the managers.
+        Raises `ConflictError` for a field that somebody else manages. The messages name the object, and such managers.
         """
         metadata = manifest["metadata"]
-        path = kind_of(manifest).path(metadata.get("namespace"), metadata["name"])
+        path = KINDS[manifest["kind"]].path(metadata.get("namespace"), metadata["name"])
         query = [("fieldManager", MANAGER), ("fieldValidation", "Strict"), ("force", str(force).lower())]
         query += [("dryRun", "All")] if dry_run else []
         for left in reversed(range(_WRITES)):
             try:
                 return self._json("PATCH", path, query, manifest, "application/apply-patch+yaml")
             except ApiError as error:
-                if not (error.transient and left):
+                written_meanwhile = error.status == 409 and not isinstance(error, ConflictError)
+                if not (written_meanwhile and left):
                     raise error.about(title(manifest)) from error
         raise AssertionError("the last attempt returns or raises")
 
-    def patch(self, kind: str, name: str, namespace: str, change: Manifest) -> Manifest:
-        """JSON merge patch of one object. Raises as `apply`."""
+    def patch(self, kind: str, name: str, namespace: str, change: Manifest) -> None:
+        """JSON merge patch of one object."""
         query = [("fieldManager", f"{MANAGER}-patch")]
-        return self._json("PATCH", KINDS[kind].path(namespace, name), query, change, "application/merge-patch+json")
+        self._json("PATCH", KINDS[kind].path(namespace, name), query, change, "application/merge-patch+json")
 
     def create(self, manifest: Manifest) -> Manifest:
-        """Make an object that must not be there yet. Raises as `apply`."""
-        return self._json("POST", kind_of(manifest).path(manifest["metadata"].get("namespace")), body=manifest)
+        """Make an object that must not be there yet."""
+        return self._json("POST", KINDS[manifest["kind"]].path(manifest["metadata"].get("namespace")), body=manifest)
 
     def delete(self, kind: str, name: str, namespace: str | None) -> None:
         """Delete an object, if it is there, and what it owns, before it. It may take a while to be gone."""
@@ -194,8 +189,7 @@ class Api:
 def connect(kubeconfig: str | None = None, context: str | None = None) -> Api:
     """The cluster of a kubeconfig file (default: KUBECONFIG or ~/.kube/config), or of the pod that this runs in.
 
-    Raises:
-        UserError: no such file or context; nothing is contacted yet.
+    Nothing is contacted yet. Raises `UserError` where there is no such file or context.
     """
     settings = client.Configuration()
     try:
@@ -234,7 +228,7 @@ def _error(status: int, body: bytes) -> ApiError:
     if "FieldManagerConflict" in causes:
         return ConflictError(message, status)
     kind = ForbiddenError if status == 403 and reason == "Forbidden" else ApiError
-    return kind(message or f"HTTP {status}", status, transient=status == 409)
+    return kind(message or f"HTTP {status}", status)
 
 
 @contextmanager

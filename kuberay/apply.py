@@ -1,7 +1,7 @@
 """What applying a spec would change, and applying it: object by object, in order, unchanged ones left alone."""
 
 import difflib
-from collections.abc import Container, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -9,9 +9,8 @@ import yaml
 
 from apps.common.errors import OperationError
 from kuberay.api import Api, ApiError, ConflictError, ForbiddenError
-from kuberay.clusters import Clusters
 from kuberay.names import MANAGER
-from kuberay.objects import Manifest, kind_of, parse_quantity, title
+from kuberay.objects import KINDS, Manifest, parse_quantity, pod_templates, title
 
 Verb = Literal["create", "change", "unchanged", "conflict", "forbidden", "hidden"]
 """`conflict`: somebody else has set fields of it; `forbidden`: it would change and this user may not; `hidden`: of the whole
@@ -37,16 +36,13 @@ class Change:
 
     def diff(self) -> str:
         """A unified diff of the object as YAML; empty where nothing would change."""
-        if self.verb in ("unchanged", "hidden"):
-            return ""
-        return _diff(self.before, self.after)
+        return "" if self.verb in ("unchanged", "hidden") else diff(self.before, self.after)
 
 
-def plan(api: Api, manifests: Iterable[Manifest], *, force_conflicts: Container[str] = ()) -> list[Change]:
-    """What would change, by a dry run of the API server, which also refuses what it would not take.
+def plan(api: Api, manifests: Iterable[Manifest], *, force: bool = False) -> list[Change]:
+    """What would change, by a dry run of the API server. Raises `ApiError` where the server refuses an object.
 
-    Raises:
-        ApiError: the server refuses an object.
+    `force`: fields that somebody else has set are taken over.
     """
     changes: list[Change] = []
     namespaces_to_come: set[str] = set()
@@ -54,14 +50,14 @@ def plan(api: Api, manifests: Iterable[Manifest], *, force_conflicts: Container[
         if manifest["metadata"].get("namespace") in namespaces_to_come:  # the server cannot try what is in none
             change = Change("create", manifest, None, manifest, tried=False)
         else:
-            change = _plan_object(api, manifest, force=manifest["kind"] in force_conflicts)
+            change = _plan_object(api, manifest, force=force)
         if manifest["kind"] == "Namespace" and change.verb == "create":
             namespaces_to_come.add(manifest["metadata"]["name"])
         changes.append(change)
     return changes
 
 
-def apply(api: Api, clusters: Clusters, change: Change, *, force_conflicts: Container[str] = ()) -> None:
+def apply(api: Api, change: Change, *, force: bool = False) -> None:
     """Apply one object.
 
     Raises:
@@ -69,7 +65,7 @@ def apply(api: Api, clusters: Clusters, change: Change, *, force_conflicts: Cont
         OperationError: it would change something that this user may not change.
     """
     if not change.tried:
-        (change,) = plan(api, [change.manifest], force_conflicts=force_conflicts)
+        change = _plan_object(api, change.manifest, force=force)
     if change.verb in ("unchanged", "hidden"):
         return
     if change.verb == "forbidden":
@@ -77,18 +73,14 @@ def apply(api: Api, clusters: Clusters, change: Change, *, force_conflicts: Cont
             f"{title(change.manifest)} differs from the spec, and you may not change it: someone who may has to run "
             "`scripts/cluster.py apply` first"
         )
-    forced = change.manifest["kind"] in force_conflicts
-    if change.manifest["kind"] == "RayCluster":
-        clusters.apply(change.manifest, force=forced)
-    else:
-        api.apply(change.manifest, force=forced)
+    api.apply(change.manifest, force=force)
 
 
 def restarts_pods(change: Change) -> bool:
     """True where KubeRay will delete all pods of a running cluster and make new ones (upgradeStrategy Recreate)."""
     if change.verb != "change" or change.manifest["kind"] != "RayCluster" or change.before is None:
         return False
-    return _pod_templates(change.before) != _pod_templates(change.after)
+    return list(pod_templates(change.before)) != list(pod_templates(change.after))
 
 
 def _plan_object(api: Api, manifest: Manifest, *, force: bool) -> Change:
@@ -132,7 +124,7 @@ def _of_others(before: Manifest) -> bool:
 
 def _verb_of_forbidden(manifest: Manifest, before: Manifest | None) -> Verb:
     if before is None:
-        return "forbidden" if kind_of(manifest).namespaced else "hidden"
+        return "forbidden" if KINDS[manifest["kind"]].namespaced else "hidden"
     return "unchanged" if _contains(before, manifest) else "forbidden"
 
 
@@ -141,7 +133,7 @@ def _read(api: Api, manifest: Manifest) -> Manifest | None:
     try:
         return api.get(manifest["kind"], metadata["name"], metadata.get("namespace"))
     except ForbiddenError:
-        if kind_of(manifest).namespaced:
+        if KINDS[manifest["kind"]].namespaced:
             raise
         return None  # what belongs to the whole cluster may be hidden from its users
     except ApiError as error:
@@ -164,11 +156,6 @@ def _same_quantity(live: Any, wanted: Any) -> bool:
         return False
 
 
-def _pod_templates(cluster: Manifest) -> list[Any]:
-    spec = cluster["spec"]
-    return [spec["headGroupSpec"]["template"], *(group["template"] for group in spec.get("workerGroupSpecs") or [])]
-
-
 def _bare(manifest: Manifest | None) -> Manifest:
     """The object without what the server writes."""
     if manifest is None:
@@ -177,16 +164,9 @@ def _bare(manifest: Manifest | None) -> Manifest:
     return {**{key: value for key, value in manifest.items() if key != "status"}, "metadata": metadata}
 
 
-def removal_diff(live: Manifest) -> str:
-    """A unified diff of an object that the spec does not describe any more."""
-    return _diff(live, None)
-
-
-def _diff(before: Manifest | None, after: Manifest | None) -> str:
+def diff(before: Manifest | None, after: Manifest | None) -> str:
+    """A unified diff of an object as YAML."""
     name = title(before or after or {})
-    old, new = (_text(manifest).splitlines(keepends=True) for manifest in (before, after))
+    texts = [yaml.safe_dump(_bare(manifest)) if manifest else "" for manifest in (before, after)]
+    old, new = (text.splitlines(keepends=True) for text in texts)
     return "".join(difflib.unified_diff(old, new, f"{name} (there)", f"{name} (wanted)"))
-
-
-def _text(manifest: Manifest | None) -> str:
-    return yaml.safe_dump(_bare(manifest), sort_keys=True) if manifest else ""

@@ -42,7 +42,9 @@ def load_checked(path: Path, serve_config: Path | None = None) -> Deployment:
     findings = check_serve_config(source.content, slices=spec.slices.count)
     if not any(finding.severity == "error" for finding in findings):
         findings += contradictions(spec, source.content)
-    lines = [*_lines(serve_path, source, findings), *_lines(path, read(path), _memory(spec))]
+    problem = pods.memory_needed(spec)
+    memory = [Finding(("slices", "memory"), problem, value=spec.slices.memory)] if problem else []
+    lines = [*_lines(serve_path, source, findings), *_lines(path, read(path), memory)]
     if errors := [line for line in lines if ": error: " in line]:
         raise UserError("\n".join(errors))
     return Deployment(spec, with_names(source.content), serve_path.read_text(), tuple(lines))
@@ -71,12 +73,6 @@ def contradictions(spec: Spec, serve_config: Mapping[str, Any]) -> list[Finding]
         message = f"its replicas take {slices} slices, and the spec has {spec.slices.count} (slices.count)"
         findings.append(Finding(("applications",), message))
     return findings
-
-
-def _memory(spec: Spec) -> list[Finding]:
-    """Whether a host's pod has the memory for what it keeps there."""
-    problem = pods.memory_needed(spec)
-    return [Finding(("slices", "memory"), problem, value=spec.slices.memory)] if problem else []
 
 
 def _model(spec: Spec, config: Mapping[str, Any]) -> list[Finding]:

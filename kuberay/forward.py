@@ -19,11 +19,7 @@ _CHUNK_BYTES = 64 * 1024
 
 @contextmanager
 def forwarded_dashboard(api: Api, spec: Spec, state: State) -> Iterator[Dashboard]:
-    """The dashboard of a cluster, on this machine inside the block.
-
-    Raises:
-        OperationError: there is no head, or its token cannot be read.
-    """
+    """The dashboard of a cluster, on this machine inside the block. Raises `OperationError` without a head, or its token."""
     if state.head is None:
         raise OperationError("there is no head to ask: scripts/cluster.py wait shows why")
     token = _token(api, spec)
@@ -33,11 +29,7 @@ def forwarded_dashboard(api: Api, spec: Spec, state: State) -> Iterator[Dashboar
 
 @contextmanager
 def forwarding(api: Api, pod: str, namespace: str, port: int, local_port: int = 0) -> Iterator[int]:
-    """The local port (a free one for 0) that leads to the pod's port inside the block.
-
-    Raises:
-        UserError: the local port is taken.
-    """
+    """The local port (a free one for 0) that leads to the pod's port inside the block. Raises `UserError` if it is taken."""
     try:
         listener = socket.create_server((_LOOPBACK, local_port))
     except OSError as error:

@@ -1,6 +1,7 @@
 """Kubernetes objects as plain dicts: the kinds in use here, their paths at the API server, and their quantities."""
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
@@ -70,9 +71,15 @@ KINDS = {
 }
 
 
-def kind_of(manifest: Manifest) -> Kind:
-    """The kind of a manifest."""
-    return KINDS[manifest["kind"]]
+def pod_templates(manifest: Manifest) -> Iterator[Manifest]:
+    """Pod templates of an object; those of a RayCluster are the head's and the hosts'."""
+    spec: Manifest = manifest.get("spec") or {}
+    cluster: Manifest = spec.get("rayClusterConfig") or spec
+    if manifest["kind"] == "Job":
+        yield spec["template"]
+    elif "headGroupSpec" in cluster:
+        yield cluster["headGroupSpec"]["template"]
+        yield from (group["template"] for group in cluster.get("workerGroupSpecs") or [])
 
 
 def title(manifest: Manifest) -> str:
@@ -81,7 +88,7 @@ def title(manifest: Manifest) -> str:
 
 
 # Source: https://kubernetes.io/docs/reference/kubernetes-api/common-definitions/quantity/
-_QUANTITY = re.compile(r"([+-]?(?:\d+(?:\.\d*)?|\.\d+))(m|k|M|G|T|P|E|Ki|Mi|Gi|Ti|Pi|Ei|[eE][+-]?\d+)?")
+_QUANTITY = re.compile(r"([+-]?(?:\d+\.?\d*|\.\d+))(?:([eE][+-]?\d+)|(m|k|[MGTPE]i?|Ki))?")
 _FACTORS = {
     "m": Decimal("0.001"),
     **{unit: Decimal(1000) ** power for power, unit in enumerate("kMGTPE", start=1)},
@@ -94,7 +101,5 @@ def parse_quantity(text: str) -> Decimal:
     match = _QUANTITY.fullmatch(str(text))
     if not match:
         raise ValueError(f"{text!r} is no Kubernetes quantity such as 100m, 4 or 16Gi")
-    number, unit = Decimal(match[1]), match[2]
-    if unit and unit[0] in "eE" and len(unit) > 1 and unit[1] != "i":
-        return number.scaleb(int(unit[1:]))
-    return number * _FACTORS.get(unit or "", Decimal(1))
+    number, exponent, unit = match.groups("")
+    return Decimal(number + exponent) * _FACTORS.get(unit, 1)

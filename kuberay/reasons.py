@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from kuberay import names
 from kuberay.objects import Manifest, parse_quantity
-from kuberay.state import State, condition, events_about, index_of_pod, is_ready, slice_of_pod
+from kuberay.state import State, condition, ended, events_about, index_of_pod, is_ready, slice_of_pod
 
 _OF_EVERY_POD_WITH_CLAIMS = "no new claims to deallocate"  # of every such pod, whatever the reason is
 _WAITS_FOR_HEAD = "wait-gcs-ready"  # the init container that the operator gives the hosts
@@ -35,11 +35,9 @@ def reasons(state: State) -> list[Reason]:
     if state.cluster is None:
         return _invalid(state.events) or [Reason("RayCluster", "is not there yet", "scripts/cluster.py apply makes it")]
     if state.suspended:
-        queue = (state.cluster["metadata"].get("labels") or {}).get(names.QUEUE_LABEL)
-        if queue:
-            return [
-                Reason("RayCluster", f"waits in the queue {queue} until Kueue admits it", "`kubectl get workloads` says why")
-            ]
+        if queue := (state.cluster["metadata"].get("labels") or {}).get(names.QUEUE_LABEL):
+            what = f"waits in the queue {queue} until Kueue admits it"
+            return [Reason("RayCluster", what, "`kubectl get workloads` says why")]
         return [Reason("RayCluster", "is parked", "scripts/cluster.py unpark brings it back")]
     waiting = [] if state.seen_by_operator() else _unseen(state)
     if state.head is None or len(state.hosts) < state.wanted_hosts:
@@ -88,12 +86,8 @@ def _pod(state: State, pod: Manifest, who: str | None = None) -> list[Reason]:
 
 def _holders(state: State, pod: Manifest) -> list[str]:
     """Pods that have a place on a node and do nothing with it."""
-    there = [*state.pods, *state.staging_pods, *state.others]
-    idle = [
-        other
-        for other in there
-        if other["spec"].get("nodeName") and other["status"].get("phase") == "Pending" and other is not pod
-    ]
+    others = [other for other in (*state.pods, *state.staging_pods, *state.others) if other is not pod]
+    idle = [other for other in others if other["spec"].get("nodeName") and other["status"].get("phase") == "Pending"]
     return [f"{each['metadata']['name']} holds {_cpu(each)} CPU of a node, and {_starting(each, ())[0]}" for each in idle]
 
 
@@ -159,17 +153,12 @@ def _latest(events: Sequence[Manifest], *wanted: str) -> str | None:
 
 def _has_failed(status: Manifest) -> bool:
     """Whether a container's last run ended with an error and it is not ready again since."""
-    ended = status.get("state", {}).get("terminated") or status.get("lastState", {}).get("terminated") or {}
-    return bool(ended.get("exitCode")) and not status.get("ready")
+    return bool((ended(status) or {}).get("exitCode")) and not status.get("ready")
 
 
 def _how_it_ended(pod: Manifest) -> str:
     status = pod.get("status", {})
-    ends = [
-        end
-        for container in _containers(pod)
-        if (end := container.get("state", {}).get("terminated") or container.get("lastState", {}).get("terminated"))
-    ]
+    ends = [end for container in _containers(pod) if (end := ended(container))]
     if not ends:
         return str(status.get("reason") or status.get("message") or "no reason given")
     bad = next((end for end in ends if end.get("exitCode")), ends[-1])

@@ -1,11 +1,9 @@
 """Take a deployment out of the cluster: everything that carries its label, in the reverse order, and nothing else."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 
 from kuberay import names
 from kuberay.api import Api, ForbiddenError
-from kuberay.clusters import Clusters
 from kuberay.objects import KINDS, Manifest, title
 from kuberay.spec import Spec
 
@@ -21,64 +19,52 @@ _TENANTS = ("RayCluster", "RayService", "Pod", "Job", "Deployment", "Service", "
 _KUBERNETES_OWN = ("kube-root-ca.crt", "default")
 
 
-@dataclass(frozen=True)
-class Removal:
-    """What would be, or was, removed, and the kinds that this user may not list (objects of those are left)."""
+def plan(api: Api, spec: Spec) -> tuple[list[Manifest], list[str]]:
+    """Every object of this deployment, in the order of removal; and the kinds that this user may not list, which are left.
 
-    objects: tuple[Manifest, ...]
-    hidden: tuple[str, ...]
-
-
-def plan(api: Api, spec: Spec) -> Removal:
-    """Every object of this deployment, in the order of removal. Raises `ForbiddenError` for a user who may see no kind."""
+    Raises `ForbiddenError` for a user who may see no kind.
+    """
     removed: list[Manifest] = []
     hidden: list[str] = []
     forbidden: list[ForbiddenError] = []
-    named = _named(spec)
     for kind in _KINDS:
         try:
-            there = _live(api, spec, kind, named.get(kind, ()))
+            there = _live(api, spec, kind)
             removed += [{**live, "kind": kind} for live in there if "ownerReferences" not in live["metadata"]]
         except ForbiddenError as error:
             forbidden.append(error)
             hidden += [] if kind == "Secret" and spec.kind == "RayCluster" else [kind]  # which has none of its own
     if len(forbidden) == len(_KINDS):
         raise forbidden[0]
-    return Removal(tuple(removed), tuple(hidden))
+    return removed, hidden
 
 
 def superseded(api: Api, spec: Spec, described: Iterable[Manifest]) -> list[Manifest]:
     """Objects of this deployment that its spec does not describe any more, such as the role of somebody who has left."""
     needed = {title(manifest) for manifest in described} | {f"ConfigMap/{names.serve_config_map(spec.name)}"}
     needed |= {f"Secret/{names.service_token_secret(spec.name)}"} if spec.kind == "RayService" else set()
-    return [live for live in plan(api, spec).objects if title(live) not in needed]
+    there, _ = plan(api, spec)
+    return [live for live in there if title(live) not in needed]
 
 
-def _live(api: Api, spec: Spec, kind: str, named: tuple[str, ...]) -> list[Manifest]:
+def _live(api: Api, spec: Spec, kind: str) -> list[Manifest]:
     namespace = spec.namespace if KINDS[kind].namespaced else None
-    if named:
-        return [live for name in named if (live := api.get(kind, name, namespace))]
+    # by name: users may not list their kind, or another namespace has some of the same labels
+    named = {
+        "ConfigMap": (names.serve_config_map(spec.name), names.dashboards(spec.name)),
+        "Secret": (names.service_token_secret(spec.name),),
+        **dict.fromkeys(_POLICIES, (names.pod_policy(spec.namespace, spec.name),)),
+    }
+    if kind in named:
+        return [live for name in named[kind] if (live := api.get(kind, name, namespace))]
     return api.objects(kind, namespace, f"app.kubernetes.io/instance={spec.name},app.kubernetes.io/managed-by={names.MANAGER}")
 
 
-def _named(spec: Spec) -> dict[str, tuple[str, ...]]:
-    """Objects that are asked for by name: users may not list their kind, or another namespace has some of the same labels."""
-    policy = (names.pod_policy(spec.namespace, spec.name),)
-    return {
-        "ConfigMap": (names.serve_config_map(spec.name), names.dashboards(spec.name)),
-        "Secret": (names.service_token_secret(spec.name),),
-        **dict.fromkeys(_POLICIES, policy),
-    }
-
-
-def remove(api: Api, clusters: Clusters, manifest: Manifest) -> str | None:
+def remove(api: Api, manifest: Manifest) -> str | None:
     """Delete one object. What this user may not delete stays, and is named in what is returned."""
     metadata = manifest["metadata"]
     try:
-        if manifest["kind"] == "RayCluster":
-            clusters.delete(metadata["name"], metadata["namespace"])
-        else:
-            api.delete(manifest["kind"], metadata["name"], metadata.get("namespace"))
+        api.delete(manifest["kind"], metadata["name"], metadata.get("namespace"))
     except ForbiddenError:
         return f"{title(manifest)} stays: you may not delete it"
     return None

@@ -1,6 +1,6 @@
 """What is there of a deployment now: its RayCluster, its pods and the warnings about them. Reads only."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -17,13 +17,13 @@ class State:
 
     cluster: Manifest | None
     service: Manifest | None
-    pods: tuple[Manifest, ...]
-    events: tuple[Manifest, ...]
+    pods: Sequence[Manifest]
+    events: Sequence[Manifest]
     """Warnings about the cluster, its service and its pods, oldest first."""
     staging: Manifest | None = None
     """The job that stages the weights; None where it was never made, or was removed after it had done its work."""
-    staging_pods: tuple[Manifest, ...] = ()
-    others: tuple[Manifest, ...] = ()
+    staging_pods: Sequence[Manifest] = ()
+    others: Sequence[Manifest] = ()
     """Other pods of the namespace, such as those of an older staging job."""
     unseen_s: float = 0
     """Seconds since the cluster was last changed by somebody else than KubeRay."""
@@ -56,12 +56,13 @@ class State:
 
     def seen_by_operator(self) -> bool:
         """True when KubeRay has seen the cluster as it is now."""
-        status = (self.cluster or {}).get("status") or {}
-        return bool(self.cluster) and status.get("observedGeneration") == self.cluster["metadata"]["generation"]  # type: ignore[index]
+        if self.cluster is None:
+            return False
+        return (self.cluster.get("status") or {}).get("observedGeneration") == self.cluster["metadata"]["generation"]
 
     def ready(self) -> bool:
         """Whether the head and every wanted host is ready; KubeRay's `status.state` is whether they once were (#2188)."""
-        if self.cluster is None or self.suspended or not self.seen_by_operator():
+        if self.suspended or not self.seen_by_operator():
             return False
         hosts = [pod for pod in self.hosts if is_ready(pod)]
         return self.head is not None and is_ready(self.head) and len(hosts) == len(self.hosts) == self.wanted_hosts
@@ -84,9 +85,7 @@ def read_state(api: Api, spec: Spec) -> State:
     about = {owner["metadata"]["uid"] for owner in (service, cluster, *pods, *job_pods) if owner}
     events = [event for event in api.objects("Event", spec.namespace, fields="type=Warning") if _uid(event) in about]
     events.sort(key=_when)
-    return State(
-        cluster, service, tuple(pods), tuple(events), job, tuple(job_pods), tuple(others), _unseen_s(cluster) if cluster else 0
-    )
+    return State(cluster, service, pods, events, job, job_pods, others, _unseen_s(cluster) if cluster else 0)
 
 
 def is_ready(pod: Manifest) -> bool:
@@ -98,6 +97,12 @@ def condition(manifest: Manifest, kind: str) -> str | None:
     """`True`, `False` or `Unknown` of a condition in an object's status; None where it is not there."""
     conditions = (manifest.get("status") or {}).get("conditions") or []
     return next((entry["status"] for entry in conditions if entry["type"] == kind), None)
+
+
+def ended(container: Manifest) -> Manifest | None:
+    """How a container ended, by its status: now, or before it was started again; None where it never did."""
+    last: Manifest | None = container.get("state", {}).get("terminated") or container.get("lastState", {}).get("terminated")
+    return last
 
 
 def slice_of_pod(pod: Manifest) -> str:
@@ -131,7 +136,7 @@ def _created(manifest: Manifest) -> str:
 
 
 def _uid(event: Manifest) -> str:
-    return str((event.get("involvedObject") or event.get("regarding") or {}).get("uid"))
+    return str(event["involvedObject"].get("uid"))
 
 
 def _when(event: Manifest) -> str:

@@ -21,8 +21,8 @@ def until_ready(api: Api, spec: Spec, report: Report, timeout_s: float) -> State
         ApiError: the API server refuses to be asked.
     """
     deadline = time.monotonic() + timeout_s
-    before: State | None = None
-    while not ((state := read_state(api, spec)).ready() and state.staged()):
+    before = state = read_state(api, spec)
+    while not (state.ready() and state.staged()):
         for line in lost(before, state):
             report(line)
         waiting = reasons(state)
@@ -31,17 +31,13 @@ def until_ready(api: Api, spec: Spec, report: Report, timeout_s: float) -> State
             raise OperationError("; ".join(hopeless))
         if time.monotonic() > deadline:
             raise OperationError(f"not ready after {timeout_s:.0f} s:" + "".join(f"\n  {reason}" for reason in waiting))
-        before = state
         time.sleep(_POLL_S)
+        before, state = state, read_state(api, spec)
     return state
 
 
 def until_gone(api: Api, spec: Spec, labels: Mapping[str, str], report: Report, timeout_s: float) -> None:
-    """Wait until none of the pods with these labels is left.
-
-    Raises:
-        OperationError: some are left at the deadline; they are named.
-    """
+    """Wait until none of the pods with these labels is left. Raises `OperationError` with those that are, at the deadline."""
     deadline = time.monotonic() + timeout_s
     selector = ",".join(f"{key}={value}" for key, value in labels.items())
     while pods := api.objects("Pod", spec.namespace, selector):
@@ -58,10 +54,8 @@ def summary(state: State) -> str:
     return f"{head}, {sum(map(is_ready, state.hosts))} of {state.wanted_hosts} hosts ready"
 
 
-def lost(before: State | None, now: State) -> list[str]:
+def lost(before: State, now: State) -> list[str]:
     """Messages about pods that are gone: a slice whose host fails is replaced as a whole."""
-    if before is None:
-        return []
     living = {pod["metadata"]["uid"] for pod in now.pods}
     gone = [pod for pod in before.pods if pod["metadata"]["uid"] not in living]
     return [f"{pod_name(pod)} ({pod['metadata']['name']}) is gone; KubeRay replaces it" for pod in gone]

@@ -2,19 +2,18 @@
 
 import argparse
 import sys
-from collections.abc import Container
 
 from kuberay.api import Api, connect
 from kuberay.apply import Change
+from kuberay.clusters import with_backend
 from kuberay.consistency import Deployment, load_checked
-from kuberay.objects import KINDS
 
 Options = argparse.Namespace
 
 
 def connected(options: Options) -> Api:
-    """The cluster that the options name. Raises `UserError`."""
-    return connect(options.kubeconfig, options.context)
+    """The cluster that the options name, through the client that they name. Raises `UserError`."""
+    return with_backend(connect(options.kubeconfig, options.context), options.backend)
 
 
 def checked(options: Options) -> Deployment:
@@ -23,13 +22,6 @@ def checked(options: Options) -> Deployment:
     for line in wanted.warnings:
         print(line, file=sys.stderr)
     return wanted
-
-
-def force_conflicts(options: Options) -> Container[str]:
-    """Kinds whose fields `apply` takes from other managers: with KubeRay's client, which is one, those that it writes."""
-    if options.force:
-        return KINDS
-    return ("RayCluster",) if options.backend == "python_client" else ()
 
 
 def print_counts(changes: list[Change], *, dry_run: bool = False) -> None:

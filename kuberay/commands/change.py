@@ -10,14 +10,13 @@ from apps.common.progress_line import Progress
 from kuberay import apply as applying
 from kuberay import names, reasons, remove, wait
 from kuberay.api import Api, ForbiddenError
-from kuberay.clusters import Clusters, clusters
-from kuberay.commands import Options, checked, connected, force_conflicts, print_counts
+from kuberay.commands import Options, checked, connected, print_counts
+from kuberay.dashboard import deployed_config
 from kuberay.forward import forwarded_dashboard
 from kuberay.manifests import manifest
 from kuberay.objects import Manifest, title
 from kuberay.render import manifests
 from kuberay.rollout import deploy
-from kuberay.rollout.apply import deployed_config
 from kuberay.rollout.history import History
 from kuberay.spec import Spec, load
 from kuberay.state import read_state
@@ -30,31 +29,30 @@ def apply(options: Options) -> None:
     """Make the cluster what the spec describes."""
     api, wanted = connected(options), checked(options)
     spec = wanted.spec
-    changes = applying.plan(api, manifests(spec, wanted.serve_text, options.part), force_conflicts=force_conflicts(options))
+    changes = applying.plan(api, manifests(spec, wanted.serve_text, options.part), force=options.force)
     if conflicts := [f"{title(change.manifest)}: {change.note}" for change in changes if change.verb == "conflict"]:
         raise OperationError("\n".join(conflicts))
     old = [] if options.part else remove.superseded(api, spec, [change.manifest for change in changes])
     if not (options.yes or options.dry_run):
         _ask(changes, old)
-    backend = clusters(api, options.backend)
     with_pods = [change for change in changes if change.manifest["kind"] in _WITH_PODS]
-    _apply_all(api, backend, [change for change in changes if change not in with_pods], options)
+    _apply_all(api, [change for change in changes if change not in with_pods], options)
     if not options.dry_run:
         _check_secrets(api, spec, with_pods)
     for live in old:  # before the pods: it may hold what they need
         print(f"{'would be removed' if options.dry_run else 'removed':>18}  {title(live)}")
-        if not options.dry_run and (left := remove.remove(api, backend, live)):
+        if not options.dry_run and (left := remove.remove(api, live)):
             print(left, file=sys.stderr)
-    _apply_all(api, backend, with_pods, options)
+    _apply_all(api, with_pods, options)
     if not options.dry_run:
         _make_token(api, spec)
     print_counts(changes, dry_run=options.dry_run)
 
 
-def _apply_all(api: Api, backend: Clusters, changes: list[applying.Change], options: Options) -> None:
+def _apply_all(api: Api, changes: list[applying.Change], options: Options) -> None:
     for change in changes:
         if not options.dry_run:
-            applying.apply(api, backend, change, force_conflicts=force_conflicts(options))
+            applying.apply(api, change, force=options.force)
         print(f"{_WORDS[change.verb]:>18}  {title(change.manifest)}")
         if change.note:
             print(f"note: {change.note}", file=sys.stderr)
@@ -110,10 +108,7 @@ def deploy_apps(options: Options) -> None:
 
 def park(options: Options) -> None:
     """Give the TPU hosts back; the objects stay."""
-    api, spec = connected(options), load(options.spec)
-    backend = _clusters(api, options, spec)
-    _note_what_runs(api, spec)
-    backend.suspend(spec.name, spec.namespace, suspended=True)
+    api, spec = _suspend(options, suspended=True)
     with Progress() as progress:
         wait.until_gone(api, spec, names.ray_pods(spec.name), progress.report, options.timeout)
     print("parked: no pods are left; `scripts/cluster.py unpark` brings them back")
@@ -126,13 +121,12 @@ def _note_what_runs(api: Api, spec: Spec) -> None:
         if running["applications"]:
             store = deploy.ClusterStore(api, spec)
             with store.locked():
-                History(store).note(dict(running))
+                History(store).note(running)
 
 
 def unpark(options: Options) -> None:
     """Bring the pods back, and the apps that ran."""
-    api, spec = connected(options), load(options.spec)
-    _clusters(api, options, spec).suspend(spec.name, spec.namespace, suspended=False)
+    api, spec = _suspend(options, suspended=False)
     with Progress() as progress:
         state = wait.until_ready(api, spec, progress.report, options.timeout)
         config = deploy.last_deployed(api, spec)
@@ -146,18 +140,17 @@ def unpark(options: Options) -> None:
 def down(options: Options) -> None:
     """Remove the deployment."""
     api, spec = connected(options), load(options.spec)
-    removal = remove.plan(api, spec)
+    objects, hidden = remove.plan(api, spec)
     if options.dry_run:
-        for live in removal.objects:
+        for live in objects:
             print(f"would delete {title(live)}")
         return
-    backend = clusters(api, options.backend)
-    for live in removal.objects:
-        print(remove.remove(api, backend, live) or f"{title(live)} deleted")
+    for live in objects:
+        print(remove.remove(api, live) or f"{title(live)} deleted")
         if live["kind"] in _WITH_PODS:  # what its pods use goes after them
             with Progress() as progress:
                 wait.until_gone(api, spec, _pods_of(spec, live), progress.report, options.timeout)
-    for kind in removal.hidden:
+    for kind in hidden:
         print(f"{kind}: you may not list them, what there is stays")
     if message := remove.remove_namespace(api, spec):
         print(message)
@@ -173,12 +166,17 @@ def _pods_of(spec: Spec, owner: Manifest) -> dict[str, str]:
     return names.ray_pods(spec.name)
 
 
-def _clusters(api: Api, options: Options, spec: Spec) -> Clusters:
+def _suspend(options: Options, *, suspended: bool) -> tuple[Api, Spec]:
+    """Have KubeRay take the pods away, with what runs noted, or bring them back; returns the cluster and the spec."""
+    api, spec = connected(options), load(options.spec)
     if spec.overlay.kueue:
         raise OperationError("Kueue decides whether the hosts are there: set `active: false` in the deployment's Workload")
     if spec.kind == "RayService":
         raise OperationError("a RayService cannot be parked with KubeRay 1.6: use a RayCluster, or `down` and `apply`")
-    return clusters(api, options.backend)
+    if suspended:
+        _note_what_runs(api, spec)
+    api.patch("RayCluster", spec.name, spec.namespace, {"spec": {"suspend": suspended}})
+    return api, spec
 
 
 def _make_token(api: Api, spec: Spec) -> None:

@@ -12,7 +12,7 @@ from apps.common.progress_line import Progress
 from apps.common.serve_status import waiting_for
 from kuberay import apply, names, reasons, wait
 from kuberay.api import Api
-from kuberay.commands import Options, checked, connected, force_conflicts, print_counts
+from kuberay.commands import Options, checked, connected, print_counts
 from kuberay.doctor import ClusterSnapshot
 from kuberay.doctor.examine import examine, report
 from kuberay.forward import forwarded_dashboard, forwarding
@@ -26,13 +26,13 @@ from kuberay.state import State, index_of_pod, read_state
 def diff(options: Options) -> None:
     """Print what apply would change."""
     api, wanted = connected(options), checked(options)
-    changes = apply.plan(api, manifests(wanted.spec, wanted.serve_text), force_conflicts=force_conflicts(options))
+    changes = apply.plan(api, manifests(wanted.spec, wanted.serve_text), force=options.force)
     for change in changes:
         sys.stdout.write(change.diff())
         if change.note:
             print(f"note: {change.note}", file=sys.stderr)
     for live in superseded(api, wanted.spec, [change.manifest for change in changes]):
-        sys.stdout.write(apply.removal_diff(live))
+        sys.stdout.write(apply.diff(live, None))
     print_counts(changes)
 
 
@@ -66,11 +66,12 @@ def logs(options: Options) -> None:
     """Print a pod's log."""
     api, spec = connected(options), load(options.spec)
     state = read_state(api, spec)
-    pods = [pod for pod in state.hosts if index_of_pod(pod) == options.host] if options.host is not None else [state.head]
-    if not pods or pods[0] is None:
+    pod = state.head
+    if options.host is not None:
+        pod = next((host for host in state.hosts if index_of_pod(host) == options.host), None)
+    if pod is None:
         there = ", ".join(reasons.pod_name(pod) for pod in state.pods) or "none"
         raise OperationError(f"there is no such pod (existing pods: {there})")
-    pod = pods[0]
     container = pod["spec"]["containers"][0]["name"]
     for line in api.logs(pod["metadata"]["name"], spec.namespace, container, follow=options.follow, tail=options.tail):
         print(line, flush=options.follow)
@@ -106,7 +107,7 @@ def _apps(api: Api, spec: Spec, state: State) -> dict[str, Any] | None:
     """Status of each app; None where Ray does not answer."""
     try:
         with forwarded_dashboard(api, spec, state) as dashboard:
-            applications = dashboard.serve().get("applications") or {}
+            applications = dashboard.serve()["applications"]
     except BundleError:
         return None
     return {name: "RUNNING" if app["status"] == "RUNNING" else waiting_for({name: app}) for name, app in applications.items()}

@@ -3,7 +3,6 @@
 Here: what a check inspects, and what it finds.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -37,7 +36,6 @@ class ClusterSnapshot:
     state: State
 
 
-Check = Callable[[ClusterSnapshot], list[Diagnosis]]
 KUBERAY_ISSUE = "https://github.com/ray-project/kuberay/issues/{}"
 GKE_RAY = "https://docs.cloud.google.com/kubernetes-engine/docs/add-on/ray-on-gke/how-to/enable-ray-on-gke"
 GKE_DRANET = "https://docs.cloud.google.com/kubernetes-engine/docs/how-to/allocate-network-resources-dra"

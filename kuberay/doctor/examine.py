@@ -1,13 +1,33 @@
 """Run all checks, and show what they found; one that fails is a finding too, and hides none of the others."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
 from apps.common.errors import BundleError
 from kuberay.api import ForbiddenError
-from kuberay.doctor import Check, ClusterSnapshot, Diagnosis, deployment, platform
+from kuberay.doctor import ClusterSnapshot, Diagnosis, deployment, platform
 
-_CHECKS = {**platform.CHECKS, **deployment.CHECKS}
+Check = Callable[[ClusterSnapshot], Iterable[Diagnosis]]
+_CHECKS: dict[str, Check] = {
+    "GKE version": platform.gke_version,
+    "KubeRay's types": platform.kuberay_types,
+    "KubeRay operator": platform.operator,
+    "TPU webhook": platform.tpu_webhook,
+    "DRANET": platform.dranet,
+    "TPU nodes": platform.nodes,
+    "rights": deployment.rights,
+    "pods": deployment.readiness,
+    "status.state": deployment.stale_state,
+    "image": deployment.old_images,
+    "orphaned hosts": deployment.orphaned_hosts,
+    "slice": deployment.broken_slices,
+    "name": deployment.long_name,
+    "needed objects": deployment.needed_objects,
+    "quota": deployment.quotas,
+    "Ray version": deployment.ray_version,
+    "image versions": deployment.image_versions,
+    "head": deployment.lone_head,
+}
 _MARKS = {"error": "✗", "warning": "!", "unknown": "?", "ok": "✓"}
 _ORDER = list(_MARKS)
 
@@ -30,7 +50,7 @@ def report(diagnoses: Sequence[Diagnosis]) -> str:
 
 def _run(name: str, check: Check, snapshot: ClusterSnapshot) -> list[Diagnosis]:
     try:
-        diagnoses = check(snapshot)
+        diagnoses = list(check(snapshot))
     except ForbiddenError as error:
         diagnoses = [Diagnosis("unknown", f"you may not see it: {error}")]
     except BundleError as error:

@@ -3,7 +3,7 @@
 import re
 
 from kuberay import names
-from kuberay.doctor import GKE_DRANET, GKE_RAY, KUBERAY_ISSUE, TPU_WEBHOOK, Check, ClusterSnapshot, Diagnosis
+from kuberay.doctor import GKE_DRANET, GKE_RAY, KUBERAY_ISSUE, TPU_WEBHOOK, ClusterSnapshot, Diagnosis
 from kuberay.objects import Manifest, parse_quantity
 from kuberay.versions import FIRST_ATOMIC_KUBERAY, FIRST_DRANET_GKE, numbers
 
@@ -11,6 +11,7 @@ _CRD = "rayclusters.ray.io"
 _OPERATOR = "kuberay-operator"
 _VARIABLES = ("TPU_WORKER_ID", "TPU_WORKER_HOSTNAMES", "TPU_NAME")
 """What the webhook gives each host's pod; the accelerator's type is in the manifest."""
+_ADD_OPERATOR = "gcloud container clusters update NAME --update-addons=RayOperator=ENABLED (gke.py up makes clusters with it)"
 _NEEDED_FIELDS = ("rayVersion", "upgradeStrategy", "authOptions", "gcsFaultToleranceOptions")
 
 
@@ -108,17 +109,6 @@ def nodes(snapshot: ClusterSnapshot) -> list[Diagnosis]:
         fix = "they come when pods wait for them; if not, `scripts/cluster.py wait` has the autoscaler's reason"
         return [Diagnosis("warning", evidence, fix)]
     return [Diagnosis("ok", f"{len(right)} nodes with {chips} chips, topology {shape.topology}")]
-
-
-CHECKS: dict[str, Check] = {
-    "GKE version": gke_version,
-    "KubeRay's types": kuberay_types,
-    "KubeRay operator": operator,
-    "TPU webhook": tpu_webhook,
-    "DRANET": dranet,
-    "TPU nodes": nodes,
-}
-_ADD_OPERATOR = "gcloud container clusters update NAME --update-addons=RayOperator=ENABLED (gke.py up makes clusters with it)"
 
 
 def _allocatable(node: Manifest) -> int:

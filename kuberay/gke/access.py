@@ -1,5 +1,7 @@
 """Who may do what in Google Cloud: accounts for nodes and build, and the pods' rights on the bucket; and whose a thing is."""
 
+from typing import Any
+
 from apps.llm.cache_identity import programs_url
 from kuberay import names
 from kuberay.gke.gcloud import PROJECT_NUMBER, Argv, Description, Resource
@@ -24,8 +26,23 @@ def labels(spec: Spec) -> str:
     return f"managed-by={names.MANAGER},deployment={spec.name}"
 
 
-def has_labels(labels: dict[str, str] | None, spec: Spec) -> bool:
-    return {"managed-by": names.MANAGER, "deployment": spec.name}.items() <= (labels or {}).items()
+def has_labels(there: Description, spec: Spec) -> bool:
+    """Whether a description has those labels; GKE's clusters and node pools show theirs as `resourceLabels`."""
+    given = there.get("labels") or there.get("resourceLabels") or (there.get("config") or {}).get("resourceLabels") or {}
+    return {"managed-by": names.MANAGER, "deployment": spec.name}.items() <= given.items()
+
+
+def labelled(spec: Spec, title: str, kind: Argv, name: Argv, options: Argv, **functions: Any) -> Resource:
+    """A thing that is described, made and deleted by its name (with its place), and that has the deployment's labels."""
+    where = (*name, project(spec))
+    return Resource(
+        title,
+        (*kind, "describe", *where),
+        ((*kind, "create", *where, *options, f"--labels={labels(spec)}"),),
+        ((*kind, "delete", *where),),
+        is_ours=lambda there: has_labels(there, spec),
+        **functions,
+    )
 
 
 def email(spec: Spec, use: str) -> str:
@@ -68,7 +85,9 @@ def _on_bucket(spec: Spec, account: str, role: str, below: str | None = None) ->
     pool = f"projects/{PROJECT_NUMBER}/locations/global/workloadIdentityPools/{spec.cloud.project}.svc.id.goog"
     member = f"principal://iam.googleapis.com/{pool}/subject/ns/{spec.namespace}/sa/{account}"
     bucket = f"gs://{spec.bucket}"
-    expression = _names_begin_with(spec.bucket, below.removeprefix(f"{bucket}/")) if below else None
+    # as IAM writes it, which also has to be so when the right is taken back
+    prefix = f"projects/_/buckets/{spec.bucket}/objects/{below.removeprefix(f'{bucket}/')}" if below else None
+    expression = f'resource.name.startsWith("{prefix}")' if prefix else None
     title = f"{role} on {below or 'the bucket'} for {account}"
     return _binding(title, ("storage", "buckets"), bucket, member, role, expression)
 
@@ -82,7 +101,8 @@ def _binding(title: str, what: Argv, name: str, member: str, role: str, expressi
 
     def is_there(policy: Description) -> bool:
         granted = (policy or {}).get("bindings", [])
-        same = [binding for binding in granted if binding["role"] == role and _condition(binding) == expression]
+        alike = [binding for binding in granted if binding["role"] == role]
+        same = [binding for binding in alike if (binding.get("condition") or {}).get("expression") == expression]
         return any(member.endswith(ending) for binding in same for member in binding["members"])
 
     return Resource(
@@ -92,12 +112,3 @@ def _binding(title: str, what: Argv, name: str, member: str, role: str, expressi
         ((*what, "remove-iam-policy-binding", *change),),
         is_there=is_there,
     )
-
-
-def _names_begin_with(bucket: str, prefix: str) -> str:
-    """The condition as IAM wants it; it must be written the same way when the right is taken back."""
-    return f'resource.name.startsWith("projects/_/buckets/{bucket}/objects/{prefix}")'
-
-
-def _condition(binding: Description) -> str | None:
-    return (binding.get("condition") or {}).get("expression")

@@ -1,11 +1,9 @@
 """Google-managed certificates for the addresses of `expose`: one certificate, and the map by which the Gateway finds it."""
 
 from kuberay import names
-from kuberay.gke.access import has_labels, labels, project
+from kuberay.gke.access import labelled
 from kuberay.gke.gcloud import Argv, Resource
 from kuberay.spec import Spec
-
-_MANAGER = ("certificate-manager",)
 
 
 def certificates(spec: Spec) -> list[Resource]:
@@ -25,12 +23,11 @@ def certificates(spec: Spec) -> list[Resource]:
 
 
 def _resource(spec: Spec, title: str, kind: Argv, name: Argv, options: Argv) -> Resource:
-    where = (*name, project(spec))
-    return Resource(
+    return labelled(
+        spec,
         title,
-        (*_MANAGER, *kind, "describe", *where),
-        ((*_MANAGER, *kind, "create", *where, *options, f"--labels={labels(spec)}"),),
-        ((*_MANAGER, *kind, "delete", *where),),
-        is_ours=lambda there: has_labels(there.get("labels"), spec),
+        ("certificate-manager", *kind),
+        name,
+        options,
         state=lambda there: str((there.get("managed") or {}).get("state", "there")),
     )

@@ -45,12 +45,12 @@ def up(spec: Spec, options: argparse.Namespace) -> None:  # noqa: ARG001
         there = gcloud.inspect(resource)
         if there is not None:
             _check(resource, there)
-            note = "" if gcloud.is_ours(resource, there) else " (not made for this deployment: down leaves it)"
+            note = "" if resource.is_ours(there) else " (not made for this deployment: down leaves it)"
             print(f"{'there already':>14}  {resource.title}{note}")
             continue
         for argv in resource.create:
             print(f"{'':>14}  {gcloud.shown(argv)}", flush=True)
-            gcloud.run(_with(argv, number))
+            gcloud.run(argv, number)
         if resource.problem:
             _check(resource, gcloud.inspect(resource))
         print(f"{'made':>14}  {resource.title}", flush=True)
@@ -119,7 +119,7 @@ def _remove(resource: Resource, number: str, *, dry_run: bool) -> bool:
     there = gcloud.inspect(resource)
     if there is None:
         print(f"{'not there':>14}  {resource.title}")
-    elif not gcloud.is_ours(resource, there):
+    elif not resource.is_ours(there):
         print(f"{'stays':>14}  {resource.title}: was not made by this command")
     elif resource.empty_first and not dry_run and gcloud.describe(resource.empty_first):
         print(f"{'stays':>14}  {resource.title}: its Rapid Cache lives for an hour and more after it is disabled")
@@ -129,17 +129,13 @@ def _remove(resource: Resource, number: str, *, dry_run: bool) -> bool:
             if dry_run:
                 print(f"{'would run':>14}  {gcloud.shown(argv)}")
             else:
-                gcloud.run(_with(argv, number))
+                gcloud.run(argv, number)
                 print(f"{'deleted':>14}  {resource.title}", flush=True)
     return True
 
 
 def _number(spec: Spec) -> gcloud.Argv:
     return ("projects", "describe", spec.cloud.project, "--format=value(projectNumber)")
-
-
-def _with(argv: gcloud.Argv, number: str) -> gcloud.Argv:
-    return tuple(part.replace(gcloud.PROJECT_NUMBER, number) for part in argv)
 
 
 def _parser() -> argparse.ArgumentParser:

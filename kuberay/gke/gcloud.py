@@ -51,19 +51,18 @@ class Resource:
     state: Callable[[Description], str] = lambda _: "there"
     problem: Callable[[Description], str | None] | None = None
     """Why what is there cannot be used, and what to do; None where it always can."""
-    owner: "Resource | None" = None
-    """Whose `is_ours` counts for it, where it has no labels itself."""
     empty_first: Argv | None = None
     """A list that has to be empty before it can be removed."""
 
 
-def run(argv: Sequence[str]) -> str:
-    """What a gcloud command prints on stdout.
+def run(argv: Sequence[str], project_number: str = "") -> str:
+    """What a gcloud command prints on stdout; `project_number` is for those that have it in them.
 
     Raises:
         UserError: there is no gcloud.
         OperationError: it fails; its own message, and what that means where it is known.
     """
+    argv = [part.replace(PROJECT_NUMBER, project_number) for part in argv]
     for left in reversed(range(_TRIES)):
         done = _run(argv)
         if not done.returncode:
@@ -88,14 +87,6 @@ def inspect(resource: Resource) -> Description | None:
     """What describes a resource; None where it is not there, or shown by no command. Raises as `run`."""
     description = describe(resource.describe) if resource.describe else None
     return description if description is not None and resource.is_there(description) else None
-
-
-def is_ours(resource: Resource, there: Description) -> bool:
-    """Whether `up` has made it for this deployment."""
-    if resource.owner is None:
-        return resource.is_ours(there)
-    owner = inspect(resource.owner)
-    return owner is not None and resource.owner.is_ours(owner)
 
 
 def shown(argv: Sequence[str]) -> str:

@@ -2,9 +2,9 @@
 
 import re
 
-from kuberay.gke.access import BUILD_ROLES, NODE_ROLES, account, bindings, email, has_labels, labels, project
+from kuberay.gke.access import BUILD_ROLES, NODE_ROLES, account, bindings, email, has_labels, labelled, labels, project
 from kuberay.gke.certificates import certificates
-from kuberay.gke.gcloud import Argv, Description, Resource
+from kuberay.gke.gcloud import Argv, Description, Resource, inspect
 from kuberay.spec import Spec
 from kuberay.versions import FIRST_DRANET_GKE, numbers
 
@@ -57,25 +57,22 @@ def _bucket(spec: Spec) -> Resource:
     url = f"gs://{spec.bucket}"
     create = (
         *("storage", "buckets", "create", url, f"--location={spec.cloud.region}", "--uniform-bucket-level-access"),
-        *(
-            "--public-access-prevention",
-            project(spec),
-            *([f"--default-encryption-key={key}"] if (key := spec.cloud.kms_key) else []),
-        ),
+        *("--public-access-prevention", project(spec)),
+        *([f"--default-encryption-key={spec.cloud.kms_key}"] if spec.cloud.kms_key else []),
     )
     return Resource(
         f"bucket {spec.bucket}",
         ("storage", "buckets", "describe", url),
         (create, ("storage", "buckets", "update", url, f"--update-labels={labels(spec)}")),
         (("storage", "rm", url, "--recursive"),),
-        is_ours=lambda bucket: has_labels(bucket.get("labels"), spec),
+        is_ours=lambda bucket: has_labels(bucket, spec),
         problem=lambda bucket: _elsewhere(bucket, spec),
         empty_first=("storage", "buckets", "anywhere-caches", "list", url),
     )
 
 
 def _cache(spec: Spec) -> Resource:
-    url = f"gs://{spec.bucket}"
+    bucket, url = _bucket(spec), f"gs://{spec.bucket}"
     options = ("--ttl=1d", "--admission-policy=ADMIT_ON_FIRST_MISS")
     return Resource(
         f"Rapid Cache of {spec.bucket} in {spec.cloud.zone}",
@@ -83,7 +80,8 @@ def _cache(spec: Spec) -> Resource:
         (("storage", "buckets", "anywhere-caches", "create", url, spec.cloud.zone, *options),),
         (("storage", "buckets", "anywhere-caches", "disable", f"{spec.bucket}/{spec.cloud.zone}"),),
         is_there=lambda caches: any(_serves(cache, spec.cloud.zone) for cache in caches or []),
-        owner=_bucket(spec),  # a cache has no labels of its own
+        # a cache has no labels of its own
+        is_ours=lambda _: (there := inspect(bucket)) is not None and bucket.is_ours(there),
         state=lambda caches: ", ".join(str(cache.get("state", "there")) for cache in caches),
     )
 
@@ -94,14 +92,8 @@ def _serves(cache: Description, zone: str) -> bool:
 
 
 def _repository(spec: Spec, region: str, name: str) -> Resource:
-    place = (name, f"--location={region}", project(spec))
-    return Resource(
-        f"image repository {name}",
-        ("artifacts", "repositories", "describe", *place),
-        (("artifacts", "repositories", "create", *place, "--repository-format=docker", f"--labels={labels(spec)}"),),
-        (("artifacts", "repositories", "delete", *place),),
-        is_ours=lambda repository: has_labels(repository.get("labels"), spec),
-    )
+    place = (name, f"--location={region}")
+    return labelled(spec, f"image repository {name}", ("artifacts", "repositories"), place, ("--repository-format=docker",))
 
 
 def _image(spec: Spec, region: str) -> Resource:
@@ -143,7 +135,7 @@ def _cluster(spec: Spec) -> Resource:
         ("container", "clusters", "describe", *place),
         (autopilot if spec.cloud.mode == "autopilot" else standard, weekends),
         (("container", "clusters", "delete", *place),),
-        is_ours=lambda cluster: has_labels(cluster.get("resourceLabels"), spec),
+        is_ours=lambda cluster: has_labels(cluster, spec),
         state=lambda cluster: f"{cluster.get('status')}, {cluster.get('currentMasterVersion')}",
         problem=lambda cluster: _cluster_problem(cluster, spec),
     )
@@ -172,23 +164,21 @@ def _cluster_problem(cluster: Description, spec: Spec) -> str | None:
 def _node_pool(spec: Spec, number: int) -> Resource:
     shape = spec.slices.shape
     name = f"{spec.name}-tpu-{number}"
-    place = (name, f"--cluster={spec.cloud.cluster}", f"--location={location(spec)}", project(spec))
-    create = (
-        *("container", "node-pools", "create", *place),
+    options = (
         *(f"--machine-type={shape.machine_type}", f"--tpu-topology={shape.topology}"),
-        *("--enable-gvnic", f"--scopes={_POOL_SCOPE}", "--workload-metadata=GKE_METADATA", f"--labels={labels(spec)}"),
+        *("--enable-gvnic", f"--scopes={_POOL_SCOPE}", "--workload-metadata=GKE_METADATA"),
         f"--service-account={email(spec, 'nodes')}",
         *_network(spec),
         *_capacity(spec),
         *([f"--node-locations={spec.cloud.zone}"] if spec.cloud.regional else []),
         *([f"--boot-disk-kms-key={spec.cloud.kms_key}"] if spec.cloud.kms_key else []),
     )
-    return Resource(
+    return labelled(
+        spec,
         f"node pool {name} ({shape.hosts} {shape.machine_type}, {shape.topology})",
-        ("container", "node-pools", "describe", *place),
-        (create,),
-        (("container", "node-pools", "delete", *place),),
-        is_ours=lambda pool: has_labels((pool.get("config") or {}).get("resourceLabels"), spec),
+        ("container", "node-pools"),
+        (name, f"--cluster={spec.cloud.cluster}", f"--location={location(spec)}"),
+        options,
         state=lambda pool: str(pool.get("status")),
         problem=lambda pool: _pool_problem(pool, spec),
     )

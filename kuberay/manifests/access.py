@@ -32,7 +32,8 @@ def user_roles(spec: Spec) -> list[Manifest]:
     """A role for each group of users, and a binding where the spec names somebody."""
     viewing = _viewing(spec)
     deploying = [*viewing, *_deploying(spec)]
-    rules = {"viewers": viewing, "deployers": deploying, "admins": [*deploying, *_making_pods()]}
+    making_pods = [_rule("ray.io", ["rayclusters", "rayservices"], _WRITE), _rule("batch", ["jobs"], _WRITE)]
+    rules = {"viewers": viewing, "deployers": deploying, "admins": [*deploying, *making_pods]}
     roles = []
     for group, users in spec.users:
         name = names.users_role(spec.name, group)
@@ -72,11 +73,6 @@ def _deploying(spec: Spec) -> list[Manifest]:
         _rule("", ["configmaps"], ["patch", "delete"], names.serve_config_map(spec.name)),
         _rule("", ["secrets"], ["get"], names.ray_token(spec.name, spec.kind)),
     ]
-
-
-def _making_pods() -> list[Manifest]:
-    """`apply`, `park`, `unpark`, `down`."""
-    return [_rule("ray.io", ["rayclusters", "rayservices"], _WRITE), _rule("batch", ["jobs"], _WRITE)]
 
 
 def _subject(user: str) -> Manifest:

@@ -9,7 +9,6 @@ from apps.common.settings import LONGEST_REQUEST_S
 from kuberay import names
 from kuberay.manifests import manifest
 from kuberay.objects import KINDS, Manifest
-from kuberay.platform_spec import Expose
 from kuberay.spec import Spec
 
 _DRAIN_S = 60
@@ -21,27 +20,22 @@ def gateway(spec: Spec) -> list[Manifest]:
     expose = spec.expose
     if expose is None:
         return []
-    objects = [_gateway(spec, expose), *_backend(spec, "api", "serve", ["/v1"], expose.host)]
-    if expose.iap:
-        objects += _backend(spec, "chat", "serve", ["/chat"], expose.host, iap=True)
-    if expose.dashboard:
-        objects += _backend(spec, "dashboard", "dashboard", ["/"], expose.dashboard, iap=True)
-    return objects
-
-
-def _gateway(spec: Spec, expose: Expose) -> Manifest:
     own = {"allowedRoutes": {"namespaces": {"from": "Same"}}}
     listeners = [
         {"name": name, "protocol": "HTTPS", "port": 443, "hostname": host, **own} for name, host in expose.hosts.items()
     ]
     made = manifest(spec, "gateway", "Gateway", spec={"gatewayClassName": expose.gateway_class, "listeners": listeners})
-    made["metadata"]["annotations"] = {
-        names.CERTIFICATES_ANNOTATION: expose.certificate_map or names.certificate_map(spec.name)
-    }
-    return made
+    certificates = expose.certificate_map or names.certificate_map(spec.name)
+    made["metadata"]["annotations"] = {names.CERTIFICATES_ANNOTATION: certificates}
+    objects = [made, *_backend(spec, "api", "serve", "/v1", expose.host)]
+    if expose.iap:
+        objects += _backend(spec, "chat", "serve", "/chat", expose.host, iap=True)
+    if expose.dashboard:
+        objects += _backend(spec, "dashboard", "dashboard", "/", expose.dashboard, iap=True)
+    return objects
 
 
-def _backend(spec: Spec, name: str, port: str, paths: list[str], host: str, *, iap: bool = False) -> list[Manifest]:
+def _backend(spec: Spec, name: str, port: str, path: str, host: str, *, iap: bool = False) -> list[Manifest]:
     """A service of its own, as GKE's policies are for a whole service."""
     own = f"{spec.name}-{name}"
     listener = "dashboard" if name == "dashboard" else "api"
@@ -49,28 +43,20 @@ def _backend(spec: Spec, name: str, port: str, paths: list[str], host: str, *, i
     number = names.PORTS[port]
     service = {"selector": selector, "ports": [{"name": port, "protocol": "TCP", "port": number, "targetPort": number}]}
     this = {"group": "", "kind": "Service", "name": own}
-    matches = [{"path": {"type": "PathPrefix", "value": path}} for path in paths]
+    match = {"path": {"type": "PathPrefix", "value": path}}
+    parent = {"group": KINDS["Gateway"].group, "kind": "Gateway", "name": spec.name, "sectionName": listener}
     route = {
-        "parentRefs": [{**_reference("Gateway", spec.name), "sectionName": listener}],
+        "parentRefs": [parent],
         "hostnames": [host],
-        "rules": [{"matches": matches, "backendRefs": [{**this, "port": number, "weight": 1}]}],
+        "rules": [{"matches": [match], "backendRefs": [{**this, "port": number, "weight": 1}]}],
     }
     check = {"portSpecification": "USE_FIXED_PORT", "port": number, "requestPath": _HEALTHZ[port]}
+    health = {"config": {"type": "HTTP", "httpHealthCheck": check}}
     backend: dict[str, Any] = {"timeoutSec": LONGEST_REQUEST_S, "connectionDraining": {"drainingTimeoutSec": _DRAIN_S}}
     backend |= {"iap": {"enabled": True}} if iap else {}
     return [
         manifest(spec, "gateway", "Service", own, spec=service),
         manifest(spec, "gateway", "HTTPRoute", own, spec=route),
         manifest(spec, "gateway", "GCPBackendPolicy", own, spec={"default": backend, "targetRef": this}),
-        manifest(
-            spec,
-            "gateway",
-            "HealthCheckPolicy",
-            own,
-            spec={"default": {"config": {"type": "HTTP", "httpHealthCheck": check}}, "targetRef": this},
-        ),
+        manifest(spec, "gateway", "HealthCheckPolicy", own, spec={"default": health, "targetRef": this}),
     ]
-
-
-def _reference(kind: str, name: str) -> Manifest:
-    return {"group": KINDS[kind].group, "kind": kind, "name": name}

@@ -1,22 +1,17 @@
 """What a platform team adds to the manifests: labels, tolerations, a queue, patches. What this project sets itself stays."""
 
 import copy
-from collections.abc import Iterator
 from typing import Any
 
 from apps.common.errors import UserError
 from kuberay import names
-from kuberay.objects import Manifest, title
+from kuberay.objects import Manifest, pod_templates, title
 from kuberay.platform_spec import Overlay
 from kuberay.spec import Spec
 
 
 def overlaid(spec: Spec, manifests: list[Manifest]) -> list[Manifest]:
-    """The manifests with the spec's overlay.
-
-    Raises:
-        UserError: it patches an object that is not there, or makes another object of one.
-    """
+    """The manifests with the spec's overlay. Raises `UserError` for a patch of no object, or that makes another one of it."""
     overlay = spec.overlay
     if overlay == Overlay():
         return manifests
@@ -28,13 +23,13 @@ def overlaid(spec: Spec, manifests: list[Manifest]) -> list[Manifest]:
 
 def _overlaid(overlay: Overlay, manifest: Manifest) -> Manifest:
     _add_metadata(overlay, manifest["metadata"])
-    for template in _pod_templates(manifest):
+    for template in pod_templates(manifest):
         _add_metadata(overlay, template.setdefault("metadata", {}))
         _add_to_pod(overlay, template["spec"])
     if overlay.kueue and manifest["kind"] in ("RayCluster", "RayService"):
         manifest["metadata"]["labels"][names.QUEUE_LABEL] = overlay.kueue.queue
         if overlay.kueue.topology:
-            *_, hosts = _pod_templates(manifest)
+            *_, hosts = pod_templates(manifest)
             hosts["metadata"]["annotations"][names.QUEUE_TOPOLOGY] = overlay.kueue.topology
     patched: Manifest = _merged(manifest, overlay.patches.get(title(manifest), {}))
     if _identity(patched) != _identity(manifest):
@@ -68,17 +63,6 @@ def _add_to_pod(overlay: Overlay, pod: dict[str, Any]) -> None:
         own = {variable["name"] for variable in container.get("env", [])}
         added = [{"name": name, "value": value} for name, value in overlay.env.items() if name not in own]
         container["env"] = [*container.get("env", []), *added]
-
-
-def _pod_templates(manifest: Manifest) -> Iterator[dict[str, Any]]:
-    """Pod templates of an object; those of a RayCluster are the head's and the hosts'."""
-    spec: dict[str, Any] = manifest.get("spec") or {}
-    cluster: dict[str, Any] = spec.get("rayClusterConfig") or spec
-    if manifest["kind"] == "Job":
-        yield spec["template"]
-    elif "headGroupSpec" in cluster:
-        yield cluster["headGroupSpec"]["template"]
-        yield from (group["template"] for group in cluster["workerGroupSpecs"])
 
 
 def _merged(target: Any, patch: Any) -> Any:

@@ -26,7 +26,7 @@ def head_template(spec: Spec) -> Manifest:
     """The pod of the head, which serves no model: no TPU, no weights."""
     wanted = {"cpu": spec.head.cpu, "memory": spec.head.memory}
     container = {**_container(spec, "ray-head", wanted), "ports": [_port(name) for name in names.PORTS]}
-    template = _template(spec, container, _volumes(spec), hardened())
+    template = _template(spec, container, _volumes(spec))
     template["spec"]["initContainers"] = [_version_check(spec)]
     if spec.kind == "RayCluster" and not spec.fault_tolerance:  # otherwise KubeRay, or Ray itself, brings the apps back
         template["spec"]["containers"].append(_redeploy(spec))
@@ -51,8 +51,7 @@ def host_template(spec: Spec) -> Manifest:
     if spec.slices.network == "dranet":
         container["resources"]["claims"] = [{"name": "netdev"}]
     volumes = [*_volumes(spec), _weights_volume(spec), {"name": "cache", "emptyDir": {}}]
-    rights = hardened(root=spec.slices.run_as_root, capabilities=spec.slices.capabilities)
-    template = _template(spec, container, volumes, rights)
+    template = _template(spec, container, volumes, root=spec.slices.run_as_root, capabilities=spec.slices.capabilities)
     template["spec"] |= {
         "restartPolicy": "Never",
         "terminationGracePeriodSeconds": _GRACE_S,
@@ -70,12 +69,16 @@ def resources(wanted: dict[str, str]) -> Manifest:
     return {"requests": {**wanted, "ephemeral-storage": _DISK}, "limits": dict(wanted)}
 
 
-def hardened(*, root: bool = False, capabilities: Sequence[str] = ()) -> tuple[Manifest, Manifest]:
-    """(pod's, container's) security context: no root, no privilege, a root file system that nobody writes."""
+def pod_security(*, root: bool = False) -> Manifest:
+    """A pod's security context: no root, unless it is wanted."""
     user = {"runAsUser": 0} if root else {"runAsNonRoot": True, "runAsUser": USER, "runAsGroup": USER}
-    pod = {**user, "fsGroup": USER, "seccompProfile": {"type": "RuntimeDefault"}}
+    return {**user, "fsGroup": USER, "seccompProfile": {"type": "RuntimeDefault"}}
+
+
+def container_security(capabilities: Sequence[str] = ()) -> Manifest:
+    """A container's security context: no privilege but these, a root file system that nobody writes."""
     rights = {"drop": ["ALL"], **({"add": list(capabilities)} if capabilities else {})}
-    return pod, {"allowPrivilegeEscalation": False, "readOnlyRootFilesystem": True, "capabilities": rights}
+    return {"allowPrivilegeEscalation": False, "readOnlyRootFilesystem": True, "capabilities": rights}
 
 
 _TPU_ENVIRONMENT = {
@@ -120,7 +123,6 @@ def _container(spec: Spec, name: str, wanted: dict[str, str]) -> Manifest:
 
 def _version_check(spec: Spec) -> Manifest:
     """Check the image: with another Ray or vLLM the pod stops here, with the reason in its status. All pods have one image."""
-    _, container_context = hardened()
     return {
         "name": names.VERSION_CHECK,
         "image": spec.image,
@@ -128,14 +130,13 @@ def _version_check(spec: Spec) -> Manifest:
         "command": ["python", "-m", "runtime_env.image", "versions"],
         "args": [f"{package}=={pinned(package)}" for package in ("ray", "vllm-tpu")],
         "resources": resources({"cpu": "1", "memory": "512Mi"}),
-        "securityContext": container_context,
+        "securityContext": container_security(),
         "terminationMessagePolicy": "FallbackToLogsOnError",
     }
 
 
 def _redeploy(spec: Spec) -> Manifest:
     """Bring the apps back after the loss of the head, from the ConfigMap of what was deployed last."""
-    _, container_context = hardened()
     source = {"secretKeyRef": {"name": names.ray_token(spec.name, spec.kind), "key": names.TOKEN_KEY}}
     token = {"env": [{"name": RAY_TOKEN, "valueFrom": source}]} if spec.auth == "token" else {}
     return {
@@ -146,20 +147,21 @@ def _redeploy(spec: Spec) -> Manifest:
         **token,
         "resources": resources({"cpu": "100m", "memory": "256Mi"}),
         "volumeMounts": [{"name": "serve-config", "mountPath": _SERVE_CONFIG, "readOnly": True}],
-        "securityContext": container_context,
+        "securityContext": container_security(),
     }
 
 
-def _template(spec: Spec, container: Manifest, volumes: list[Manifest], rights: tuple[Manifest, Manifest]) -> Manifest:
-    pod_context, container_context = rights
+def _template(
+    spec: Spec, container: Manifest, volumes: list[Manifest], *, root: bool = False, capabilities: Sequence[str] = ()
+) -> Manifest:
     return {
         # KubeRay's services select pods by its own app.kubernetes.io/name: one of ours would hide them
         "metadata": {"labels": names.pod_labels(spec.name), "annotations": {names.EVICTION_ANNOTATION: "false"}},
         "spec": {
             "serviceAccountName": names.serving_account(spec.name),
             "automountServiceAccountToken": False,  # Cloud Storage is reached through GKE's metadata server
-            "securityContext": pod_context,
-            "containers": [{**container, "securityContext": container_context}],
+            "securityContext": pod_security(root=root),
+            "containers": [{**container, "securityContext": container_security(capabilities)}],
             "volumes": volumes,
         },
     }

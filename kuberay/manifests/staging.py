@@ -4,7 +4,7 @@ import hashlib
 
 from kuberay import names
 from kuberay.manifests import manifest
-from kuberay.manifests.pods import hardened, resources
+from kuberay.manifests.pods import container_security, pod_security, resources
 from kuberay.objects import Manifest
 from kuberay.spec import Spec
 
@@ -17,7 +17,6 @@ def staging_job(spec: Spec) -> Manifest:
     command = ["python", "-m", "apps.weights", "stage", spec.model.id, "--to", spec.weights_url]
     command += ["--revision", spec.model.revision] if spec.model.revision else []
     command += ["--region", spec.cloud.region]
-    pod_context, container_context = hardened()
     token = spec.hub_token
     mount = [{"name": "token", "mountPath": _HUB, "readOnly": True}] if token else []
     secret = {"secretName": token.name, "items": [{"key": token.key, "path": "token"}], "defaultMode": 0o440} if token else {}
@@ -28,7 +27,7 @@ def staging_job(spec: Spec) -> Manifest:
         # a file, as child processes inherit an environment
         "env": [{"name": "HOME", "value": "/tmp"}, *([{"name": "HF_TOKEN_PATH", "value": f"{_HUB}/token"}] if token else [])],  # noqa: S108
         "resources": resources({"cpu": "2", "memory": "8Gi"}),  # beside the head on one node of the default pool
-        "securityContext": container_context,
+        "securityContext": container_security(),
         "volumeMounts": [{"name": "tmp", "mountPath": "/tmp"}, *mount],  # noqa: S108
     }
     digest = hashlib.sha256(repr((spec.image, command)).encode()).hexdigest()[:8]
@@ -36,7 +35,7 @@ def staging_job(spec: Spec) -> Manifest:
         "restartPolicy": "Never",
         "serviceAccountName": names.staging_account(spec.name),
         "automountServiceAccountToken": False,
-        "securityContext": pod_context,
+        "securityContext": pod_security(),
         "containers": [container],
         "volumes": [{"name": "tmp", "emptyDir": {}}, *([{"name": "token", "secret": secret}] if token else [])],
     }

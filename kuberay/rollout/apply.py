@@ -12,11 +12,11 @@ from apps.checks.serve_rules import check_serve_config
 from apps.checks.source import read
 from apps.common.errors import OperationError, UserError
 from apps.common.progress_line import Progress
-from apps.common.serve_status import all_running, waiting_for
+from apps.common.serve_status import all_running
 from apps.common.settings import ray_token, state_root
 from kuberay.api import connect
 from kuberay.consistency import with_names
-from kuberay.dashboard import Config, Dashboard, merged
+from kuberay.dashboard import Config, Dashboard, deployed_config, merged
 from kuberay.forward import forwarded_dashboard
 from kuberay.rollout.deploy import ClusterStore
 from kuberay.rollout.effects import as_text, describe, effects, strongest
@@ -24,8 +24,6 @@ from kuberay.rollout.history import Change, FileStore, History, now
 from kuberay.spec import load
 from kuberay.state import read_state
 
-_POLL_S = 0.5
-_SETTLE_S = 1.5  # after a PUT Serve still shows the old state for a moment
 Report = Callable[[str], None]
 
 
@@ -78,24 +76,14 @@ def _run(options: argparse.Namespace, config: Config | None, dashboard: Dashboar
         print("nothing to do")
         return
     with Progress() as progress:
-        done = apply(dashboard, history, config, (kind, description["replicas"]), progress.report, options.timeout)
+        done = apply(dashboard, history, config, description, progress.report, options.timeout)
     print(f"healthy after {done.seconds:.0f} s, of which the model was away for {done.away_s:.0f} s")
 
 
-def deployed_config(serve: dict[str, Any]) -> Config:
-    """The config of what runs now, from Serve's own state."""
-    apps = [app["deployed_app_config"] for app in serve["applications"].values() if app.get("deployed_app_config")]
-    rest = {key: serve[key] for key in ("http_options", "proxy_location") if serve.get(key)}
-    return {**rest, "applications": apps}
-
-
 def apply(
-    dashboard: Dashboard, history: History, config: Config, kind: tuple[str, int], report: Report, timeout_s: float
+    dashboard: Dashboard, history: History, config: Config, description: dict[str, Any], report: Report, timeout_s: float
 ) -> Change:
-    """Deploy a config and note it once it is healthy; else go back to what ran before.
-
-    Args:
-        kind: what the change does, and with how many replicas, for the note.
+    """Deploy a config and note it once it is healthy; else go back to what ran before. `description` is of `describe`.
 
     Raises:
         OperationError: it did not become healthy; the message has the reason, and whether the old one runs again.
@@ -103,7 +91,7 @@ def apply(
     serve = dashboard.serve()
     before = deployed_config(serve)
     if all_running(serve["applications"]):
-        history.note(dict(before))
+        history.note(before)
     try:
         seconds, away_s = _deploy(dashboard, config, report, timeout_s)
     except OperationError as error:
@@ -115,27 +103,17 @@ def apply(
         except OperationError as second:
             raise OperationError(f"{error}\nand the config before it does not run either: {second}") from second
         raise OperationError(f"{error}\nThe config before it runs again") from error
-    change = Change(now(), dict(config), *kind, round(seconds, 1), round(away_s, 1))
+    change = Change(now(), config, description["kind"], description["replicas"], round(seconds, 1), round(away_s, 1))
     history.add(change)
     return change
 
 
 def _deploy(dashboard: Dashboard, config: Config, report: Report, timeout_s: float) -> tuple[float, float]:
     """Deploy a config and wait until it is healthy: the seconds that took, and those in which a model had no replica."""
-    began = seen = time.monotonic()
-    away_s = 0.0
+    began = time.monotonic()
     dashboard.serve_deploy(config)
-    while True:
-        ours, running = dashboard.apps_of(config)
-        now = time.monotonic()
-        away_s += now - seen if any(map(_is_away, ours.values())) else 0.0
-        seen = now
-        if running and now - began > _SETTLE_S:
-            return now - began, away_s
-        if now - began > timeout_s:
-            raise OperationError(f"not healthy after {timeout_s:.0f} s; {waiting_for(ours)}")
-        report(waiting_for(ours))
-        time.sleep(_POLL_S)
+    away_s = dashboard.until_running(config, report, timeout_s)
+    return time.monotonic() - began, away_s
 
 
 def _checked(options: argparse.Namespace) -> Config:
@@ -161,12 +139,3 @@ def _check_weights(llm: dict[str, Any]) -> None:
     if url and Store(url).manifest() is None:
         name = llm["model_loading_config"]["model_id"]
         raise OperationError(f"{url} does not hold a complete model: stage {name} there first (python -m apps.weights stage)")
-
-
-def _is_away(app: dict[str, Any]) -> bool:
-    """True for a model without a replica; while Serve builds an app it lists none of those that still run."""
-    if "llm_configs" not in ((app.get("deployed_app_config") or {}).get("args") or {}):
-        return False
-    deployments = (app.get("deployments") or {}).values()
-    states = [replica["state"] for deployment in deployments for replica in deployment["replicas"]]
-    return bool(states) and "RUNNING" not in states

@@ -50,8 +50,7 @@ class ClusterStore:
 def deploy(api: Api, spec: Spec, dashboard: Dashboard, config: Config, *, remove_others: bool = False) -> Config:
     """Hand a config to Serve; returns it with the apps that were kept. `remove_others` removes those instead.
 
-    Raises:
-        OperationError: `serve deploy` fails, or others deploy all the time.
+    Raises `OperationError` where Serve refuses it, or others deploy all the time.
     """
     store = ClusterStore(api, spec)
     with store.locked():

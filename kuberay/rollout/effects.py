@@ -28,15 +28,6 @@ class Effect:
     keys: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True)
-class Need:
-    """TPU chips that the apps hold before and after a change, and at most while it is made."""
-
-    before: int
-    after: int
-    peak: int
-
-
 def effects(deployed: Config, new: Config, *, remove_others: bool = False) -> list[Effect]:
     """An effect for each app of both configs, and one for Serve's own options where they differ.
 
@@ -55,17 +46,17 @@ def strongest(changes: Iterable[Effect]) -> Kind:
     return min((effect.kind for effect in changes), key=get_args(Kind).index, default="nothing")
 
 
-def chips(deployed: Config, new: Config) -> Need:
-    """What the configs' LLM apps need, by the slices that they name."""
+def chips(deployed: Config, new: Config) -> dict[str, int]:
+    """TPU chips of the slices that the LLM apps name: before and after the change, and at most (peak) while it is made."""
     before, after = _all_chips(deployed), _all_chips(new)
-    surging = max((_surge(app) for app in new["applications"]), default=0.0)
-    return Need(before, after, max(before, after) + round(surging * after))
+    surge_percent = max((_deployment(llm).get("max_surge_percent", 0) for llm in _models(new)), default=0)
+    return {"before": before, "after": after, "peak": max(before, after) + round(surge_percent / 100 * after)}
 
 
 def drain_s(new: Config) -> float:
     """The longest time that running answers have to end when a replica is stopped."""
     key = "graceful_shutdown_timeout_s"
-    return max((float((llm.get("deployment_config") or {}).get(key, _DRAIN_S)) for llm in _models(new)), default=_DRAIN_S)
+    return max((float(_deployment(llm).get(key, _DRAIN_S)) for llm in _models(new)), default=_DRAIN_S)
 
 
 def replicas(deployed: Config, new: Config) -> int:
@@ -80,7 +71,7 @@ def describe(deployed: Config, new: Config, changes: Iterable[Effect]) -> dict[s
     return {
         "effects": [asdict(effect) for effect in changes],
         "kind": kind,
-        "chips": asdict(chips(deployed, new)),
+        "chips": chips(deployed, new),
         "replicas": replicas(deployed, new),
         "drain_s": drain_s(deployed) if kind == "restart" else None,
         "measured_away_s": None,
@@ -159,17 +150,15 @@ def _models(config: Config) -> list[Config]:
     return [llm for app in config["applications"] for llm in (app.get("args") or {}).get("llm_configs") or []]
 
 
+def _deployment(llm: Config) -> Config:
+    return llm.get("deployment_config") or {}
+
+
 def _replicas(llm: Config) -> int:
-    number = (llm.get("deployment_config") or {}).get("num_replicas", 1)
+    number = _deployment(llm).get("num_replicas", 1)
     return number if isinstance(number, int) else 1
 
 
 def _all_chips(config: Config) -> int:
     slices = [(wanted_slice(llm), _replicas(llm)) for llm in _models(config)]
     return sum(shape.chips * count for shape, count in slices if shape)
-
-
-def _surge(app: Config) -> float:
-    models = _models({"applications": [app]})
-    percents = [(llm.get("deployment_config") or {}).get("max_surge_percent", 0) for llm in models]
-    return max(percents, default=0) / 100

@@ -27,8 +27,7 @@ _WRITES = 4  # attempts at an object that others write at the same moment
 def locked(api: Api, record: Manifest, timeout_s: float) -> Iterator[None]:
     """Hold the lock in a ConfigMap (made from `record` if there is none) inside the block, however long that takes.
 
-    Raises:
-        OperationError: somebody else holds it for all that time.
+    Raises `OperationError` where somebody else holds it for `timeout_s`.
     """
     holder = uuid.uuid4().hex
     deadline = time.monotonic() + timeout_s

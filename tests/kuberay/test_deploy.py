@@ -107,7 +107,7 @@ def test_an_app_that_fails_is_told_with_its_reason(ray: Deployment, head: FakeRa
     head.failures = {"llm": None}
     slow = ray.run("deploy", "--timeout=2")
     assert slow.code == 1
-    assert "not running after 2 s; llm: importing and building" in slow.err
+    assert "not healthy after 2 s; llm: importing and building" in slow.err
 
 
 def test_a_config_that_does_not_fit_the_cluster_never_reaches_it(ray: Deployment, head: FakeRay) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import yaml
 
-from kuberay.rollout.effects import Need, as_text, chips, describe, drain_s, effects
+from kuberay.rollout.effects import as_text, chips, describe, drain_s, effects
 from tests.e2e.conftest import ROOT
 
 DEPLOYED: dict[str, Any] = yaml.safe_load((ROOT / "serve_configs" / "gemma.yaml").read_text())
@@ -67,10 +67,10 @@ def test_serves_own_options_need_a_new_start() -> None:
 
 def test_chips_and_drain() -> None:
     two = changed(lambda config: llm(config)["deployment_config"].update(num_replicas=2))
-    assert chips(DEPLOYED, DEPLOYED) == Need(16, 16, 16)
-    assert chips(DEPLOYED, two) == Need(16, 32, 32)
+    assert chips(DEPLOYED, DEPLOYED) == {"before": 16, "after": 16, "peak": 16}
+    assert chips(DEPLOYED, two) == {"before": 16, "after": 32, "peak": 32}
     surging = changed(lambda config: llm(config)["deployment_config"].update(max_surge_percent=100))
-    assert chips(DEPLOYED, surging) == Need(16, 16, 32)
+    assert chips(DEPLOYED, surging) == {"before": 16, "after": 16, "peak": 32}
     assert drain_s(DEPLOYED) == llm(DEPLOYED)["deployment_config"]["graceful_shutdown_timeout_s"]
 
 
