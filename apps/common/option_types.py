@@ -11,7 +11,7 @@ from apps.common.loopback import is_loopback
 def whole_number(text: str) -> int:
     """A whole number, 1 or more."""
     if not text.isdigit() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of 1 or more")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of 1 or more")
     return int(text)
 
 

@@ -12,6 +12,8 @@ from apps.common.errors import OperationError
 Result = TypeVar("Result")
 _PAUSES_S = (0.5, 1.0, 2.0, 4.0)
 """At most, before each further try."""
+_LONGEST_WAIT_S = 300.0
+"""What a server may ask to wait: the hub's window of requests is 5 minutes."""
 STALL_S = 20.0
 """A range that delivers no byte for so long is dropped and requested again."""
 
@@ -34,7 +36,8 @@ def with_retries(
     """Return the attempt's result; after a `TransientError`, call `on_retry` and try again, with pauses that double.
 
     Raises:
-        OperationError: the last try failed as well; the message names `what` and the failure.
+        OperationError: the last try failed as well, or the server asks to wait for more than 5 minutes; the message names `what`
+            and the failure.
     """
     jitter = random.Random(what)  # noqa: S311 - spreads the retries of many parts, no secret
     pauses_s = iter(_PAUSES_S)
@@ -43,6 +46,8 @@ def with_retries(
             return attempt()
         except TransientError as error:
             pause_s = next(pauses_s, None)
+            if error.after_s is not None and error.after_s > _LONGEST_WAIT_S:
+                raise OperationError(f"{what}: {error}, and asks to wait {error.after_s:.0f} s: try again then") from error
             if pause_s is None:
                 raise OperationError(f"{what}: {error}; gave up after {len(_PAUSES_S) + 1} tries") from error
             on_retry(error)

@@ -138,7 +138,7 @@ def test_what_cannot_be_read_or_written_is_said_before_anything_is_sent(server: 
         ((tmp_path, "--to", tmp_path / "new" / ".." / "o.jsonl"), "part of the input"),
         ((source, "--to", blocked), "give a place that you may write to"),
         ((source, "--to", tmp_path / "o.jsonl", "--url", "http://10.0.0.7:8000"), "give --allow-host 10.0.0.7"),
-        ((source, "--to", tmp_path / "o.jsonl", "--concurrency", "0"), "'0' is not a number of 1 or more"),
+        ((source, "--to", tmp_path / "o.jsonl", "--concurrency", "0"), "'0' is not a whole number of 1 or more"),
     ]:
         done = run("--url", server.url, *arguments)
         assert (done.returncode, "Traceback" in done.stderr) == (2, False), done.stderr

@@ -103,7 +103,7 @@ def test_a_changed_file_of_the_same_size_is_seen(tmp_path: Path) -> None:
         (["stage", REPOSITORY, "--to", "/proc/nothing"], 1, "/proc/nothing: "),
         (["stage", "", "--to", URL], 2, "neither a directory nor a hub id"),
         (["list", ""], 2, "names no bucket or directory"),
-        (["stage", REPOSITORY, "--to", URL, "--parallel", "0"], 2, "is not a number of 1 or more"),
+        (["stage", REPOSITORY, "--to", URL, "--parallel", "0"], 2, "is not a whole number of 1 or more"),
         (["prefetch", URL, "--to", "/dev/null/x"], 3, "has no manifest.json"),
         (["list", URL], 3, "has no manifest.json"),
         (["verify", URL], 3, "has no manifest.json"),

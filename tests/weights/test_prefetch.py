@@ -19,7 +19,7 @@ from apps.weights.manifest import MANIFEST_NAME, dumps
 from apps.weights.prefetch import prefetch
 from apps.weights.progress import Progress
 from apps.weights.readers import HttpReader
-from apps.weights.retry import TransientError
+from apps.weights.retry import TransientError, seconds_of, with_retries
 from apps.weights.sources import open_source
 from apps.weights.stage import stage
 from apps.weights.store import Store
@@ -68,6 +68,14 @@ def test_a_bucket_that_stumbles_is_asked_again(
     prefetch(URL, tmp_path / "host", progress, parallel=1)
     assert contents(tmp_path / "host", files) == files
     assert progress.retries == len(faults)
+
+
+def test_a_server_that_asks_to_wait_for_an_hour_is_not_waited_for() -> None:
+    def attempt() -> None:
+        raise TransientError("HTTP 429", seconds_of("3600"))
+
+    with pytest.raises(OperationError, match="model.safetensors: HTTP 429, and asks to wait 3600 s"):
+        with_retries("model.safetensors", attempt)
 
 
 def test_a_bucket_is_read_through_the_users_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
