@@ -36,8 +36,8 @@ def with_retries(
     """Return the attempt's result; after a `TransientError`, call `on_retry` and try again, with pauses that double.
 
     Raises:
-        OperationError: the last try failed as well, or the server asks to wait for more than 5 minutes; the message names `what`
-            and the failure.
+        OperationError: the last try failed as well, or the server asks to wait for more than 5 minutes; the message names
+            `what` and the failure.
     """
     jitter = random.Random(what)  # noqa: S311 - spreads the retries of many parts, no secret
     pauses_s = iter(_PAUSES_S)

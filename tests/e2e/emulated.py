@@ -83,8 +83,8 @@ class EmulatedSlice:
     def hosts(self) -> set[str]:
         """Names of the hosts that run."""
         record = self.record()
-        found = {name: processes.find([session], Path(record.temp_dir)) for name, session in record.hosts.items()}
-        return {name for name, living in found.items() if any(process.name() == "raylet" for process in living)}
+        running = {name: processes.find([session], Path(record.temp_dir)) for name, session in record.hosts.items()}
+        return {name for name, living in running.items() if any(process.name() == "raylet" for process in living)}
 
     def engine_core(self) -> psutil.Process:
         """The process that computes, where it is one of its own."""

@@ -74,7 +74,7 @@ def test_a_server_that_asks_to_wait_for_an_hour_is_not_waited_for() -> None:
     def attempt() -> None:
         raise TransientError("HTTP 429", seconds_of("3600"))
 
-    with pytest.raises(OperationError, match="model.safetensors: HTTP 429, and asks to wait 3600 s"):
+    with pytest.raises(OperationError, match=r"model\.safetensors: HTTP 429, and asks to wait 3600 s"):
         with_retries("model.safetensors", attempt)
 
 
