@@ -16,20 +16,20 @@ if missing; then
     echo "not everything is installed: tests of the browser, of Prometheus or of Redis are skipped (Debian: apt-get install $packages)" >&2
   fi
 fi
-# Real stacks run one after the other; beside them, what mostly waits. Ray's workers are nice by 15, and must not starve.
+# Real stacks run one after the other, with what fills the time of the others; beside them, what mostly waits. Ray's workers are nice by 15, and must not starve.
 run_tier() {
   local tier=$1 marks=$2 failed=0 began=$SECONDS background log
   log=test-artifacts/beside-$tier.log
   mkdir -p test-artifacts
   set -m # job control: the background's processes are a group of their own, and Ctrl-C means in it what it means elsewhere
-  nice -n 15 .venv/bin/python -m pytest -m "$marks" --durations=15 --ignore=tests/e2e --ignore=tests/guard > "$log" 2>&1 &
+  nice -n 15 .venv/bin/python -m pytest -m "$marks" --durations=15 --ignore=tests/e2e --ignore=tests/guard --ignore=tests/weights > "$log" 2>&1 &
   background=$!
   # shellcheck disable=SC2064 # this background
   trap "kill -- -$background 2>/dev/null || true" EXIT
-  .venv/bin/python -m pytest -m "$marks" --durations=40 tests/guard tests/e2e || failed=1
+  .venv/bin/python -m pytest -m "$marks" --durations=40 tests/guard tests/weights tests/e2e || failed=1
   wait "$background" || failed=1
   trap - EXIT
-  echo "beside them, all but tests/guard and tests/e2e:"
+  echo "beside them, all but tests/guard, tests/weights and tests/e2e:"
   cat "$log"
   echo "$tier: $((SECONDS - began)) s, load $(cut -d' ' -f1-3 /proc/loadavg)"
   return "$failed"

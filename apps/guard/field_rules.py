@@ -7,6 +7,7 @@ that way.
 """
 
 import difflib
+import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -25,7 +26,7 @@ class Rule:
 
     accepts: Callable[[Any, Bounds], bool]
     otherwise: str
-    """What any other value is told; `{logprobs}` stands for one of the `Bounds`."""
+    """What any other value is told; `{logprobs}` stands for one of the `Bounds`, `{value}` for that value."""
     is_unbounded: bool = False
     """The body alone bounds its size, or another module does."""
     fields: "Mapping[str, Rule] | None" = None
@@ -47,12 +48,19 @@ def _check(value: Any, rule: Rule, name: str, bounds: Bounds) -> None:
     if value is None:
         return
     if not rule.accepts(value, bounds):
-        raise bad_value(f"{name} {rule.otherwise.format_map(vars(bounds))}.", name)
+        raise bad_value(f"{name} {rule.otherwise.format(**vars(bounds), value=_brief(value))}.", name)
     if rule.fields is not None:
         check_fields(value, rule.fields, bounds, f"{name}.")
     if rule.entry is not None:
         for key, entry in value.items():
             _check(entry, rule.entry, f"{name}.{key[:40]}", bounds)
+
+
+def _brief(value: Any) -> str:
+    """As JSON, and no more than the start of a long text."""
+    return (
+        _WORDS[type(value)] if isinstance(value, dict | list) else json.dumps(value[:40] if isinstance(value, str) else value)
+    )
 
 
 def _unknown(path: str, name: str, table: Mapping[str, Rule]) -> Refusal:
@@ -68,14 +76,14 @@ def integer(minimum: int = 0, maximum: int | str = MAX) -> Rule:
     def accepts(value: Any, bounds: Bounds) -> bool:
         return type(value) is int and minimum <= value <= _bound(maximum, bounds)  # bool is an int to Python
 
-    return Rule(accepts, f"must be an integer between {minimum} and {_shown(maximum)}")
+    return Rule(accepts, f"must be an integer between {minimum} and {_shown(maximum)}, not {{value}}")
 
 
 def number(minimum: float, maximum: float) -> Rule:
     """A number, with or without a fraction."""
     return Rule(
         lambda value, _: type(value) in (int, float) and minimum <= value <= maximum,
-        f"must be a number between {minimum:g} and {maximum:g}",
+        f"must be a number between {minimum:g} and {maximum:g}, not {{value}}",
     )
 
 
