@@ -51,8 +51,9 @@ def load_checked(path: Path, serve_config: Path | None = None) -> Deployment:
 
 
 def with_names(serve_config: dict[str, Any]) -> dict[str, Any]:
-    """The Serve config, with Serve's own name for an app without one."""
-    return {**serve_config, "applications": [{"name": "default", **app} for app in serve_config["applications"]]}
+    """The Serve config as Serve itself completes it: a name for an app without one, and the whole's logging in each app."""
+    logging = {key: serve_config[key] for key in ("logging_config",) if serve_config.get(key)}
+    return {**serve_config, "applications": [{"name": "default", **logging, **app} for app in serve_config["applications"]]}
 
 
 def contradictions(spec: Spec, serve_config: Mapping[str, Any]) -> list[Finding]:

@@ -29,10 +29,13 @@ class Dashboard:
 
     def serve(self) -> dict[str, Any]:
         """Serve's state: `applications` by name, `http_options`. Raises `OperationError`."""
+        response = self._request("GET", _TIMEOUT_S)
         try:
-            return dict(self._request("GET", _TIMEOUT_S).json())
-        except ValueError as error:
-            raise OperationError(f"{self.url}{_PATH} is not a page of Ray's dashboard: the response is not JSON") from error
+            state: dict[str, Any] = response.json()
+            state["applications"].keys()
+        except (ValueError, LookupError, TypeError, AttributeError) as error:
+            raise OperationError(f"{self.url}{_PATH} is not a page of Ray's dashboard: it lists no applications") from error
+        return state
 
     def serve_deploy(self, config: Config) -> None:
         """Hand Serve a config, as `serve deploy` does: it replaces all apps. Raises `OperationError`."""

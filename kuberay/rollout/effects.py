@@ -14,6 +14,7 @@ Config = Mapping[str, Any]
 Kind = Literal["new cluster", "restart", "start", "remove", "in place", "nothing"]
 """Kinds of effect, the strongest first."""
 _CODE = ("import_path", "args", "runtime_env", "external_scaler_enabled")
+_IN_PLACE = ("route_prefix", "logging_config")
 _RESTARTING = ("ray_actor_options", "placement_group_bundles", "placement_group_strategy", "max_replicas_per_node")
 _WHOLE_SERVE = ("http_options", "proxy_location", "grpc_options")
 _DRAIN_S = 20.0  # Serve's default for graceful_shutdown_timeout_s
@@ -116,7 +117,7 @@ def _effect(old: Config | None, app: Config) -> Effect:
         for key in sorted({*before.get(name, {}), *after.get(name, {})})
         if before.get(name, {}).get(key) != after.get(name, {}).get(key)
     ]
-    changed += ["route_prefix"] if old.get("route_prefix") != app.get("route_prefix") else []
+    changed += [path for key in _IN_PLACE for path in _differences(old.get(key), app.get(key), key)]
     if any(key.rpartition(".")[2] in _RESTARTING for key in changed):
         return Effect(app["name"], "restart", tuple(changed))
     return Effect(app["name"], "in place" if changed else "nothing", tuple(changed))

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import yaml
 
+from kuberay.consistency import with_names
 from kuberay.rollout.effects import as_text, chips, describe, drain_s, effects
 from tests.e2e.conftest import ROOT
 
@@ -63,6 +64,12 @@ def test_serves_own_options_need_a_new_start() -> None:
     new = changed(lambda config: config["http_options"].update(port=9000))
     assert effects(DEPLOYED, new)[-1].keys == ("http_options.port",)
     assert kinds(new)["Serve"] == "new cluster"
+
+
+def test_the_logging_of_the_whole_is_that_of_each_app_and_is_taken_in_place() -> None:
+    deployed = with_names({**DEPLOYED, "logging_config": {"encoding": "JSON"}})
+    changes = effects(deployed, with_names({**DEPLOYED, "logging_config": {"encoding": "TEXT"}}))
+    assert [(effect.kind, effect.keys) for effect in changes] == [("in place", ("logging_config.encoding",))] * 2
 
 
 def test_chips_and_drain() -> None:
