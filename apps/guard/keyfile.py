@@ -104,6 +104,9 @@ def _state(path: Path) -> tuple[int, int, int] | None:
     return status.st_ino, status.st_mtime_ns, status.st_size
 
 
+_STAY_VALID = "guard: %s; the keys that were read before stay valid"
+
+
 class WatchedKeys:
     """Keys files that a server uses, together in `entries`. What cannot be read later leaves that file's keys as they were.
 
@@ -119,17 +122,23 @@ class WatchedKeys:
     def refresh(self) -> bool:
         """Read again what has changed; True if there are other keys now. Takes time: not for an event loop."""
         changed = [path for path, state in self._states.items() if _state(path) != state]
-        if not changed:
+        if not any([self._read(path) for path in changed]):
             return False
         try:
-            for path in changed:
-                self._states[path] = _state(path)
-                self._files[path] = read_keys(path)
             self.entries = _joined(self._files)
         except UserError as error:
-            logger.error("guard: %s; the keys that were read before stay valid", error)
+            logger.error(_STAY_VALID, error)
             return False
         logger.info("guard: %d keys are known", len(self.entries))
+        return True
+
+    def _read(self, path: Path) -> bool:
+        self._states[path] = _state(path)
+        try:
+            self._files[path] = read_keys(path)
+        except UserError as error:
+            logger.error(_STAY_VALID, error)
+            return False
         return True
 
 

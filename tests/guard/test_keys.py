@@ -236,6 +236,17 @@ def test_several_files_are_one_table_and_a_broken_one_stops_only_itself(tmp_path
         WatchedKeys([first, second])
 
 
+def test_a_broken_file_keeps_no_change_of_another_back(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    first, second = tmp_path / "first.json", tmp_path / "second.json"
+    make_one(first, "a")
+    make_one(second, "b")
+    watched = WatchedKeys([first, second])
+    run(capsys, first, "revoke", "a")
+    second.write_text("{")
+    assert watched.refresh()
+    assert [entry.name for entry in watched.entries.values()] == ["b"]
+
+
 def test_the_next_key_to_expire_is_one_without_a_successor() -> None:
     now = utc_now()
 
