@@ -16,7 +16,8 @@ if missing; then
     echo "not everything is installed: tests of the browser, of Prometheus or of Redis are skipped (Debian: apt-get install $packages)" >&2
   fi
 fi
-# Real stacks run one after the other, with what fills the time of the others; beside them, what mostly waits. Ray's workers are nice by 15, and must not starve.
+# Real stacks run one after the other, and the tests of the weights after them; beside them, what mostly waits, so that both take about as long. Ray's
+# workers are nice by 15, and must not starve.
 run_tier() {
   local tier=$1 marks=$2 failed=0 began=$SECONDS background log
   log=test-artifacts/beside-$tier.log
