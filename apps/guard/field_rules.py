@@ -57,7 +57,7 @@ def _check(value: Any, rule: Rule, name: str, bounds: Bounds) -> None:
 
 
 def _brief(value: Any) -> str:
-    """As JSON, and no more than the start of a long text."""
+    """The value as JSON, of a long text only the start."""
     return (
         _WORDS[type(value)] if isinstance(value, dict | list) else json.dumps(value[:40] if isinstance(value, str) else value)
     )
