@@ -10,6 +10,7 @@ millisecond get it in one pass. `GET /stats` reports how late it really was: a b
 import argparse
 import asyncio
 import json
+import math
 import os
 import time
 from array import array
@@ -99,7 +100,7 @@ class KnownServer:
 
     def _schedule(self, stream: Stream, due: float) -> None:
         stream.due = due
-        self.due[max(int(due / _TICK_S), self.next_tick)].append(stream)
+        self.due[max(math.ceil(due / _TICK_S), self.next_tick)].append(stream)
 
     def _step(self, stream: Stream) -> None:
         timing, half, transport = self.timing, stream.requested // 2, stream.connection.transport

@@ -11,6 +11,7 @@ import httpx
 
 from tests.e2e.emulated import MODEL
 
+_TIMEOUT_S = 15  # longer without a byte is a hang
 ERROR, CUT = "stream ends with an error", "connection cut in mid-stream"
 RETRY, REFUSED = "503 with Retry-After", "connection refused"
 _WORDS = {'error: data: {"error": {"message": ': ERROR, "503 retry-after=30 {": RETRY, "cut off": CUT, "refused": REFUSED}
@@ -42,8 +43,6 @@ class Load:
     clients: int = 4
     max_tokens: int = 100
     model: str = MODEL
-    silent_s: float = 15
-    """Longer without a byte is a hang."""
     ended: list[Ended] = field(default_factory=list)
     begun: float = 0.0
 
@@ -74,7 +73,7 @@ class Load:
 
     async def _client(self, seconds: float, number: int, until: asyncio.Event) -> None:
         body = {"model": self.model, "prompt": f"client {number}", "max_tokens": self.max_tokens}
-        async with httpx.AsyncClient(timeout=self.silent_s) as http:
+        async with httpx.AsyncClient(timeout=_TIMEOUT_S) as http:
             while self.now_s() < seconds and not until.is_set():
                 sent_s = self.now_s()
                 outcome = await self._request(http, {**body, "ignore_eos": True, "stream": True})
