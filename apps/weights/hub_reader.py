@@ -34,7 +34,11 @@ class HubReader:
             is_part = response.status_code == 206 and headers.get("content-range", "").startswith(f"bytes {start}-")
             is_whole = response.status_code == 200 and start == 0 and headers.get("content-length") == str(length)
             if is_part or is_whole:
-                return _take(_chunks(response), length)[0]
+                chunks = _chunks(response)
+                data, rest = _take(chunks, length)
+                if rest or next(chunks, b""):
+                    raise TransientError("the hub sent more than was asked for")
+                return data
         return self._streams.setdefault(name, _Stream(lambda stack: _chunks(self._open(stack, name, None)))).read(start, length)
 
     def _open(self, opened: ExitStack, name: str, part: str | None) -> Any:

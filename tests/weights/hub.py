@@ -31,7 +31,7 @@ class QuietServer(ThreadingHTTPServer):
 class Hub:
     """`files` are the repository; `*.safetensors` are large files there, read through a link.
 
-    `faults` go to the next reads: 429, 500, cut, flip, stall, or expired for the link. Without `ranges` a read gets the whole.
+    `faults` go to the next reads: 429, 500, cut, more, flip, stall, or expired for the link. Without `ranges` a read gets all.
     """
 
     def __init__(self, files: dict[str, bytes]) -> None:
@@ -132,6 +132,8 @@ class _Handler(BaseHTTPRequestHandler):
             return
         if fault == "flip":
             data = bytes([data[0] ^ 1]) + data[1:]
+        if fault == "more":
+            data += b"x"
         self._send(status, data, headers, cut=fault == "cut", counted=name)
 
     def _send(

@@ -196,6 +196,13 @@ def test_an_expired_link_is_renewed_and_not_blamed_on_the_token(hub: Hub, tmp_pa
     assert "the link that the hub gave for the download has expired (HTTP 403); gave up after 5 tries" in refused.stderr
 
 
+def test_an_answer_that_is_longer_than_its_range_is_not_taken(hub: Hub, tmp_path: Path) -> None:
+    hub.faults = ["more"] * 20
+    refused = stage_in_small_parts(hub, tmp_path)
+    assert (refused.returncode, "Traceback" in refused.stderr) == (1, False)
+    assert "the hub sent more than was asked for; gave up after 5 tries" in refused.stderr
+
+
 def test_a_download_that_stands_still_ends_with_words(hub: Hub, tmp_path: Path) -> None:
     hub.faults = ["stall"] * 20
     refused = stage_in_small_parts(hub, tmp_path)
