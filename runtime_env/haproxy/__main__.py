@@ -15,12 +15,18 @@ from pathlib import Path
 from runtime_env.haproxy.config import CONNECTION_RATE, CONNECTIONS, Settings, UnexpectedConfigError, edited
 from runtime_env.haproxy.servers import Servers, keep_servers
 
+_ONE_LOOP = "RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD"
+"""Variable of Serve, 1 by default: apps then read bodies, without a lock, from a web server that runs in another thread, where
+`config` leaves disconnects to them."""
+
 
 def main(arguments: Sequence[str]) -> None:
     """Replace this process by HAProxy. Raises `SystemExit` where the environment lacks something."""
     for name in ("HAPROXY_BINARY", "HAPROXY_UNAVAILABLE_PORT"):
         if not os.environ.get(name):
             sys.exit(f"error: {name} is not set; see runtime_env/haproxy/__main__.py")
+    if os.environ.get(_ONE_LOOP) != "0":
+        sys.exit(f"error: {_ONE_LOOP} must be 0 in the environment of every Ray node: else parts of requests' bodies get lost")
     log = _open_log(os.environ.get("HAPROXY_LOG"))
     if os.environ.get("HAPROXY_TLS_PEM") and not os.environ.get("HAPROXY_TLS_BIND"):
         sys.exit("error: HAPROXY_TLS_PEM is set without HAPROXY_TLS_BIND, the HOST:PORT for HTTPS (such as 0.0.0.0:8443)")

