@@ -238,6 +238,7 @@ def test_no_web_page_of_elsewhere_is_answered(stack: Stack) -> None:
         assert not [name for name in answer.headers if name.startswith("access-control-")]
 
 
+@pytest.mark.full
 def test_large_bodies_of_many_clients_are_read_whole(stack: Stack) -> None:
     """Parts that the web server takes while the app reads others must neither be lost nor keep it waiting until it is a 408."""
     parts = [b"{", *[b" " * 65536] * 320, b"}"]
