@@ -7,6 +7,7 @@ import subprocess
 import time
 import urllib.request
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -78,7 +79,8 @@ class EmulatedSlice:
         record = self.record()
         sessions = [record.session_id if host == "head" else record.hosts[host] for host in hosts]
         for process in processes.find(sessions, Path(record.temp_dir)):
-            process.kill()
+            with suppress(psutil.NoSuchProcess):  # it has ended with one of the others
+                process.kill()
 
     def hosts(self) -> set[str]:
         """Names of the hosts that run."""
