@@ -164,8 +164,7 @@ LONGEST_REQUEST_S, MAX_HEADER_BYTES = 3600, 16 * 1024
 SERVE_HAPROXY = {
     "RAY_SERVE_HAPROXY_HARD_STOP_AFTER_S": str(LONGEST_REQUEST_S),  # of a process that a reload replaced, with its streams
     "RAY_SERVE_HAPROXY_TUNE_BUFSIZE": str(4 * MAX_HEADER_BYTES),
-    # By default apps run in a loop of their own, but read bodies straight from the web server's, where runtime_env/haproxy has
-    # Serve leave disconnects to them: parts of a body get lost, and what is there is seen late.
+    # Else parts of bodies get lost, and others are seen late: `_ONE_LOOP` in runtime_env/haproxy says why.
     "RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD": "0",
 }
 """Variables that Ray is started with: HAProxy leaves it to the guard to refuse what is too slow or too large, and each request

@@ -3,7 +3,6 @@
 Ray reads a node's chips from its resources, and its slice, topology and worker id from the environment that GKE sets.
 """
 
-import contextlib
 import subprocess
 import time
 from collections import Counter
@@ -193,9 +192,7 @@ def _reconnect_timeout(stack: StackRecord) -> dict[str, str]:
 
 
 def _kill(living: list[psutil.Process]) -> None:
-    for process in living:
-        with contextlib.suppress(psutil.NoSuchProcess):
-            process.kill()
+    processes.send(psutil.Process.kill, living)
     psutil.wait_procs(living, timeout=_KILL_S)
 
 

@@ -8,7 +8,7 @@ of its sessions and still works in its temp directory.
 import contextlib
 import os
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 
 import psutil
@@ -28,13 +28,20 @@ def stop_all(session_ids: Collection[int], temp_dir: Path, *, deadline_s: float 
         TimeoutError: some are left at the deadline; they are named.
     """
     end = time.monotonic() + deadline_s
-    _signal(running := find(session_ids, temp_dir), psutil.Process.terminate)
+    send(psutil.Process.terminate, running := find(session_ids, temp_dir))
     psutil.wait_procs(running, timeout=_GRACE_S)
     while left := find(session_ids, temp_dir):
         if time.monotonic() > end:
             raise TimeoutError(f"still running after {deadline_s:.0f} s: {', '.join(str(p.pid) for p in left)}")
-        _signal(left, psutil.Process.kill)
+        send(psutil.Process.kill, left)
         psutil.wait_procs(left, timeout=_GRACE_S)
+
+
+def send(signal: Callable[[psutil.Process], None], processes: Iterable[psutil.Process]) -> None:
+    """Send a signal to each that still lives: some end with the ones before them."""
+    for process in processes:
+        with contextlib.suppress(psutil.Error):
+            signal(process)
 
 
 def _belongs(process: psutil.Process, session_ids: Collection[int], temp_dir: Path) -> bool:
@@ -46,9 +53,3 @@ def _belongs(process: psutil.Process, session_ids: Collection[int], temp_dir: Pa
         )
     except (psutil.Error, OSError):
         return False
-
-
-def _signal(processes: list[psutil.Process], send: Callable[[psutil.Process], None]) -> None:
-    for process in processes:
-        with contextlib.suppress(psutil.Error):
-            send(process)

@@ -1,6 +1,7 @@
 """Edit the configuration that `-f` names, and execute HAProxy with the result.
 
-Needs HAPROXY_BINARY, the real one, and HAPROXY_UNAVAILABLE_PORT, a free port on loopback; `Settings` has the others.
+Needs HAPROXY_BINARY, the real one, HAPROXY_UNAVAILABLE_PORT, a free port on loopback, and apps in their web server's loop
+(`_ONE_LOOP`); `Settings` has the others.
 
 HAProxy gets -dS, and so splices nothing. With Ray's `option splice-request`, HAProxy 2.8 spins at full speed when a client
 leaves that sent its request in two pieces, as httpx and so the openai client do, and the replica does not learn of it.
@@ -16,8 +17,8 @@ from runtime_env.haproxy.config import CONNECTION_RATE, CONNECTIONS, Settings, U
 from runtime_env.haproxy.servers import Servers, keep_servers
 
 _ONE_LOOP = "RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD"
-"""Variable of Serve, 1 by default: apps then read bodies, without a lock, from a web server that runs in another thread, where
-`config` leaves disconnects to them."""
+"""Variable of Serve 2.60. By default, 1, apps run in a thread of their own; where `config` leaves disconnects to them, they
+read bodies, without a lock, straight from the web server in another: parts get lost, and what is there is seen late."""
 
 
 def main(arguments: Sequence[str]) -> None:

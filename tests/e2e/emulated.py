@@ -7,7 +7,6 @@ import subprocess
 import time
 import urllib.request
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -78,9 +77,7 @@ class EmulatedSlice:
         """Kill hosts as `--kill-host` does, but at once: a figure must not count a command's start."""
         record = self.record()
         sessions = [record.session_id if host == "head" else record.hosts[host] for host in hosts]
-        for process in processes.find(sessions, Path(record.temp_dir)):
-            with suppress(psutil.NoSuchProcess):  # it has ended with one of the others
-                process.kill()
+        processes.send(psutil.Process.kill, processes.find(sessions, Path(record.temp_dir)))
 
     def hosts(self) -> set[str]:
         """Names of the hosts that run."""

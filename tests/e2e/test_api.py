@@ -27,7 +27,7 @@ def client(stack: Stack) -> openai.OpenAI:
 
 def post(stack: Stack, route: str, body: Any) -> httpx.Response:
     content = body if isinstance(body, str | bytes) else json.dumps(body)
-    return httpx.post(f"{stack.url}{route}", content=content, headers={"content-type": "application/json"}, timeout=120)
+    return httpx.post(f"{stack.url}{route}", content=content, headers=JSON, timeout=120)
 
 
 def test_models(client: openai.OpenAI) -> None:

@@ -87,8 +87,7 @@ def test_haproxy_killed(stack: EmulatedSlice) -> None:
 
     def kill() -> None:
         assert proxies()
-        for process in proxies():
-            process.kill()
+        processes.send(psutil.Process.kill, proxies())
 
     story = play(Load(stack.url), kill, lambda: proxies() and stack.answers())
     under_load("HAProxy killed", story)
